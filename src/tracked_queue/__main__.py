@@ -1,0 +1,5 @@
+"""`python -m tracked_queue`."""
+
+from .cli import main
+
+main()

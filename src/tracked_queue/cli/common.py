@@ -1,0 +1,216 @@
+"""What the commands share: finding the app, options, output for people or programs, errors as one line."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import functools
+import getpass
+import importlib
+import json
+import os
+import socket
+import sys
+import traceback
+from collections.abc import Callable, Coroutine, Sequence
+from datetime import datetime
+from typing import Annotated, Any, ParamSpec, TypeVar
+
+import structlog
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from .. import log
+from ..app import TrackedQueue
+from ..errors import StoreRefusedError, StoreUnavailableError, TrackedQueueError, UsageError
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+EXIT_UNAVAILABLE = 3
+
+AppOption = Annotated[str | None, typer.Option("--app", help="module:app whose settings and tasks to use.")]
+UrlOption = Annotated[str | None, typer.Option("--redis-url", help="Default: REDIS_URL, else redis://localhost:6379.")]
+NamespaceOption = Annotated[str | None, typer.Option("--namespace", help="Prefix of the keys. Default: tq.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+
+
+def console() -> Console:
+    """Where results go; tables are plain and as wide as they need to be when piped."""
+    return Console(width=None if sys.stdout.isatty() else 200, highlight=False, soft_wrap=not sys.stdout.isatty())
+
+
+def fail(message: str, code: int) -> typer.Exit:
+    """Print one line and return the exit to raise."""
+    print(f"tracked_queue: {clean(message)}", file=sys.stderr)
+    return typer.Exit(code)
+
+
+def clean(text: str) -> str:
+    """Text from elsewhere made safe for a terminal: no control characters, so no escapes and no second line."""
+    return "".join(char if char.isprintable() else f"\\x{ord(char):02x}" for char in text.replace("\n", " | "))
+
+
+def guarded(function: Callable[P, T]) -> Callable[P, T]:
+    """Turn our errors into one line and an exit code: 2 for wrong use, 3 for no Redis, 1 for the rest."""
+
+    @functools.wraps(function)
+    def wrapper(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return function(*args, **kwargs)
+        except (UsageError, StoreRefusedError) as error:
+            raise fail(str(error), EXIT_USAGE) from None
+        except StoreUnavailableError as error:
+            raise fail(str(error), EXIT_UNAVAILABLE) from None
+        except TrackedQueueError as error:
+            raise fail(str(error), EXIT_FAILED) from None
+        except KeyboardInterrupt:
+            raise typer.Exit(130) from None
+
+    return wrapper
+
+
+def load_app(path: str) -> TrackedQueue:
+    """
+    The app that `module:attribute` names; the current folder can be imported from, as with `python -m`.
+
+    Raises:
+        UsageError: It doesn't import, isn't there, or isn't a TrackedQueue; says why.
+    """
+    module_name, colon, attribute = path.partition(":")
+    if not colon or not module_name or not attribute:
+        raise UsageError(f"{path!r} doesn't name an app; write module:app, such as shop.jobs:app")
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    try:
+        module = importlib.import_module(module_name)
+    except TrackedQueueError as error:
+        raise UsageError(f"{module_name} can't be imported: {error}") from error
+    except Exception as error:
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        where = f" ({place.filename}:{place.lineno})" if not place.filename.startswith("<frozen") else ""
+        raise UsageError(f"{module_name} can't be imported: {type(error).__name__}: {error}{where}") from error
+    found: Any = module
+    for name in attribute.split("."):
+        try:
+            found = getattr(found, name)
+        except AttributeError:
+            raise UsageError(f"{module_name} has no {attribute!r}") from None
+    if not isinstance(found, TrackedQueue):
+        raise UsageError(f"{path} is a {type(found).__name__} and not a TrackedQueue")
+    return found
+
+
+def chosen_app(path: str | None, redis_url: str | None, namespace: str | None) -> TrackedQueue:
+    """The app that a command works on: the named one, or one of settings alone."""
+    app = load_app(path) if path else TrackedQueue()
+    app.configure(redis_url=redis_url, namespace=namespace)
+    return app
+
+
+def run(app: TrackedQueue, work: Callable[[TrackedQueue], Coroutine[Any, Any, T]]) -> T:
+    """Run a command's work with the app open."""
+
+    async def opened() -> T:
+        async with app:
+            return await work(app)
+
+    return asyncio.run(opened())
+
+
+def setup_logging(style: str = "auto", level: str = "info") -> None:
+    """Logs to standard error: readable on a terminal, one JSON object a line when piped."""
+    names = {"debug": 10, "info": 20, "warning": 30, "error": 40}
+    pretty = sys.stderr.isatty() if style == "auto" else style == "console"
+    renderer: Any = (
+        structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+        if pretty
+        else structlog.processors.JSONRenderer(default=str)
+    )
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            log.add_job,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            *([] if pretty else [structlog.processors.format_exc_info]),
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(names[level]),
+        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+
+
+def acted(action: str, **facts: Any) -> None:
+    """Log who changed what."""
+    try:
+        user = getpass.getuser()
+    except (OSError, KeyError):  # a container without a passwd entry
+        user = str(os.getuid())
+    log.operator_acted(action=action, by=f"{user}@{socket.gethostname()}", **facts)
+
+
+def seconds(text: str) -> float:
+    """
+    A duration from an option: 90, 90s, 15m, 2h, 7d.
+
+    Raises:
+        UsageError: It is none.
+    """
+    units = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+    number, unit = (text[:-1], units[text[-1]]) if text and text[-1] in units else (text, 1)
+    try:
+        value = float(number) * unit
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < float("inf"):
+        raise UsageError(f"{text!r} is no duration; write 90, 90s, 15m, 2h or 7d")
+    return value
+
+
+def span(value: float | None) -> str:
+    """Seconds as people read them."""
+    if value is None:
+        return "-"
+    for unit, size in (("d", 86400.0), ("h", 3600.0), ("m", 60.0)):
+        if value >= 2 * size:
+            return f"{value / size:.0f}{unit}"
+    return f"{value:.0f}s" if value >= 10 else f"{value:.1f}s"
+
+
+def print_json(value: Any) -> None:
+    """JSON of dataclasses, times and plain data."""
+
+    def plain(item: Any) -> Any:
+        if dataclasses.is_dataclass(item) and not isinstance(item, type):
+            return {field.name: getattr(item, field.name) for field in dataclasses.fields(item)}
+        if isinstance(item, datetime):
+            return item.isoformat()
+        return repr(item) if not isinstance(item, set | tuple) else list(item)
+
+    print(json.dumps(value, default=plain, indent=2))
+
+
+def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], empty: str) -> None:
+    """A table, or one line when there is nothing; plain columns when piped."""
+    out = console()
+    if not rows:
+        out.print(Text(empty))
+        return
+    cells = [[clean("-" if cell is None else str(cell)) for cell in row] for row in rows]
+    if not out.is_terminal:
+        widths = [max(len(row[at]) for row in [list(columns), *cells]) for at in range(len(columns))]
+        for row in [[column.upper() for column in columns], *cells]:
+            print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+        return
+    table = Table(title=title, title_justify="left", header_style="bold")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in cells:
+        table.add_row(*(Text(cell) for cell in row))
+    out.print(table)

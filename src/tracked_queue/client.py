@@ -1,0 +1,364 @@
+"""
+The producer's side within one event loop: enqueues that share calls, and waiting for results on one subscription.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from .codec import decode_any, decode_error
+from .errors import (
+    EnqueueUnavailableError,
+    JobCancelledError,
+    JobFailedError,
+    JobNotFoundError,
+    StoreFullError,
+    StoreRefusedError,
+    StoreUnavailableError,
+)
+from .job import State
+from .keys import Keys
+from .link import Endpoint, Link, LinkPool
+from .settings import Settings
+from .store import Store, SyncStore
+from .task import Request
+from .transitions import MAX_BATCH, MAX_BYTES, Call, Ended, await_end, enqueue
+
+T = TypeVar("T")
+
+FIRST_PAUSE_S = 0.05
+MAX_PAUSE_S = 1.0
+# Calls of the batcher that may be under way at once: while the server works on one, the next is made.
+FLUSHES = 2
+# A waiter looks at its job this often even if no push comes: a net for a job whose record is gone.
+NET_S = 30.0
+
+
+def _pauses(rng: random.Random) -> Iterator[float]:
+    """Seconds between tries: doubling up to a cap, each with jitter."""
+    pause = FIRST_PAUSE_S
+    while True:
+        yield pause * (0.5 + rng.random())
+        pause = min(MAX_PAUSE_S, pause * 2)
+
+
+def portions(requests: Sequence[Request]) -> list[list[Request]]:
+    """The requests cut into calls of at most MAX_BATCH jobs and about MAX_BYTES."""
+    cut: list[list[Request]] = []
+    size = 0
+    for request in requests:
+        bytes_here = len(request.args) + len(request.kwargs) + len(request.options)
+        if not cut or len(cut[-1]) >= MAX_BATCH or size + bytes_here > MAX_BYTES:
+            cut.append([])
+            size = 0
+        cut[-1].append(request)
+        size += bytes_here
+    return cut
+
+
+@dataclass(slots=True, eq=False)
+class _Waiting:
+    request: Request
+    deadline: float
+    created: asyncio.Future[bool]
+
+
+class Client:
+    """What one event loop uses of an app: made at first use, closed with the app."""
+
+    def __init__(self, settings: Settings, endpoint: Endpoint, keys: Keys) -> None:
+        self._settings = settings
+        self.store = Store(LinkPool(endpoint, settings.max_connections), keys)
+        self.results = ResultHub(endpoint, self.store)
+        self._queue: deque[_Waiting] = deque()
+        self._flushes: set[asyncio.Task[None]] = set()
+        self._random = random.Random()
+
+    async def close(self) -> None:
+        """Finish what is being sent, then close all connections."""
+        while self._flushes:
+            await asyncio.wait(self._flushes)
+        await self.results.close()
+        await self.store.close()
+
+    async def enqueue(self, request: Request) -> bool:
+        """
+        Store one job; calls made at the same time share a call to Redis.
+
+        Returns:
+            False for an id that existed.
+
+        Raises:
+            EnqueueUnavailableError: No answer within `enqueue_timeout`.
+        """
+        loop = asyncio.get_running_loop()
+        waiting = _Waiting(request, loop.time() + self._settings.enqueue_timeout, loop.create_future())
+        self._queue.append(waiting)
+        if len(self._flushes) < FLUSHES:
+            self._start_flush(loop)
+        return await waiting.created
+
+    async def enqueue_many(self, requests: Sequence[Request]) -> list[bool]:
+        """Store jobs in portions, in order. On failure the jobs of earlier portions are stored."""
+        created: list[bool] = []
+        loop = asyncio.get_running_loop()
+        under_way: asyncio.Task[list[bool]] | None = None
+        done = 0
+        try:
+            for portion in portions(requests):
+                call = enqueue(portion, [request.id for request in portion])
+                if under_way is not None:
+                    created += await under_way
+                    done = len(created)
+                deadline = loop.time() + self._settings.enqueue_timeout
+                under_way = loop.create_task(self._insist(call, portion, deadline))
+                await asyncio.sleep(0)  # it is sent while the next portion is laid out
+            if under_way is not None:
+                created += await under_way
+        except EnqueueUnavailableError as error:
+            ids = tuple(request.id for request in requests[done:])
+            raise type(error)(error.problem, error.may_have_run, ids) from error
+        return created
+
+    def _start_flush(self, loop: asyncio.AbstractEventLoop) -> None:
+        flush = loop.create_task(self._flush())
+        self._flushes.add(flush)
+        flush.add_done_callback(self._flushes.discard)
+
+    async def _flush(self) -> None:
+        while self._queue:
+            batch: list[_Waiting] = []
+            size = 0
+            while self._queue and len(batch) < MAX_BATCH and size < MAX_BYTES:
+                waiting = self._queue.popleft()
+                if not waiting.created.done():
+                    batch.append(waiting)
+                    size += len(waiting.request.args) + len(waiting.request.kwargs)
+            if not batch:
+                return
+            requests = [waiting.request for waiting in batch]
+            try:
+                call = enqueue(requests, [request.id for request in requests])
+                created = await self._insist(call, requests, batch[0].deadline)
+            except EnqueueUnavailableError as error:
+                for waiting in batch:
+                    if not waiting.created.done():
+                        waiting.created.set_exception(
+                            EnqueueUnavailableError(error.problem, error.may_have_run, (waiting.request.id,))
+                        )
+            except BaseException as error:
+                for waiting in batch:
+                    if not waiting.created.done():
+                        waiting.created.set_exception(_per_caller(error))
+                if not isinstance(error, Exception):
+                    raise
+            else:
+                for waiting, one in zip(batch, created, strict=True):
+                    if not waiting.created.done():
+                        waiting.created.set_result(one)
+
+    async def _insist(self, call: Call[list[bool]], requests: Sequence[Request], deadline: float) -> list[bool]:
+        """Send until answered or the deadline; a resend adds nothing, since the store knows the ids."""
+        loop = asyncio.get_running_loop()
+        pauses = _pauses(self._random)
+        ran = False
+        while True:
+            try:
+                left = max(0.05, deadline - loop.time())
+                return await self.store.run(call, timeout=min(left, self._settings.reply_timeout))
+            except StoreUnavailableError as error:
+                ran = ran or error.may_have_run
+                pause = next(pauses)
+                if _give_up(error, requests) or loop.time() + pause >= deadline:
+                    raise _enqueue_error(error, ran, requests) from error
+            await asyncio.sleep(pause)
+
+
+def _per_caller(error: BaseException) -> BaseException:
+    """An error object for one of several callers, so that they don't share a traceback."""
+    try:
+        return type(error)(*error.args)
+    except TypeError:
+        return error
+
+
+def _give_up(error: StoreUnavailableError, requests: Sequence[Request]) -> bool:
+    # An untracked job is forgotten when it is fetched; sent again after a lost reply it could run twice.
+    untracked = error.may_have_run and not all(request.tracked for request in requests)
+    return untracked or isinstance(error, StoreFullError)
+
+
+def _enqueue_error(error: StoreUnavailableError, ran: bool, requests: Sequence[Request]) -> EnqueueUnavailableError:
+    return EnqueueUnavailableError(error.problem, ran, tuple(request.id for request in requests))
+
+
+def enqueue_sync(store: SyncStore, requests: Sequence[Request], timeout: float) -> list[bool]:
+    """`Client.enqueue_many` without an event loop."""
+    created: list[bool] = []
+    rng = random.Random()
+    for portion in portions(requests):
+        deadline, pauses, ran = time.monotonic() + timeout, _pauses(rng), False
+        call = enqueue(portion, [request.id for request in portion])
+        while True:
+            try:
+                done = store.run(call)
+                break
+            except StoreUnavailableError as error:
+                ran = ran or error.may_have_run
+                pause = next(pauses)
+                if _give_up(error, portion) or time.monotonic() + pause >= deadline:
+                    raise _enqueue_error(error, ran, requests[len(created) :]) from error
+            time.sleep(pause)
+        created += done
+    return created
+
+
+class ResultHub:
+    """
+    Waits for the ends of jobs: one connection subscribed to the channels of the jobs that are waited for.
+
+    A waiter subscribes first, then asks with `await`, and asks again after each reconnect: a notice that was missed
+    costs nothing. The channel is sharded (SSUBSCRIBE) where the server has that, as the scripts publish.
+    """
+
+    def __init__(self, endpoint: Endpoint, store: Store) -> None:
+        self._link = Link(endpoint)
+        self._store = store
+        self._verb = "SSUBSCRIBE"
+        self._waiters: dict[bytes, set[asyncio.Event]] = {}
+        self._subscribed: dict[bytes, asyncio.Event] = {}
+        self._reader: asyncio.Task[None] | None = None
+        self._connected = False
+        self._random = random.Random()
+
+    async def close(self) -> None:
+        """End the subscription."""
+        if self._reader is not None:
+            self._reader.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._reader
+            self._reader = None
+        await self._link.close()
+
+    async def wait(self, job_id: str, timeout: float | None) -> Ended:
+        """
+        The outcome of a job.
+
+        Raises:
+            TimeoutError: It has not ended in time.
+            JobNotFoundError: There is no record.
+        """
+        try:
+            async with asyncio.timeout(timeout):
+                return await self._wait(job_id)
+        except TimeoutError:
+            raise TimeoutError(f"job {job_id} has not ended within {timeout:g} s") from None
+
+    async def _wait(self, job_id: str) -> Ended:
+        channel = self._store.keys.named("ended", job_id).encode("utf-8", "surrogateescape")
+        notice = asyncio.Event()
+        self._waiters.setdefault(channel, set()).add(notice)
+        pauses = _pauses(self._random)
+        try:
+            await self._subscribe(channel)
+            while True:
+                notice.clear()
+                try:
+                    reply = await self._store.run(await_end(job_id))
+                except StoreUnavailableError:
+                    await asyncio.sleep(next(pauses))
+                    continue
+                if isinstance(reply, Ended):
+                    return reply
+                if not reply:
+                    raise JobNotFoundError(job_id)
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(NET_S):
+                        await notice.wait()
+        finally:
+            waiters = self._waiters[channel]
+            waiters.discard(notice)
+            if not waiters:
+                del self._waiters[channel]
+                await self._unsubscribe(channel)
+
+    async def _subscribe(self, channel: bytes) -> None:
+        if self._reader is None or self._reader.done():
+            self._reader = asyncio.get_running_loop().create_task(self._read())
+        confirmed = self._subscribed.get(channel)
+        if confirmed is None:
+            confirmed = self._subscribed[channel] = asyncio.Event()
+            if self._connected:
+                with contextlib.suppress(StoreUnavailableError):  # the reader reconnects and subscribes to all
+                    await self._link.send((self._verb, channel))
+        await confirmed.wait()
+
+    async def _unsubscribe(self, channel: bytes) -> None:
+        self._subscribed.pop(channel, None)
+        if self._connected:
+            verb = "SUNSUBSCRIBE" if self._verb == "SSUBSCRIBE" else "UNSUBSCRIBE"
+            with contextlib.suppress(StoreUnavailableError):
+                await self._link.send((verb, channel))
+
+    async def _read(self) -> None:
+        pauses = _pauses(self._random)
+        while True:
+            try:
+                await self._link.open()
+                channels = list(self._subscribed)
+                self._connected = True
+                for channel in channels:
+                    await self._link.send((self._verb, channel))
+                while True:
+                    self._take(await self._link.receive())
+                    pauses = _pauses(self._random)
+            except StoreUnavailableError:
+                self._connected = False
+                for confirmed in self._subscribed.values():
+                    confirmed.clear()
+                await asyncio.sleep(next(pauses))
+            except StoreRefusedError:
+                # Each waiter asks now, and gets the refusal as its own error.
+                self._connected = False
+                for event in [*self._subscribed.values(), *(one for some in self._waiters.values() for one in some)]:
+                    event.set()
+                return
+
+    def _take(self, message: Any) -> None:
+        if isinstance(message, Exception):
+            if "unknown command" in str(message).lower() and self._verb == "SSUBSCRIBE":
+                self._verb = "SUBSCRIBE"  # Redis 6.2
+                raise StoreUnavailableError("it has no sharded channels", may_have_run=False)
+            raise StoreUnavailableError(str(message), may_have_run=False)
+        kind, channel = message[0], message[1]
+        if kind in (b"subscribe", b"ssubscribe"):
+            confirmed = self._subscribed.get(channel)
+            if confirmed is not None:
+                confirmed.set()
+        if kind in (b"message", b"smessage", b"subscribe", b"ssubscribe"):
+            for notice in self._waiters.get(channel, ()):
+                notice.set()
+
+
+def value_of(job_id: str, ended: Ended, codec: Any) -> Any:
+    """A succeeded job's value, or the error that says how it ended."""
+    if ended.state == State.SUCCEEDED:
+        return codec.decode(ended.result) if codec is not None and ended.result else decode_any(ended.result)
+    if ended.state == State.CANCELLED:
+        raise JobCancelledError(job_id)
+    error = decode_error(ended.error)
+    raise JobFailedError(
+        job_id,
+        ended.state.value,
+        ended.reason,
+        error.type if error else "",
+        error.message if error else "",
+        error.traceback if error else "",
+    )

@@ -1,0 +1,167 @@
+"""
+Every exception of tracked_queue, as one tree.
+
+    TrackedQueueError
+    ├── UsageError                 wrong use, raised at the call, before any I/O
+    │   ├── SettingsError          a setting's value or relation is wrong
+    │   ├── ArgumentError          arguments that don't fit the task (also a TypeError)
+    │   └── PayloadTooLargeError   encoded arguments above `max_payload`
+    ├── JobError
+    │   ├── JobNotFoundError       no record: never stored, or expired
+    │   ├── JobFailedError         ended failed or dead; carries the remote traceback's text
+    │   └── JobCancelledError      ended cancelled
+    ├── StoreUnavailableError      no answer from Redis; says whether the call may have run
+    │   └── StoreFullError         Redis refuses to grow (maxmemory)
+    ├── StoreRefusedError          Redis answers, but will not serve us: password, role, version
+    ├── LeaseLostError             this instance's lease was revoked
+    └── InvariantError             our bug: stop the instance, keep the jobs
+
+`Retry` is a signal that a job raises on purpose and no error; it stands outside of the tree.
+"""
+
+from __future__ import annotations
+
+
+class TrackedQueueError(Exception):
+    """Base of every error that tracked_queue raises."""
+
+
+class UsageError(TrackedQueueError):
+    """The call is wrong as written; nothing was sent."""
+
+
+class SettingsError(UsageError):
+    """A setting's value, or its relation to another one, is not usable."""
+
+    def __init__(self, setting: str, problem: str, source: str = "") -> None:
+        super().__init__(setting, problem, source)
+        self.setting, self.problem, self.source = setting, problem, source
+
+    def __str__(self) -> str:
+        origin = f" (from {self.source})" if self.source else ""
+        return f"setting {self.setting}{origin}: {self.problem}"
+
+
+class ArgumentError(UsageError, TypeError):
+    """Arguments don't fit the task's signature, or a value can't travel."""
+
+    def __init__(self, task: str, argument: str, problem: str) -> None:
+        super().__init__(task, argument, problem)
+        self.task, self.argument, self.problem = task, argument, problem
+
+    def __str__(self) -> str:
+        where = f"argument {self.argument}: " if self.argument else ""
+        return f"task {self.task}: {where}{self.problem}"
+
+
+class PayloadTooLargeError(UsageError):
+    """Encoded arguments are larger than `max_payload`."""
+
+    def __init__(self, task: str, payload_bytes: int, max_bytes: int) -> None:
+        super().__init__(task, payload_bytes, max_bytes)
+        self.task, self.payload_bytes, self.max_bytes = task, payload_bytes, max_bytes
+
+    def __str__(self) -> str:
+        return (
+            f"task {self.task}: the arguments take {self.payload_bytes} bytes and max_payload is "
+            f"{self.max_bytes}; store the data elsewhere and pass a reference, or raise max_payload"
+        )
+
+
+class JobError(TrackedQueueError):
+    """Something about one job."""
+
+    def __init__(self, job_id: str) -> None:
+        super().__init__(job_id)
+        self.job_id = job_id
+
+
+class JobNotFoundError(JobError):
+    """There is no record of this job: it was never stored, or its record has expired."""
+
+    def __str__(self) -> str:
+        return f"job {self.job_id}: no record; it was never stored, or ended and expired (see result_ttl)"
+
+
+class JobFailedError(JobError):
+    """The job ended failed or dead. `error_type`, `error_message` and `traceback` are the remote side's text."""
+
+    def __init__(
+        self, job_id: str, state: str, reason: str, error_type: str, error_message: str, traceback: str
+    ) -> None:
+        super().__init__(job_id)
+        self.args = (job_id, state, reason, error_type, error_message, traceback)
+        self.state, self.reason = state, reason
+        self.error_type, self.error_message, self.traceback = error_type, error_message, traceback
+
+    def __str__(self) -> str:
+        text = f"job {self.job_id} is {self.state} ({self.reason})"
+        if self.error_type:
+            text += f": {self.error_type}: {self.error_message}"
+        if self.traceback:
+            text += f"\n\nThe job's own traceback:\n{self.traceback}"
+        return text
+
+
+class JobCancelledError(JobError):
+    """The job was cancelled before it succeeded."""
+
+    def __str__(self) -> str:
+        return f"job {self.job_id} was cancelled"
+
+
+class StoreUnavailableError(TrackedQueueError):
+    """
+    Redis gave no usable answer.
+
+    `may_have_run` is False when the call surely changed nothing (no connection, a refusal), and True when
+    only its reply is missing.
+    """
+
+    def __init__(self, problem: str, may_have_run: bool) -> None:
+        super().__init__(problem, may_have_run)
+        self.problem, self.may_have_run = problem, may_have_run
+
+    def __str__(self) -> str:
+        fate = "the call may have been carried out" if self.may_have_run else "the call was not carried out"
+        return f"Redis is not available: {self.problem}; {fate}"
+
+
+class EnqueueUnavailableError(StoreUnavailableError):
+    """An enqueue got no answer within `enqueue_timeout`; `job_ids` may be sent again without doubling a job."""
+
+    def __init__(self, problem: str, may_have_run: bool, job_ids: tuple[str, ...]) -> None:
+        super().__init__(problem, may_have_run)
+        self.args = (problem, may_have_run, job_ids)
+        self.job_ids = job_ids
+
+    def __str__(self) -> str:
+        ids = ", ".join(self.job_ids[:3]) + (" …" if len(self.job_ids) > 3 else "")
+        fate = "may have been stored" if self.may_have_run else "was not stored"
+        return (
+            f"enqueue of {ids}: Redis is not available ({self.problem}); the job {fate}; "
+            "an enqueue with the same id is safe to send again unless the task is untracked"
+        )
+
+
+class StoreFullError(StoreUnavailableError):
+    """Redis is at `maxmemory` and takes no new jobs; stored ones go on."""
+
+
+class StoreRefusedError(TrackedQueueError):
+    """Redis answers but will not serve us; waiting doesn't help."""
+
+
+class LeaseLostError(TrackedQueueError):
+    """This instance's lease was revoked; others may own its jobs now."""
+
+    def __init__(self, lease: str) -> None:
+        super().__init__(lease)
+        self.lease = lease
+
+    def __str__(self) -> str:
+        return f"lease {self.lease} was revoked and its jobs may run elsewhere; cancel them and register anew"
+
+
+class InvariantError(TrackedQueueError):
+    """A reply or state that can't be: a bug of tracked_queue. The instance stops; its jobs are recovered."""

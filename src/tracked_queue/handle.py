@@ -1,0 +1,69 @@
+"""`Job`: the handle that an enqueue returns."""
+
+from __future__ import annotations
+
+from typing import Any, Generic, Protocol, TypeVar
+
+from .job import JobInfo, State
+
+R = TypeVar("R")
+
+
+class JobReader(Protocol):
+    """What a handle needs of its app."""
+
+    async def job_info(self, job_id: str, codec: Any) -> JobInfo: ...
+
+    async def job_result(self, job_id: str, codec: Any, timeout: float | None) -> Any: ...
+
+    async def job_cancel(self, job_id: str) -> bool: ...
+
+
+class Job(Generic[R]):
+    """
+    One stored job.
+
+    `created` is False when a job of this id existed already: nothing was added, and this handle is to that job.
+    """
+
+    __slots__ = ("_codec", "_reader", "created", "id")
+
+    def __init__(self, id: str, created: bool, reader: JobReader, codec: Any = None) -> None:
+        self.id, self.created = id, created
+        self._reader, self._codec = reader, codec
+
+    def __repr__(self) -> str:
+        return f"<Job {self.id}>"
+
+    async def status(self) -> State:
+        """The job's state now. Raises JobNotFoundError when its record is not there (any more)."""
+        return (await self.info()).state
+
+    async def info(self) -> JobInfo:
+        """The job's record: state, ledgers, times, error. Raises JobNotFoundError."""
+        return await self._reader.job_info(self.id, self._codec)
+
+    async def result(self, timeout: float | None = None) -> R:
+        """
+        The function's return value, waited for on a push from the server.
+
+        Args:
+            timeout: Seconds to wait; None waits without end.
+
+        Raises:
+            JobFailedError: It ended failed or dead; carries the remote traceback's text.
+            JobCancelledError: It was cancelled.
+            JobNotFoundError: No record: never stored, expired, or untracked.
+            TimeoutError: It has not ended in time; the job goes on.
+        """
+        result: R = await self._reader.job_result(self.id, self._codec, timeout)
+        return result
+
+    async def cancel(self) -> bool:
+        """
+        Cancel the job: at once if it has not started, else within a second by cancelling its asyncio task.
+
+        Returns:
+            False when there was nothing to cancel: it had ended, or there is no record.
+        """
+        return await self._reader.job_cancel(self.id)

@@ -1,0 +1,89 @@
+"""The record of a job as people read it: its states and its ledgers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from .errors import UsageError
+
+MAX_NAME = 256
+
+
+class State(StrEnum):
+    """Where a job stands. The last five are ends; all of them but `dead` expire."""
+
+    SCHEDULED = "scheduled"
+    QUEUED = "queued"
+    ACTIVE = "active"
+    PARKED = "parked"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    DEAD = "dead"
+
+    @property
+    def ended(self) -> bool:
+        """Whether the job will not run again by itself."""
+        return self in ENDED
+
+
+ENDED = frozenset({State.SUCCEEDED, State.FAILED, State.CANCELLED, State.DEAD})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ErrorInfo:
+    """The last error of a job, as text: the class is never rebuilt from what Redis holds."""
+
+    type: str
+    message: str
+    traceback: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobInfo:
+    """
+    One job's record at the time of the call.
+
+    The three ledgers are never mixed: `attempts` (the function raised), `interruptions` (handed back by a
+    shutdown or an outage; never charged), `recoveries` (its instance was lost) with `charges` (recoveries
+    for which this job is held responsible).
+    """
+
+    id: str
+    task: str
+    queue: str
+    state: State
+    attempts: int
+    interruptions: int
+    recoveries: int
+    charges: int
+    delivery: int | None
+    lease: str | None
+    cancel_requested: bool
+    queued_at: datetime | None
+    due_at: datetime | None
+    fetched_at: datetime | None
+    finished_at: datetime | None
+    reason: str | None
+    error: ErrorInfo | None
+    result: Any
+
+
+def check_name(kind: str, name: object) -> str:
+    """
+    A job id, queue or task name that may go to Redis: 1 to 256 characters of printable text.
+
+    Raises:
+        UsageError: Says which name and why.
+    """
+    if not isinstance(name, str):
+        raise UsageError(f"{kind} {name!r}: it must be text, and is {type(name).__name__}")
+    if not name or len(name) > MAX_NAME:
+        shown = name[:40] + "…" if len(name) > MAX_NAME else name
+        raise UsageError(f"{kind} {shown!r}: it has {len(name)} characters; allowed are 1 to {MAX_NAME}")
+    if not name.isprintable():
+        raise UsageError(f"{kind} {name!r}: only printable characters are allowed")
+    return name

@@ -1,0 +1,29 @@
+"""
+Every Redis key name of tracked_queue.
+
+Scripts get the tag as KEYS[1] and build the same names from it (lua/include/keys.lua); a test compares the two.
+Everything of one namespace shares the hash tag `{namespace}`, so that each transition stays in one slot.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """Key names of one namespace. Source: docs/reference/keys.md."""
+
+    namespace: str
+
+    @property
+    def tag(self) -> str:
+        return "{" + self.namespace + "}"
+
+    def named(self, kind: str, name: str) -> str:
+        """The key of one thing of a kind: job, queue, suspects, processing, instance, wake, parked, cancel, ended."""
+        return f"{self.tag}:{kind}:{name}"
+
+    def single(self, kind: str) -> str:
+        """The one key of a kind: instances, scheduled, dead, parked, queues, paused, contact, hold, recovery_lock."""
+        return f"{self.tag}:{kind}"

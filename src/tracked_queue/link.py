@@ -1,0 +1,302 @@
+"""
+Connections to Redis: sending commands, reading replies, and saying in our own errors what went wrong.
+
+redis-py opens the connection (TLS, ACL, handshake) and parses; its retries are off, because it can't know what is
+safe to send twice. Every call has a deadline, and a link whose call was cut short is closed: its next reply would
+belong to another call.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import threading
+from collections.abc import Sequence
+from typing import Any, cast
+
+import hiredis
+import redis.asyncio.connection as aio
+import redis.connection as sio
+import redis.exceptions as rex
+from redis.asyncio.retry import Retry as AsyncRetry
+from redis.backoff import NoBackoff
+from redis.retry import Retry as SyncRetry
+
+from .errors import (
+    InvariantError,
+    StoreFullError,
+    StoreRefusedError,
+    StoreUnavailableError,
+    TrackedQueueError,
+)
+from .settings import Settings, masked_url
+
+Command = Sequence[Any]
+
+# What a URL's query may say about the connection; time limits and retries are ours (CASE-17).
+_IGNORED_IN_URL = (
+    "socket_timeout", "socket_connect_timeout", "retry_on_timeout", "retry_on_error", "health_check_interval",
+    "max_connections", "decode_responses", "encoding", "encoding_errors", "timeout", "protocol", "client_name",
+)  # fmt: skip
+
+# Refusals that pass by themselves: nothing was carried out.
+_PASSING = (
+    "LOADING", "READONLY", "MASTERDOWN", "TRYAGAIN", "CLUSTERDOWN", "MOVED", "ASK ", "BUSY", "NOREPLICAS",
+    "MISCONF", "non local key", "UNBLOCKED", "max number of clients",
+)  # fmt: skip
+_REFUSING = ("NOAUTH", "WRONGPASS", "NOPERM", "invalid password", "invalid username-password", "DENIED")
+
+
+class Endpoint:
+    """Where Redis is, as arguments of redis-py's connections. Its password is never shown."""
+
+    def __init__(self, settings: Settings, url: str | None = None) -> None:
+        url = url or settings.redis_url
+        self.shown = masked_url(url)
+        self.connect_timeout = settings.connect_timeout
+        self.reply_timeout = settings.reply_timeout
+        options: dict[str, Any] = dict(aio.parse_url(url))
+        for name in _IGNORED_IN_URL:
+            options.pop(name, None)
+        self._kind = options.pop("connection_class", None)
+        self._options = {
+            **options,
+            "socket_timeout": None,
+            "protocol": 2,
+            "client_name": "tracked_queue",
+            "lib_name": None,
+            "lib_version": None,
+        }
+
+    def __repr__(self) -> str:
+        return f"<Endpoint {self.shown}>"
+
+    def connection(self) -> aio.AbstractConnection:
+        """An asyncio connection that is not open yet."""
+        kind = self._kind or aio.Connection
+        return cast(
+            aio.AbstractConnection,
+            kind(**self._options, socket_connect_timeout=self.connect_timeout, retry=AsyncRetry(NoBackoff(), 0)),
+        )
+
+    def sync_connection(self, timeout: float) -> Any:
+        """The same for code without an event loop; every read and write ends after `timeout`."""
+        names = {aio.SSLConnection: sio.SSLConnection, aio.UnixDomainSocketConnection: sio.UnixDomainSocketConnection}
+        kind: Any = names.get(self._kind, sio.Connection)
+        options = {**self._options, "socket_timeout": timeout}
+        connect_timeout = min(timeout, self.connect_timeout)
+        return cast(
+            Any,
+            kind(**options, socket_connect_timeout=connect_timeout, retry=SyncRetry(NoBackoff(), 0)),
+        )
+
+
+def _short(error: BaseException) -> str:
+    return " ".join(str(error).split())[:300] or type(error).__name__
+
+
+def _not_connected(error: Exception, shown: str) -> TrackedQueueError:
+    refusal = refused_reply(error) if isinstance(error, rex.ResponseError | rex.AuthenticationError) else None
+    if isinstance(refusal, StoreRefusedError | StoreUnavailableError):
+        return refusal
+    if isinstance(error, rex.AuthenticationError):
+        return StoreRefusedError(f"{shown}: {_short(error)}; check the user and password of redis_url")
+    return StoreUnavailableError(f"{shown}: {_short(error)}", may_have_run=False)
+
+
+def refused_reply(error: Exception) -> TrackedQueueError:
+    """What an error reply of the server means to us."""
+    text = _short(error)
+    if "OOM command not allowed" in text:
+        return StoreFullError("it is at maxmemory and takes no new jobs", may_have_run=False)
+    # redis-py strips the code of the errors that it has classes for.
+    passing = isinstance(
+        error, rex.BusyLoadingError | rex.ReadOnlyError | rex.MasterDownError | rex.TryAgainError | rex.ClusterDownError
+    )
+    if passing or any(word in text for word in _PASSING):
+        return StoreUnavailableError(text, may_have_run=False)
+    if isinstance(error, rex.AuthenticationError | rex.NoPermissionError) or any(word in text for word in _REFUSING):
+        return StoreRefusedError(f"Redis refuses us: {text}; check the user, the password and the ACL")
+    return InvariantError(f"Redis refused a command of ours: {text}")
+
+
+# How an open call may fail: the reply is missing, the call may have run.
+_CUT_SHORT = (rex.ConnectionError, rex.TimeoutError, rex.InvalidResponse, TimeoutError, OSError, EOFError)
+_CONNECT_FAILED = (rex.RedisError, TimeoutError, OSError, ValueError)
+
+
+def _missing(error: BaseException, shown: str) -> StoreUnavailableError:
+    if isinstance(error, rex.BusyLoadingError):
+        return StoreUnavailableError(f"{shown}: {_short(error)}", may_have_run=False)
+    what = "no reply in time" if isinstance(error, TimeoutError | rex.TimeoutError) else _short(error)
+    return StoreUnavailableError(f"{shown}: {what}", may_have_run=True)
+
+
+class Link:
+    """
+    One asyncio connection; its user sends one call after another. It opens and reopens by itself.
+
+    With `identify` it knows its number at the server, `client_id`, by which another link can end its blocking wait.
+    """
+
+    def __init__(self, endpoint: Endpoint, *, identify: bool = False) -> None:
+        self._endpoint, self._identify = endpoint, identify
+        self._connection = endpoint.connection()
+        self.client_id: int | None = None
+
+    async def call(self, commands: Sequence[Command], timeout: float | None = None) -> list[Any]:
+        """
+        Send commands in one go and read their replies, an error reply as an exception object.
+
+        Args:
+            timeout: Seconds for all replies together; None: `reply_timeout`.
+
+        Raises:
+            StoreUnavailableError: `may_have_run` says whether anything was sent.
+            StoreRefusedError: Password or ACL.
+        """
+        await self.open()
+        connection = self._connection
+        packed = [hiredis.pack_command(tuple(command)) for command in commands]
+        try:
+            async with asyncio.timeout(self._endpoint.reply_timeout if timeout is None else timeout):
+                await connection.send_packed_command(packed, check_health=False)
+                return [await self._read() for _ in commands]
+        except _CUT_SHORT as error:
+            await self.close()
+            raise _missing(error, self._endpoint.shown) from error
+        except BaseException:
+            await self.close()
+            raise
+
+    async def open(self) -> None:
+        """Connect if there is no usable connection; raises like `call`, with nothing sent."""
+        connection = self._connection
+        try:
+            if connection.is_connected and await connection.can_read():
+                # The server closed it while it was idle, or an unasked reply is in it.
+                await self.close()
+            if not connection.is_connected:
+                async with asyncio.timeout(self._endpoint.connect_timeout):
+                    await connection.connect()
+                    if self._identify:
+                        await connection.send_command("CLIENT", "ID", check_health=False)
+                        reply = await self._read()
+                        self.client_id = reply if isinstance(reply, int) else None
+        except _CONNECT_FAILED as error:
+            await self.close()
+            raise _not_connected(error, self._endpoint.shown) from error
+        except BaseException:
+            await self.close()
+            raise
+
+    async def send(self, *commands: Command) -> None:
+        """Send without waiting for a reply: for a subscription, whose replies `receive` brings."""
+        packed = [hiredis.pack_command(tuple(command)) for command in commands]
+        try:
+            async with asyncio.timeout(self._endpoint.reply_timeout):
+                await self._connection.send_packed_command(packed, check_health=False)
+        except _CUT_SHORT as error:
+            await self.close()
+            raise _missing(error, self._endpoint.shown) from error
+
+    async def receive(self) -> Any:
+        """The next message of a subscription; waits without end. Raises StoreUnavailableError."""
+        try:
+            return await self._read()
+        except _CUT_SHORT as error:
+            await self.close()
+            raise _missing(error, self._endpoint.shown) from error
+
+    async def _read(self) -> Any:
+        try:
+            return await self._connection.read_response(disable_decoding=True, timeout=float("inf"))
+        except rex.ConnectionError:
+            raise
+        except rex.ResponseError as error:
+            return error
+
+    async def close(self) -> None:
+        """Close the connection; a later call opens a new one."""
+        with contextlib.suppress(Exception):
+            await self._connection.disconnect(nowait=True)
+
+
+class LinkPool:
+    """A bounded number of links of one event loop; callers queue for them, in order."""
+
+    def __init__(self, endpoint: Endpoint, size: int) -> None:
+        self._endpoint = endpoint
+        self._idle: list[Link] = []
+        self._free = asyncio.Semaphore(size)
+
+    async def call(self, commands: Sequence[Command], timeout: float | None = None) -> list[Any]:
+        """See `Link.call`."""
+        async with self._free:
+            link = self._idle.pop() if self._idle else Link(self._endpoint)
+            try:
+                return await link.call(commands, timeout)
+            finally:
+                self._idle.append(link)
+
+    async def close(self) -> None:
+        """Close the idle links."""
+        while self._idle:
+            await self._idle.pop().close()
+
+
+class SyncLink:
+    """A synchronous connection, guarded by a lock, reopened after a fork: each process has its own."""
+
+    def __init__(self, endpoint: Endpoint, timeout: float | None = None) -> None:
+        self._endpoint, self._timeout = endpoint, timeout or endpoint.reply_timeout
+        self._lock = threading.Lock()
+        self._connection = endpoint.sync_connection(self._timeout)
+        self._pid = os.getpid()
+
+    def call(self, commands: Sequence[Command]) -> list[Any]:
+        """See `Link.call`; each reply takes at most the link's own timeout."""
+        if self._pid != os.getpid():
+            # The parent's socket must not be used, nor shut down, by its child; its lock may be held for ever.
+            self._lock, self._pid = threading.Lock(), os.getpid()
+            self._connection = self._endpoint.sync_connection(self._timeout)
+        with self._lock:
+            connection = self._connection
+            try:
+                if connection.is_connected and connection.can_read(timeout=0):
+                    connection.disconnect()
+                if not connection.is_connected:
+                    connection.connect()
+            except _CONNECT_FAILED as error:
+                self._drop()
+                raise _not_connected(error, self._endpoint.shown) from error
+            try:
+                connection.send_packed_command(
+                    [hiredis.pack_command(tuple(command)) for command in commands], check_health=False
+                )
+                return [self._read() for _ in commands]
+            except _CUT_SHORT as error:
+                self._drop()
+                raise _missing(error, self._endpoint.shown) from error
+            except BaseException:
+                self._drop()
+                raise
+
+    def _read(self) -> Any:
+        try:
+            return self._connection.read_response(disable_decoding=True)
+        except rex.ConnectionError:
+            raise
+        except rex.ResponseError as error:
+            return error
+
+    def _drop(self) -> None:
+        with contextlib.suppress(Exception):
+            self._connection.disconnect()
+
+    def close(self) -> None:
+        """Close the connection; a later call opens a new one."""
+        if self._pid == os.getpid():
+            with self._lock:
+                self._drop()

@@ -1,0 +1,199 @@
+"""
+Every log event of tracked_queue, one function each: `noun.past_verb`, facts as fields.
+
+Arguments and results of jobs are never logged. Only the CLI configures structlog; an application that runs a worker
+in its own process keeps its own configuration, and can add `add_job` to its processors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import MutableMapping
+from typing import Any
+
+import structlog
+
+from .current import current
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger("tracked_queue")
+
+
+def add_job(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """A structlog processor: adds task, job_id, delivery and lease to lines that a job writes."""
+    job = current.get()
+    if job is not None:
+        for name, value in (("task", job.task), ("job_id", job.id), ("delivery", job.delivery), ("lease", job.lease)):
+            event.setdefault(name, value)
+    return event
+
+
+def instance_registered(*, lease: str, label: str, queues: list[str], tasks: list[str], concurrency: int) -> None:
+    """An instance opened a lease and starts to fetch."""
+    log.info("instance.registered", lease=lease, label=label, queues=queues, tasks=tasks, concurrency=concurrency)
+
+
+def instance_stopped(*, lease: str, reason: str, left: int) -> None:
+    """An instance ended in order; `left` jobs could not be handed back and wait for recovery."""
+    (log.info if left == 0 else log.error)("instance.stopped", lease=lease, reason=reason, left=left)
+
+
+def instance_quieted(*, lease: str) -> None:
+    """An instance was asked to fetch nothing more; what runs goes on."""
+    log.info("instance.quieted", lease=lease)
+
+
+def shutdown_phase_started(*, phase: str, lease: str, running: int, buffered: int, seconds: float) -> None:
+    """A phase of a shutdown began; it takes at most `seconds`."""
+    log.info("shutdown.phase_started", phase=phase, lease=lease, running=running, buffered=buffered, seconds=seconds)
+
+
+def lease_lost(*, lease: str, running: int) -> None:
+    """The lease was revoked: its jobs are cancelled here, since they may run elsewhere; the instance registers anew."""
+    log.warning("lease.lost", lease=lease, running=running)
+
+
+def lease_doubted(*, lease: str, running: int, silent_s: float) -> None:
+    """No beat got through for so long that the lease may soon run out: running jobs are cancelled here."""
+    log.warning("lease.doubted", lease=lease, running=running, silent_s=round(silent_s, 1))
+
+
+def process_given_up(*, lease: str, why: str, seconds: float, place: str) -> None:
+    """The watchdog ends this process at once, since its jobs could not be stopped in any other way."""
+    log.error("process.given_up", lease=lease, why=why, seconds=round(seconds, 1), place=place)
+
+
+def loop_blocked(*, lease: str, seconds: float, task: str, job_id: str, place: str) -> None:
+    """The event loop has not turned for a while: code that runs in it blocks. The watchdog beats meanwhile."""
+    log.warning("loop.blocked", lease=lease, seconds=round(seconds, 1), task=task, job_id=job_id, place=place)
+
+
+def loop_unblocked(*, lease: str, seconds: float) -> None:
+    """The event loop turns again."""
+    log.warning("loop.unblocked", lease=lease, seconds=round(seconds, 1))
+
+
+def redis_lost(*, problem: str) -> None:
+    """Redis gives no answer; the instance keeps trying."""
+    log.warning("redis.lost", problem=problem)
+
+
+def redis_still_away(*, problem: str, seconds: float) -> None:
+    """Redis has been away for a while; at most one line in ten seconds."""
+    log.warning("redis.still_away", problem=problem, seconds=round(seconds, 1))
+
+
+def redis_restored(*, seconds: float) -> None:
+    """Redis answers again."""
+    log.warning("redis.restored", seconds=round(seconds, 1))
+
+
+def redis_unsafe(*, problem: str) -> None:
+    """The server's settings don't keep the promise."""
+    log.warning("redis.unsafe", problem=problem)
+
+
+def job_failed(*, task: str, job_id: str, attempt: int, ran_ms: int, error: str, outcome: str, retry_s: float) -> None:
+    """An attempt raised; `outcome` says what follows: retry, dead, failed."""
+    (log.error if outcome == "dead" else log.warning)(
+        f"job.{ {'retry': 'retried', 'dead': 'died', 'failed': 'failed'}[outcome] }",
+        task=task, job_id=job_id, attempt=attempt, ran_ms=ran_ms, error=error, retry_s=round(retry_s, 3),
+    )  # fmt: skip
+
+
+def job_succeeded(*, task: str, job_id: str, attempt: int, ran_ms: int) -> None:
+    """An attempt returned; a debug event, since there may be tens of thousands a second."""
+    log.debug("job.succeeded", task=task, job_id=job_id, attempt=attempt, ran_ms=ran_ms)
+
+
+def job_cancelled(*, task: str, job_id: str, ran_ms: int) -> None:
+    """A running job was cancelled on somebody's wish."""
+    log.info("job.cancelled", task=task, job_id=job_id, ran_ms=ran_ms)
+
+
+def job_interrupted(*, task: str, job_id: str, ran_ms: int, interruptions: int) -> None:
+    """A shutdown or an outage ended a running job; it goes back to its queue, and no attempt is spent."""
+    (log.warning if interruptions >= 3 else log.info)(
+        "job.interrupted", task=task, job_id=job_id, ran_ms=ran_ms, interruptions=interruptions
+    )
+
+
+def job_ignored_cancellation(*, task: str, job_id: str, cause: str, seconds: float) -> None:
+    """A job did not end after it was cancelled; its slot stays taken until it does, its later value is ignored."""
+    log.warning("job.ignored_cancellation", task=task, job_id=job_id, cause=cause, seconds=round(seconds, 1))
+
+
+def job_fenced(*, job_id: str, lease: str, delivery: str) -> None:
+    """A delivery ended after its job had gone to another instance: ownership was lost, its outcome was dropped."""
+    log.warning("job.fenced", job_id=job_id, lease=lease, delivery=delivery)
+
+
+def job_vanished(*, job_id: str, lease: str) -> None:
+    """A job ended and its record is not there any more (flushed or evicted); nothing could be recorded."""
+    log.warning("job.vanished", job_id=job_id, lease=lease)
+
+
+def job_parked(*, task: str, job_id: str) -> None:
+    """A job's task is unknown here; it waits for an instance that knows it."""
+    log.warning("job.parked", task=task, job_id=job_id)
+
+
+def job_unusable(*, task: str, job_id: str, problem: str) -> None:
+    """A job's record doesn't decode or its arguments don't fit the function any more; it is dead."""
+    log.error("job.unusable", task=task, job_id=job_id, problem=problem)
+
+
+def job_buried(*, job_id: str) -> None:
+    """An id without a record was found in a queue and set aside as dead."""
+    log.error("job.buried", job_id=job_id)
+
+
+def job_stray(*, job_id: str, lease: str) -> None:
+    """A job stood in this instance's processing list without running here; it was handed back."""
+    log.warning("job.stray", job_id=job_id, lease=lease)
+
+
+def job_recovered(*, job_id: str, task: str, lease: str, label: str, fate: str, recoveries: int, charges: int) -> None:
+    """A job of a lost instance was moved back to its queue, or to the end that `fate` names."""
+    (log.error if fate == "dead" else log.warning)(
+        "job.recovered", job_id=job_id, task=task, lease=lease, label=label, fate=fate,
+        recoveries=recoveries, charges=charges,
+    )  # fmt: skip
+
+
+def lease_recovered(*, lease: str, label: str, jobs: int) -> None:
+    """All jobs of a lost instance were moved."""
+    log.warning("lease.recovered", lease=lease, label=label, jobs=jobs)
+
+
+def tasks_unparked(*, task: str, moved: int, remaining: int) -> None:
+    """Parked jobs of a task that this instance knows went back to their queues."""
+    log.info("tasks.unparked", task=task, moved=moved, remaining=remaining)
+
+
+def dead_trimmed(*, jobs: int) -> None:
+    """Dead jobs beyond the limits of age or number were removed."""
+    log.warning("dead.trimmed", jobs=jobs)
+
+
+def process_started(*, pid: int) -> None:
+    """The supervisor started a worker process."""
+    log.info("process.started", pid=pid)
+
+
+def process_died(*, pid: int, code: int, ran_s: float, again_s: float) -> None:
+    """A worker process ended unasked; its jobs are recovered, and another one starts after `again_s`."""
+    log.warning("process.died", pid=pid, code=code, ran_s=round(ran_s, 1), again_s=round(again_s, 2))
+
+
+def process_killed(*, pid: int, why: str) -> None:
+    """The supervisor ends a process that did not end by itself."""
+    log.warning("process.killed", pid=pid, why=why)
+
+
+def signal_received(*, name: str, meaning: str) -> None:
+    """A signal came."""
+    log.info("signal.received", name=name, meaning=meaning)
+
+
+def operator_acted(*, action: str, by: str, **facts: Any) -> None:
+    """Somebody changed something by hand."""
+    log.info("operator.acted", action=action, by=by, **facts)

@@ -1,0 +1,24 @@
+-- await: the outcome of a job, or a note on its record that someone waits.  Called by transitions.await_end.
+--
+-- KEYS[1]  tag
+-- ARGV[1]  id  text
+-- Derived: job:<id>
+--
+-- Returns a list; its first word:
+--   'ended'    then state, result, reason, error ('' where there is none)
+--   'waiting'  then state; the transition that ends the job will publish on ended:<id>
+--   'gone'     no record; nothing written
+-- include keys
+local job = named('job', ARGV[1])
+local seen = redis.call('HMGET', job, 'state', 'result', 'reason', 'error', 'waiter')
+local state = seen[1]
+if not state then
+  return { 'gone' }
+end
+if state == 'succeeded' or state == 'failed' or state == 'cancelled' or state == 'dead' then
+  return { 'ended', state, seen[2] or '', seen[3] or '', seen[4] or '' }
+end
+if not seen[5] then
+  redis.call('HSET', job, 'waiter', '1')
+end
+return { 'waiting', state }

@@ -1,0 +1,54 @@
+-- cancel: end jobs that have not started, and ask for the end of those that run.  Called by transitions.cancel.
+--
+-- KEYS[1]  tag
+-- ARGV[1]  keep  int  ms for which an ended record stays
+-- ARGV[2..] id   text at most 250
+-- Derived: job:<id>, scheduled, cancel:<lease>, stats:<minute>
+--
+-- Returns one word per job:
+--   'cancelled'  it was scheduled, queued or parked; it will not run
+--   'requested'  it is active; its instance is told with the next beat, within a second
+--   'ended'      it had ended; nothing written
+--   'gone'       no record; nothing written
+-- A queued or parked id stays in its list (long lists are not searched) until a fetch or unpark drops it; so its
+-- record gets its expiry only then.
+-- include keys
+-- include now_ms
+-- include writable
+-- include ended
+-- include stats
+local keep, now = tonumber(ARGV[1]), now_ms()
+local words, records, seen = {}, {}, {}
+for at = 2, #ARGV do
+  local id = ARGV[at]
+  local found = redis.call('HMGET', named('job', id), 'state', 'lease', 'queue', 'waiter')
+  local state = found[1]
+  if not state then
+    words[#words + 1] = 'gone'
+  elseif seen[id] or state == 'succeeded' or state == 'failed' or state == 'cancelled' or state == 'dead' then
+    words[#words + 1] = 'ended'
+  else
+    seen[id] = true
+    words[#words + 1] = state == 'active' and 'requested' or 'cancelled'
+    records[#records + 1] = { id = id, job = named('job', id), state = state, lease = found[2], queue = found[3],
+      waiter = found[4] }
+  end
+end
+begin_writing()
+for _, record in ipairs(records) do
+  if record.state == 'active' then
+    redis.call('HSET', record.job, 'cancel', '1', 'keep_ms', keep)
+    redis.call('SADD', named('cancel', record.lease), record.id)
+  else
+    if record.state == 'scheduled' then
+      redis.call('ZREM', single('scheduled'), record.id)
+      end_job(record, 'cancelled', now, keep, 'reason', 'cancelled before it started')
+    else
+      redis.call('HSET', record.job, 'state', 'cancelled', 'finished_ms', now, 'keep_ms', keep, 'reason',
+        'cancelled before it started')
+      tell_waiters(record, 'cancelled')
+    end
+    count(now, 'cancelled', record.queue, 1)
+  end
+end
+return words

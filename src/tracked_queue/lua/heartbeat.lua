@@ -1,0 +1,45 @@
+-- heartbeat: extend a lease, and tell its instance what it should know.  Called by transitions.heartbeat.
+--
+-- KEYS[1]  tag
+-- ARGV[1]  lease        text
+-- ARGV[2]  ttl_ms       int
+-- ARGV[3]  interval_ms  int  of idle beats
+-- Derived: instances, instance:<lease>, cancel:<lease>, parked, contact, hold
+--
+-- Returns {'lost'}: the lease is revoked or gone; nothing written.  Else
+--   {'ok', quiet, run_out, cancels, parked}
+--   quiet    '1' if this instance was asked to fetch nothing, else '0'
+--   run_out  '1' if another instance's lease looks run out or revoked: a sweep is worth it
+--   cancels  ids (at most 250) of active jobs here whose cancellation is asked for; repeated until they settle
+--   parked   names (at most 50) of tasks with parked jobs
+-- A beat after the deadline but before the revocation extends the lease.
+-- include keys
+-- include now_ms
+-- include writable
+-- include contact
+local lease, ttl_ms, interval_ms = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
+local now = now_ms()
+local deadline = tonumber(redis.call('ZSCORE', single('instances'), lease))
+if not deadline or deadline == 0 then
+  return { 'lost' }
+end
+local hold = read_hold(now, ttl_ms, interval_ms)
+local quiet = redis.call('HGET', named('instance', lease), 'quiet') or '0'
+local cancels = redis.call('SRANDMEMBER', named('cancel', lease), 250)
+local parked = redis.call('SRANDMEMBER', single('parked'), 50)
+local earliest = redis.call('ZRANGE', single('instances'), 0, 1, 'WITHSCORES')
+local latest = redis.call('ZREVRANGE', single('instances'), 0, 0, 'WITHSCORES')
+local run_out = '0'
+for at = 1, #earliest, 2 do
+  if earliest[at] ~= lease and tonumber(earliest[at + 1]) <= now then
+    run_out = '1'
+  end
+end
+if latest[1] ~= lease and tonumber(latest[2]) > now + 10 * ttl_ms then
+  run_out = '1'
+end
+begin_writing()
+note_contact(now, hold)
+redis.call('ZADD', single('instances'), now + ttl_ms, lease)
+redis.call('HSET', named('instance', lease), 'seen_ms', now)
+return { 'ok', quiet, run_out, cancels, parked }

@@ -1,0 +1,5 @@
+-- now_ms: the server's clock in ms.  Clients' clocks are never compared.
+local function now_ms()
+  local t = redis.call('TIME')
+  return tonumber(t[1]) * 1000 + math.floor(tonumber(t[2]) / 1000)
+end

@@ -1,0 +1,7 @@
+-- wake: set a queue's marker, for which idle workers wait in BZPOPMIN.  Every script that makes a job takeable, or
+-- makes a new earliest due time, calls it.  `paused` comes from read_paused: a paused queue has no marker.
+local function wake(queue, paused)
+  if not paused['queue:' .. queue] then
+    redis.call('ZADD', named('wake', queue), 0, 'takeable')
+  end
+end

@@ -1,0 +1,24 @@
+-- purge: remove dead jobs for good, on a person's word.  Called by transitions.purge.
+--
+-- KEYS[1]  tag
+-- ARGV     id  text  at most 250
+-- Derived: job:<id>, dead
+--
+-- Returns one word per job: 'ok', 'not_dead' (nothing written), or 'gone' (no record).
+-- include keys
+-- include writable
+local words = {}
+for at = 1, #ARGV do
+  local state = redis.call('HGET', named('job', ARGV[at]), 'state')
+  words[at] = state == 'dead' and 'ok' or (state and 'not_dead' or 'gone')
+end
+begin_writing()
+for at = 1, #ARGV do
+  if words[at] ~= 'not_dead' then
+    redis.call('ZREM', single('dead'), ARGV[at])
+  end
+  if words[at] == 'ok' then
+    redis.call('DEL', named('job', ARGV[at]))
+  end
+end
+return words

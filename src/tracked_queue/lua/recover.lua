@@ -1,0 +1,145 @@
+-- recover: move the jobs of a lost instance back, a portion a call.  Called by transitions.recover.
+--
+-- KEYS[1]  tag
+-- ARGV[1]  lease           text  whose jobs
+-- ARGV[2]  n               int   of jobs in this portion, at most 250
+-- ARGV[3]  max_recoveries  int   charges at which a suspect is dead
+-- ARGV[4]  owner           text  who sweeps, for the lock of large lists
+-- ARGV[5]  lock_ttl        int   ms
+-- ARGV[6]  resend_window   int   ms
+-- Derived: instances, instance:<lease>, processing:<lease>, cancel:<lease>, hold, recovery_lock, job:<id>,
+--          queue:<q>, suspects:<q>, wake:<q>, dead, paused, stats:<minute>
+--
+-- Returns a list; its first word:
+--   'ok'     then remaining, label, and 5 values per job: id, task, fate, recoveries, charges; fate is 'requeued',
+--            'unstarted' (it was only buffered), 'interrupted', 'dead', 'cancelled' or 'gone'
+--   'alive'  then ms until its deadline; nothing moved.  A deadline more than one TTL ahead is first cut to one.
+--   'hold'   then ms: nobody may be called dead yet; nothing written
+--   'busy'   another instance sweeps a large list; nothing written
+--   'gone'   no such lease; nothing written
+-- Keeps: the first write revokes, so that a late owner is fenced before its first job moves; each job moves once.
+-- A lease that was revoked on somebody's word (release) is recovered during a hold as well.
+-- include keys
+-- include now_ms
+-- include writable
+-- include paused
+-- include wake
+-- include ended
+-- include garbage
+-- include stats
+local lease, n, max_recoveries = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
+local owner, lock_ttl, window = ARGV[4], tonumber(ARGV[5]), tonumber(ARGV[6])
+local instances, instance, processing = single('instances'), named('instance', lease), named('processing', lease)
+local now, paused = now_ms(), read_paused()
+
+-- Read.
+local deadline = tonumber(redis.call('ZSCORE', instances, lease))
+if not deadline then
+  return { 'gone' }
+end
+local about = redis.call('HMGET', instance, 'ttl_ms', 'cause', 'suspect', 'label')
+local cause = about[2]
+if deadline ~= 0 then
+  local ttl_ms = tonumber(about[1] or '30000')
+  if deadline > now + ttl_ms then
+    redis.call('ZADD', instances, now + ttl_ms, lease)
+    return { 'alive', string.format('%.0f', ttl_ms) }
+  end
+  if deadline > now then
+    return { 'alive', string.format('%.0f', deadline - now) }
+  end
+  local hold = tonumber(redis.call('GET', single('hold')) or '0')
+  if hold > now then
+    return { 'hold', string.format('%.0f', hold - now) }
+  end
+  -- Its deadline passed while nobody could beat, or before everyone had the time to: not the jobs' doing.
+  cause = deadline <= hold and 'outage' or 'lost'
+end
+local total = redis.call('LLEN', processing)
+local holder = redis.call('GET', single('recovery_lock'))
+if total > n and holder and holder ~= owner then
+  return { 'busy' }
+end
+local ids = redis.call('LRANGE', processing, 0, n - 1)
+local records = {}
+for i, id in ipairs(ids) do
+  records[i] = redis.call('HMGET', named('job', id), 'state', 'lease', 'queue', 'task', 'waiter', 'cancel', 'buffered',
+    'interruptions', 'recoveries', 'charges', 'keep_ms')
+end
+
+-- Write.
+begin_writing()
+redis.call('ZADD', instances, 0, lease)
+redis.call('HSET', instance, 'cause', cause or 'lost')
+if #ids > 0 then
+  redis.call('LTRIM', processing, #ids, -1)
+end
+local reply = { 'ok', tostring(total - #ids), about[4] or '' }
+local requeued = {}
+local function back(queue, list, id)
+  redis.call('RPUSH', named(list, queue), id)
+  requeued[queue] = (requeued[queue] or 0) + 1
+end
+-- The list's left end is the newest; pushed to the right one by one, the oldest ends up as the next to be fetched.
+for i, id in ipairs(ids) do
+  local record, job = records[i], named('job', id)
+  local state, queue = record[1], record[3]
+  local recoveries, charges = tonumber(record[9] or '0'), tonumber(record[10] or '0')
+  local fate
+  if not state then
+    bury_garbage(id, '', now, 'an id in the list of a lost instance without a record')
+    fate = 'gone'
+  elseif state ~= 'active' or record[2] ~= lease then
+    fate = 'gone'
+  elseif record[6] then
+    fate = 'cancelled'
+    end_job({ id = id, job = job, waiter = record[5] }, 'cancelled', now,
+      math.max(window, tonumber(record[11] or '0')), 'reason', 'cancelled; its instance was lost')
+    count(now, 'cancelled', queue, 1)
+  elseif record[7] == '1' then
+    fate = 'unstarted'
+    redis.call('HSET', job, 'state', 'queued', 'buffered', 'never')
+    back(queue, recoveries >= 2 and 'suspects' or 'queue', id)
+  elseif cause == 'outage' or cause == 'interrupted' then
+    fate = 'interrupted'
+    redis.call('HSET', job, 'state', 'queued', 'interruptions', tonumber(record[8] or '0') + 1)
+    back(queue, recoveries >= 2 and 'suspects' or 'queue', id)
+  else
+    recoveries = recoveries + 1
+    if about[3] == id then
+      charges = charges + 1
+    end
+    if charges >= max_recoveries then
+      fate = 'dead'
+      redis.call('HSET', job, 'recoveries', recoveries, 'charges', charges)
+      end_job({ id = id, job = job, waiter = record[5] }, 'dead', now, nil, 'reason',
+        'its process died ' .. charges .. ' times while it ran as the only suspect')
+      count(now, 'dead', queue, 1)
+    else
+      fate = 'requeued'
+      if charges > 0 then
+        redis.call('HSET', job, 'state', 'queued', 'recoveries', recoveries, 'charges', charges)
+      else
+        redis.call('HSET', job, 'state', 'queued', 'recoveries', recoveries)
+      end
+      back(queue, recoveries >= 2 and 'suspects' or 'queue', id)
+    end
+  end
+  local at = #reply
+  reply[at + 1], reply[at + 2], reply[at + 3] = id, record[4] or '', fate
+  reply[at + 4], reply[at + 5] = tostring(recoveries), tostring(charges)
+end
+for queue, moved in pairs(requeued) do
+  wake(queue, paused)
+  count(now, 'recovered', queue, moved)
+end
+if total > #ids then
+  redis.call('SET', single('recovery_lock'), owner, 'PX', lock_ttl)
+else
+  redis.call('ZREM', instances, lease)
+  redis.call('DEL', instance, processing, named('cancel', lease))
+  if holder == owner then
+    redis.call('DEL', single('recovery_lock'))
+  end
+end
+return reply

@@ -1,0 +1,25 @@
+-- resume: let a paused queue's or task's jobs be fetched again.  Called by transitions.resume.
+--
+-- KEYS[1]  tag
+-- ARGV[1]  what  text  'queue:<name>' or 'task:<name>'
+-- Derived: paused, queue:<q>, suspects:<q>, wake:<q>
+--
+-- Returns 'ok', or 'again' if it was not paused (nothing written).  The parked jobs of a task go back by unpark.
+-- include keys
+-- include writable
+-- include paused
+-- include wake
+local what = ARGV[1]
+local paused = read_paused()
+if not paused[what] then
+  return { 'again' }
+end
+local queue = string.sub(what, 1, 6) == 'queue:' and string.sub(what, 7) or nil
+local waiting = queue and redis.call('LLEN', named('queue', queue)) + redis.call('LLEN', named('suspects', queue)) or 0
+begin_writing()
+redis.call('SREM', single('paused'), what)
+paused[what] = nil
+if waiting > 0 then
+  wake(queue, paused)
+end
+return { 'ok' }

@@ -1,0 +1,394 @@
+"""What people read of the store: a job, the queues, the instances, the dead. Reads only, and pages what is long."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from .codec import ValueCodec, decode_any, decode_error
+from .errors import JobNotFoundError
+from .job import JobInfo, State
+from .store import Store
+
+PAGE = 250
+STATS_MINUTES = 5
+
+
+def _time(ms: bytes | None) -> datetime | None:
+    return datetime.fromtimestamp(int(float(ms)) / 1000, UTC) if ms else None
+
+
+def _text(data: bytes | None) -> str:
+    return (data or b"").decode("utf-8", "replace")
+
+
+def _key(name: str) -> bytes:
+    return name.encode("utf-8", "surrogateescape")
+
+
+async def _now_ms(store: Store) -> int:
+    ((seconds, micros),) = await store.read(("TIME",))
+    return int(seconds) * 1000 + int(micros) // 1000
+
+
+def make_info(job_id: str, record: dict[bytes, bytes], codec: ValueCodec | None) -> JobInfo:
+    """A record as people read it; a result that doesn't decode any more is None."""
+
+    def number(name: bytes) -> int:
+        return int(record.get(name, b"0") or 0)
+
+    try:
+        packed = record.get(b"result")
+        result: Any = codec.decode(packed) if codec and packed else decode_any(packed)
+    except Exception:  # bytes of an older or foreign worker; the rest of the record is still worth reading
+        result = None
+    return JobInfo(
+        id=job_id,
+        task=_text(record.get(b"task")),
+        queue=_text(record.get(b"queue")),
+        state=State(_text(record.get(b"state"))),
+        attempts=number(b"attempts"),
+        interruptions=number(b"interruptions"),
+        recoveries=number(b"recoveries"),
+        charges=number(b"charges"),
+        delivery=number(b"delivery") or None,
+        lease=_text(record[b"lease"]) if b"lease" in record else None,
+        cancel_requested=b"cancel" in record,
+        queued_at=_time(record.get(b"queued_ms")),
+        due_at=_time(record.get(b"due_ms")) if record.get(b"state") == b"scheduled" else None,
+        fetched_at=_time(record.get(b"fetched_ms")),
+        finished_at=_time(record.get(b"finished_ms")),
+        reason=_text(record.get(b"reason")) or None,
+        error=decode_error(record.get(b"error")),
+        result=result,
+    )
+
+
+async def read_job(store: Store, job_id: str, codec: ValueCodec | None = None) -> JobInfo:
+    """One job's record. Raises JobNotFoundError."""
+    (flat,) = await store.read(("HGETALL", store.keys.named("job", job_id).encode("utf-8", "surrogateescape")))
+    record = dict(zip(flat[::2], flat[1::2], strict=True))
+    if b"state" not in record:
+        raise JobNotFoundError(job_id)
+    return make_info(job_id, record, codec)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueReport:
+    """One queue: how long, how old, how fast, and who serves it."""
+
+    queue: str
+    length: int
+    suspects: int
+    oldest_s: float | None
+    enqueued_per_min: float
+    succeeded_per_min: float
+    failed_per_min: float
+    paused: bool
+    instances: int
+
+    @property
+    def unserved(self) -> bool:
+        """Jobs wait and no live instance serves them."""
+        return self.length > 0 and self.instances == 0 and not self.paused
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ParkedReport:
+    """Jobs of one task that wait for an instance that knows it, or for the end of a pause."""
+
+    task: str
+    length: int
+    paused: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Overview:
+    """The whole system on one page."""
+
+    queues: tuple[QueueReport, ...]
+    parked: tuple[ParkedReport, ...]
+    paused_tasks: tuple[str, ...]
+    scheduled: int
+    dead: int
+    interrupted: tuple[str, ...]
+
+
+async def read_overview(store: Store) -> Overview:
+    """Queues with lengths, ages, rates, pauses; parked tasks; active jobs interrupted three times or more."""
+    keys = store.keys
+    now = await _now_ms(store)
+    names, paused_set, parked_names, scheduled, dead = await store.read(
+        ("SMEMBERS", keys.single("queues")),
+        ("SMEMBERS", keys.single("paused")),
+        ("SRANDMEMBER", keys.single("parked"), PAGE),
+        ("ZCARD", keys.single("scheduled")),
+        ("ZCARD", keys.single("dead")),
+    )
+    paused = {_text(what) for what in paused_set}
+    instances = await read_instances(store)
+    live = [instance for instance in instances if instance.alive and not instance.quiet]
+    served = {queue for instance in live for queue in instance.queues}
+    queues = sorted({_text(name) for name in names} | served | {w[6:] for w in paused if w.startswith("queue:")})
+    rates = await _rates(store, now)
+    reports = []
+    for queue in queues:
+        list_key, suspect_key = keys.named("queue", queue), keys.named("suspects", queue)
+        length, suspects, oldest, oldest_suspect = await store.read(
+            ("LLEN", list_key), ("LLEN", suspect_key), ("LINDEX", list_key, -1), ("LINDEX", suspect_key, -1)
+        )
+        ages = [await _waiting_s(store, job_id, now) for job_id in (oldest, oldest_suspect) if job_id is not None]
+        reports.append(
+            QueueReport(
+                queue=queue,
+                length=length + suspects,
+                suspects=suspects,
+                oldest_s=max((age for age in ages if age is not None), default=None),
+                enqueued_per_min=rates.get(("enqueued", queue), 0.0),
+                succeeded_per_min=rates.get(("succeeded", queue), 0.0),
+                failed_per_min=sum(rates.get((what, queue), 0.0) for what in ("failed", "dead", "retry")),
+                paused=f"queue:{queue}" in paused,
+                instances=sum(queue in instance.queues for instance in live),
+            )
+        )
+    parked = [
+        ParkedReport(
+            task=_text(name),
+            length=(await store.read(("LLEN", keys.named("parked", _text(name)))))[0],
+            paused=f"task:{_text(name)}" in paused,
+        )
+        for name in sorted(parked_names)
+    ]
+    return Overview(
+        queues=tuple(reports),
+        parked=tuple(parked),
+        paused_tasks=tuple(sorted(what[5:] for what in paused if what.startswith("task:"))),
+        scheduled=scheduled,
+        dead=dead,
+        interrupted=tuple(await _often_interrupted(store, instances, queues)),
+    )
+
+
+async def _waiting_s(store: Store, job_id: bytes, now: int) -> float | None:
+    key = store.keys.named("job", "").encode() + job_id
+    queued, due = (await store.read(("HMGET", key, "queued_ms", "due_ms")))[0]
+    since = max(int(float(queued or 0)), int(float(due or 0)))
+    return max(0.0, (now - since) / 1000) if since else None
+
+
+async def _rates(store: Store, now: int) -> dict[tuple[str, str], float]:
+    """Events per minute by (what, queue), over the last full minutes and the running one."""
+    minute = now // 60_000
+    stats = [store.keys.named("stats", str(minute - back)) for back in range(STATS_MINUTES)]
+    totals: dict[tuple[str, str], int] = {}
+    for flat in await store.read(*(("HGETALL", key) for key in stats)):
+        for name, count in zip(flat[::2], flat[1::2], strict=True):
+            what, _, queue = _text(name).partition(":")
+            totals[what, queue] = totals.get((what, queue), 0) + int(count)
+    minutes = STATS_MINUTES - 1 + (now % 60_000) / 60_000
+    return {name: count / minutes for name, count in totals.items()}
+
+
+async def _often_interrupted(store: Store, instances: Sequence[InstanceReport], queues: Sequence[str]) -> list[str]:
+    """Ids of jobs with three interruptions or more, among the active ones and the heads of the queues."""
+    ids: list[bytes] = []
+    lists = [store.keys.named("processing", item.lease) for item in instances[:50]]
+    lists += [store.keys.named("queue", queue) for queue in queues[:50]]
+    for found in await store.read(*(("LRANGE", key, -PAGE, -1) for key in lists)):
+        ids += found
+    prefix = store.keys.named("job", "").encode()
+    counts: list[bytes | None] = []
+    for at in range(0, len(ids), PAGE):
+        counts += await store.read(*(("HGET", prefix + job_id, "interruptions") for job_id in ids[at : at + PAGE]))
+    return [_text(job_id) for job_id, count in zip(ids, counts, strict=True) if count and int(count) >= 3]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InstanceReport:
+    """One instance: who it is, what it serves, what it owns, and when it was last seen."""
+
+    lease: str
+    label: str
+    host: str
+    pid: int
+    version: str
+    queues: tuple[str, ...]
+    tasks: int
+    concurrency: int
+    started_at: datetime | None
+    seen_s: float | None
+    deadline_s: float
+    revoked: bool
+    quiet: bool
+    owned: int
+    suspect: str | None
+
+    @property
+    def alive(self) -> bool:
+        """Its lease is open and not past its deadline."""
+        return not self.revoked and self.deadline_s > 0
+
+
+async def read_instances(store: Store, limit: int = 1000) -> list[InstanceReport]:
+    """All instances, the dead ones that still own jobs included."""
+    keys = store.keys
+    now = await _now_ms(store)
+    (flat,) = await store.read(("ZRANGE", keys.single("instances"), 0, limit - 1, "WITHSCORES"))
+    leases = [(_text(lease), float(score)) for lease, score in zip(flat[::2], flat[1::2], strict=True)]
+    found = []
+    for lease, deadline in leases:
+        fields, owned = await store.read(
+            ("HGETALL", keys.named("instance", lease)), ("LLEN", keys.named("processing", lease))
+        )
+        about = {_text(name): value for name, value in zip(fields[::2], fields[1::2], strict=True)}
+        seen = about.get("seen_ms")
+        found.append(
+            InstanceReport(
+                lease=lease,
+                label=_text(about.get("label")),
+                host=_text(about.get("host")),
+                pid=int(about.get("pid") or 0),
+                version=_text(about.get("version")),
+                queues=tuple(_text(about.get("queues")).split("\n")) if about.get("queues") else (),
+                tasks=len(_text(about.get("tasks")).split("\n")) if about.get("tasks") else 0,
+                concurrency=int(about.get("concurrency") or 0),
+                started_at=_time(about.get("started_ms")),
+                seen_s=(now - int(float(seen))) / 1000 if seen else None,
+                deadline_s=(deadline - now) / 1000 if deadline else 0.0,
+                revoked=deadline == 0,
+                quiet=about.get("quiet") == b"1",
+                owned=owned,
+                suspect=_text(about["suspect"]) if "suspect" in about else None,
+            )
+        )
+    return found
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ActiveJob:
+    """A job in some instance's processing list."""
+
+    id: str
+    task: str
+    lease: str
+    age_s: float | None
+    buffered: bool
+
+
+async def read_active(store: Store, lease: str, limit: int = PAGE) -> list[ActiveJob]:
+    """The first `limit` jobs of one instance, the oldest first."""
+    now = await _now_ms(store)
+    (ids,) = await store.read(("LRANGE", store.keys.named("processing", lease), -limit, -1))
+    prefix = store.keys.named("job", "").encode()
+    records = await store.read(*(("HMGET", prefix + job_id, "task", "fetched_ms", "buffered") for job_id in ids))
+    active = [
+        ActiveJob(
+            id=_text(job_id),
+            task=_text(task),
+            lease=lease,
+            age_s=(now - int(float(fetched))) / 1000 if fetched else None,
+            buffered=buffered == b"1",
+        )
+        for job_id, (task, fetched, buffered) in zip(ids, records, strict=True)
+    ]
+    return active[::-1]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeadFilter:
+    """Which dead jobs; None leaves a part open. `reason` matches anywhere in the reason or the error's text."""
+
+    task: str | None = None
+    queue: str | None = None
+    reason: str | None = None
+    older_than: float | None = None
+
+    def matches(self, job: DeadJob) -> bool:
+        """Whether one dead job is meant."""
+        text = f"{job.reason} {job.error}"
+        return (
+            (self.task is None or job.task == self.task)
+            and (self.queue is None or job.queue == self.queue)
+            and (self.reason is None or self.reason.lower() in text.lower())
+            and (self.older_than is None or job.age_s >= self.older_than)
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeadJob:
+    """One dead job."""
+
+    id: str
+    task: str
+    queue: str
+    age_s: float
+    attempts: int
+    charges: int
+    reason: str
+    error: str
+
+
+async def read_dead(store: Store, wanted: DeadFilter) -> AsyncIterator[DeadJob]:
+    """
+    The dead jobs that match, the oldest first, read in pages.
+
+    A page starts after the last job that was read, by time and id, so that removing jobs on the way skips none.
+    """
+    dead, prefix = store.keys.single("dead"), store.keys.named("job", "").encode()
+    now = await _now_ms(store)
+    low, seen_at_low = "-inf", set[bytes]()
+    while True:
+        (flat,) = await store.read(
+            ("ZRANGEBYSCORE", dead, low, "+inf", "WITHSCORES", "LIMIT", 0, PAGE + len(seen_at_low))
+        )
+        page = [
+            (job_id, score) for job_id, score in zip(flat[::2], flat[1::2], strict=True) if job_id not in seen_at_low
+        ]
+        if not page:
+            return
+        records = await store.read(
+            *(
+                ("HMGET", prefix + job_id, "task", "queue", "attempts", "charges", "reason", "error")
+                for job_id, _ in page
+            )
+        )
+        for (job_id, score), (task, queue, attempts, charges, reason, error) in zip(page, records, strict=True):
+            info = decode_error(error)
+            job = DeadJob(
+                id=job_id.decode("utf-8", "surrogateescape"),
+                task=_text(task),
+                queue=_text(queue),
+                age_s=max(0.0, (now - float(score)) / 1000),
+                attempts=int(attempts or 0),
+                charges=int(charges or 0),
+                reason=_text(reason),
+                error=f"{info.type}: {info.message}" if info else "",
+            )
+            if wanted.matches(job):
+                yield job
+        last = _text(page[-1][1])
+        seen_at_low = {job_id for job_id, score in page if _text(score) == last} | (
+            seen_at_low if last == low else set()
+        )
+        low = last
+
+
+async def queue_age(store: Store, queue: str) -> float | None:
+    """Seconds that the oldest job of a queue has waited; None for an empty queue."""
+    now = await _now_ms(store)
+    heads = await store.read(
+        ("LINDEX", store.keys.named("queue", queue), -1), ("LINDEX", store.keys.named("suspects", queue), -1)
+    )
+    ages = [await _waiting_s(store, job_id, now) for job_id in heads if job_id is not None]
+    return max((age for age in ages if age is not None), default=None)
+
+
+async def lease_deadline(store: Store, lease: str) -> float | None:
+    """Seconds until a lease's deadline (negative: past it); None when it is revoked or gone."""
+    now = await _now_ms(store)
+    (score,) = await store.read(("ZSCORE", store.keys.single("instances"), _key(lease)))
+    if score is None or float(score) == 0:
+        return None
+    return (float(score) - now) / 1000

@@ -1,0 +1,65 @@
+"""Finding, joining and naming the Lua files; no policy."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+
+_INCLUDE = re.compile(r"^-- include (\w+)$", re.MULTILINE)
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """One transition's Lua text with its includes joined, and the hash by which the server knows it."""
+
+    name: str
+    text: str
+    sha: str
+
+
+@cache
+def load_scripts(clock: str = "now_ms") -> dict[str, Script]:
+    """
+    Every transition's script by name.
+
+    Args:
+        clock: The include that stands for the clock: `now_ms`, or in tests `now_ms_test`, which reads a key.
+    """
+    folder = files(__package__) / "lua"
+    found = {}
+    for path in sorted(folder.iterdir(), key=lambda item: item.name):
+        if path.name.endswith(".lua"):
+            name = path.name.removesuffix(".lua")
+            found[name] = _join(name, path.read_text("utf-8"), clock)
+    return found
+
+
+def make_script(name: str, source: str, clock: str = "now_ms") -> Script:
+    """A script from changed text: how the tests put a fault into one."""
+    return _join(name, source, clock)
+
+
+def read_source(name: str) -> str:
+    """A script's own file, unjoined."""
+    return (files(__package__) / "lua" / f"{name}.lua").read_text("utf-8")
+
+
+def _join(name: str, source: str, clock: str) -> Script:
+    folder = files(__package__) / "lua" / "include"
+
+    def included(match: re.Match[str]) -> str:
+        part = clock if match[1] == "now_ms" else match[1]
+        return _code((folder / f"{part}.lua").read_text("utf-8"))
+
+    # Comments of the header stay in the file and are not sent: the text is what the server hashes and keeps.
+    text = _code(_INCLUDE.sub(included, source))
+    return Script(name, text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
+
+
+def _code(text: str) -> str:
+    """The text without comment lines that are no include, so that includes inside are still found."""
+    lines = (line for line in text.splitlines() if not line.startswith("--") or _INCLUDE.match(line))
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,268 @@
+"""What can be configured: names, units, defaults, relations, and which source wins."""
+
+from __future__ import annotations
+
+import math
+import os
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, dataclass, field, fields
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+from .errors import SettingsError
+
+PREFIX = "TRACKED_QUEUE_"
+
+# Names that are read without the prefix as well: what deployments already set.
+PLAIN_NAMES = {
+    "REDIS_URL": "redis_url",
+    "PROCESSING_INSTANCE_ID": "instance_id",
+    "PROCESSING_NS": "namespace",
+    "HEARTBEAT_INTERVAL": "heartbeat_interval",
+    "HEARTBEAT_TTL": "heartbeat_ttl",
+    "RECOVERY_LOCK_TTL": "recovery_lock_ttl",
+}
+# Kubernetes gives every pod beside a Service called `tracked-queue` names such as TRACKED_QUEUE_PORT_6379_TCP
+# and TRACKED_QUEUE_SERVICE_HOST; they are the platform's and not worth a warning.
+SERVICE_PREFIXES = ("PORT", "SERVICE_")
+
+URL_SCHEMES = ("redis", "rediss", "unix", "embedded")
+
+
+def _setting(default: Any, doc: str) -> Any:
+    return field(default=default, metadata={"doc": doc})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """
+    One resolved configuration; times in seconds, sizes in bytes.
+
+    Each field can be given as a keyword of `TrackedQueue`, as a CLI option where a command has one, or as
+    `TRACKED_QUEUE_<NAME>` in the environment; the first that is given wins. Source: docs/reference/settings.md.
+    """
+
+    redis_url: str = _setting(
+        "redis://localhost:6379", "Where Redis is: redis://, rediss:// (TLS), unix:// or embedded://[folder]."
+    )
+    namespace: str = _setting("tq", "Prefix of all keys; two applications on one Redis need two.")
+    instance_id: str = _setting("", "Label of this worker, for people: the pod's name. Default: host and pid.")
+    heartbeat_interval: float = _setting(5.0, "Seconds between beats of an idle instance; while jobs run, at most 1.")
+    heartbeat_ttl: float = _setting(30.0, "Seconds after its last beat until an instance's jobs are recovered.")
+    recovery_interval: float = _setting(5.0, "Seconds between two looks for run-out leases, with jitter.")
+    recovery_lock_ttl: float = _setting(30.0, "Seconds for which one instance keeps a large sweep to itself.")
+    auto_recovery: bool = _setting(True, "False leaves recovery to a person: `recover`, or app.recover().")
+    max_recoveries: int = _setting(
+        3, "Charges (deaths of its process while it ran alone as suspect) until a job is dead."
+    )
+    concurrency: int = _setting(100, "Jobs that one worker process runs at the same time.")
+    grace: float = _setting(25.0, "Seconds that running jobs get after SIGTERM before they are handed back.")
+    cancel_grace: float = _setting(5.0, "Seconds a job gets to end after it was cancelled or timed out.")
+    stall_limit: float = _setting(300.0, "Seconds of a blocked event loop after which the process is given up.")
+    block: float = _setting(5.0, "Seconds an idle worker waits in Redis before it asks again.")
+    connect_timeout: float = _setting(5.0, "Seconds to open a connection to Redis.")
+    reply_timeout: float = _setting(10.0, "Seconds to wait for a reply of Redis, beyond the time a call blocks.")
+    enqueue_timeout: float = _setting(10.0, "Seconds for which an enqueue tries before it raises.")
+    max_connections: int = _setting(8, "Connections of one client to Redis; further calls queue for them.")
+    max_payload: int = _setting(1024 * 1024, "Bytes of one job's encoded arguments.")
+    max_result: int = _setting(1024 * 1024, "Bytes of one job's encoded result.")
+    result_ttl: float = _setting(3600.0, "Seconds for which an ended job and its result stay readable.")
+    resend_window: float = _setting(120.0, "Seconds for which an ended job's id is known, whatever result_ttl says.")
+    dead_max_age: float = _setting(90 * 86400.0, "Seconds after which a dead job is trimmed.")
+    dead_max_count: int = _setting(1_000_000, "Dead jobs that are kept; beyond it the oldest are trimmed.")
+
+    # Where each value came from: "default", "keyword", "option", or the environment variable's name.
+    sources: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        for name, (rule, text) in _RULES.items():
+            if not rule(getattr(self, name)):
+                raise SettingsError(name, f"{getattr(self, name)!r} is not usable: {text}", self._source(name))
+        _check_url(self.redis_url, self._source("redis_url"))
+        if self.heartbeat_ttl < 3 * self.heartbeat_interval:
+            raise SettingsError(
+                "heartbeat_ttl",
+                f"{self.heartbeat_ttl:g} s must be at least 3 x heartbeat_interval ({self.heartbeat_interval:g} s), "
+                "so that two lost beats lose no lease",
+                self._source("heartbeat_ttl"),
+            )
+
+    def _source(self, name: str) -> str:
+        source = self.sources.get(name, "")
+        return "" if source in ("default", "keyword") else source
+
+    def __repr__(self) -> str:
+        shown = ", ".join(f"{name}={self.shown(name)!r}" for name in setting_names())
+        return f"Settings({shown})"
+
+    def shown(self, name: str) -> Any:
+        """The value as it may be printed: a URL's password is masked."""
+        value = getattr(self, name)
+        return masked_url(value) if name == "redis_url" else value
+
+
+def _finite(low: float, *, above: bool = False) -> Callable[[Any], bool]:
+    return lambda value: math.isfinite(value) and (value > low if above else value >= low)
+
+
+_POSITIVE = (_finite(0, above=True), "it must be a number above 0")
+_NOT_NEGATIVE = (_finite(0), "it must be a number, 0 or more")
+_COUNT = (lambda value: value >= 1, "it must be a whole number, 1 or more")
+_RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "namespace": (
+        lambda value: 0 < len(value) <= 64 and value.isprintable() and not set(value) & set(" {}:*?[]"),
+        "it must be 1 to 64 printable characters without spaces and {}:*?[]",
+    ),
+    "instance_id": (
+        lambda value: len(value) <= 256 and value.isprintable() and " " not in value,
+        "it must be at most 256 printable characters without spaces",
+    ),
+    **dict.fromkeys(
+        (
+            "heartbeat_interval", "heartbeat_ttl", "recovery_interval", "recovery_lock_ttl", "stall_limit",
+            "block", "connect_timeout", "reply_timeout", "enqueue_timeout", "resend_window", "dead_max_age",
+        ),
+        _POSITIVE,
+    ),
+    **dict.fromkeys(("grace", "cancel_grace", "result_ttl"), _NOT_NEGATIVE),
+    **dict.fromkeys(
+        ("max_recoveries", "concurrency", "max_connections", "max_payload", "max_result", "dead_max_count"), _COUNT
+    ),
+}  # fmt: skip
+
+
+def _check_url(url: str, source: str) -> None:
+    try:
+        parts = urlsplit(url)
+        parts.port  # noqa: B018  (raises for a port that is no number)
+    except ValueError as error:
+        # The parser's text may quote the whole URL, password and all.
+        raise SettingsError("redis_url", "it is not a URL: its host or port can't be read", source) from error
+    if parts.scheme not in URL_SCHEMES:
+        schemes = ", ".join(f"{scheme}://" for scheme in URL_SCHEMES)
+        raise SettingsError("redis_url", f"{masked_url(url)!r} must start with one of {schemes}", source)
+    if parts.scheme in ("redis", "rediss"):
+        database = parts.path.strip("/")
+        if database and not database.isdigit():
+            raise SettingsError("redis_url", f"the database {database!r} must be a number", source)
+
+
+def masked_url(url: str) -> str:
+    """The URL with its password, also one in the query, replaced by ***."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return "***"
+    userinfo, at, location = parts.netloc.rpartition("@")
+    if at:
+        user, colon, _ = userinfo.partition(":")
+        location = f"{user}{':***' if colon else ''}@{location}"
+    query = "&".join(
+        f"{name}=***" if name in ("password", "username") else f"{name}{equals}{value}"
+        for name, equals, value in (item.partition("=") for item in parts.query.split("&"))
+    )
+    return urlunsplit((parts.scheme, location, parts.path, query, parts.fragment))
+
+
+def setting_names() -> list[str]:
+    """The settings' names, in the order of the reference page."""
+    return [item.name for item in fields(Settings) if item.name != "sources"]
+
+
+def setting_doc(name: str) -> str:
+    """One sentence on a setting; the reference page and `config` print it."""
+    return str(next(item for item in fields(Settings) if item.name == name).metadata["doc"])
+
+
+def setting_default(name: str) -> Any:
+    """The built-in value of a setting."""
+    default = next(item for item in fields(Settings) if item.name == name).default
+    assert default is not MISSING
+    return default
+
+
+def resolve(
+    given: Mapping[str, Any], environ: Mapping[str, str] | None = None, *, given_source: str = "keyword"
+) -> Settings:
+    """
+    Settings from what was given in code or as options, else the environment, else the defaults.
+
+    Args:
+        given: Values by setting name; None means "not given".
+        environ: Default: os.environ.
+        given_source: What to call the first source in errors and in `config`.
+
+    Raises:
+        SettingsError: Names the setting, the value, the rule and where it came from.
+    """
+    environ = os.environ if environ is None else environ
+    names = setting_names()
+    values: dict[str, Any] = {}
+    sources: dict[str, str] = dict.fromkeys(names, "default")
+    for name, value in given.items():
+        if name not in names:
+            raise SettingsError(name, f"there is no such setting; there are {', '.join(names)}")
+        if value is not None:
+            values[name] = _checked_type(name, value, given_source)
+            sources[name] = given_source
+    for variable, name in _environment_names(environ):
+        if sources[name] == "default":
+            values[name] = _parse(name, environ[variable], variable)
+            sources[name] = variable
+    return Settings(**values, sources=sources)
+
+
+def with_options(base: Settings, options: Mapping[str, Any]) -> Settings:
+    """`base` with the CLI options that were given; an option wins over everything."""
+    values = {name: getattr(base, name) for name in setting_names()}
+    sources = dict(base.sources)
+    for name, value in options.items():
+        if value is not None:
+            values[name], sources[name] = _checked_type(name, value, "option"), "option"
+    return Settings(**values, sources=sources)
+
+
+def _environment_names(environ: Mapping[str, str]) -> list[tuple[str, str]]:
+    """(variable, setting) pairs, the prefixed names first; warns about unknown prefixed ones."""
+    names = set(setting_names())
+    found = []
+    for variable in sorted(environ):
+        if variable.startswith(PREFIX):
+            rest = variable[len(PREFIX) :]
+            if rest.lower() in names:
+                found.append((variable, rest.lower()))
+            elif not rest.startswith(SERVICE_PREFIXES):
+                warnings.warn(f"{variable} is set, but tracked_queue has no setting of that name", stacklevel=4)
+    found += [(variable, name) for variable, name in PLAIN_NAMES.items() if environ.get(variable)]
+    return found
+
+
+def _checked_type(name: str, value: Any, source: str) -> Any:
+    default = setting_default(name)
+    if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if type(value) is not type(default):
+        raise SettingsError(name, f"{value!r} must be a {_kind(default)}", "" if source == "keyword" else source)
+    return value
+
+
+def _parse(name: str, text: str, variable: str) -> Any:
+    default = setting_default(name)
+    if isinstance(default, bool):
+        lowered = text.strip().lower()
+        if lowered in ("1", "true", "yes", "on"):
+            return True
+        if lowered in ("0", "false", "no", "off"):
+            return False
+        raise SettingsError(name, f"{text!r} must be true or false", variable)
+    if isinstance(default, str):
+        return text
+    try:
+        return type(default)(text)
+    except ValueError:
+        raise SettingsError(name, f"{text!r} must be a {_kind(default)}", variable) from None
+
+
+def _kind(default: Any) -> str:
+    return {bool: "true or false", int: "whole number", float: "number of seconds", str: "text"}[type(default)]

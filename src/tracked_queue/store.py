@@ -1,0 +1,138 @@
+"""Carrying out calls: scripts by their hash, reloaded when the server has forgotten them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol, TypeVar
+
+import redis.exceptions as rex
+
+from .errors import StoreRefusedError, StoreUnavailableError
+from .keys import Keys
+from .link import Command, SyncLink, refused_reply
+from .scripts import Script, load_scripts
+from .transitions import Call
+
+T = TypeVar("T")
+
+
+class Caller(Protocol):
+    """A Link or a LinkPool."""
+
+    async def call(self, commands: Sequence[Command], timeout: float | None = None) -> list[Any]: ...
+
+    async def close(self) -> None: ...
+
+
+def checked(reply: Any) -> Any:
+    """The reply, or our error for an error reply."""
+    if isinstance(reply, Exception):
+        raise refused_reply(reply) from reply
+    return reply
+
+
+class Store:
+    """
+    The transitions of one namespace over one link or pool.
+
+    It never repeats a call whose reply was lost; the caller knows what that is worth. A script that the server
+    doesn't know (NOSCRIPT: it was restarted, failed over or flushed) was not run, and is loaded and sent again.
+    """
+
+    def __init__(self, caller: Caller, keys: Keys, scripts: Mapping[str, Script] | None = None) -> None:
+        self.keys = keys
+        self._caller, self._scripts = caller, load_scripts() if scripts is None else scripts
+
+    async def run(self, call: Call[T], timeout: float | None = None) -> T:
+        """
+        Carry out one transition.
+
+        Raises:
+            StoreUnavailableError: No answer; `may_have_run` says whether it may have been carried out.
+            StoreFullError, StoreRefusedError, InvariantError: Redis refused.
+        """
+        reply = (await self._caller.call([self._eval(call)], timeout))[0]
+        if isinstance(reply, rex.NoScriptError):
+            reply = await self._load_and_run(call, timeout)
+        return call.read(checked(reply))
+
+    async def wait_and_run(self, markers: Sequence[str], block: float, call: Call[T], timeout: float) -> T:
+        """
+        Block for up to `block` seconds until one of the markers is set, then carry out the transition.
+
+        Both are sent at once, so that the server runs the script the moment a marker comes.
+        """
+        wait = ("BZPOPMIN", *markers, f"{block:.3f}")
+        # Whether a marker came, the wait ran out or was unblocked: the script's answer is what counts.
+        _, reply = await self._caller.call([wait, self._eval(call)], timeout)
+        if isinstance(reply, rex.NoScriptError):
+            reply = await self._load_and_run(call, timeout)
+        return call.read(checked(reply))
+
+    async def read(self, *commands: Command) -> list[Any]:
+        """Replies of reading commands, in order. Raises like `run`."""
+        return [checked(reply) for reply in await self._caller.call(commands)] if commands else []
+
+    async def close(self) -> None:
+        """Close the link or the pool."""
+        await self._caller.close()
+
+    def _eval(self, call: Call[Any]) -> Command:
+        return ("EVALSHA", self._scripts[call.script].sha, 1, self.keys.tag, *call.args)
+
+    async def _load_and_run(self, call: Call[Any], timeout: float | None) -> Any:
+        # EVAL loads and runs in one step: a SCRIPT FLUSH between two steps can't starve it.
+        command = ("EVAL", self._scripts[call.script].text, 1, self.keys.tag, *call.args)
+        return (await self._caller.call([command], timeout))[0]
+
+
+class SyncStore:
+    """The same for code without an event loop: synchronous producers and the watchdog thread."""
+
+    def __init__(self, link: SyncLink, keys: Keys, scripts: Mapping[str, Script] | None = None) -> None:
+        self._link, self._keys = link, keys
+        self._scripts = load_scripts() if scripts is None else scripts
+
+    def run(self, call: Call[T]) -> T:
+        """See `Store.run`."""
+        script = self._scripts[call.script]
+        reply = self._link.call([("EVALSHA", script.sha, 1, self._keys.tag, *call.args)])[0]
+        if isinstance(reply, rex.NoScriptError):
+            reply = self._link.call([("EVAL", script.text, 1, self._keys.tag, *call.args)])[0]
+        return call.read(checked(reply))
+
+    def close(self) -> None:
+        """Close the link."""
+        self._link.close()
+
+
+async def check_server(store: Store) -> list[str]:
+    """
+    Refuse a server that can't keep the promise; return warnings about one that may not.
+
+    Raises:
+        StoreRefusedError: Older than 6.2, or a replica.
+        StoreUnavailableError: It could not be asked.
+    """
+    warnings = []
+    try:
+        (info,) = await store.read(("INFO",))
+    except StoreRefusedError as error:
+        if "NOPERM" not in str(error) and "permission" not in str(error):
+            raise
+        return ["this user may not run INFO; version, role and maxmemory-policy were not checked"]
+    facts = dict(line.split(":", 1) for line in info.decode("utf-8", "replace").splitlines() if ":" in line)
+    version = facts.get("redis_version", "0.0")
+    if tuple(map(int, version.split(".")[:2])) < (6, 2):
+        raise StoreRefusedError(f"Redis {version} is too old; tracked_queue needs 6.2 or newer")
+    if facts.get("role") not in (None, "master"):
+        raise StoreRefusedError("this Redis is a replica (READONLY); redis_url must name the primary")
+    if facts.get("loading") == "1":
+        raise StoreUnavailableError("it is loading its data", may_have_run=False)
+    policy = facts.get("maxmemory_policy", "noeviction")
+    if policy != "noeviction":
+        warnings.append(
+            f"maxmemory-policy is {policy}: Redis may evict jobs and leases, and then jobs are lost or doubled; "
+            "set it to noeviction"
+        )
+    return warnings

@@ -1,0 +1,414 @@
+"""
+The protocol in Python: one function per Lua script, which lays out its arguments and reads its reply.
+
+No I/O happens here: a `Call` is carried out by a store, asynchronous or not. Every reply word is matched; a word
+that isn't in a script's header is an InvariantError. Seconds become milliseconds here and nowhere below.
+Source: lua/<name>.lua, whose headers are the contract; docs/reference/scripts.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Generic, NamedTuple, TypeVar
+
+from .errors import InvariantError
+from .job import State
+from .task import Request
+
+T = TypeVar("T")
+
+MAX_BATCH = 250
+MAX_BYTES = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Call(Generic[T]):
+    """One call of one script: KEYS[1] is the tag, `args` are ARGV, `read` turns the reply into a value."""
+
+    script: str
+    args: Sequence[Any]
+    read: Callable[[Any], T]
+
+
+def _ms(seconds: float) -> int:
+    return max(1, round(seconds * 1000))
+
+
+def _text(data: bytes) -> str:
+    """Text from Redis; bytes that are no UTF-8 are kept visible and can be turned back."""
+    return data.decode("utf-8", "surrogateescape")
+
+
+def _raw(text: str) -> bytes:
+    """The bytes of an id or name, also of one that came from `_text`."""
+    return text.encode("utf-8", "surrogateescape")
+
+
+def _unknown(script: str, word: Any) -> InvariantError:
+    return InvariantError(f"{script}.lua answered {word!r}, which its header doesn't list")
+
+
+def _words(script: str, known: Mapping[bytes, T]) -> Callable[[Any], list[T]]:
+    def read(reply: Any) -> list[T]:
+        try:
+            return [known[word] for word in reply]
+        except (KeyError, TypeError):
+            raise _unknown(script, reply) from None
+
+    return read
+
+
+def _word(script: str, known: Mapping[bytes, T]) -> Callable[[Any], T]:
+    def read(reply: Any) -> T:
+        try:
+            return known[reply[0]]
+        except (KeyError, TypeError, IndexError):
+            raise _unknown(script, reply) from None
+
+    return read
+
+
+# enqueue
+
+
+def enqueue(requests: Sequence[Request], ids: Sequence[str]) -> Call[list[bool]]:
+    """Store a batch (at most MAX_BATCH); True per job that was created, False for an id that exists."""
+    args: list[Any] = []
+    for request, job_id in zip(requests, ids, strict=True):
+        due = ""
+        if request.due_ms is not None:
+            due = str(request.due_ms)
+        elif request.delay_ms:
+            due = f"+{request.delay_ms}"
+        args += (
+            _raw(job_id), request.task, request.queue, request.args, request.kwargs, request.options, due,
+            "1" if request.tracked else "0",
+        )  # fmt: skip
+    return Call("enqueue", args, _READ_ENQUEUE)
+
+
+_READ_ENQUEUE = _words("enqueue", {b"created": True, b"exists": False})
+
+
+# leases
+
+
+def register(lease: str, ttl: float, interval: float, about: Mapping[str, str]) -> Call[bool]:
+    """Open a lease with the instance's description; False if it was revoked meanwhile."""
+    pairs = [part for item in about.items() for part in item]
+    return Call("register", [lease, _ms(ttl), _ms(interval), *pairs], _READ_REGISTER)
+
+
+_READ_REGISTER = _word("register", {b"ok": True, b"lost": False})
+
+
+@dataclass(frozen=True, slots=True)
+class Beat:
+    """What a beat brought: whether to stay quiet, whether a sweep is worth it, what to cancel, what is parked."""
+
+    quiet: bool
+    run_out: bool
+    cancels: tuple[str, ...]
+    parked: tuple[str, ...]
+
+
+def heartbeat(lease: str, ttl: float, interval: float) -> Call[Beat | None]:
+    """Extend a lease; None if it is lost."""
+    return Call("heartbeat", [lease, _ms(ttl), _ms(interval)], _read_beat)
+
+
+def _read_beat(reply: Any) -> Beat | None:
+    match reply:
+        case [b"lost"]:
+            return None
+        case [b"ok", quiet, run_out, cancels, parked]:
+            return Beat(quiet == b"1", run_out == b"1", tuple(map(_text, cancels)), tuple(map(_text, parked)))
+    raise _unknown("heartbeat", reply)
+
+
+def release(lease: str, *, interrupted: bool) -> Call[bool]:
+    """Revoke a lease; True if jobs are left for recovery, False if it is gone or dropped."""
+    return Call("release", [lease, "interrupted" if interrupted else "lost"], _READ_RELEASE)
+
+
+_READ_RELEASE = _word("release", {b"dropped": False, b"revoked": True, b"gone": False})
+
+
+def quiet(lease: str, on: bool) -> Call[bool]:
+    """Stop (or start) an instance's fetching; False if there is no such live lease."""
+    return Call("quiet", [lease, "1" if on else "0"], _READ_QUIET)
+
+
+_READ_QUIET = _word("quiet", {b"ok": True, b"gone": False})
+
+
+def owned(lease: str) -> Call[list[tuple[str, str]]]:
+    """(id, delivery) of what stands in the instance's processing list."""
+    return Call(
+        "owned", [lease], lambda reply: [(_text(a), _text(b)) for a, b in zip(reply[::2], reply[1::2], strict=True)]
+    )
+
+
+# fetch
+
+
+class Refusal(StrEnum):
+    """Why a fetch took nothing."""
+
+    STALE = "stale"
+    QUIET = "quiet"
+    LATE = "late"
+    LOST = "lost"
+
+
+class Delivered(NamedTuple):
+    """One job as a fetch hands it over; `delivery` is b"0" for an untracked one, which needs no settling."""
+
+    id: bytes
+    delivery: bytes
+    buffered: bytes
+    task: bytes
+    args: bytes
+    kwargs: bytes
+    options: bytes
+    queue: bytes
+    attempts: bytes
+    interruptions: bytes
+    recoveries: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """The jobs of one fetch; `more` says that a further one would bring some, `next_due` seconds to the next."""
+
+    jobs: list[Delivered]
+    more: bool
+    next_due: float | None
+    buried: tuple[str, ...]
+
+
+def fetch(
+    lease: str, number: int, start: int, buffer: int, queues: Sequence[str], max_bytes: int = MAX_BYTES
+) -> Call[Fetched | Refusal]:
+    """Take up to `start` jobs that start now and `buffer` that wait (together at most MAX_BATCH)."""
+    return Call("fetch", [lease, number, start, buffer, max_bytes, *queues], _read_fetch)
+
+
+_FETCH_HEAD, _FETCH_WIDTH = 4, len(Delivered._fields)
+_REFUSALS = {refusal.value.encode(): refusal for refusal in Refusal}
+
+
+def _read_fetch(reply: Any) -> Fetched | Refusal:
+    if reply[0] == b"ok":
+        make = Delivered._make
+        jobs = [make(reply[at : at + _FETCH_WIDTH]) for at in range(_FETCH_HEAD, len(reply), _FETCH_WIDTH)]
+        due_ms = int(reply[2])
+        return Fetched(jobs, reply[1] == b"1", None if due_ms < 0 else due_ms / 1000, tuple(map(_text, reply[3])))
+    try:
+        return _REFUSALS[reply[0]]
+    except KeyError:
+        raise _unknown("fetch", reply) from None
+
+
+# settle
+
+
+class Outcome(NamedTuple):
+    """One delivery's outcome; the fields are those of lua/settle.lua."""
+
+    id: bytes
+    delivery: bytes
+    outcome: str
+    ms: int
+    payload: bytes
+    reason: str
+
+
+class Verdict(StrEnum):
+    """What became of an outcome."""
+
+    OK = "ok"
+    AGAIN = "again"
+    FENCED = "fenced"
+    GONE = "gone"
+
+
+def settle(lease: str, outcomes: Sequence[Outcome], resend_window: float) -> Call[list[Verdict]]:
+    """Record outcomes (at most MAX_BATCH); a verdict for each, in order. Safe to repeat."""
+    args: list[Any] = [lease, _ms(resend_window)]
+    for outcome in outcomes:
+        args += outcome
+    return Call("settle", args, _READ_SETTLE)
+
+
+_READ_SETTLE = _words("settle", {verdict.value.encode(): verdict for verdict in Verdict})
+
+
+# recovery
+
+
+class Fate(StrEnum):
+    """What recovery did with one job."""
+
+    REQUEUED = "requeued"
+    UNSTARTED = "unstarted"
+    INTERRUPTED = "interrupted"
+    DEAD = "dead"
+    CANCELLED = "cancelled"
+    GONE = "gone"
+
+
+@dataclass(frozen=True, slots=True)
+class Recovered:
+    """One job that recovery moved."""
+
+    id: str
+    task: str
+    fate: Fate
+    recoveries: int
+    charges: int
+
+
+@dataclass(frozen=True, slots=True)
+class Portion:
+    """
+    One recover call: `word` is ok, alive, hold, busy or gone; `wait` seconds for alive and hold, `remaining`
+    jobs for ok.
+    """
+
+    word: str
+    jobs: tuple[Recovered, ...] = ()
+    remaining: int = 0
+    wait: float = 0.0
+    label: str = ""
+
+
+def recover(
+    lease: str, *, owner: str, max_recoveries: int, lock_ttl: float, resend_window: float, n: int = MAX_BATCH
+) -> Call[Portion]:
+    """Move up to n jobs of a lease that ran out or was released."""
+    return Call("recover", [lease, n, max_recoveries, owner, _ms(lock_ttl), _ms(resend_window)], _read_recover)
+
+
+def _read_recover(reply: Any) -> Portion:
+    match reply:
+        case [b"ok", remaining, label, *rest]:
+            jobs = tuple(
+                Recovered(_text(job_id), _text(task), Fate(_text(fate)), int(recoveries), int(charges))
+                for job_id, task, fate, recoveries, charges in zip(*(rest[at::5] for at in range(5)), strict=True)
+            )
+            return Portion("ok", jobs, int(remaining), 0.0, _text(label))
+        case [(b"alive" | b"hold") as word, wait_ms]:
+            return Portion(_text(word), wait=int(wait_ms) / 1000)
+        case [(b"busy" | b"gone") as word]:
+            return Portion(_text(word))
+    raise _unknown("recover", reply)
+
+
+def sweep(ttl: float) -> Call[list[str]]:
+    """Leases (at most 100) that may need recovery."""
+    return Call("sweep", [_ms(ttl)], lambda reply: [_text(lease) for lease in reply])
+
+
+def unpark(task: str, queues: Sequence[str], n: int = MAX_BATCH) -> Call[tuple[int, int]]:
+    """Move up to n parked jobs of a task back to their queues: (moved, remaining); (0, 0) while it is paused."""
+    return Call("unpark", [_raw(task), n, *map(_raw, queues)], _read_unpark)
+
+
+def _read_unpark(reply: Any) -> tuple[int, int]:
+    match reply:
+        case [b"ok", moved, remaining]:
+            return int(moved), int(remaining)
+        case [b"paused"]:
+            return 0, 0
+    raise _unknown("unpark", reply)
+
+
+def trim(max_age: float, max_count: int, n: int = MAX_BATCH) -> Call[int]:
+    """Remove dead jobs beyond the limits; how many. n of them means: call again."""
+    return Call("trim", [_ms(max_age), max_count, n], int)
+
+
+# results
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """The outcome of a job that ended; its parts still encoded."""
+
+    state: State
+    result: bytes
+    reason: str
+    error: bytes
+
+
+def await_end(job_id: str) -> Call[Ended | bool]:
+    """The outcome; True while the job has not ended (its end will be published); False for no record."""
+    return Call("await", [_raw(job_id)], _read_await)
+
+
+def _read_await(reply: Any) -> Ended | bool:
+    match reply:
+        case [b"ended", state, result, reason, error]:
+            return Ended(State(_text(state)), result, _text(reason), error)
+        case [b"waiting", _]:
+            return True
+        case [b"gone"]:
+            return False
+    raise _unknown("await", reply)
+
+
+# the operator's
+
+
+class CancelWord(StrEnum):
+    """What a wish to cancel did: ended the job, asked its instance, or found nothing to do."""
+
+    CANCELLED = "cancelled"
+    REQUESTED = "requested"
+    ENDED = "ended"
+    GONE = "gone"
+
+
+def cancel(ids: Sequence[str], keep: float) -> Call[list[CancelWord]]:
+    """Cancel up to MAX_BATCH jobs; their records stay for `keep` seconds."""
+    return Call("cancel", [_ms(keep), *map(_raw, ids)], _READ_CANCEL)
+
+
+_READ_CANCEL = _words("cancel", {word.value.encode(): word for word in CancelWord})
+
+
+class DeadWord(StrEnum):
+    """What became of a dead job's requeue or purge."""
+
+    OK = "ok"
+    NOT_DEAD = "not_dead"
+    UNUSABLE = "unusable"
+    GONE = "gone"
+
+
+_DEAD_WORDS = {word.value.encode(): word for word in DeadWord}
+_READ_REQUEUE = _words("requeue", _DEAD_WORDS)
+_READ_PURGE = _words("purge", _DEAD_WORDS)
+
+
+def requeue(ids: Sequence[str]) -> Call[list[DeadWord]]:
+    """Queue up to MAX_BATCH dead jobs again."""
+    return Call("requeue", list(map(_raw, ids)), _READ_REQUEUE)
+
+
+def purge(ids: Sequence[str]) -> Call[list[DeadWord]]:
+    """Remove up to MAX_BATCH dead jobs."""
+    return Call("purge", list(map(_raw, ids)), _READ_PURGE)
+
+
+def pause(what: str) -> Call[bool]:
+    """Pause 'queue:<name>' or 'task:<name>'; False if it was paused already."""
+    return Call("pause", [_raw(what)], _word("pause", {b"ok": True, b"again": False}))
+
+
+def resume(what: str) -> Call[bool]:
+    """Undo a pause; False if there was none."""
+    return Call("resume", [_raw(what)], _word("resume", {b"ok": True, b"again": False}))

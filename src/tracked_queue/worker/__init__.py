@@ -1,0 +1,1 @@
+"""The worker: one instance under one lease in each process, and the supervisor above the processes."""

@@ -1,0 +1,219 @@
+"""
+Asking for jobs: at once while there are some, else standing in Redis behind the markers of the instance's queues.
+
+Each fetch has the next number; one whose reply is missing is repeated with its number until it is answered, and none
+is ever cancelled in flight. Source: lua/fetch.lua; docs/explanation/waiting.md.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Sequence
+
+from .. import log
+from ..errors import StoreUnavailableError
+from ..link import Link
+from ..settings import Settings
+from ..store import Store
+from ..transitions import Call, Fetched, Refusal, fetch, quiet
+from .lease import LeaseState
+from .outage import Outage, insist, pauses
+from .runner import Runner
+
+# A standing fetch takes few: a burst spreads over the idle workers, and a frozen one can't swallow a hundred jobs.
+STANDING = 8
+# After a fetch that brought nothing although something is left (due jobs were promoted, cancelled ones dropped).
+EMPTY_PAUSE_S = 0.005
+LATE_PAUSE_S = 0.1
+
+
+class Fetcher:
+    """Keeps the runner filled until it is stopped or the lease is lost; with `burst`, until nothing is left."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        wait_link: Link,
+        wait_store: Store,
+        state: LeaseState,
+        runner: Runner,
+        queues: Sequence[str],
+        settings: Settings,
+        outage: Outage,
+        burst: bool,
+        settled: Callable[[], bool],
+        lost: Callable[[], None],
+    ) -> None:
+        self._store, self._wait_link, self._wait_store = store, wait_link, wait_store
+        self._state, self._runner, self._queues = state, runner, list(queues)
+        self._settings, self._outage, self._burst = settings, outage, burst
+        self._settled, self._lost = settled, lost
+        self._markers = [store.keys.named("wake", queue) for queue in self._queues]
+        self._loop = asyncio.get_running_loop()
+        self._number = 0
+        self._more = True
+        self._due_at: float | None = None
+        self._quiet = False
+        self._stopping = False
+        self._changed = asyncio.Event()
+        self._standing: asyncio.Task[Fetched | Refusal] | None = None
+        self._standing_number = 0
+        self._standing_asks = 0
+        self._in_flight: dict[int, float] = {}
+
+    # What others tell
+
+    def room_changed(self) -> None:
+        """A slot was freed."""
+        self._changed.set()
+
+    def stay_quiet(self, on: bool) -> None:
+        """A beat said whether this instance is to fetch nothing."""
+        if on and not self._quiet:
+            log.instance_quieted(lease=self._state.lease)
+        if self._quiet and not on:
+            self._more = True
+        self._quiet = on
+        self._changed.set()
+
+    @property
+    def oldest_in_flight(self) -> float | None:
+        """When the oldest unanswered fetch was first sent, on the loop's clock; None if there is none."""
+        return min(self._in_flight.values(), default=None)
+
+    # The loop
+
+    async def run(self) -> None:
+        """Fetch until stopped, lost, or, with `burst`, done."""
+        while not self._stopping and not self._state.lost:
+            self._changed.clear()
+            if self._standing is not None and self._standing.done():
+                await self._take_standing()
+                continue
+            if self._quiet or self._state.doubtful:
+                await self._wait(LATE_PAUSE_S if self._state.doubtful else None)
+                continue
+            start, buffer = self._runner.room()
+            asked = self._standing_asks if self._standing is not None and self._standing_number == self._number else 0
+            due = self._due_at is not None and self._loop.time() >= self._due_at
+            if (self._more or due) and (start or buffer):
+                # A standing fetch that may still take jobs has spoken for its slots; past it a number makes it stale.
+                await self._fetch(max(start - asked, 1) if start else 0, buffer)
+            elif self._burst:
+                if self._runner.idle and self._settled():
+                    await self._fetch(max(1, start), 0)
+                    if self._runner.idle and not self._more:
+                        return
+                else:
+                    await self._wait(LATE_PAUSE_S if self._runner.idle else None)
+            elif start and self._standing is None:
+                self._stand(min(start, STANDING))
+            else:
+                await self._wait(None)
+
+    async def _wait(self, seconds: float | None) -> None:
+        """Until room changes, the standing fetch is answered, the next job is due, or for so long."""
+        if self._due_at is not None and self._runner.room()[0]:
+            until_due = max(0.0, self._due_at - self._loop.time())
+            seconds = until_due if seconds is None else min(seconds, until_due)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._changed.wait()
+
+    def _next_call(self, start: int, buffer: int) -> tuple[int, Call[Fetched | Refusal]]:
+        self._number += 1
+        return self._number, fetch(self._state.lease, self._number, start, buffer, self._queues)
+
+    async def _fetch(self, start: int, buffer: int) -> None:
+        number, call = self._next_call(start, buffer)
+        await self._answered(number, call)
+
+    async def _answered(self, number: int, call: Call[Fetched | Refusal]) -> None:
+        self._in_flight.setdefault(number, self._loop.time())
+        try:
+            reply = await insist(self._store, call, self._outage, self._gave_up)
+            if reply is not None:
+                await self._handle(reply)
+        finally:
+            self._in_flight.pop(number, None)
+
+    def _gave_up(self) -> bool:
+        return self._state.lost or self._stopping
+
+    def _stand(self, start: int) -> None:
+        self._standing_number, call = self._next_call(start, 0)
+        self._standing_asks = start
+        self._standing_call = call
+        self._in_flight[self._standing_number] = self._loop.time()
+        block = self._settings.block
+        self._standing = self._loop.create_task(
+            self._wait_store.wait_and_run(self._markers, block, call, block + self._settings.reply_timeout)
+        )
+        self._standing.add_done_callback(lambda _: self._changed.set())
+
+    async def _take_standing(self) -> None:
+        standing, number = self._standing, self._standing_number
+        assert standing is not None
+        self._standing = None
+        try:
+            reply = standing.result()
+        except StoreUnavailableError as error:
+            self._outage.failed(error.problem)
+            await asyncio.sleep(next(pauses()))
+            # Its reply is missing: the same number again, until it is answered.
+            await self._answered(number, self._standing_call)
+            return
+        except asyncio.CancelledError:
+            return
+        finally:
+            self._in_flight.pop(number, None)
+        self._outage.worked()
+        await self._handle(reply)
+
+    async def _handle(self, reply: Fetched | Refusal) -> None:
+        if isinstance(reply, Fetched):
+            self._more = reply.more
+            self._due_at = None if reply.next_due is None else self._loop.time() + reply.next_due
+            for job_id in reply.buried:
+                log.job_buried(job_id=job_id)
+            self._runner.take(reply.jobs)
+            if self._more and not reply.jobs:
+                start, _ = self._runner.room()
+                # What is left can't wait here (it must start at once): only a freed slot helps.
+                await self._wait(EMPTY_PAUSE_S if start else None)
+        elif reply is Refusal.LOST:
+            self._lost()
+        elif reply is Refusal.QUIET:
+            self.stay_quiet(True)
+        elif reply is Refusal.LATE:
+            self._more = True
+            await asyncio.sleep(LATE_PAUSE_S)
+
+    # Stopping
+
+    async def stop(self, seconds: float) -> None:
+        """
+        Take no more jobs, and wait for what is in flight, for at most so long.
+
+        The lease is marked quiet in Redis first, so that a standing fetch takes nothing when its wait is ended; only
+        then, if it doesn't come back, its connection is given up.
+        """
+        self._stopping = True
+        self._changed.set()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                with contextlib.suppress(StoreUnavailableError):
+                    await self._store.run(quiet(self._state.lease, True))
+                    client_id = self._wait_link.client_id
+                    if self._standing is not None and not self._standing.done() and client_id is not None:
+                        await self._store.read(("CLIENT", "UNBLOCK", client_id))
+                if self._standing is not None:
+                    await asyncio.wait({self._standing})
+        if self._standing is not None:
+            if self._standing.done():
+                await self._take_standing()
+            else:
+                self._standing.cancel()
+                await asyncio.wait({self._standing})

@@ -1,0 +1,402 @@
+"""One process of the worker: the wiring of its parts under one lease, and a new lease when one is lost."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from importlib.metadata import PackageNotFoundError, version
+
+import anyio
+
+from .. import log
+from ..errors import StoreRefusedError, StoreUnavailableError, UsageError
+from ..job import check_name
+from ..keys import Keys
+from ..link import Endpoint, Link, LinkPool, SyncLink
+from ..settings import Settings
+from ..store import Store, SyncStore, check_server
+from ..task import Registry
+from ..transitions import Beat, register, release, unpark
+from .fetcher import Fetcher
+from .heartbeat import Heartbeat
+from .lease import LeaseState, new_lease
+from .liveness import SignOfLife, default_label
+from .outage import Outage, insist, pauses
+from .reconcile import Reconciler
+from .recovery import Recovery
+from .runner import MAX_BUFFERED_S, Cause, Runner
+from .settler import Settler
+from .shutdown import Shutdown
+from .watchdog import Watchdog
+
+# The processing list is compared with what really runs once in so many idle beats.
+RECONCILE_INTERVALS = 2
+
+
+def package_version() -> str:
+    """Our own version, as instances show it."""
+    try:
+        return version("tracked-queue")
+    except PackageNotFoundError:
+        return "unknown"
+
+
+def served_queues(tasks: Registry, queues: Sequence[str] | None) -> list[str]:
+    """
+    The queues to serve, in priority order.
+
+    Raises:
+        UsageError: No tasks, or a queue that no task uses.
+    """
+    if not len(tasks):
+        raise UsageError(
+            "the app has no tasks; import the modules that define them where the app is defined, or name the module "
+            "that does"
+        )
+    known = tasks.queues()
+    if not queues:
+        return known
+    for queue in queues:
+        check_name("queue", queue)
+        if queue not in known:
+            raise UsageError(f"queue {queue!r}: no task uses it; the app's queues are {', '.join(sorted(known))}")
+    return list(dict.fromkeys(queues))
+
+
+class Stop:
+    """The wish to stop: once with grace, a second time at once."""
+
+    def __init__(self) -> None:
+        self.asked = asyncio.Event()
+        self.at_once = asyncio.Event()
+        self.reason = ""
+
+    def ask(self, reason: str) -> None:
+        """Stop; asked again: without grace."""
+        if self.asked.is_set():
+            self.at_once.set()
+        self.reason = self.reason or reason
+        self.asked.set()
+
+
+class Instance:
+    """
+    A worker process.
+
+    `announce` gets each lease id before it is registered: a supervisor that knows it can release it at once when
+    this process dies.
+    """
+
+    def __init__(
+        self,
+        tasks: Registry,
+        settings: Settings,
+        endpoint: Endpoint,
+        keys: Keys,
+        *,
+        queues: Sequence[str] | None = None,
+        burst: bool = False,
+        announce: Callable[[str], None] = lambda lease: None,
+    ) -> None:
+        self._tasks, self._settings, self._endpoint, self._keys = tasks, settings, endpoint, keys
+        self._queues, self._burst, self._announce = served_queues(tasks, queues), burst, announce
+        self._label = settings.instance_id or default_label()
+        self._sign = SignOfLife(settings.namespace, self._label)
+        self._outage = Outage()
+        self.stop = Stop()
+
+    async def run(self, *, handle_signals: bool = True) -> int:
+        """Work until stopped; 0 if nothing was left behind."""
+        async with _signals(self._stop_on, self._go_quiet) if handle_signals else _nothing():
+            try:
+                if not await self._server_ready():
+                    return 0
+                while True:
+                    code = await self._serve()
+                    if code is not None:
+                        return code
+            finally:
+                self._sign.remove()
+
+    def _stop_on(self, name: str) -> None:
+        meaning = "stopping without grace" if self.stop.asked.is_set() else "stopping"
+        log.signal_received(name=name, meaning=meaning)
+        self.stop.ask(name)
+
+    def _go_quiet(self, name: str) -> None:
+        log.signal_received(name=name, meaning="fetching no more jobs")
+        self._quiet_wanted = True
+        if self._fetcher is not None:
+            self._fetcher.stay_quiet(True)
+
+    _quiet_wanted = False
+    _fetcher: Fetcher | None = None
+
+    async def _server_ready(self) -> bool:
+        """Wait for a usable Redis; False if stopped meanwhile. Raises StoreRefusedError."""
+        link = Link(self._endpoint)
+        tries = pauses()
+        try:
+            while not self.stop.asked.is_set():
+                try:
+                    for problem in await check_server(Store(link, self._keys)):
+                        log.redis_unsafe(problem=problem)
+                except StoreUnavailableError as error:
+                    self._outage.failed(f"{error.problem} (waiting for it)")
+                    with contextlib.suppress(TimeoutError):
+                        async with asyncio.timeout(next(tries)):
+                            await self.stop.asked.wait()
+                else:
+                    self._outage.worked()
+                    return True
+            return False
+        finally:
+            await link.close()
+
+    async def _serve(self) -> int | None:
+        """Live under one lease: the exit code when stopped, None when the lease was lost and another is needed."""
+        lease = new_lease(self._label)
+        self._announce(lease)
+        async with _links(self._endpoint, self._keys) as links:
+            sent_at = time.monotonic()
+            about = self._about()
+            call = register(lease, self._settings.heartbeat_ttl, self._settings.heartbeat_interval, about)
+            registered = await insist(links.beat, call, self._outage, self.stop.asked.is_set)
+            if registered is None:
+                return 0
+            if not registered:
+                return None
+            state = LeaseState(lease, self._settings.heartbeat_ttl)
+            state.beaten(sent_at)
+            self._sign.write(lease)
+            log.instance_registered(
+                lease=lease,
+                label=self._label,
+                queues=self._queues,
+                tasks=[task.name for task in self._tasks],
+                concurrency=self._settings.concurrency,
+            )
+            return await self._work(state, links)
+
+    def _about(self) -> dict[str, str]:
+        return {
+            "label": self._label,
+            "host": default_label(),
+            "pid": str(os.getpid()),
+            "version": package_version(),
+            "queues": "\n".join(self._queues),
+            "tasks": "\n".join(task.name for task in self._tasks),
+            "concurrency": str(self._settings.concurrency),
+        }
+
+    async def _work(self, state: LeaseState, links: _Links) -> int | None:
+        settings, outage = self._settings, self._outage
+        over = asyncio.Event()  # the lease is lost
+
+        def lost() -> None:
+            if state.lose():
+                log.lease_lost(lease=state.lease, running=len(runner.running))
+                runner.cancel_all(Cause.LOST)
+                over.set()
+
+        def news(beat: Beat | None) -> None:
+            if beat is None:
+                lost()
+                return
+            fetcher.stay_quiet(beat.quiet or self._quiet_wanted)
+            for job_id in beat.cancels:
+                runner.cancel(job_id)
+            known = [name for name in beat.parked if self._tasks.get(name) is not None]
+            if known:
+                group.start_soon(self._unpark, links.rest, known)
+            if beat.run_out and settings.auto_recovery:
+                recovery.poke()
+            runner.hand_back_buffered(MAX_BUFFERED_S)
+
+        def doubt() -> None:
+            log.lease_doubted(lease=state.lease, running=len(runner.running), silent_s=state.silent_s)
+            runner.cancel_all(Cause.DOUBT)
+
+        settler = Settler(links.settle, state.lease, settings.resend_window, outage, lambda: state.lost)
+        runner = Runner(self._tasks, settings, state.lease, settler.add, lambda: fetcher.room_changed())  # noqa: PLW0108  (fetcher comes after)
+        fetcher = Fetcher(
+            store=links.fetch,
+            wait_link=links.wait_link,
+            wait_store=links.wait,
+            state=state,
+            runner=runner,
+            queues=self._queues,
+            settings=settings,
+            outage=outage,
+            burst=self._burst,
+            settled=lambda: settler.left == 0,
+            lost=lost,
+        )
+        self._fetcher = fetcher
+        fetcher.stay_quiet(self._quiet_wanted)
+        heartbeat = Heartbeat(
+            store=links.beat,
+            state=state,
+            settings=settings,
+            outage=outage,
+            busy=lambda: bool(runner.running),
+            news=news,
+            doubt=doubt,
+        )
+        recovery = Recovery(links.rest, settings, state.lease, outage)
+        reconciler = Reconciler(
+            store=links.rest,
+            lease=state.lease,
+            known=lambda: {*runner.running, *(item.job.id for item in runner.buffer), *settler.ids()},
+            oldest_fetch=lambda: fetcher.oldest_in_flight,
+            settle=settler.add,
+        )
+        watchdog = Watchdog(
+            store=SyncStore(SyncLink(self._endpoint, settings.heartbeat_ttl / 4), self._keys),
+            state=state,
+            settings=settings,
+            runner=runner,
+            news=news,
+            tick=self._sign.touch,
+        )
+        fetching_over = asyncio.Event()
+        cancelled = False
+
+        async def fetch() -> None:
+            await fetcher.run()
+            fetching_over.set()
+
+        watchdog.start()
+        try:
+            async with anyio.create_task_group() as group:
+                for part in (fetch, settler.run, heartbeat.run, heartbeat.watch, recovery.run):
+                    group.start_soon(part)
+                group.start_soon(self._reconcile, reconciler)
+                try:
+                    await _first(self.stop.asked, over, fetching_over)
+                except asyncio.CancelledError:
+                    # Whoever runs us cancels us to stop us; jobs are handed back all the same.
+                    cancelled = True
+                    self.stop.ask("cancelled")
+                if over.is_set() and not self.stop.asked.is_set():
+                    await self._let_go(runner)
+                    group.cancel_scope.cancel()
+                    return None
+                shutdown = Shutdown(
+                    state=state,
+                    settings=settings,
+                    stop=self.stop,
+                    runner=runner,
+                    settler=settler,
+                    fetcher=fetcher,
+                    reconciler=reconciler,
+                    store=links.rest,
+                )
+                left = await shutdown.run()
+                group.cancel_scope.cancel()
+        finally:
+            watchdog.stop()
+            runner.close()
+            self._fetcher = None
+        if not state.lost:
+            with contextlib.suppress(StoreUnavailableError, StoreRefusedError):
+                # Beats have ended; an instance with an empty list deregisters, else its jobs need no waiting.
+                call = release(state.lease, interrupted=True)
+                await links.rest.run(call, timeout=1.0)
+        log.instance_stopped(lease=state.lease, reason=self.stop.reason or "nothing left to do", left=left)
+        code = 1 if left or self.stop.at_once.is_set() else 0
+        if runner.running:
+            # A job that can't be stopped would keep the process alive; its outcome is recorded already.
+            _exit_now(code)
+        if cancelled:
+            raise asyncio.CancelledError
+        return code
+
+    async def _let_go(self, runner: Runner) -> None:
+        """After a loss: wait for the cancelled jobs; the watchdog ends the process if one does not stop."""
+        while runner.running:
+            await asyncio.wait([item.asyncio_task for item in runner.running.values() if item.asyncio_task])
+
+    async def _unpark(self, store: Store, tasks: Sequence[str]) -> None:
+        for task in tasks:
+            with contextlib.suppress(StoreUnavailableError):
+                while True:
+                    moved, remaining = await store.run(unpark(task, self._queues))
+                    if moved:
+                        log.tasks_unparked(task=task, moved=moved, remaining=remaining)
+                    if not moved or not remaining:
+                        break
+
+    async def _reconcile(self, reconciler: Reconciler) -> None:
+        while True:
+            await asyncio.sleep(RECONCILE_INTERVALS * self._settings.heartbeat_interval)
+            with contextlib.suppress(StoreUnavailableError):
+                await reconciler.look()
+
+
+class _Links:
+    """The connections of one lease: fetch, settle and beats have their own, so that nothing starves them."""
+
+    def __init__(self, endpoint: Endpoint, keys: Keys) -> None:
+        self.wait_link = Link(endpoint, identify=True)
+        self.wait = Store(self.wait_link, keys)
+        self.fetch = Store(Link(endpoint), keys)
+        self.settle = Store(Link(endpoint), keys)
+        self.beat = Store(Link(endpoint), keys)
+        self.rest = Store(LinkPool(endpoint, 2), keys)
+
+    async def close(self) -> None:
+        for store in (self.wait, self.fetch, self.settle, self.beat, self.rest):
+            await store.close()
+
+
+@contextlib.asynccontextmanager
+async def _links(endpoint: Endpoint, keys: Keys) -> AsyncIterator[_Links]:
+    links = _Links(endpoint, keys)
+    try:
+        yield links
+    finally:
+        await links.close()
+
+
+async def _first(*events: asyncio.Event) -> None:
+    """Wait for one of several events."""
+    waits = [asyncio.ensure_future(event.wait()) for event in events]
+    try:
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for wait in waits:
+            wait.cancel()
+
+
+def _exit_now(code: int) -> None:
+    with contextlib.suppress(Exception):
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(code)
+
+
+@contextlib.asynccontextmanager
+async def _nothing() -> AsyncIterator[None]:
+    yield
+
+
+@contextlib.asynccontextmanager
+async def _signals(stop: Callable[[str], None], quiet: Callable[[str], None]) -> AsyncIterator[None]:
+    """SIGTERM and SIGINT stop, SIGUSR1 stops only the fetching."""
+    loop = asyncio.get_running_loop()
+    handlers = {signal.SIGTERM: stop, signal.SIGINT: stop}
+    if hasattr(signal, "SIGUSR1"):
+        handlers[signal.SIGUSR1] = quiet
+    for number, handler in handlers.items():
+        loop.add_signal_handler(number, handler, signal.Signals(number).name)
+    try:
+        yield
+    finally:
+        for number in handlers:
+            loop.remove_signal_handler(number)

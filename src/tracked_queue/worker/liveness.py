@@ -1,0 +1,93 @@
+"""
+The local sign of life that `health --live` reads: a small file per process, touched by the event loop.
+
+It says that this pod's loop turns, without Redis, so that an outage of Redis doesn't restart a fleet. A file whose
+process is gone counts for nothing, so that a killed process leaves no lie behind.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import socket
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+# A touch comes about once a second; a loop that is blocked for longer than this is not live.
+STALE_S = 15.0
+
+
+def default_label() -> str:
+    """The label of processes that were given none: the host's name."""
+    return socket.gethostname() or "localhost"
+
+
+def liveness_folder(namespace: str, label: str) -> Path:
+    """Where the processes of one label on this machine leave their files."""
+    digest = hashlib.sha256(f"{namespace}\0{label}".encode()).hexdigest()[:16]
+    return Path(tempfile.gettempdir()) / f"tracked_queue-{os.getuid()}" / digest
+
+
+class SignOfLife:
+    """This process's file; it holds the lease."""
+
+    def __init__(self, namespace: str, label: str) -> None:
+        self._path = liveness_folder(namespace, label) / f"{os.getpid()}.live"
+
+    def write(self, lease: str) -> None:
+        """Name the lease that this process has now."""
+        with contextlib.suppress(OSError):  # a read-only container: the probe then says that there is no file
+            self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self._path.write_text(lease, "utf-8")
+
+    def touch(self) -> None:
+        """The loop turns."""
+        with contextlib.suppress(OSError):
+            os.utime(self._path)
+
+    def remove(self) -> None:
+        """The process ends."""
+        with contextlib.suppress(OSError):
+            self._path.unlink()
+
+
+@dataclass(frozen=True, slots=True)
+class Sign:
+    """One living process: its pid, its lease, and for how long its loop has not turned."""
+
+    pid: int
+    lease: str
+    silent_s: float
+
+    @property
+    def live(self) -> bool:
+        """Whether its loop turns."""
+        return self.silent_s <= STALE_S
+
+
+def read_signs(namespace: str, label: str) -> list[Sign]:
+    """The signs of processes that exist; files of others are removed."""
+    signs = []
+    for path in sorted(liveness_folder(namespace, label).glob("*.live")):
+        try:
+            pid = int(path.stem)
+            if not _exists(pid):
+                path.unlink()
+                continue
+            signs.append(Sign(pid, path.read_text("utf-8"), max(0.0, time.time() - path.stat().st_mtime)))
+        except (OSError, ValueError):
+            continue
+    return signs
+
+
+def _exists(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

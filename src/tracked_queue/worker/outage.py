@@ -1,0 +1,79 @@
+"""Riding out a Redis that is away: one line when it goes, one when it comes, tries with backoff between."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Callable, Iterator
+from typing import TypeVar
+
+from .. import log
+from ..errors import StoreUnavailableError
+from ..store import Store
+from ..transitions import Call
+
+T = TypeVar("T")
+
+REMIND_S = 10.0
+FIRST_PAUSE_S = 0.05
+# Small, so that the first job after an outage doesn't wait long.
+MAX_PAUSE_S = 1.5
+
+
+def pauses() -> Iterator[float]:
+    """Seconds between tries: doubling up to a cap, each with jitter."""
+    pause = FIRST_PAUSE_S
+    while True:
+        yield pause * (0.5 + random.random())
+        pause = min(MAX_PAUSE_S, pause * 2)
+
+
+class Outage:
+    """The log lines of one outage, however many parts of the instance notice it."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._since: float | None = None
+        self._said = 0.0
+
+    def failed(self, problem: str) -> None:
+        """A call got no answer."""
+        now = self._clock()
+        if self._since is None:
+            self._since = self._said = now
+            log.redis_lost(problem=problem)
+        elif now - self._said >= REMIND_S:
+            self._said = now
+            log.redis_still_away(problem=problem, seconds=now - self._since)
+
+    def worked(self) -> None:
+        """A call was answered."""
+        if self._since is not None:
+            log.redis_restored(seconds=self._clock() - self._since)
+            self._since = None
+
+
+async def insist(
+    store: Store, call: Call[T], outage: Outage, give_up: Callable[[], bool], timeout: float | None = None
+) -> T | None:
+    """
+    Carry out a transition that is safe to repeat, however long it takes.
+
+    Returns:
+        Its value; None when `give_up` said so between two tries.
+    """
+    tries = pauses()
+    while True:
+        try:
+            value = await store.run(call, timeout)
+        except StoreUnavailableError as error:
+            outage.failed(error.problem)
+        else:
+            outage.worked()
+            return value
+        if give_up():
+            return None
+        await asyncio.sleep(next(tries))
+        if give_up():
+            return None

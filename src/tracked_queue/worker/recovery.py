@@ -1,0 +1,92 @@
+"""When to look for run-out leases, and in what portions their jobs are moved."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+
+from .. import log
+from ..errors import StoreUnavailableError
+from ..settings import Settings
+from ..store import Store
+from ..transitions import MAX_BATCH, Fate, Portion, Recovered, recover, sweep, trim
+from .outage import Outage
+
+# The dead are trimmed by every instance now and then; a trim that finds nothing costs one short call.
+TRIM_EVERY_S = 60.0
+
+
+async def recover_lease(store: Store, settings: Settings, lease: str, owner: str) -> list[Recovered]:
+    """Move all jobs of a lost lease; stops where the script refuses. Raises StoreUnavailableError."""
+    moved: list[Recovered] = []
+    while True:
+        portion: Portion = await store.run(
+            recover(
+                lease,
+                owner=owner,
+                max_recoveries=settings.max_recoveries,
+                lock_ttl=settings.recovery_lock_ttl,
+                resend_window=settings.resend_window,
+            )
+        )
+        for job in portion.jobs:
+            if job.fate is not Fate.GONE:
+                log.job_recovered(
+                    job_id=job.id, task=job.task, lease=lease, label=portion.label, fate=job.fate.value,
+                    recoveries=job.recoveries, charges=job.charges,
+                )  # fmt: skip
+        moved += portion.jobs
+        if portion.word != "ok":
+            return moved
+        if portion.remaining == 0:
+            log.lease_recovered(lease=lease, label=portion.label, jobs=len(moved))
+            return moved
+
+
+async def recover_once(store: Store, settings: Settings, owner: str) -> list[Recovered]:
+    """Look once for leases that ran out, and move their jobs."""
+    moved: list[Recovered] = []
+    for lease in await store.run(sweep(settings.heartbeat_ttl)):
+        moved += await recover_lease(store, settings, lease, owner)
+    return moved
+
+
+class Recovery:
+    """Every instance sweeps for as long as it lives, with jitter, so that a fleet doesn't sweep in step."""
+
+    def __init__(self, store: Store, settings: Settings, owner: str, outage: Outage) -> None:
+        self._store, self._settings, self._owner, self._outage = store, settings, owner, outage
+        self._poked = asyncio.Event()
+
+    def poke(self) -> None:
+        """A beat saw a lease that ran out: don't wait for the next turn."""
+        self._poked.set()
+
+    async def run(self) -> None:
+        """Sweep until cancelled."""
+        loop = asyncio.get_running_loop()
+        trim_at = loop.time() + TRIM_EVERY_S * (0.5 + random.random())
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._settings.recovery_interval * (0.75 + random.random() / 2)):
+                    await self._poked.wait()
+            self._poked.clear()
+            try:
+                if self._settings.auto_recovery:
+                    await recover_once(self._store, self._settings, self._owner)
+                if loop.time() >= trim_at:
+                    trim_at = loop.time() + TRIM_EVERY_S
+                    await self._trim()
+            except StoreUnavailableError as error:
+                self._outage.failed(error.problem)
+
+    async def _trim(self) -> None:
+        total = 0
+        while True:
+            removed = await self._store.run(trim(self._settings.dead_max_age, self._settings.dead_max_count))
+            total += removed
+            if removed < MAX_BATCH:
+                break
+        if total:
+            log.dead_trimmed(jobs=total)

@@ -1,0 +1,425 @@
+"""One delivery of one job: a slot, a fresh context, a deadline, and whatever happens becomes its outcome."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import math
+import random
+from collections import deque
+from collections.abc import Callable
+from enum import StrEnum
+from typing import Any
+
+import msgspec
+
+from .. import log
+from ..codec import FORMAT, decode_options, encode_error, encode_exception
+from ..current import CurrentJob, current
+from ..errors import ArgumentError
+from ..retry import Retry
+from ..settings import Settings
+from ..task import Registry, Task
+from ..transitions import MAX_BATCH, Delivered, Outcome
+
+# Jobs wait in the instance only while they would start within about this time at the rate seen lately; so long jobs
+# are never hoarded.
+BUFFER_S = 0.02
+# A buffered job that has waited for so long goes back to its queue, where another instance can take it.
+MAX_BUFFERED_S = 1.0
+# The rate is forgotten when nothing has ended for so long.
+RATE_MEMORY_S = 0.1
+
+UNTRACKED = b"0"
+
+
+class Cause(StrEnum):
+    """Why a running job was cancelled; it decides the outcome."""
+
+    TIMEOUT = "timeout"
+    CANCEL = "cancel"
+    SHUTDOWN = "shutdown"
+    DOUBT = "doubt"
+    LOST = "lost"
+
+
+class Delivery:
+    """A job in this instance, from its fetch to its outcome."""
+
+    __slots__ = (
+        "asyncio_task", "attempt", "begun", "buffered_at", "cause", "deadline", "job", "max_attempts", "settled",
+        "started_at", "task", "timeout", "untracked",
+    )  # fmt: skip
+
+    def __init__(self, job: Delivered, task: Task[..., Any]) -> None:
+        self.job, self.task = job, task
+        self.attempt = int(job.attempts or 0) + 1
+        self.untracked = job.delivery == UNTRACKED
+        options = task.task_options
+        self.timeout, self.max_attempts = options.timeout, options.max_attempts
+        self.cause: Cause | None = None
+        self.begun = self.settled = False
+        self.deadline = math.inf
+        self.started_at = self.buffered_at = 0.0
+        self.asyncio_task: asyncio.Task[None] | None = None
+
+    @property
+    def id(self) -> str:
+        """The job's id as text."""
+        return self.job.id.decode("utf-8", "surrogateescape")
+
+
+class Runner:
+    """
+    Runs deliveries in `concurrency` slots; outcomes go to `settle`, room to `on_room`.
+
+    Nothing of a job reaches the worker's own tasks: not its exceptions, BaseException included, not a stray
+    CancelledError, not its context variables.
+    """
+
+    def __init__(
+        self,
+        tasks: Registry,
+        settings: Settings,
+        lease: str,
+        settle: Callable[[Outcome], None],
+        on_room: Callable[[], None],
+    ) -> None:
+        self._tasks, self._settings, self._lease = tasks, settings, lease
+        self._settle, self._on_room = settle, on_room
+        self._loop = asyncio.get_running_loop()
+        self._context = contextvars.copy_context()
+        self.running: dict[bytes, Delivery] = {}
+        self.buffer: deque[Delivery] = deque()
+        self._accepting = True
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = math.inf
+        self._ended = 0
+        self._rate = 0.0
+        self._rate_at = self._last_end = self._loop.time()
+
+    # Room and taking
+
+    def room(self) -> tuple[int, int]:
+        """How many jobs could start now, and how many more may wait; together at most one fetch."""
+        start = self._settings.concurrency - len(self.running) - len(self.buffer)
+        if start < 0:
+            return 0, 0
+        target = self._buffer_target()
+        # Refilled in halves: one fetch for many jobs.
+        free = target - len(self.buffer)
+        buffer = free if free * 2 >= target else 0
+        start = min(start, MAX_BATCH)
+        return start, max(0, min(buffer, MAX_BATCH - start))
+
+    def _buffer_target(self) -> int:
+        now = self._loop.time()
+        if now - self._last_end > RATE_MEMORY_S:
+            self._rate = 0.0
+        elapsed = now - self._rate_at
+        if elapsed >= BUFFER_S:
+            self._rate = (self._rate + self._ended / elapsed) / 2
+            self._ended, self._rate_at = 0, now
+        return min(self._settings.concurrency, int(self._rate * BUFFER_S))
+
+    @property
+    def idle(self) -> bool:
+        """Nothing runs or waits here."""
+        return not self.running and not self.buffer
+
+    def take(self, jobs: list[Delivered]) -> None:
+        """Accept what a fetch brought: start it, or let it wait for a slot."""
+        for job in jobs:
+            name = job.task.decode("utf-8", "surrogateescape")
+            task = self._tasks.get(name)
+            if task is None:
+                self._park(job, name)
+                continue
+            delivery = Delivery(job, task)
+            if job.options and not self._apply_options(delivery):
+                continue
+            if not self._accepting:
+                self._hand_back(delivery)
+            elif len(self.running) < self._settings.concurrency:
+                self._start(delivery)
+            else:
+                delivery.buffered_at = self._loop.time()
+                self.buffer.append(delivery)
+
+    def _park(self, job: Delivered, name: str) -> None:
+        log.job_parked(task=name, job_id=job.id.decode("utf-8", "replace"))
+        if job.delivery != UNTRACKED:
+            self._settle(Outcome(job.id, job.delivery, "parked", 0, b"", ""))
+
+    def _apply_options(self, delivery: Delivery) -> bool:
+        """The job's own options; False if that ended the delivery."""
+        try:
+            options = decode_options(delivery.job.options)
+        except msgspec.DecodeError as error:
+            self._unusable(delivery, f"its options don't decode: {error}")
+            return False
+        if options.format > FORMAT:
+            self._park(delivery.job, delivery.task.name)
+            return False
+        if options.timeout_ms is not None:
+            delivery.timeout = options.timeout_ms / 1000
+        if options.max_attempts is not None:
+            delivery.max_attempts = options.max_attempts
+        return True
+
+    def _unusable(self, delivery: Delivery, problem: str) -> None:
+        log.job_unusable(task=delivery.task.name, job_id=delivery.id, problem=problem)
+        self._record(delivery, "dead", 0, encode_error("ArgumentError", problem), problem[:500])
+
+    # Running
+
+    def _start(self, delivery: Delivery) -> None:
+        self.running[delivery.job.id] = delivery
+        delivery.started_at = self._loop.time()
+        if delivery.timeout is not None:
+            delivery.deadline = delivery.started_at + delivery.timeout
+            if delivery.deadline < self._timer_at:
+                self._arm(delivery.deadline)
+        delivery.asyncio_task = self._loop.create_task(self._run(delivery), context=self._context.copy())
+
+    async def _run(self, delivery: Delivery) -> None:
+        delivery.begun = True
+        if delivery.cause is not None:
+            # Cancelled between its start and its first step; the function was never called.
+            self._ended_with(delivery, asyncio.CancelledError())
+            return
+        job = delivery.job
+        try:
+            args, kwargs = delivery.task.signature.decode(job.args, job.kwargs)
+        except ArgumentError as error:
+            self._unusable(delivery, error.problem if not error.argument else f"{error.argument}: {error.problem}")
+            self._finish(delivery)
+            return
+        current.set(
+            CurrentJob(
+                id=delivery.id,
+                task=delivery.task.name,
+                queue=job.queue.decode("utf-8", "surrogateescape"),
+                attempt=delivery.attempt,
+                max_attempts=delivery.max_attempts,
+                interruptions=int(job.interruptions or 0),
+                recoveries=int(job.recoveries or 0),
+                delivery=int(job.delivery),
+                lease=self._lease,
+            )
+        )
+        try:
+            value = await delivery.task.function(*args, **kwargs)
+        except BaseException as error:  # the wall: whatever a job raises is that job's outcome
+            self._ended_with(delivery, error)
+        else:
+            self._returned(delivery, value)
+
+    def _returned(self, delivery: Delivery, value: Any) -> None:
+        if delivery.cause is Cause.LOST:
+            self._disowned(delivery)
+        elif not delivery.settled:
+            payload, ttl = b"", self._result_ttl(delivery)
+            if value is not None and ttl > 0 and not delivery.untracked:
+                problem = ""
+                try:
+                    payload = delivery.task.signature.result.encode(value)
+                    if len(payload) > self._settings.max_result:
+                        problem = f"result too large: {len(payload)} bytes, max_result is {self._settings.max_result}"
+                except TypeError as error:
+                    problem = f"result not serialisable: {type(value).__qualname__}: {error}"
+                if problem:
+                    self._failed(delivery, "failed", encode_error("ResultError", problem), problem, 0.0)
+                    self._finish(delivery)
+                    return
+            self._record(delivery, "succeeded", round(ttl * 1000), payload, "")
+        self._finish(delivery)
+
+    def _disowned(self, delivery: Delivery) -> None:
+        """The lease was lost while this job ran: whatever it did here changes nothing any more."""
+        delivery.settled = True
+        log.job_fenced(job_id=delivery.id, lease=self._lease, delivery=delivery.job.delivery.decode())
+
+    def _ended_with(self, delivery: Delivery, error: BaseException) -> None:
+        if not delivery.settled:
+            self._conclude(delivery, error)
+        self._finish(delivery)
+
+    def _conclude(self, delivery: Delivery, error: BaseException, note: str = "") -> None:
+        """The outcome of a delivery that raised, or did not end although it was cancelled (then `note` says so)."""
+        cause = delivery.cause
+        if cause is Cause.LOST:
+            self._disowned(delivery)
+            return
+        ran_ms = self._ran_ms(delivery)
+        if cause is Cause.CANCEL:
+            log.job_cancelled(task=delivery.task.name, job_id=delivery.id, ran_ms=ran_ms)
+            self._record(
+                delivery, "cancelled", round(self._result_ttl(delivery) * 1000), b"", "cancelled while it ran" + note
+            )
+        elif cause is not None and cause is not Cause.TIMEOUT:
+            count = int(delivery.job.interruptions or 0) + 1
+            log.job_interrupted(task=delivery.task.name, job_id=delivery.id, ran_ms=ran_ms, interruptions=count)
+            self._record(delivery, "interrupted", 0, b"", "")
+        else:
+            retry_s: float | None = None
+            if cause is Cause.TIMEOUT:
+                text = f"the attempt took longer than its timeout of {delivery.timeout:g} s{note}"
+                reason, packed = f"TimeoutError: {text}", encode_error("TimeoutError", text)
+            else:
+                hidden = Runner._run.__code__
+                reason, packed = _named(error), encode_exception(error, hidden)
+                if isinstance(error, Retry):
+                    retry_s = error.after
+            if delivery.attempt >= delivery.max_attempts:
+                why = f"attempts exhausted ({delivery.attempt} of {delivery.max_attempts}): {reason}"
+                self._failed(delivery, "dead", packed, why, 0.0)
+            else:
+                if retry_s is None:
+                    retry_s = delivery.task.task_options.backoff.delay(delivery.attempt, random.random)
+                self._failed(delivery, "retry", packed, reason, retry_s)
+
+    def _failed(self, delivery: Delivery, outcome: str, packed: bytes, reason: str, retry_s: float) -> None:
+        log.job_failed(
+            task=delivery.task.name,
+            job_id=delivery.id,
+            attempt=delivery.attempt,
+            ran_ms=self._ran_ms(delivery),
+            error=reason[:300],
+            outcome=outcome,
+            retry_s=retry_s,
+        )
+        ms = round(self._result_ttl(delivery) * 1000) if outcome == "failed" else round(retry_s * 1000)
+        self._record(delivery, outcome, ms, packed, reason[:500])
+
+    def _record(self, delivery: Delivery, outcome: str, ms: int, payload: bytes, reason: str) -> None:
+        delivery.settled = True
+        if not delivery.untracked:
+            reason = reason.encode("utf-8", "replace").decode()
+            self._settle(Outcome(delivery.job.id, delivery.job.delivery, outcome, ms, payload, reason))
+
+    def _finish(self, delivery: Delivery) -> None:
+        self.running.pop(delivery.job.id, None)
+        self._ended += 1
+        self._last_end = self._loop.time()
+        while self.buffer and len(self.running) < self._settings.concurrency:
+            self._start(self.buffer.popleft())
+        self._on_room()
+
+    def _result_ttl(self, delivery: Delivery) -> float:
+        ttl = delivery.task.task_options.result_ttl
+        return self._settings.result_ttl if ttl is None else ttl
+
+    def _ran_ms(self, delivery: Delivery) -> int:
+        return round((self._loop.time() - delivery.started_at) * 1000)
+
+    # Ending
+
+    def cancel(self, job_id: str) -> None:
+        """Somebody wishes this job's end; without effect for one that is not here or is ending already."""
+        raw = job_id.encode("utf-8", "surrogateescape")
+        delivery = self.running.get(raw)
+        if delivery is not None:
+            self._cancel(delivery, Cause.CANCEL)
+            return
+        for waiting in self.buffer:
+            if waiting.job.id == raw:
+                self.buffer.remove(waiting)
+                waiting.cause = Cause.CANCEL
+                waiting.started_at = self._loop.time()
+                self._conclude(waiting, asyncio.CancelledError())
+                return
+
+    def stop_accepting(self) -> None:
+        """Hand back what waits here, and whatever a fetch still brings; what runs goes on."""
+        self._accepting = False
+        self.hand_back_buffered()
+
+    def hand_back_buffered(self, older_than_s: float = -1.0) -> None:
+        """Return jobs that wait here for longer than this to the head of their queue; nothing is counted."""
+        now = self._loop.time()
+        if not self.buffer or now - self.buffer[0].buffered_at <= older_than_s:
+            return
+        while self.buffer:  # the newest first, so that the oldest ends up at the queue's head
+            self._hand_back(self.buffer.pop())
+        self._on_room()
+
+    def _hand_back(self, delivery: Delivery) -> None:
+        if delivery.untracked:
+            self._start(delivery)  # it is nowhere but here, and may run once
+        else:
+            self._record(delivery, "unstarted", 0, b"", "")
+
+    def cancel_all(self, cause: Cause) -> None:
+        """Cancel everything that runs, and let go of what waits."""
+        if cause is Cause.LOST:
+            self.buffer.clear()
+        else:
+            self.hand_back_buffered()
+        for delivery in list(self.running.values()):
+            self._cancel(delivery, cause)
+
+    def conclude_stubborn(self) -> list[Delivery]:
+        """Settle what was cancelled and has not ended, since the process is about to; returns those deliveries."""
+        stubborn = [delivery for delivery in self.running.values() if not delivery.settled]
+        for delivery in stubborn:
+            self._ignored(delivery)
+        return stubborn
+
+    def _cancel(self, delivery: Delivery, cause: Cause) -> None:
+        if delivery.cause is Cause.LOST or delivery.settled or (delivery.cause is not None and cause is Cause.CANCEL):
+            return
+        again = delivery.cause is not None
+        delivery.cause = cause
+        delivery.deadline = self._loop.time() + self._settings.cancel_grace
+        if delivery.deadline < self._timer_at:
+            self._arm(delivery.deadline)
+        # Before its first step a cancel would end the task without running the wall; `_run` looks at the cause.
+        if delivery.begun and delivery.asyncio_task is not None and not again:
+            delivery.asyncio_task.cancel()
+
+    def _arm(self, at: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer_at = at
+        self._timer = self._loop.call_at(at, self._check_deadlines) if at < math.inf else None
+
+    def _check_deadlines(self) -> None:
+        """
+        One timer serves all jobs: it fires at the earliest deadline that was known when it was set, and looks at
+        what runs (never more than `concurrency`), instead of a timer being made and cancelled for every job.
+        """
+        now = self._loop.time()
+        for delivery in list(self.running.values()):
+            if delivery.deadline <= now:
+                if delivery.cause is None:
+                    self._cancel(delivery, Cause.TIMEOUT)
+                else:
+                    delivery.deadline = math.inf
+                    if not delivery.settled:
+                        self._ignored(delivery)
+        self._timer = None
+        self._timer_at = math.inf
+        self._arm(min((delivery.deadline for delivery in self.running.values()), default=math.inf))
+
+    def _ignored(self, delivery: Delivery) -> None:
+        """A cancelled job did not end in its cancel_grace: its outcome is recorded now, its slot stays taken."""
+        cause = delivery.cause or Cause.SHUTDOWN
+        delivery.cause = cause
+        log.job_ignored_cancellation(
+            task=delivery.task.name, job_id=delivery.id, cause=cause.value, seconds=self._settings.cancel_grace
+        )
+        self._conclude(delivery, asyncio.CancelledError(), "; it did not stop when it was cancelled")
+        delivery.settled = True
+
+    def close(self) -> None:
+        """Drop the timer."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+
+def _named(error: BaseException) -> str:
+    try:
+        return f"{type(error).__qualname__}: {error}"
+    except Exception:
+        return type(error).__qualname__

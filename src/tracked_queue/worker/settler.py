@@ -1,0 +1,85 @@
+"""Collecting outcomes into batches: while one is in flight, the next one fills."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+
+from .. import log
+from ..store import Store
+from ..transitions import MAX_BATCH, MAX_BYTES, Outcome, Verdict, settle
+from .outage import Outage, insist
+
+
+class Settler:
+    """Records outcomes for as long as the lease isn't lost; repeats them until they are answered."""
+
+    def __init__(
+        self, store: Store, lease: str, resend_window: float, outage: Outage, give_up: Callable[[], bool]
+    ) -> None:
+        self._store, self._lease, self._resend_window = store, lease, resend_window
+        self._outage, self._give_up = outage, give_up
+        self._pending: deque[Outcome] = deque()
+        self._in_flight: list[Outcome] = []
+        self._filled = asyncio.Event()
+        self._empty = asyncio.Event()
+        self._empty.set()
+
+    def add(self, outcome: Outcome) -> None:
+        """Record this outcome with the next batch."""
+        self._pending.append(outcome)
+        self._filled.set()
+        self._empty.clear()
+
+    @property
+    def left(self) -> int:
+        """Outcomes that are not recorded yet."""
+        return len(self._pending) + len(self._in_flight)
+
+    def ids(self) -> set[bytes]:
+        """Ids of the jobs whose outcome is not recorded yet."""
+        return {outcome.id for outcome in (*self._pending, *self._in_flight)}
+
+    async def drained(self, seconds: float) -> bool:
+        """Wait until everything is recorded, for at most so long."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self._empty.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    async def run(self) -> None:
+        """Record batch after batch; ends when the lease is lost."""
+        while True:
+            await self._filled.wait()
+            self._filled.clear()
+            while self._pending:
+                batch = self._in_flight = self._next_batch()
+                verdicts = await insist(
+                    self._store, settle(self._lease, batch, self._resend_window), self._outage, self._give_up
+                )
+                if verdicts is None:
+                    return
+                self._in_flight = []
+                if verdicts.count(Verdict.OK) != len(verdicts):
+                    self._report(batch, verdicts)
+            self._empty.set()
+
+    def _next_batch(self) -> list[Outcome]:
+        batch: list[Outcome] = []
+        size = 0
+        while self._pending and len(batch) < MAX_BATCH and size < MAX_BYTES:
+            outcome = self._pending.popleft()
+            size += len(outcome.payload) + len(outcome.reason)
+            batch.append(outcome)
+        return batch
+
+    def _report(self, batch: list[Outcome], verdicts: list[Verdict]) -> None:
+        for outcome, verdict in zip(batch, verdicts, strict=True):
+            job_id = outcome.id.decode("utf-8", "replace")
+            if verdict is Verdict.FENCED:
+                log.job_fenced(job_id=job_id, lease=self._lease, delivery=outcome.delivery.decode())
+            elif verdict is Verdict.GONE:
+                log.job_vanished(job_id=job_id, lease=self._lease)

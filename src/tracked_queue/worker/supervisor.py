@@ -1,0 +1,268 @@
+"""
+Starting worker processes, replacing those that die, and recovering a dead one's jobs at once.
+
+A child tells its lease over a pipe before it registers it. Each child leads a process group of its own, so that a
+signal to the terminal's group reaches only the supervisor, and what a dead child left running can be killed with it.
+When the supervisor dies, the other pipe to its children closes, and they stop as on SIGTERM.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import random
+import signal
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from .. import log
+from ..errors import StoreUnavailableError
+from ..keys import Keys
+from ..link import Endpoint, LinkPool
+from ..settings import Settings
+from ..store import Store
+from ..transitions import release
+from .outage import Outage, insist
+from .recovery import recover_lease
+
+USAGE_EXIT = 2
+# A process that dies younger than this is restarted with a growing delay, an older one at once.
+YOUNG_S = 5.0
+FIRST_DELAY_S = 0.2
+MAX_DELAY_S = 30.0
+# After the grace a child gets this long for its last phases before it is killed.
+KILL_AFTER_S = 5.0
+# What a dead child had told is in the pipe; reading it to its end takes no longer than this.
+LAST_NEWS_S = 1.0
+# Between two tries to recover a dead child's jobs when Redis went away in the middle.
+AGAIN_S = 1.0
+
+READY = b"ready"
+
+
+@dataclass(eq=False)
+class _Child:
+    process: asyncio.subprocess.Process
+    started_at: float
+    life: int  # our end of the pipe whose closing tells the child that we are gone
+    leases: list[str] = field(default_factory=list)
+    told_all: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+class Supervisor:
+    """
+    Keeps `processes` children alive.
+
+    Args:
+        command: The child's command line; `--supervised R:W` with the two pipe ends is added.
+    """
+
+    def __init__(
+        self, command: Sequence[str], processes: int, settings: Settings, endpoint: Endpoint, keys: Keys, *, burst: bool
+    ) -> None:
+        self._command, self._processes, self._settings, self._burst = list(command), processes, settings, burst
+        self._store = Store(LinkPool(endpoint, 2), keys)
+        self._outage = Outage()
+        self._children: set[_Child] = set()
+        self._stopping = False
+        self._ever_ready = False
+        self._usage_error = False
+        self._codes: list[int] = []
+        self._young_deaths = 0
+        self._aftermath: set[asyncio.Task[None]] = set()
+        self.on_change: Callable[[], None] = lambda: None
+
+    @property
+    def pids(self) -> list[int]:
+        """The living children's process ids."""
+        return [child.process.pid for child in self._children]
+
+    async def run(self) -> int:
+        """Supervise until stopped, or with burst until all are done; 0 if every child ended well."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
+            loop.add_signal_handler(number, self._on_signal, number)
+        keepers = [loop.create_task(self._keep()) for _ in range(self._processes)]
+        try:
+            await asyncio.gather(*keepers)
+            if self._aftermath:
+                await asyncio.wait(self._aftermath, timeout=self._settings.reply_timeout)
+        finally:
+            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
+                loop.remove_signal_handler(number)
+            for child in self._children:
+                _kill_group(child.process.pid)
+            await self._store.close()
+        if self._usage_error:
+            return USAGE_EXIT
+        return 0 if all(code == 0 for code in self._codes) else 1
+
+    def _on_signal(self, number: signal.Signals) -> None:
+        name = signal.Signals(number).name
+        if number == signal.SIGUSR1:
+            log.signal_received(name=name, meaning="fetching no more jobs")
+            self._send(signal.SIGUSR1)
+            return
+        log.signal_received(name=name, meaning="stopping without grace" if self._stopping else "stopping")
+        self.stop()
+
+    def stop(self) -> None:
+        """Stop the children with grace; called again: without."""
+        first, self._stopping = not self._stopping, True
+        self._send(signal.SIGTERM)
+        if first:
+            asyncio.get_running_loop().call_later(self._settings.grace + KILL_AFTER_S, self._kill_all)
+
+    def _send(self, number: signal.Signals) -> None:
+        for child in self._children:
+            with contextlib.suppress(ProcessLookupError):
+                child.process.send_signal(number)
+
+    def _kill_all(self) -> None:
+        for child in self._children:
+            log.process_killed(pid=child.process.pid, why="it did not end within its grace")
+            _kill_group(child.process.pid)
+
+    async def _keep(self) -> None:
+        """Keep one child alive, whoever it is."""
+        while not self._stopping:
+            child = await self._start()
+            code = await child.process.wait()
+            self._children.discard(child)
+            os.close(child.life)
+            # What it left running (isolated jobs, shells) must not go on beside the recovered jobs.
+            _kill_group(child.process.pid)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(LAST_NEWS_S):
+                    await child.told_all.wait()
+            if child.leases:
+                self._clean_up_later(child)
+            self.on_change()
+            if self._stopping or (self._burst and code == 0):
+                self._codes.append(code)
+                return
+            if code == USAGE_EXIT and not self._ever_ready:
+                self._usage_error = True
+                self.stop()
+                return
+            ran_s = time.monotonic() - child.started_at
+            delay = self._delay(ran_s)
+            log.process_died(pid=child.process.pid, code=code, ran_s=ran_s, again_s=delay)
+            await asyncio.sleep(delay)
+
+    def _delay(self, ran_s: float) -> float:
+        """The first death is forgiven at once; processes that keep dying young wait longer and longer."""
+        if ran_s >= YOUNG_S:
+            self._young_deaths = 0
+            return 0.0
+        self._young_deaths += 1
+        if self._young_deaths == 1:
+            return 0.0
+        delay = min(MAX_DELAY_S, FIRST_DELAY_S * 2.0 ** min(self._young_deaths - 2, 16))
+        return delay * (0.75 + random.random() / 2)
+
+    async def _start(self) -> _Child:
+        life_read, life_write = os.pipe()
+        news_read, news_write = os.pipe()
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *self._command,
+                "--supervised",
+                f"{life_read}:{news_write}",
+                pass_fds=(life_read, news_write),
+                stdin=asyncio.subprocess.DEVNULL,
+                start_new_session=True,
+            )
+        finally:
+            os.close(life_read)
+            os.close(news_write)
+        child = _Child(process, time.monotonic(), life_write)
+        self._children.add(child)
+        self._listen(child, news_read)
+        log.process_started(pid=process.pid)
+        self.on_change()
+        if self._stopping:  # the signal came while it was being started
+            self._send(signal.SIGTERM)
+        return child
+
+    def _listen(self, child: _Child, news: int) -> None:
+        loop = asyncio.get_running_loop()
+        os.set_blocking(news, False)
+        rest = b""
+
+        def read() -> None:
+            nonlocal rest
+            try:
+                data = os.read(news, 65536)
+            except BlockingIOError:
+                return
+            if not data:
+                loop.remove_reader(news)
+                os.close(news)
+                child.told_all.set()
+                return
+            *lines, rest = (rest + data).split(b"\n")
+            for line in lines:
+                if line == READY:
+                    self._ever_ready = True
+                else:
+                    child.leases.append(line.decode())
+
+        loop.add_reader(news, read)
+
+    def _clean_up_later(self, child: _Child) -> None:
+        task = asyncio.get_running_loop().create_task(self._clean_up(list(child.leases)))
+        self._aftermath.add(task)
+        task.add_done_callback(self._aftermath.discard)
+
+    async def _clean_up(self, leases: list[str]) -> None:
+        """Release a dead child's leases and recover its jobs, however long Redis is away."""
+        for lease in leases:
+            left = await insist(self._store, release(lease, interrupted=False), self._outage, lambda: False)
+            while left and self._settings.auto_recovery:
+                try:
+                    await recover_lease(self._store, self._settings, lease, owner=f"supervisor.{os.getpid()}")
+                    break
+                except StoreUnavailableError as error:
+                    self._outage.failed(error.problem)
+                    await asyncio.sleep(AGAIN_S)
+
+
+def _kill_group(pid: int) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, signal.SIGKILL)
+
+
+class SupervisorPipe:
+    """The child's ends of the two pipes."""
+
+    def __init__(self, ends: str) -> None:
+        self._life, self._news = (int(end) for end in ends.split(":"))
+        # Jobs' own child processes must not keep the pipes open.
+        for end in (self._life, self._news):
+            os.set_inheritable(end, False)
+
+    def announce(self, lease: str) -> None:
+        """Tell the supervisor of a lease that is about to be registered."""
+        with contextlib.suppress(OSError):
+            os.write(self._news, lease.encode() + b"\n")
+
+    def ready(self) -> None:
+        """Tell the supervisor that the application was loaded and Redis is usable."""
+        with contextlib.suppress(OSError):
+            os.write(self._news, READY + b"\n")
+
+    def watch(self, gone: Callable[[], None]) -> None:
+        """Call `gone` in the running loop when the supervisor has died."""
+        loop = asyncio.get_running_loop()
+
+        def read() -> None:
+            with contextlib.suppress(OSError):
+                if os.read(self._life, 1):
+                    return
+            loop.remove_reader(self._life)
+            gone()
+
+        loop.add_reader(self._life, read)
