@@ -20,6 +20,11 @@ def _time(ms: bytes | None) -> datetime | None:
     return datetime.fromtimestamp(int(float(ms)) / 1000, UTC) if ms else None
 
 
+def _delivered(delivery: bytes | None) -> datetime | None:
+    """A delivery's number is the server's time in ms, or a little more; its negative once it has settled."""
+    return _time(delivery.lstrip(b"-")) if delivery else None
+
+
 def _text(data: bytes | None) -> str:
     return (data or b"").decode("utf-8", "replace")
 
@@ -53,12 +58,12 @@ def make_info(job_id: str, record: dict[bytes, bytes], codec: ValueCodec | None)
         interruptions=number(b"interruptions"),
         recoveries=number(b"recoveries"),
         charges=number(b"charges"),
-        delivery=number(b"delivery") or None,
+        delivery=abs(number(b"delivery")) or None,
         lease=_text(record[b"lease"]) if b"lease" in record else None,
         cancel_requested=b"cancel" in record,
         queued_at=_time(record.get(b"queued_ms")),
         due_at=_time(record.get(b"due_ms")) if record.get(b"state") == b"scheduled" else None,
-        fetched_at=_time(record.get(b"fetched_ms")),
+        fetched_at=_delivered(record.get(b"delivery")),
         finished_at=_time(record.get(b"finished_ms")),
         reason=_text(record.get(b"reason")) or None,
         error=decode_error(record.get(b"error")),
@@ -282,16 +287,16 @@ async def read_active(store: Store, lease: str, limit: int = PAGE) -> list[Activ
     now = await _now_ms(store)
     (ids,) = await store.read(("LRANGE", store.keys.named("processing", lease), -limit, -1))
     prefix = store.keys.named("job", "").encode()
-    records = await store.read(*(("HMGET", prefix + job_id, "task", "fetched_ms", "buffered") for job_id in ids))
+    records = await store.read(*(("HMGET", prefix + job_id, "task", "delivery", "buffered") for job_id in ids))
     active = [
         ActiveJob(
             id=_text(job_id),
             task=_text(task),
             lease=lease,
-            age_s=(now - int(float(fetched))) / 1000 if fetched else None,
+            age_s=max(0.0, (now - abs(int(delivery))) / 1000) if delivery else None,
             buffered=buffered == b"1",
         )
-        for job_id, (task, fetched, buffered) in zip(ids, records, strict=True)
+        for job_id, (task, delivery, buffered) in zip(ids, records, strict=True)
     ]
     return active[::-1]
 

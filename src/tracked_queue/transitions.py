@@ -164,19 +164,46 @@ class Refusal(StrEnum):
 
 
 class Delivered(NamedTuple):
-    """One job as a fetch hands it over; `delivery` is b"0" for an untracked one, which needs no settling."""
+    """
+    One job as a fetch hands it over; `delivery` is b"0" for an untracked one, which needs no settling.
+
+    `record` is the list of the script's header: state, delivery before, task, args, kwargs, options, tracked; after an
+    earlier delivery also attempts, interruptions, recoveries, buffered before.
+    """
 
     id: bytes
     delivery: bytes
     buffered: bytes
-    task: bytes
-    args: bytes
-    kwargs: bytes
-    options: bytes
     queue: bytes
-    attempts: bytes
-    interruptions: bytes
-    recoveries: bytes
+    record: list[bytes | None]
+
+    @property
+    def task(self) -> str:
+        """The task's name; empty for a record that has none."""
+        return _text(self.record[2] or b"")
+
+    @property
+    def args(self) -> bytes:
+        """Encoded positional arguments."""
+        return self.record[3] or b""
+
+    @property
+    def kwargs(self) -> bytes:
+        """Encoded named arguments."""
+        return self.record[4] or b""
+
+    @property
+    def options(self) -> bytes:
+        """Encoded options of the job's own."""
+        return self.record[5] or b""
+
+    def ledger(self, name: str) -> int:
+        """attempts, interruptions or recoveries before this delivery."""
+        at = _LEDGERS[name]
+        return int(self.record[at] or 0) if len(self.record) > at else 0
+
+
+_LEDGERS = {"attempts": 7, "interruptions": 8, "recoveries": 9}
 
 
 @dataclass(frozen=True, slots=True)

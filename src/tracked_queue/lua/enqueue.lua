@@ -24,10 +24,11 @@
 -- include stats
 local now, paused = now_ms(), read_paused()
 local first_due = tonumber((redis.call('ZRANGE', single('scheduled'), 0, 0, 'WITHSCORES'))[2])
+local job_prefix = named('job', '')
 local words, fresh, seen = {}, {}, {}
 for at = 1, #ARGV, 8 do
   local id = ARGV[at]
-  if seen[id] or redis.call('EXISTS', named('job', id)) == 1 then
+  if seen[id] or redis.call('EXISTS', job_prefix .. id) == 1 then
     words[#words + 1] = 'exists'
   else
     seen[id] = true
@@ -36,62 +37,55 @@ for at = 1, #ARGV, 8 do
   end
 end
 
+local now_text = digits(now)
 local pushes, order, wakes = {}, {}, {}
 for _, at in ipairs(fresh) do
   local id, queue, due = ARGV[at], ARGV[at + 2], ARGV[at + 6]
+  local kwargs, options, tracked = ARGV[at + 4], ARGV[at + 5], ARGV[at + 7]
   local due_ms = nil
-  if string.sub(due, 1, 1) == '+' then
-    due_ms = now + tonumber(string.sub(due, 2))
-  elseif due ~= '' then
-    due_ms = tonumber(due)
+  if due ~= '' then
+    due_ms = string.sub(due, 1, 1) == '+' and now + tonumber(string.sub(due, 2)) or tonumber(due)
+    if due_ms <= now then
+      due_ms = nil
+    end
   end
-  if due_ms and due_ms <= now then
-    due_ms = nil
+  local job = job_prefix .. id
+  redis.call('HSET', job, 'task', ARGV[at + 1], 'queue', queue, 'state', due_ms and 'scheduled' or 'queued',
+    'queued_ms', now_text, 'args', ARGV[at + 3])
+  if kwargs ~= '' then
+    redis.call('HSET', job, 'kwargs', kwargs)
   end
-  local fields = { 'task', ARGV[at + 1], 'queue', queue, 'state', due_ms and 'scheduled' or 'queued', 'queued_ms', now }
-  if ARGV[at + 3] ~= '' then
-    fields[#fields + 1] = 'args'
-    fields[#fields + 1] = ARGV[at + 3]
+  if options ~= '' then
+    redis.call('HSET', job, 'options', options)
   end
-  if ARGV[at + 4] ~= '' then
-    fields[#fields + 1] = 'kwargs'
-    fields[#fields + 1] = ARGV[at + 4]
+  if tracked == '0' then
+    redis.call('HSET', job, 'tracked', '0')
   end
-  if ARGV[at + 5] ~= '' then
-    fields[#fields + 1] = 'options'
-    fields[#fields + 1] = ARGV[at + 5]
-  end
-  if ARGV[at + 7] == '0' then
-    fields[#fields + 1] = 'tracked'
-    fields[#fields + 1] = '0'
-  end
-  if due_ms then
-    fields[#fields + 1] = 'due_ms'
-    fields[#fields + 1] = due_ms
-  end
-  redis.call('HSET', named('job', id), unpack(fields))
-  if not pushes[queue] then
-    pushes[queue] = {}
+  local push = pushes[queue]
+  if not push then
+    push = {}
+    pushes[queue] = push
     order[#order + 1] = queue
   end
   if due_ms then
+    redis.call('HSET', job, 'due_ms', digits(due_ms))
     redis.call('ZADD', single('scheduled'), due_ms, id)
     if not first_due or due_ms < first_due then
       first_due = due_ms
       wakes[queue] = true
     end
   else
-    pushes[queue][#pushes[queue] + 1] = id
-    wakes[queue] = true
+    push[#push + 1] = id
   end
 end
 for _, queue in ipairs(order) do
+  local push = pushes[queue]
   redis.call('SADD', single('queues'), queue)
-  if #pushes[queue] > 0 then
-    redis.call('LPUSH', named('queue', queue), unpack(pushes[queue]))
-    count(now, 'enqueued', queue, #pushes[queue])
+  if #push > 0 then
+    redis.call('LPUSH', named('queue', queue), unpack(push))
+    count(now, 'enqueued', queue, #push)
   end
-  if wakes[queue] then
+  if #push > 0 or wakes[queue] then
     wake(queue, paused)
   end
 end

@@ -11,8 +11,10 @@
 --          paused, parked, parked:<task>, dead
 --
 -- Returns a list; its first word:
---   'ok'     then more, next_due, buried, and 11 values per job: id, delivery, buffered ('1' or '0'), task, args,
---            kwargs, options, queue, attempts, interruptions, recoveries ('' where there is none)
+--   'ok'     then more, next_due, buried, and 5 values per job: id, delivery ('0' for an untracked one), buffered
+--            ('1' or '0'), queue, and the record as a list: state, delivery before this one, task, args, kwargs,
+--            options, tracked; for a job that was delivered before also attempts, interruptions, recoveries,
+--            buffered before (nil where there is none)
 --            more      '1' if something is left that this instance could have taken with more slots
 --            next_due  ms until the next scheduled job is due, -1 if there is none
 --            buried    ids without a record that were set aside as dead
@@ -48,19 +50,19 @@ local function refused(word)
   end
   return { word }
 end
-local function text(value)
-  return value or ''
-end
-local function add_job(reply, id, delivery, buffered, record)
-  local n = #reply
-  reply[n + 1], reply[n + 2], reply[n + 3], reply[n + 4] = id, delivery, buffered, text(record[2])
-  reply[n + 5], reply[n + 6], reply[n + 7] = text(record[3]), text(record[4]), text(record[5])
-  reply[n + 8], reply[n + 9] = text(record[6]), text(record[7])
-  reply[n + 10], reply[n + 11] = text(record[8]), text(record[9])
-end
+local job_prefix = named('job', '')
+-- The fields that only a job with an earlier delivery can have are read only for such a job.
 local function read(id)
-  return redis.call('HMGET', named('job', id), 'state', 'task', 'args', 'kwargs', 'options', 'queue', 'attempts',
-    'interruptions', 'recoveries', 'delivery', 'buffered', 'tracked')
+  local record = redis.call('HMGET', job_prefix .. id, 'state', 'delivery', 'task', 'args', 'kwargs', 'options',
+    'tracked')
+  if record[2] then
+    local more = redis.call('HMGET', job_prefix .. id, 'attempts', 'interruptions', 'recoveries', 'buffered')
+    record[8], record[9], record[10], record[11] = more[1], more[2], more[3], more[4]
+  end
+  return record
+end
+local function size_of(record)
+  return (record[4] and #record[4] or 0) + (record[5] and #record[5] or 0)
 end
 
 -- Read.
@@ -73,16 +75,19 @@ local last = tonumber(own[1] or '0')
 if number < last then
   return refused('stale')
 end
-local next_due = redis.call('ZRANGEBYSCORE', single('scheduled'), '(' .. string.format('%.0f', now), '+inf',
+local next_due = redis.call('ZRANGEBYSCORE', single('scheduled'), '(' .. digits(now), '+inf',
   'WITHSCORES', 'LIMIT', 0, 1)
-local next_due_ms = next_due[2] and string.format('%.0f', tonumber(next_due[2]) - now) or '-1'
+local next_due_ms = next_due[2] and digits(tonumber(next_due[2]) - now) or '-1'
 if number == last then
+  -- No fetch of this lease came later, so what is active under it and was taken then is that very delivery.
   local reply = { 'ok', '1', next_due_ms, {} }
-  for _, item in ipairs(own[2] and cmsgpack.unpack(own[2]) or {}) do
-    local id, delivery, buffered = item[1], item[2], item[3]
+  for _, id in ipairs(own[2] and cmsgpack.unpack(own[2]) or {}) do
     local record = read(id)
-    if record[1] == 'active' and record[10] == delivery and redis.call('HGET', named('job', id), 'lease') == lease then
-      add_job(reply, id, delivery, buffered, record)
+    local about = redis.call('HMGET', job_prefix .. id, 'lease', 'queue')
+    if record[1] == 'active' and about[1] == lease then
+      local n = #reply
+      reply[n + 1], reply[n + 2] = id, record[2]
+      reply[n + 3], reply[n + 4], reply[n + 5] = record[11] == '1' and '1' or '0', about[2], record
     end
   end
   return reply
@@ -100,63 +105,68 @@ for i, id in ipairs(due) do
   due_records[i] = redis.call('HMGET', named('job', id), 'state', 'queue')
 end
 
-local taken, dropped, set_aside, garbage, cuts = {}, {}, {}, {}, {}
-local bytes, started, left, suspect = 0, 0, {}, own[4]
+-- taken: parallel lists, since a table for each job costs more than the calls for it.
+local ids, records, queues, buffered = {}, {}, {}, {}
+local dropped, set_aside, garbage, cuts, left = {}, {}, {}, {}, {}
+local bytes, started, taken, suspect, new_suspect = 0, 0, 0, own[4], nil
+-- look: decides on one id: true if it leaves its list with this call.
+local function look(id, queue, may_buffer)
+  local record = read(id)
+  if not record[1] then
+    garbage[#garbage + 1] = { id, queue }
+  elseif record[1] == 'cancelled' then
+    dropped[#dropped + 1] = id
+  elseif paused['task:' .. (record[3] or '')] then
+    set_aside[#set_aside + 1] = { id, record[3] }
+  else
+    local size = size_of(record)
+    local waits = started >= start
+    if taken >= start + buffer or (waits and (not may_buffer or record[11] == 'never'))
+      or (taken > 0 and bytes + size > max_bytes) then
+      return false
+    end
+    taken = taken + 1
+    bytes = bytes + size
+    if not waits then
+      started = started + 1
+    end
+    ids[taken], records[taken], queues[taken], buffered[taken] = id, record, queue, waits and '1' or '0'
+  end
+  return true
+end
 for at = 6, #ARGV do
   local queue = ARGV[at]
   if not paused['queue:' .. queue] then
-    local room = start + buffer - #taken
-    local ids = room > 0 and redis.call('LRANGE', named('queue', queue), -room, -1) or {}
-    local waiting = redis.call('LLEN', named('suspects', queue))
+    local room = start + buffer - taken
+    local suspects = named('suspects', queue)
+    local waiting = redis.call('LLEN', suspects)
     if waiting > 0 and not suspect and started < start then
-      local id = redis.call('LINDEX', named('suspects', queue), -1)
-      local item = { id = id, record = read(id), queue = queue, list = named('suspects', queue) }
-      cuts[#cuts + 1] = { list = item.list, n = 1 }
-      waiting = waiting - 1
-      if not item.record[1] then
-        garbage[#garbage + 1] = item
-      elseif item.record[1] == 'cancelled' then
-        dropped[#dropped + 1] = item
-      elseif paused['task:' .. text(item.record[2])] then
-        set_aside[#set_aside + 1] = item
-      else
-        suspect = id
-        item.suspect, item.buffered = true, '0'
-        taken[#taken + 1] = item
-        started = started + 1
-        bytes = bytes + #text(item.record[3]) + #text(item.record[4])
+      local id = redis.call('LINDEX', suspects, -1)
+      local before = taken
+      if look(id, queue, false) then
+        cuts[#cuts + 1] = { suspects, 1 }
+        waiting = waiting - 1
+        if taken > before then
+          suspect, new_suspect = id, id
+        end
       end
       if waiting > 0 then
         left[queue] = true
       end
     end
+    local list = named('queue', queue)
+    local heads = room > 0 and redis.call('LRANGE', list, -room, -1) or {}
     local used = 0
-    for i = #ids, 1, -1 do
-      local id = ids[i]
-      local item = { id = id, record = read(id), queue = queue }
-      local record = item.record
-      local size = #text(record[3]) + #text(record[4])
-      if not record[1] then
-        garbage[#garbage + 1] = item
-      elseif record[1] == 'cancelled' then
-        dropped[#dropped + 1] = item
-      elseif paused['task:' .. text(record[2])] then
-        set_aside[#set_aside + 1] = item
-      elseif #taken >= start + buffer or (started >= start and record[11] == 'never')
-        or (#taken > 0 and bytes + size > max_bytes) then
+    for i = #heads, 1, -1 do
+      if not look(heads[i], queue, true) then
         break
-      else
-        item.buffered = started < start and '0' or '1'
-        started = started + (item.buffered == '0' and 1 or 0)
-        bytes = bytes + size
-        taken[#taken + 1] = item
       end
       used = used + 1
     end
     if used > 0 then
-      cuts[#cuts + 1] = { list = named('queue', queue), n = used }
+      cuts[#cuts + 1] = { list, used }
     end
-    if redis.call('LLEN', named('queue', queue)) > used then
+    if redis.call('LLEN', list) > used then
       left[queue] = true
     end
   end
@@ -176,46 +186,45 @@ for i, id in ipairs(due) do
   end
 end
 for _, cut in ipairs(cuts) do
-  redis.call('LTRIM', cut.list, 0, -cut.n - 1)
+  redis.call('LTRIM', cut[1], 0, -cut[2] - 1)
 end
-for _, item in ipairs(dropped) do
+for _, id in ipairs(dropped) do
   -- Cancelled while it was queued: its end was recorded then; from now on it may expire.
-  local keep = tonumber(redis.call('HGET', named('job', item.id), 'keep_ms') or '120000')
-  redis.call('PEXPIRE', named('job', item.id), keep)
+  local keep = tonumber(redis.call('HGET', job_prefix .. id, 'keep_ms') or '120000')
+  redis.call('PEXPIRE', job_prefix .. id, keep)
 end
 local buried = {}
 for _, item in ipairs(garbage) do
-  buried[#buried + 1] = bury_garbage(item.id, item.queue, now, 'an id in the queue without a record')
+  buried[#buried + 1] = bury_garbage(item[1], item[2], now, 'an id in the queue without a record')
 end
 for _, item in ipairs(set_aside) do
-  local task = item.record[2]
-  redis.call('HSET', named('job', item.id), 'state', 'parked')
-  redis.call('LPUSH', named('parked', task), item.id)
-  redis.call('SADD', single('parked'), task)
+  redis.call('HSET', job_prefix .. item[1], 'state', 'parked')
+  redis.call('LPUSH', named('parked', item[2]), item[1])
+  redis.call('SADD', single('parked'), item[2])
 end
-local reply, moved, fetched = { 'ok', '0', next_due_ms, buried }, {}, {}
-local untracked = {}
-for _, item in ipairs(taken) do
-  local id, record, job = item.id, item.record, named('job', item.id)
-  if record[12] == '0' then
+local reply, moved, untracked = { 'ok', '0', next_due_ms, buried }, {}, {}
+local now_text = digits(now)
+for i = 1, taken do
+  local id, record, queue = ids[i], records[i], queues[i]
+  local job, delivery = job_prefix .. id, now_text
+  if record[7] == '0' then
+    delivery = '0'
     redis.call('DEL', job)
-    untracked[item.queue] = (untracked[item.queue] or 0) + 1
-    add_job(reply, id, '0', item.buffered, record)
+    untracked[queue] = (untracked[queue] or 0) + 1
   else
-    local delivery = string.format('%.0f', math.max(tonumber(record[10] or '0') + 1, now))
-    redis.call('HSET', job, 'state', 'active', 'delivery', delivery, 'lease', lease, 'fetched_ms', now)
-    if item.buffered == '1' then
+    if record[2] then
+      delivery = digits(math.max(math.abs(tonumber(record[2])) + 1, now))
+    end
+    redis.call('HSET', job, 'state', 'active', 'delivery', delivery, 'lease', lease)
+    if buffered[i] == '1' then
       redis.call('HSET', job, 'buffered', '1')
     elseif record[11] then
       redis.call('HDEL', job, 'buffered')
     end
-    if item.suspect then
-      redis.call('HSET', instance, 'suspect', id)
-    end
     moved[#moved + 1] = id
-    fetched[#fetched + 1] = { id, delivery, item.buffered }
-    add_job(reply, id, delivery, item.buffered, record)
   end
+  local n = #reply
+  reply[n + 1], reply[n + 2], reply[n + 3], reply[n + 4], reply[n + 5] = id, delivery, buffered[i], queue, record
 end
 if #moved > 0 then
   redis.call('LPUSH', processing, unpack(moved))
@@ -223,7 +232,10 @@ end
 for queue, n in pairs(untracked) do
   count(now, 'untracked', queue, n)
 end
-redis.call('HSET', instance, 'fetch', number, 'fetched', cmsgpack.pack(fetched))
+redis.call('HSET', instance, 'fetch', number, 'fetched', cmsgpack.pack(moved))
+if new_suspect then
+  redis.call('HSET', instance, 'suspect', new_suspect)
+end
 if #due > 0 then
   reply[2] = '1'
 end

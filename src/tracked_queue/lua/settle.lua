@@ -36,6 +36,7 @@ local lease, window = ARGV[1], tonumber(ARGV[2])
 local processing = named('processing', lease)
 local now, paused = now_ms(), read_paused()
 
+-- A record's delivery is the number while the delivery owns the job, and its negative once it has settled.
 -- Read.
 local owned = {}
 for _, id in ipairs(redis.call('LRANGE', processing, 0, -1)) do
@@ -43,31 +44,30 @@ for _, id in ipairs(redis.call('LRANGE', processing, 0, -1)) do
 end
 local suspect = redis.call('HGET', named('instance', lease), 'suspect')
 local first_due = tonumber((redis.call('ZRANGE', single('scheduled'), 0, 0, 'WITHSCORES'))[2])
-local words, accepted, vanished = {}, {}, {}
+local job_prefix = named('job', '')
+local words, accepted, vanished, ledgers = {}, {}, {}, {}
 for at = 3, #ARGV, 6 do
   local id, delivery = ARGV[at], ARGV[at + 1]
-  local job = named('job', id)
-  local seen = redis.call('HMGET', job, 'delivery', 'settled', 'state', 'queue', 'task', 'waiter', 'cancel',
-    'attempts', 'interruptions', 'recoveries')
+  local seen = redis.call('HMGET', job_prefix .. id, 'delivery', 'queue', 'waiter', 'cancel')
   local word
-  if not seen[3] then
+  if seen[1] == delivery and owned[id] then
+    word = 'ok'
+    owned[id] = nil
+    accepted[#accepted + 1] = at
+    if ARGV[at + 2] ~= 'succeeded' then
+      ledgers[at] = redis.call('HMGET', job_prefix .. id, 'task', 'attempts', 'interruptions', 'recoveries', 'keep_ms')
+    end
+    ledgers[-at] = seen
+  elseif not seen[2] and redis.call('EXISTS', job_prefix .. id) == 0 then
     word = 'gone'
     if owned[id] then
       vanished[#vanished + 1] = id
       owned[id] = nil
     end
-  elseif seen[2] == delivery then
+  elseif seen[1] == '-' .. delivery then
     word = 'again'
-  elseif seen[1] ~= delivery or not owned[id] then
-    word = 'fenced'
   else
-    word = 'ok'
-    owned[id] = nil
-    accepted[#accepted + 1] = {
-      id = id, job = job, delivery = delivery, outcome = ARGV[at + 2], ms = tonumber(ARGV[at + 3]),
-      payload = ARGV[at + 4], reason = ARGV[at + 5], queue = seen[4], task = seen[5], waiter = seen[6],
-      cancel = seen[7], attempts = seen[8], interruptions = seen[9], recoveries = tonumber(seen[10] or '0'),
-    }
+    word = 'fenced'
   end
   words[#words + 1] = word
 end
@@ -77,73 +77,80 @@ begin_writing()
 for _, id in ipairs(vanished) do
   redis.call('LREM', processing, -1, id)
 end
-local counts, order = {}, {}
-for _, item in ipairs(accepted) do
-  local outcome, job = item.outcome, item.job
-  redis.call('LREM', processing, -1, item.id)
-  if item.cancel then
-    redis.call('SREM', named('cancel', lease), item.id)
+local now_text = digits(now)
+local counts = {}
+for _, at in ipairs(accepted) do
+  local id, outcome, ms = ARGV[at], ARGV[at + 2], tonumber(ARGV[at + 3])
+  local payload, reason, settled = ARGV[at + 4], ARGV[at + 5], '-' .. ARGV[at + 1]
+  local seen, ledger = ledgers[-at], ledgers[at]
+  local job, queue = job_prefix .. id, seen[2]
+  local record = { id = id, job = job, waiter = seen[3] }
+  redis.call('LREM', processing, -1, id)
+  if seen[4] then
+    redis.call('SREM', named('cancel', lease), id)
     if outcome ~= 'succeeded' then
       outcome = 'cancelled'
-      item.ms = tonumber(redis.call('HGET', job, 'keep_ms') or '0')
+      ms = tonumber(ledger[5] or '0')
     end
   end
-  if item.id == suspect then
+  if id == suspect then
     redis.call('HDEL', named('instance', lease), 'suspect')
-    if redis.call('LLEN', named('suspects', item.queue)) > 0 then
-      wake(item.queue, paused)
+    if redis.call('LLEN', named('suspects', queue)) > 0 then
+      wake(queue, paused)
     end
   end
   if outcome == 'succeeded' then
-    if item.payload == '' then
-      end_job(item, outcome, now, math.max(item.ms, window), 'settled', item.delivery)
+    if payload == '' then
+      end_job(record, outcome, now_text, math.max(ms, window), 'delivery', settled)
     else
-      end_job(item, outcome, now, math.max(item.ms, window), 'settled', item.delivery, 'result', item.payload)
+      end_job(record, outcome, now_text, math.max(ms, window), 'delivery', settled, 'result', payload)
     end
   elseif outcome == 'failed' or outcome == 'cancelled' then
-    end_job(item, outcome, now, math.max(item.ms, window), 'settled', item.delivery, 'error', item.payload,
-      'reason', item.reason)
+    end_job(record, outcome, now_text, math.max(ms, window), 'delivery', settled, 'error', payload, 'reason', reason)
   elseif outcome == 'dead' then
-    end_job(item, outcome, now, nil, 'settled', item.delivery, 'error', item.payload, 'reason', item.reason,
-      'attempts', tonumber(item.attempts or '0') + 1)
+    end_job(record, outcome, now_text, nil, 'delivery', settled, 'error', payload, 'reason', reason,
+      'attempts', tonumber(ledger[2] or '0') + 1)
   elseif outcome == 'retry' then
-    local fields = { 'settled', item.delivery, 'error', item.payload, 'attempts', tonumber(item.attempts or '0') + 1 }
-    if item.ms > 0 then
-      local due = now + item.ms
-      redis.call('HSET', job, 'state', 'scheduled', 'due_ms', due, unpack(fields))
-      redis.call('ZADD', single('scheduled'), due, item.id)
+    local attempts = tonumber(ledger[2] or '0') + 1
+    if ms > 0 then
+      local due = now + ms
+      redis.call('HSET', job, 'state', 'scheduled', 'due_ms', digits(due), 'delivery', settled, 'error', payload,
+        'attempts', attempts)
+      redis.call('ZADD', single('scheduled'), due, id)
       if not first_due or due < first_due then
         first_due = due
-        wake(item.queue, paused)
+        wake(queue, paused)
       end
     else
-      redis.call('HSET', job, 'state', 'queued', unpack(fields))
-      redis.call('LPUSH', named('queue', item.queue), item.id)
-      wake(item.queue, paused)
+      redis.call('HSET', job, 'state', 'queued', 'delivery', settled, 'error', payload, 'attempts', attempts)
+      redis.call('LPUSH', named('queue', queue), id)
+      wake(queue, paused)
     end
   elseif outcome == 'parked' then
-    redis.call('HSET', job, 'state', 'parked', 'settled', item.delivery)
-    redis.call('LPUSH', named('parked', item.task), item.id)
-    redis.call('SADD', single('parked'), item.task)
+    redis.call('HSET', job, 'state', 'parked', 'delivery', settled)
+    redis.call('LPUSH', named('parked', ledger[1]), id)
+    redis.call('SADD', single('parked'), ledger[1])
   else
     -- 'interrupted' and 'unstarted'.  A suspect goes back to the suspects.
-    redis.call('HSET', job, 'state', 'queued', 'settled', item.delivery)
+    redis.call('HSET', job, 'state', 'queued', 'delivery', settled)
     if outcome == 'interrupted' then
-      redis.call('HSET', job, 'interruptions', tonumber(item.interruptions or '0') + 1)
+      redis.call('HSET', job, 'interruptions', tonumber(ledger[3] or '0') + 1)
     else
       redis.call('HSET', job, 'buffered', 'never')
     end
-    redis.call('RPUSH', named(item.recoveries >= 2 and 'suspects' or 'queue', item.queue), item.id)
-    wake(item.queue, paused)
+    redis.call('RPUSH', named(tonumber(ledger[4] or '0') >= 2 and 'suspects' or 'queue', queue), id)
+    wake(queue, paused)
   end
-  local what = outcome .. ':' .. item.queue
-  if not counts[what] then
-    counts[what] = { outcome, item.queue, 0 }
-    order[#order + 1] = what
+  local by_queue = counts[outcome]
+  if not by_queue then
+    by_queue = {}
+    counts[outcome] = by_queue
   end
-  counts[what][3] = counts[what][3] + 1
+  by_queue[queue] = (by_queue[queue] or 0) + 1
 end
-for _, what in ipairs(order) do
-  count(now, counts[what][1], counts[what][2], counts[what][3])
+for outcome, by_queue in pairs(counts) do
+  for queue, n in pairs(by_queue) do
+    count(now, outcome, queue, n)
+  end
 end
 return words

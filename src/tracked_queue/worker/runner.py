@@ -53,7 +53,7 @@ class Delivery:
 
     def __init__(self, job: Delivered, task: Task[..., Any]) -> None:
         self.job, self.task = job, task
-        self.attempt = int(job.attempts or 0) + 1
+        self.attempt = job.ledger("attempts") + 1
         self.untracked = job.delivery == UNTRACKED
         options = task.task_options
         self.timeout, self.max_attempts = options.timeout, options.max_attempts
@@ -130,7 +130,7 @@ class Runner:
     def take(self, jobs: list[Delivered]) -> None:
         """Accept what a fetch brought: start it, or let it wait for a slot."""
         for job in jobs:
-            name = job.task.decode("utf-8", "surrogateescape")
+            name = job.task
             task = self._tasks.get(name)
             if task is None:
                 self._park(job, name)
@@ -202,8 +202,8 @@ class Runner:
                 queue=job.queue.decode("utf-8", "surrogateescape"),
                 attempt=delivery.attempt,
                 max_attempts=delivery.max_attempts,
-                interruptions=int(job.interruptions or 0),
-                recoveries=int(job.recoveries or 0),
+                interruptions=job.ledger("interruptions"),
+                recoveries=job.ledger("recoveries"),
                 delivery=int(job.delivery),
                 lease=self._lease,
             )
@@ -258,7 +258,7 @@ class Runner:
                 delivery, "cancelled", round(self._result_ttl(delivery) * 1000), b"", "cancelled while it ran" + note
             )
         elif cause is not None and cause is not Cause.TIMEOUT:
-            count = int(delivery.job.interruptions or 0) + 1
+            count = delivery.job.ledger("interruptions") + 1
             log.job_interrupted(task=delivery.task.name, job_id=delivery.id, ran_ms=ran_ms, interruptions=count)
             self._record(delivery, "interrupted", 0, b"", "")
         else:
