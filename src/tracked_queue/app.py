@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from .client import Client, enqueue_sync, value_of
-from .codec import encode_any, encode_options
+from .codec import encode_any
 from .errors import ArgumentError, PayloadTooLargeError, UsageError
 from .handle import Job
 from .job import JobInfo, check_name
@@ -164,7 +164,7 @@ class TrackedQueue:
             queue=options.queue or chosen.queue,
             args=packed_args,
             kwargs=packed_kwargs,
-            options=encode_options(options.stored),
+            options=options.stored,
             delay_ms=options.delay_ms,
             due_ms=options.due_ms,
             tracked=chosen.tracked,
@@ -185,7 +185,7 @@ class TrackedQueue:
             queue=options.queue or DEFAULT_QUEUE,
             args=packed[0],
             kwargs=packed[1],
-            options=encode_options(options.stored),
+            options=options.stored,
             delay_ms=options.delay_ms,
             due_ms=options.due_ms,
             tracked=True,

@@ -113,7 +113,7 @@ class Client:
         done = 0
         try:
             for portion in portions(requests):
-                call = enqueue(portion, [request.id for request in portion])
+                call = enqueue(portion)
                 if under_way is not None:
                     created += await under_way
                     done = len(created)
@@ -145,7 +145,7 @@ class Client:
                 return
             requests = [waiting.request for waiting in batch]
             try:
-                call = enqueue(requests, [request.id for request in requests])
+                call = enqueue(requests)
                 created = await self._insist(call, requests, batch[0].deadline)
             except EnqueueUnavailableError as error:
                 for waiting in batch:
@@ -205,7 +205,7 @@ def enqueue_sync(store: SyncStore, requests: Sequence[Request], timeout: float) 
     rng = random.Random()
     for portion in portions(requests):
         deadline, pauses, ran = time.monotonic() + timeout, _pauses(rng), False
-        call = enqueue(portion, [request.id for request in portion])
+        call = enqueue(portion)
         while True:
             try:
                 done = store.run(call)

@@ -305,9 +305,8 @@ _UNTYPED = ValueCodec(Any)
 
 
 def encode_options(options: Options) -> bytes:
-    """Bytes of a job's own options; empty when it has none."""
-    data = _encoder.encode(options)
-    return b"" if data == b"\x80" else data
+    """Bytes of a job's own options."""
+    return _encoder.encode(options)
 
 
 def decode_options(data: bytes | None) -> Options:

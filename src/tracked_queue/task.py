@@ -12,7 +12,9 @@ from functools import cached_property, update_wrapper
 from pathlib import Path
 from typing import Any, Generic, ParamSpec, Protocol, TypeVar
 
-from .codec import Options, Signature
+import msgspec
+
+from .codec import Options, Signature, encode_options
 from .errors import UsageError
 from .handle import Job
 from .job import check_name
@@ -80,10 +82,12 @@ class JobOptions:
         return None if self.delay is None else max(0, round(self.delay * 1000))
 
     @property
-    def stored(self) -> Options:
-        """The part that travels with the job."""
+    def stored(self) -> bytes:
+        """The part that travels with the job, encoded; empty when there is none."""
+        if self.timeout is None and self.max_attempts is None:
+            return b""
         timeout_ms = None if self.timeout is None else max(1, round(self.timeout * 1000))
-        return Options(timeout_ms=timeout_ms, max_attempts=self.max_attempts)
+        return encode_options(Options(timeout_ms=timeout_ms, max_attempts=self.max_attempts))
 
 
 # A century: beyond it a number of seconds is a mistake, and its milliseconds would leave Redis' exact integers.
@@ -110,8 +114,7 @@ def check_attempts(value: object) -> None:
 _NO_JOB_OPTIONS = JobOptions()
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(msgspec.Struct, frozen=True):
     """One job to be stored, checked and encoded; nothing about it can fail any more before the send."""
 
     id: str
@@ -138,8 +141,7 @@ class Enqueuer(Protocol):
     def store_one_sync(self, request: Request) -> Job[Any]: ...
 
 
-@dataclass(frozen=True, slots=True)
-class PreparedCall(Generic[R]):
+class PreparedCall(msgspec.Struct, Generic[R], frozen=True):
     """A checked call that is not sent yet: what `app.enqueue_many` takes."""
 
     request: Request

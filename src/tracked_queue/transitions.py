@@ -73,18 +73,18 @@ def _word(script: str, known: Mapping[bytes, T]) -> Callable[[Any], T]:
 # enqueue
 
 
-def enqueue(requests: Sequence[Request], ids: Sequence[str]) -> Call[list[bool]]:
+def enqueue(requests: Sequence[Request]) -> Call[list[bool]]:
     """Store a batch (at most MAX_BATCH); True per job that was created, False for an id that exists."""
     args: list[Any] = []
-    for request, job_id in zip(requests, ids, strict=True):
+    for request in requests:
         due = ""
         if request.due_ms is not None:
             due = str(request.due_ms)
         elif request.delay_ms:
             due = f"+{request.delay_ms}"
+        tracked = "1" if request.tracked else "0"
         args += (
-            _raw(job_id), request.task, request.queue, request.args, request.kwargs, request.options, due,
-            "1" if request.tracked else "0",
+            request.id, request.task, request.queue, request.args, request.kwargs, request.options, due, tracked
         )  # fmt: skip
     return Call("enqueue", args, _READ_ENQUEUE)
 

@@ -68,6 +68,17 @@ class Delivery:
         """The job's id as text."""
         return self.job.id.decode("utf-8", "surrogateescape")
 
+    def fact(self, name: str) -> str:
+        """id, task, queue or delivery, for `current_job()`."""
+        if name == "task":
+            return self.task.name
+        raw: bytes = getattr(self.job, name)
+        return raw.decode("utf-8", "surrogateescape")
+
+    def count(self, name: str) -> int:
+        """A ledger before this delivery."""
+        return self.job.ledger(name)
+
 
 class Runner:
     """
@@ -195,19 +206,7 @@ class Runner:
             self._unusable(delivery, error.problem if not error.argument else f"{error.argument}: {error.problem}")
             self._finish(delivery)
             return
-        current.set(
-            CurrentJob(
-                id=delivery.id,
-                task=delivery.task.name,
-                queue=job.queue.decode("utf-8", "surrogateescape"),
-                attempt=delivery.attempt,
-                max_attempts=delivery.max_attempts,
-                interruptions=job.ledger("interruptions"),
-                recoveries=job.ledger("recoveries"),
-                delivery=int(job.delivery),
-                lease=self._lease,
-            )
-        )
+        current.set(CurrentJob(delivery, self._lease))
         try:
             value = await delivery.task.function(*args, **kwargs)
         except BaseException as error:  # the wall: whatever a job raises is that job's outcome
