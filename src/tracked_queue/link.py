@@ -65,8 +65,7 @@ class Endpoint:
             "socket_timeout": None,
             "protocol": 2,
             "client_name": "tracked_queue",
-            "lib_name": None,
-            "lib_version": None,
+            "driver_info": None,
         }
 
     def __repr__(self) -> str:

@@ -51,7 +51,9 @@ class Settings:
     heartbeat_interval: float = _setting(5.0, "Seconds between beats of an idle instance; while jobs run, at most 1.")
     heartbeat_ttl: float = _setting(30.0, "Seconds after its last beat until an instance's jobs are recovered.")
     recovery_interval: float = _setting(5.0, "Seconds between two looks for run-out leases, with jitter.")
-    recovery_lock_ttl: float = _setting(30.0, "Seconds for which one instance keeps a large sweep to itself.")
+    recovery_lock_ttl: float = _setting(
+        5.0, "Seconds for which one instance keeps a large sweep to itself; renewed while it goes on."
+    )
     auto_recovery: bool = _setting(True, "False leaves recovery to a person: `recover`, or app.recover().")
     max_recoveries: int = _setting(
         3, "Charges (deaths of its process while it ran alone as suspect) until a job is dead."

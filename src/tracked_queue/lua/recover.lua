@@ -15,7 +15,7 @@
 --            'unstarted' (it was only buffered), 'interrupted', 'dead', 'cancelled' or 'gone'
 --   'alive'  then ms until its deadline; nothing moved.  A deadline more than one TTL ahead is first cut to one.
 --   'hold'   then ms: nobody may be called dead yet; nothing written
---   'busy'   another instance sweeps a large list; nothing written
+--   'busy'   another instance sweeps this list, and more than a portion is left; nothing written
 --   'gone'   no such lease; nothing written
 -- Keeps: the first write revokes, so that a late owner is fenced before its first job moves; each job moves once.
 -- A lease that was revoked on somebody's word (release) is recovered during a hold as well.
@@ -56,8 +56,10 @@ if deadline ~= 0 then
   cause = deadline <= hold and 'outage' or 'lost'
 end
 local total = redis.call('LLEN', processing)
-local holder = redis.call('GET', single('recovery_lock'))
-if total > n and holder and holder ~= owner then
+-- The lock names the lease and who sweeps it; each portion renews it, so that its TTL bounds only a dead sweeper.
+local lock = redis.call('GET', single('recovery_lock'))
+local held = lock and string.sub(lock, 1, #lease + 1) == lease .. ' '
+if total > n and held and lock ~= lease .. ' ' .. owner then
   return { 'busy' }
 end
 local ids = redis.call('LRANGE', processing, 0, n - 1)
@@ -134,11 +136,11 @@ for queue, moved in pairs(requeued) do
   count(now, 'recovered', queue, moved)
 end
 if total > #ids then
-  redis.call('SET', single('recovery_lock'), owner, 'PX', lock_ttl)
+  redis.call('SET', single('recovery_lock'), lease .. ' ' .. owner, 'PX', lock_ttl)
 else
   redis.call('ZREM', instances, lease)
   redis.call('DEL', instance, processing, named('cancel', lease))
-  if holder == owner then
+  if held then
     redis.call('DEL', single('recovery_lock'))
   end
 end

@@ -1,0 +1,96 @@
+"""Fixtures: one private server for the run, a namespace and an app per test, and the check for keys left behind."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import pytest
+import structlog
+
+from tests.harness import Scripts
+from tests.server import RedisServer
+from tracked_queue import TrackedQueue
+
+_names = itertools.count()
+
+
+@pytest.fixture(scope="session", params=["asyncio", "asyncio+uvloop"])
+def anyio_backend(request: pytest.FixtureRequest) -> Any:
+    return "asyncio", {"use_uvloop": request.param == "asyncio+uvloop"}
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[RedisServer]:
+    running = RedisServer()
+    yield running
+    running.close()
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in list(os.environ):
+        if name.startswith(("TRACKED_QUEUE_", "PROCESSING_", "HEARTBEAT_")) or name in ("REDIS_URL", "RECOVERY_LOCK_TTL"):
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture(autouse=True)
+def fresh_structlog() -> Iterator[None]:
+    """Commands configure structlog; no test sees what another one set."""
+    yield
+    structlog.reset_defaults()
+
+
+@pytest.fixture
+def namespace() -> str:
+    return f"t{next(_names)}"
+
+
+@pytest.fixture
+def q(server: RedisServer, namespace: str) -> Iterator[Scripts]:
+    """The scripts with a steered clock; fails the test if a key is left without expiry that should have one."""
+    scripts = Scripts(server.url, namespace)
+    yield scripts
+    leftovers = unexpired_keys(scripts)
+    scripts.close()
+    assert not leftovers, f"keys of ended things without expiry: {leftovers}"
+
+
+def unexpired_keys(scripts: Scripts) -> list[str]:
+    """Keys of ended jobs or dead instances that nothing will remove."""
+    bad = []
+    tag = scripts.keys.tag
+    for raw in scripts.redis.scan_iter(match=tag.replace("{", "[{]") + ":*", count=1000):
+        key = raw.decode("utf-8", "replace")
+        kind = key[len(tag) + 1 :].split(":")[0]
+        if kind == "job":
+            state, keep = scripts.redis.hmget(raw, "state", "keep_ms")
+            # A job cancelled while it was queued expires when it leaves its list; keep_ms is the sign of that.
+            if state in (b"succeeded", b"failed", b"cancelled") and scripts.redis.pttl(raw) == -1 and not keep:
+                bad.append(key)
+        elif kind in ("instance", "processing", "cancel"):
+            lease = key[len(tag) + 2 + len(kind) :]
+            if scripts.redis.zscore(scripts.keys.single("instances"), lease) is None:
+                bad.append(key)
+        elif kind == "stats" and scripts.redis.pttl(raw) == -1:
+            bad.append(key)
+    return bad
+
+
+@pytest.fixture
+async def app(server: RedisServer, namespace: str) -> AsyncIterator[TrackedQueue]:
+    """An app on the shared server, in a namespace of its own, with times short enough for tests."""
+    made = TrackedQueue(
+        server.url,
+        namespace=namespace,
+        heartbeat_interval=0.2,
+        heartbeat_ttl=2.0,
+        recovery_interval=0.3,
+        block=1.0,
+        enqueue_timeout=3.0,
+        cancel_grace=0.5,
+    )
+    yield made
+    await made.aclose()

@@ -1,0 +1,146 @@
+"""What tests share: waiting for a condition, steering the scripts' clock, looking at where a job stands."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+import redis
+
+from tracked_queue import transitions as t
+from tracked_queue.app import new_id
+from tracked_queue.keys import Keys
+from tracked_queue.link import Endpoint, SyncLink
+from tracked_queue.scripts import load_scripts
+from tracked_queue.settings import resolve
+from tracked_queue.store import SyncStore
+from tracked_queue.task import Request
+
+T = TypeVar("T")
+
+TTL = 10.0
+INTERVAL = 3.0
+START_MS = 1_700_000_000_000
+
+
+async def wait_until(check: Callable[[], Any | Awaitable[Any]], timeout: float = 10, what: str = "") -> Any:
+    """Poll until the check is true; its value. A timeout fails the test and says for what it waited."""
+    deadline = time.monotonic() + timeout
+    while True:
+        value = check()
+        if isinstance(value, Awaitable):
+            value = await value
+        if value:
+            return value
+        assert time.monotonic() < deadline, f"waited {timeout} s for {what or check}"
+        await asyncio.sleep(0.01)
+
+
+def wait_for(check: Callable[[], T], timeout: float = 10, what: str = "") -> T:
+    """`wait_until` for code without an event loop."""
+    deadline = time.monotonic() + timeout
+    while True:
+        value = check()
+        if value:
+            return value
+        assert time.monotonic() < deadline, f"waited {timeout} s for {what or check}"
+        time.sleep(0.01)
+
+
+def request(id: str | None = None, task: str = "t", queue: str = "q", **fields: Any) -> Request:
+    """A request with plain values."""
+    values: dict[str, Any] = {
+        "args": b"\x91\x01", "kwargs": b"", "options": b"", "delay_ms": None, "due_ms": None, "tracked": True, "result": None,
+    }  # fmt: skip
+    values.update(fields)
+    return Request(id=id or new_id(), task=task, queue=queue, **values)
+
+
+class Scripts:
+    """The scripts of one namespace with a clock that the test moves; every call is synchronous."""
+
+    def __init__(self, url: str, namespace: str, scripts: Any = None) -> None:
+        self.redis = redis.Redis.from_url(url)
+        self.keys = Keys(namespace)
+        settings = resolve({"redis_url": url}, environ={})
+        self.store = SyncStore(SyncLink(Endpoint(settings)), self.keys, scripts or load_scripts("now_ms_test"))
+        self.numbers: dict[str, int] = {}
+        self.now(START_MS)
+
+    def close(self) -> None:
+        self.store.close()
+        self.redis.close()
+
+    # The clock
+
+    def now(self, ms: int | None = None) -> int:
+        key = self.keys.single("clock")
+        if ms is not None:
+            self.redis.set(key, ms)
+        return int(self.redis.get(key) or 0)
+
+    def pass_time(self, seconds: float) -> None:
+        self.now(self.now() + round(seconds * 1000))
+
+    # Transitions, short
+
+    def enqueue(self, *ids: str, **fields: Any) -> list[bool]:
+        return self.store.run(t.enqueue([request(id, **fields) for id in ids]))
+
+    def register(self, lease: str, ttl: float = TTL) -> bool:
+        return self.store.run(t.register(lease, ttl, INTERVAL, {"label": f"label-{lease}"}))
+
+    def beat(self, lease: str) -> t.Beat | None:
+        return self.store.run(t.heartbeat(lease, TTL, INTERVAL))
+
+    def fetch(self, lease: str, start: int = 10, buffer: int = 0, queues: tuple[str, ...] = ("q",), number: int = 0) -> Any:
+        if not number:
+            number = self.numbers[lease] = self.numbers.get(lease, 0) + 1
+        return self.store.run(t.fetch(lease, number, start, buffer, queues))
+
+    def take(self, lease: str, **options: Any) -> list[t.Delivered]:
+        reply = self.fetch(lease, **options)
+        assert isinstance(reply, t.Fetched), reply
+        return reply.jobs
+
+    def settle(self, lease: str, job: t.Delivered, outcome: str, ms: int = 0, payload: bytes = b"", reason: str = "") -> t.Verdict:
+        (verdict,) = self.store.run(t.settle(lease, [t.Outcome(job.id, job.delivery, outcome, ms, payload, reason)], 120.0))
+        return verdict
+
+    def recover(self, lease: str, n: int = 250, owner: str = "me", max_recoveries: int = 3) -> t.Portion:
+        return self.store.run(
+            t.recover(lease, owner=owner, max_recoveries=max_recoveries, lock_ttl=30.0, resend_window=120.0, n=n)
+        )
+
+    def release(self, lease: str, interrupted: bool = False) -> bool:
+        return self.store.run(t.release(lease, interrupted=interrupted))
+
+    # Looking
+
+    def job(self, id: str) -> dict[str, str]:
+        record = self.redis.hgetall(self.keys.named("job", id))
+        return {name.decode(): value.decode("utf-8", "replace") for name, value in record.items()}
+
+    def state(self, id: str) -> str:
+        return self.job(id).get("state", "")
+
+    def listed(self, kind: str, name: str) -> list[str]:
+        return [item.decode("utf-8", "replace") for item in self.redis.lrange(self.keys.named(kind, name), 0, -1)]
+
+    def marker(self, queue: str = "q") -> bool:
+        return bool(self.redis.exists(self.keys.named("wake", queue)))
+
+    def pop_marker(self, queue: str = "q") -> bool:
+        return bool(self.redis.zpopmin(self.keys.named("wake", queue)))
+
+    def ttl(self, id: str) -> int:
+        return int(self.redis.pttl(self.keys.named("job", id)))
+
+    def snapshot(self) -> dict[bytes, bytes | None]:
+        """Every key of the namespace with its content: to show that a refusal wrote nothing."""
+        return {
+            key: self.redis.dump(key)
+            for key in self.redis.scan_iter(match=self.keys.tag.replace("{", "[{]") + ":*", count=1000)
+        }

@@ -1,0 +1,811 @@
+"""Every script against a real server: each word of its header, nothing written on refusal, the second run."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.harness import INTERVAL, START_MS, TTL, Scripts, request
+from tracked_queue import transitions as t
+from tracked_queue.transitions import CancelWord, DeadWord, Fate, Refusal, Verdict
+
+# enqueue
+
+
+def test_enqueue_created_then_exists(q: Scripts) -> None:
+    """A resend of the same id adds nothing (CASE-19)."""
+    assert q.enqueue("a", "b") == [True, True]
+    before = q.snapshot()
+    assert q.enqueue("a", "b") == [False, False]
+    assert q.snapshot() == before
+    assert q.listed("queue", "q") == ["b", "a"]
+    assert q.marker()
+
+
+def test_enqueue_same_id_twice_in_one_batch(q: Scripts) -> None:
+    assert q.enqueue("a", "a") == [True, False]
+    assert q.listed("queue", "q") == ["a"]
+
+
+def test_enqueue_of_an_ended_id_does_not_run_it_again(q: Scripts) -> None:
+    q.enqueue("a")
+    q.register("w")
+    (job,) = q.take("w")
+    q.settle("w", job, "succeeded")
+    assert q.enqueue("a") == [False]
+    assert q.listed("queue", "q") == []
+
+
+def test_enqueue_keeps_first_in_first_out(q: Scripts) -> None:
+    q.enqueue("a", "b")
+    q.enqueue("c")
+    q.register("w")
+    assert [job.id for job in q.take("w")] == [b"a", b"b", b"c"]
+
+
+def test_enqueue_delayed_is_scheduled_and_marks_a_new_earliest_due_time(q: Scripts) -> None:
+    q.enqueue("late", delay_ms=5000)
+    assert q.state("late") == "scheduled"
+    assert q.redis.zscore(q.keys.single("scheduled"), "late") == START_MS + 5000
+    assert q.pop_marker()
+    q.enqueue("later", delay_ms=9000)
+    assert not q.marker(), "a later due time wakes nobody"
+    q.enqueue("sooner", due_ms=START_MS + 100)
+    assert q.marker()
+
+
+def test_enqueue_due_in_the_past_is_takeable_now(q: Scripts) -> None:
+    q.enqueue("a", due_ms=1)
+    assert q.state("a") == "queued"
+
+
+def test_queued_and_scheduled_records_carry_no_expiry(q: Scripts) -> None:
+    """CASE-39."""
+    q.enqueue("a")
+    q.enqueue("b", delay_ms=365 * 86400 * 1000)
+    assert q.ttl("a") == q.ttl("b") == -1
+
+
+# register, heartbeat, release
+
+
+def test_register_and_beat(q: Scripts) -> None:
+    assert q.register("w")
+    assert q.register("w"), "again after a lost reply"
+    q.pass_time(2)
+    beat = q.beat("w")
+    assert beat == t.Beat(quiet=False, run_out=False, cancels=(), parked=())
+    assert q.redis.zscore(q.keys.single("instances"), "w") == q.now() + TTL * 1000
+
+
+def test_a_late_beat_before_the_revocation_extends_the_lease(q: Scripts) -> None:
+    q.register("w")
+    q.pass_time(TTL + 5)
+    assert q.beat("w") is not None
+    assert q.recover("w").word == "alive"
+
+
+def test_a_revoked_lease_is_lost_for_good(q: Scripts) -> None:
+    """CASE-09: nothing revives a revoked lease."""
+    q.enqueue("a")
+    q.register("w")
+    q.take("w")
+    assert q.release("w")
+    before = q.snapshot()
+    assert q.beat("w") is None
+    assert not q.register("w")
+    assert q.fetch("w") is Refusal.LOST
+    assert not q.store.run(t.quiet("w", True))
+    assert q.snapshot() == before
+
+
+def test_beat_of_an_unknown_lease_is_lost(q: Scripts) -> None:
+    """FLUSHALL or a restart without persistence took it (CASE-25)."""
+    before = q.snapshot()
+    assert q.beat("nobody") is None
+    assert q.snapshot() == before
+
+
+def test_beat_tells_of_run_out_leases_cancels_and_parked_tasks(q: Scripts) -> None:
+    q.enqueue("a", "b")
+    q.register("w")
+    q.register("dead")
+    q.take("w", start=1)
+    q.store.run(t.cancel(["a"], 60.0))
+    q.pass_time(INTERVAL)
+    q.beat("w")
+    q.pass_time(INTERVAL)
+    beat = q.beat("w")
+    assert beat is not None and beat.cancels == ("a",) and not beat.run_out
+    q.pass_time(INTERVAL)
+    q.beat("w")
+    q.pass_time(INTERVAL)
+    beat = q.beat("w")
+    assert beat is not None and beat.run_out and beat.cancels == ("a",), "repeated until it settles"
+
+
+def test_release_dropped_revoked_gone(q: Scripts) -> None:
+    q.register("idle")
+    assert not q.release("idle")
+    assert not q.redis.exists(q.keys.named("instance", "idle"))
+    q.enqueue("a")
+    q.register("w")
+    q.take("w")
+    assert q.release("w")
+    assert q.release("w"), "said twice"
+    before = q.snapshot()
+    assert not q.release("nobody")
+    assert q.snapshot() == before
+
+
+def test_quiet_fetches_nothing_until_undone(q: Scripts) -> None:
+    q.enqueue("a")
+    q.register("w")
+    assert q.store.run(t.quiet("w", True))
+    q.pop_marker()
+    assert q.fetch("w") is Refusal.QUIET
+    assert q.marker(), "the popped marker is put back"
+    beat = q.beat("w")
+    assert beat is not None and beat.quiet
+    assert q.store.run(t.quiet("w", False))
+    assert [job.id for job in q.take("w")] == [b"a"]
+
+
+# fetch
+
+
+def test_fetch_moves_in_priority_order_and_numbers_deliveries(q: Scripts) -> None:
+    q.enqueue("low", queue="low")
+    q.enqueue("high", queue="high")
+    q.register("w")
+    jobs = q.take("w", queues=("high", "low"))
+    assert [(job.id, job.queue) for job in jobs] == [(b"high", b"high"), (b"low", b"low")]
+    assert jobs[0].task == "t" and jobs[0].args == b"\x91\x01" and jobs[0].ledger("attempts") == 0
+    assert q.listed("processing", "w") == ["low", "high"], "the oldest is at the right end"
+    record = q.job("high")
+    assert record["state"] == "active" and record["lease"] == "w" and record["delivery"] == jobs[0].delivery.decode()
+
+
+def test_fetch_same_number_returns_the_same_jobs(q: Scripts) -> None:
+    """A reply that was lost (CASE-18)."""
+    q.enqueue("a", "b", "c")
+    q.register("w")
+    first = q.fetch("w", start=1, buffer=1)
+    before = q.snapshot()
+    again = q.fetch("w", start=1, buffer=1, number=1)
+    assert [(j.id, j.delivery, j.buffered, j.queue) for j in again.jobs] == [
+        (j.id, j.delivery, j.buffered, j.queue) for j in first.jobs
+    ]
+    assert q.snapshot() == before
+
+
+def test_fetch_lower_number_is_stale_and_puts_the_marker_back(q: Scripts) -> None:
+    q.register("w")
+    q.fetch("w")
+    q.fetch("w")
+    q.enqueue("a")
+    q.pop_marker()
+    assert q.fetch("w", number=1) is Refusal.STALE
+    assert q.marker()
+    assert q.state("a") == "queued"
+
+
+def test_fetch_past_the_deadline_is_late(q: Scripts) -> None:
+    q.enqueue("a")
+    q.register("w")
+    q.pass_time(TTL)
+    q.pop_marker()
+    assert q.fetch("w") is Refusal.LATE
+    assert q.marker()
+    q.beat("w")
+    assert len(q.take("w")) == 1
+
+
+def test_fetch_marks_what_is_buffered_and_never_buffers_it_again(q: Scripts) -> None:
+    q.enqueue("a", "b")
+    q.register("w")
+    jobs = q.take("w", start=1, buffer=1)
+    assert [job.buffered for job in jobs] == [b"0", b"1"]
+    assert q.job("b")["buffered"] == "1"
+    assert q.settle("w", jobs[1], "unstarted") is Verdict.OK
+    assert q.take("w", start=0, buffer=5) == [], "it must start at once"
+    (job,) = q.take("w", start=1)
+    assert job.id == b"b" and "buffered" not in q.job("b")
+
+
+def test_fetch_sets_the_marker_again_only_if_more_could_be_taken(q: Scripts) -> None:
+    q.enqueue("a", "b")
+    q.register("w")
+    q.pop_marker()
+    reply = q.fetch("w", start=1)
+    assert reply.more and q.marker()
+    q.pop_marker()
+    reply = q.fetch("w", start=1)
+    assert not reply.more and not q.marker()
+
+
+def test_fetch_limits_a_reply_by_bytes(q: Scripts) -> None:
+    q.enqueue("a", "b", "c", args=b"\xc5" + b"x" * 600_000)
+    q.register("w")
+    assert [job.id for job in q.take("w")] == [b"a"]
+    assert q.marker()
+
+
+def test_fetch_promotes_due_jobs(q: Scripts) -> None:
+    q.enqueue("a", delay_ms=1000)
+    q.register("w")
+    reply = q.fetch("w")
+    assert reply.jobs == [] and reply.next_due == 1.0
+    q.pass_time(1)
+    reply = q.fetch("w")
+    assert reply.more and q.state("a") == "queued" and q.marker()
+    assert [job.id for job in q.take("w")] == [b"a"]
+
+
+def test_fetch_promotes_a_bounded_number(q: Scripts) -> None:
+    """CASE-40, CASE-80."""
+    for at in range(0, 600, 200):
+        q.enqueue(*(f"j{n}" for n in range(at, at + 200)), delay_ms=10)
+    q.register("w")
+    q.pass_time(1)
+    q.fetch("w", start=1)
+    assert q.redis.zcard(q.keys.single("scheduled")) == 350
+
+
+def test_fetch_skips_a_paused_queue_without_a_marker(q: Scripts) -> None:
+    q.store.run(t.pause("queue:q"))
+    q.enqueue("a")
+    q.register("w")
+    reply = q.fetch("w")
+    assert reply.jobs == [] and not reply.more and not q.marker(), "a paused head must not make workers spin"
+    q.store.run(t.resume("queue:q"))
+    assert q.marker() and len(q.take("w")) == 1
+
+
+def test_fetch_parks_the_jobs_of_a_paused_task_and_serves_those_behind(q: Scripts) -> None:
+    q.enqueue("a", task="slow")
+    q.enqueue("b", task="fast")
+    q.store.run(t.pause("task:slow"))
+    q.register("w")
+    q.fetch("w", start=1)
+    assert [job.id for job in [*q.take("w")]] == [b"b"] or q.state("b") == "active"
+    assert q.state("a") == "parked"
+    assert q.store.run(t.unpark("slow", [])) == (0, 0), "paused"
+    q.store.run(t.resume("task:slow"))
+    assert q.store.run(t.unpark("slow", [])) == (1, 0)
+    assert q.state("a") == "queued" and q.marker()
+
+
+def test_fetch_removes_an_untracked_job(q: Scripts) -> None:
+    q.enqueue("a", tracked=False)
+    q.register("w")
+    (job,) = q.take("w")
+    assert job.delivery == b"0"
+    assert not q.job("a") and q.listed("processing", "w") == []
+    assert q.fetch("w", number=1).jobs == [], "at most once, also after a lost reply"
+
+
+@pytest.mark.parametrize(
+    "garbage", [b"", b"\xff\xfe", b"{", b"[]", b"null", b'{"id": 5}', b" " * 1_000_000, b"missing-record"]
+)
+def test_garbage_in_the_queue_is_buried_once(q: Scripts, garbage: bytes) -> None:
+    """CASE-50: it lands once in dead with its raw bytes, bounded; the good job behind it runs."""
+    q.redis.rpush(q.keys.named("queue", "q"), garbage)
+    q.enqueue("good")
+    q.register("w")
+    reply = q.fetch("w")
+    assert [job.id for job in reply.jobs] == [b"good"]
+    assert len(reply.buried) == 1 and q.redis.zcard(q.keys.single("dead")) == 1
+    record = q.redis.hgetall(q.keys.named("job", reply.buried[0]))
+    assert record[b"state"] == b"dead" and record[b"raw"] == garbage[:1024]
+    assert q.store.run(t.requeue([reply.buried[0]])) == [DeadWord.UNUSABLE]
+    assert q.store.run(t.purge([reply.buried[0]])) == [DeadWord.OK]
+
+
+def test_delivery_numbers_grow_when_the_clock_goes_back(q: Scripts) -> None:
+    """A failover to a server whose clock is behind."""
+    q.enqueue("a")
+    q.register("w")
+    (first,) = q.take("w")
+    q.settle("w", first, "interrupted")
+    q.now(q.now() - 5000)
+    q.beat("w")
+    (second,) = q.take("w")
+    assert int(second.delivery) > int(first.delivery)
+
+
+# settle
+
+
+def test_settle_succeeded_then_again(q: Scripts) -> None:
+    q.enqueue("a")
+    q.register("w")
+    (job,) = q.take("w")
+    assert q.settle("w", job, "succeeded", 60_000, b"\x01") is Verdict.OK
+    record = q.job("a")
+    assert record["state"] == "succeeded" and record["result"] == "\x01" and q.listed("processing", "w") == []
+    before = q.snapshot()
+    assert q.settle("w", job, "succeeded", 60_000, b"\x02") is Verdict.AGAIN
+    assert q.snapshot() == before, "the second run writes nothing"
+
+
+@pytest.mark.parametrize("keep_ms, least_s", [(0, 120), (60_000, 120), (3_600_000, 3600)])
+def test_an_ended_job_stays_known_for_the_resend_window(q: Scripts, keep_ms: int, least_s: int) -> None:
+    q.enqueue("a")
+    q.register("w")
+    (job,) = q.take("w")
+    q.settle("w", job, "succeeded", keep_ms)
+    assert least_s * 1000 - 5000 < q.ttl("a") <= least_s * 1000
+
+
+def test_settle_by_the_wrong_instance_is_fenced(q: Scripts) -> None:
+    q.enqueue("a")
+    q.register("w")
+    q.register("other")
+    (job,) = q.take("w")
+    before = q.snapshot()
+    assert q.settle("other", job, "succeeded") is Verdict.FENCED
+    assert q.snapshot() == before
+
+
+def test_settle_with_another_delivery_number_is_fenced(q: Scripts) -> None:
+    q.enqueue("a")
+    q.register("w")
+    (first,) = q.take("w")
+    q.settle("w", first, "interrupted")
+    (second,) = q.take("w")
+    before = q.snapshot()
+    assert q.settle("w", first._replace(delivery=str(int(second.delivery) + 1).encode()), "succeeded") is Verdict.FENCED
+    assert q.snapshot() == before
+    assert q.settle("w", second, "succeeded") is Verdict.OK
+
+
+def test_settle_after_recovery_is_fenced(q: Scripts) -> None:
+    """CASE-08: a paused worker that wakes up late changes nothing."""
+    q.enqueue("a")
+    q.register("w")
+    (stale,) = q.take("w")
+    q.register("other")
+    for _ in range(4):
+        q.pass_time(INTERVAL)
+        q.beat("other")
+    assert q.recover("w").word == "ok"
+    before = q.snapshot()
+    assert q.settle("w", stale, "succeeded", payload=b"\x01") is Verdict.FENCED
+    assert q.snapshot() == before
+    (fresh,) = q.take("other")
+    assert q.settle("other", fresh, "succeeded") is Verdict.OK
+    assert q.settle("w", stale, "dead") is Verdict.FENCED
+
+
+def test_settle_of_a_vanished_record_is_gone(q: Scripts) -> None:
+    """CASE-25: the record was flushed or evicted; the id leaves the processing list."""
+    q.enqueue("a")
+    q.register("w")
+    (job,) = q.take("w")
+    q.redis.delete(q.keys.named("job", "a"))
+    assert q.settle("w", job, "succeeded") is Verdict.GONE
+    assert q.listed("processing", "w") == []
+    assert q.settle("w", job, "succeeded") is Verdict.GONE
+
+
+def test_settle_retry_schedules_and_spends_an_attempt(q: Scripts) -> None:
+    q.enqueue("a")
+    q.register("w")
+    (job,) = q.take("w")
+    q.pop_marker()
+    assert q.settle("w", job, "retry", 1500, b"err") is Verdict.OK
+    record = q.job("a")
+    assert record["state"] == "scheduled" and record["attempts"] == "1" and record["error"] == "err"
+    assert q.marker(), "a new earliest due time"
+    assert q.settle("w", job, "retry", 1500, b"err") is Verdict.AGAIN
+    q.pass_time(1.5)
+    q.fetch("w")
+    (job,) = q.take("w")
+    assert job.ledger("attempts") == 1
+    assert q.settle("w", job, "retry", 0) is Verdict.OK
+    assert q.state("a") == "queued", "without a delay it is takeable at once"
+
+
+def test_settle_failed_dead_cancelled(q: Scripts) -> None:
+    q.enqueue("f", "d", "c")
+    q.register("w")
+    failed, dead, cancelled = q.take("w")
+    assert q.settle("w", failed, "failed", 0, b"e", "why") is Verdict.OK
+    assert q.settle("w", dead, "dead", 0, b"e", "why") is Verdict.OK
+    assert q.settle("w", cancelled, "cancelled", 0) is Verdict.OK
+    assert [q.state(id) for id in "fdc"] == ["failed", "dead", "cancelled"]
+    assert q.job("d")["attempts"] == "1" and q.ttl("d") == -1, "the dead stay for a person"
+    assert q.redis.zrange(q.keys.single("dead"), 0, -1) == [b"d"]
+
+
+def test_settle_interrupted_returns_to_the_head_and_counts_no_attempt(q: Scripts) -> None:
+    """CASE-28."""
+    q.enqueue("a", "b")
+    q.register("w")
+    (job,) = q.take("w", start=1)
+    assert q.settle("w", job, "interrupted") is Verdict.OK
+    assert q.listed("queue", "q") == ["b", "a"]
+    record = q.job("a")
+    assert record["interruptions"] == "1" and "attempts" not in record
+
+
+def test_settle_parked_and_unpark(q: Scripts) -> None:
+    """CASE-51."""
+    q.enqueue("a", task="new")
+    q.register("w")
+    (job,) = q.take("w")
+    assert q.settle("w", job, "parked") is Verdict.OK
+    assert q.state("a") == "parked" and q.listed("parked", "new") == ["a"]
+    beat = q.beat("w")
+    assert beat is not None and beat.parked == ("new",)
+    assert q.store.run(t.unpark("new", ["other"])) == (0, 1), "an instance that doesn't serve its queue leaves it"
+    q.pop_marker()
+    assert q.store.run(t.unpark("new", ["q"])) == (1, 0)
+    assert q.marker()
+    beat = q.beat("w")
+    assert beat is not None and beat.parked == ()
+    (job,) = q.take("w")
+    assert job.ledger("attempts") == 0
+
+
+def test_one_bad_item_spoils_no_batch(q: Scripts) -> None:
+    """CASE-81: of twenty outcomes one has lost its owner; nineteen are recorded."""
+    q.enqueue(*(f"j{n}" for n in range(20)))
+    q.register("w")
+    jobs = q.take("w", start=20)
+    outcomes = [t.Outcome(job.id, job.delivery, "succeeded", 0, b"", "") for job in jobs]
+    outcomes[7] = outcomes[7]._replace(delivery=b"1")
+    verdicts = q.store.run(t.settle("w", outcomes, 120))
+    assert verdicts.count(Verdict.OK) == 19 and verdicts[7] is Verdict.FENCED
+    assert q.listed("processing", "w") == ["j7"]
+
+
+# recover
+
+
+def die(q: Scripts, *survivors: str) -> None:
+    """Time passes beyond the TTL while the survivors beat: no hold, the silent ones have run out."""
+    for _ in range(5):
+        q.pass_time(INTERVAL)
+        for lease in survivors:
+            q.beat(lease)
+
+
+def test_recover_alive_is_refused(q: Scripts) -> None:
+    q.enqueue("a")
+    q.register("w")
+    q.take("w")
+    before = q.snapshot()
+    portion = q.recover("w")
+    assert portion.word == "alive" and portion.wait == TTL
+    assert q.snapshot() == before
+
+
+def test_recover_gone_is_refused(q: Scripts) -> None:
+    before = q.snapshot()
+    assert q.recover("nobody").word == "gone"
+    assert q.snapshot() == before
+
+
+def test_recover_moves_back_in_order_and_drops_the_lease(q: Scripts) -> None:
+    """CASE-01, CASE-64: the oldest first, ahead of what waits."""
+    q.enqueue("a", "b", "c", "d")
+    q.register("dead")
+    q.take("dead", start=3)
+    q.register("w")
+    q.pop_marker()
+    die(q, "w")
+    portion = q.recover("dead", n=2)
+    assert portion.word == "ok" and portion.remaining == 1 and portion.label == "label-dead"
+    assert [job.fate for job in portion.jobs] == [Fate.REQUEUED] * 2
+    assert q.beat("dead") is None, "the first write revoked it"
+    assert q.recover("dead", n=2).remaining == 0
+    assert q.recover("dead").word == "gone"
+    assert q.marker()
+    assert [job.id for job in q.take("w")] == [b"a", b"b", b"c", b"d"]
+    assert q.job("a")["recoveries"] == "1" and "charges" not in q.job("a")
+
+
+def test_recover_by_eight_moves_each_job_once(q: Scripts) -> None:
+    """CASE-05: the lock saves work, the script keeps the count."""
+    for at in range(0, 1000, 250):
+        q.enqueue(*(f"j{n}" for n in range(at, at + 250)))
+    q.register("dead")
+    for _ in range(4):
+        q.take("dead", start=250)
+    q.release("dead")
+    moved: list[str] = []
+    words = set()
+    while True:
+        portions = [q.recover("dead", owner=f"w{n}") for n in range(8)]
+        moved += [job.id for portion in portions for job in portion.jobs]
+        words |= {portion.word for portion in portions}
+        if any(portion.word == "gone" for portion in portions):
+            break
+    assert sorted(moved) == sorted(f"j{n}" for n in range(1000))
+    assert words == {"ok", "busy", "gone"}
+    assert not q.redis.exists(q.keys.single("recovery_lock"))
+
+
+def test_recover_is_held_after_nobody_beat(q: Scripts) -> None:
+    """CASE-23: Redis was away for longer than the TTL; nobody is dead until one TTL after it came back."""
+    q.enqueue("a")
+    q.register("w")
+    q.register("other")
+    q.take("other")
+    q.pass_time(3 * TTL)
+    assert q.beat("w") is not None
+    before = q.snapshot()
+    portion = q.recover("other")
+    assert portion.word == "hold" and portion.wait == TTL
+    assert q.snapshot() == before
+    assert q.beat("other") is not None, "the other one comes back within the hold"
+    assert q.recover("other").word == "alive"
+
+
+def test_what_is_recovered_after_a_hold_is_an_interruption(q: Scripts) -> None:
+    q.enqueue("a")
+    q.register("w")
+    q.register("other")
+    q.take("other")
+    q.pass_time(3 * TTL)
+    die(q, "w")
+    (job,) = q.recover("other").jobs
+    assert job.fate is Fate.INTERRUPTED
+    assert q.job("a")["interruptions"] == "1" and "recoveries" not in q.job("a")
+
+
+def test_a_released_lease_is_recovered_during_a_hold(q: Scripts) -> None:
+    q.enqueue("a")
+    q.register("w")
+    q.take("w")
+    q.pass_time(3 * TTL)
+    q.register("other")
+    q.release("w")
+    assert q.recover("w").word == "ok"
+
+
+def test_the_first_instance_after_a_gap_holds(q: Scripts) -> None:
+    """All workers were gone: counted from when the first instance is up, recovery takes one TTL."""
+    q.enqueue("a")
+    q.register("old")
+    q.take("old")
+    q.pass_time(1000)
+    q.register("new")
+    assert q.recover("old").word == "hold"
+
+
+def test_a_deadline_far_ahead_is_cut_to_one_ttl(q: Scripts) -> None:
+    """A failover to a server whose clock is an hour behind."""
+    q.enqueue("a")
+    q.register("dead")
+    q.take("dead")
+    q.now(q.now() - 3_600_000)
+    q.register("w")
+    beat = q.beat("w")
+    assert beat is not None and beat.run_out
+    assert "dead" in q.store.run(t.sweep(TTL))
+    portion = q.recover("dead")
+    assert portion.word == "alive" and portion.wait == TTL
+    die(q, "w")
+    assert q.recover("dead").word == "ok"
+
+
+def test_recover_of_a_buffered_job_counts_nothing(q: Scripts) -> None:
+    q.enqueue("a", "b")
+    q.register("w")
+    q.take("w", start=1, buffer=1)
+    q.release("w")
+    fates = {job.id: job.fate for job in q.recover("w").jobs}
+    assert fates == {"a": Fate.REQUEUED, "b": Fate.UNSTARTED}
+    assert "recoveries" not in q.job("b") and q.job("b")["buffered"] == "never"
+
+
+def test_recover_honours_a_wish_to_cancel(q: Scripts) -> None:
+    q.enqueue("a")
+    q.register("w")
+    q.take("w")
+    assert q.store.run(t.cancel(["a"], 300.0)) == [CancelWord.REQUESTED]
+    q.release("w")
+    (job,) = q.recover("w").jobs
+    assert job.fate is Fate.CANCELLED and q.state("a") == "cancelled" and q.listed("queue", "q") == []
+
+
+def test_charges_only_the_suspect_and_kills_it_at_the_third(q: Scripts) -> None:
+    """CASE-35, CASE-36: the poison dies, its neighbours are charged nothing."""
+    q.enqueue("poison", "good")
+    for death in range(1, 6):
+        lease = f"w{death}"
+        q.register(lease)
+        taken = {job.id.decode() for job in q.take(lease)}
+        if death <= 2:
+            assert taken == {"poison", "good"}
+        else:
+            assert "poison" in taken and len(taken) == 1, "one suspect at a time"
+        q.release(lease)
+        q.recover(lease)
+    assert q.state("poison") == "dead" and q.job("poison")["charges"] == "3"
+    assert "died 3 times" in q.job("poison")["reason"]
+    q.register("last")
+    (good,) = q.take("last")
+    assert good.id == b"good" and "charges" not in q.job("good")
+    assert q.settle("last", good, "succeeded") is Verdict.OK
+
+
+def test_a_settled_suspect_makes_room_for_the_next(q: Scripts) -> None:
+    q.enqueue("a", "b")
+    for lease in ("w1", "w2"):
+        q.register(lease)
+        q.take(lease)
+        q.release(lease)
+        q.recover(lease)
+    q.register("w")
+    (first,) = q.take("w")
+    q.pop_marker()
+    assert q.take("w") == [] and not q.marker(), "no spinning on a suspect that can't be taken"
+    q.settle("w", first, "succeeded")
+    assert q.marker()
+    (second,) = q.take("w")
+    assert {first.id, second.id} == {b"a", b"b"}
+    q.settle("w", second, "succeeded")
+
+
+def test_recover_of_an_id_without_a_record_buries_it(q: Scripts) -> None:
+    q.enqueue("a")
+    q.register("w")
+    q.take("w")
+    q.redis.delete(q.keys.named("job", "a"))
+    q.release("w")
+    (job,) = q.recover("w").jobs
+    assert job.fate is Fate.GONE and q.state("a") == "dead"
+
+
+def test_sweep_lists_what_ran_out(q: Scripts) -> None:
+    q.register("w")
+    q.register("dead")
+    assert q.store.run(t.sweep(TTL)) == []
+    die(q, "w")
+    assert q.store.run(t.sweep(TTL)) == ["dead"]
+
+
+# await
+
+
+def test_await_waiting_ended_gone(q: Scripts) -> None:
+    assert q.store.run(t.await_end("a")) is False
+    q.enqueue("a")
+    assert q.store.run(t.await_end("a")) is True
+    assert q.store.run(t.await_end("a")) is True
+    q.register("w")
+    (job,) = q.take("w")
+    with q.redis.pubsub() as listener:
+        channel = q.keys.named("ended", "a")
+        sharded = hasattr(listener, "ssubscribe") and int(q.redis.info()["redis_version"].split(".")[0]) >= 7
+        (listener.ssubscribe if sharded else listener.subscribe)(channel)
+        listener.get_message(timeout=5)
+        q.settle("w", job, "succeeded", 0, b"\x05")
+        get = listener.get_sharded_message if sharded else listener.get_message
+        message = get(timeout=5, ignore_subscribe_messages=False)
+        assert message is not None and message["data"] == b"succeeded"
+    assert q.store.run(t.await_end("a")) == t.Ended(t.State.SUCCEEDED, b"\x05", "", b"")
+
+
+# the operator's
+
+
+def test_cancel_words(q: Scripts) -> None:
+    """CASE-34: queued and delayed at once, active asked for, ended and unknown left alone."""
+    q.enqueue("active")
+    q.register("w")
+    (job,) = q.take("w")
+    q.enqueue("queued")
+    q.enqueue("delayed", delay_ms=1000)
+    ids = ["queued", "delayed", "active", "unknown", "queued"]
+    assert q.store.run(t.cancel(ids, 300.0)) == [
+        CancelWord.CANCELLED, CancelWord.CANCELLED, CancelWord.REQUESTED, CancelWord.GONE, CancelWord.ENDED,
+    ]  # fmt: skip
+    assert q.state("queued") == q.state("delayed") == "cancelled" and q.state("active") == "active"
+    assert not q.redis.exists(q.keys.named("job", "unknown"))
+    assert q.redis.zcard(q.keys.single("scheduled")) == 0
+    assert q.settle("w", job, "retry", 10) is Verdict.OK
+    assert q.state("active") == "cancelled", "a wish to cancel beats a retry"
+    before = q.snapshot()
+    assert q.store.run(t.cancel(["active"], 300.0)) == [CancelWord.ENDED]
+    assert q.snapshot() == before
+
+
+def test_a_cancelled_job_that_succeeds_has_succeeded(q: Scripts) -> None:
+    q.enqueue("a")
+    q.register("w")
+    (job,) = q.take("w")
+    q.store.run(t.cancel(["a"], 300.0))
+    q.settle("w", job, "succeeded")
+    assert q.state("a") == "succeeded" and not q.redis.exists(q.keys.named("cancel", "w"))
+
+
+def test_a_cancelled_queued_job_is_dropped_by_the_fetch_and_expires(q: Scripts) -> None:
+    q.enqueue("a", "b")
+    q.store.run(t.cancel(["a"], 300.0))
+    assert q.ttl("a") == -1, "while its id is in the list"
+    q.register("w")
+    assert [job.id for job in q.take("w")] == [b"b"]
+    assert 0 < q.ttl("a") <= 300_000
+
+
+def test_requeue_words(q: Scripts) -> None:
+    q.enqueue("d", "live")
+    q.register("w")
+    dead, live = q.take("w")
+    q.settle("w", dead, "dead", 0, b"e", "why")
+    q.pop_marker()
+    assert q.store.run(t.requeue(["d", "live", "none", "d"])) == [
+        DeadWord.OK, DeadWord.NOT_DEAD, DeadWord.GONE, DeadWord.NOT_DEAD,
+    ]  # fmt: skip
+    record = q.job("d")
+    assert record["state"] == "queued" and record["attempts"] == "0" and "reason" not in record
+    assert q.marker() and q.redis.zcard(q.keys.single("dead")) == 0
+    assert q.store.run(t.requeue(["d"])) == [DeadWord.NOT_DEAD]
+    (job,) = q.take("w")
+    assert job.id == b"d" and int(job.delivery) > int(dead.delivery)
+    q.settle("w", job, "succeeded")
+    q.settle("w", live, "succeeded")
+
+
+def test_purge_words(q: Scripts) -> None:
+    q.enqueue("d", "live")
+    q.register("w")
+    dead, _ = q.take("w")
+    q.settle("w", dead, "dead")
+    assert q.store.run(t.purge(["d", "live", "none"])) == [DeadWord.OK, DeadWord.NOT_DEAD, DeadWord.GONE]
+    assert not q.job("d") and q.redis.zcard(q.keys.single("dead")) == 0
+    before = q.snapshot()
+    assert q.store.run(t.purge(["d", "live"])) == [DeadWord.GONE, DeadWord.NOT_DEAD]
+    assert q.snapshot() == before
+
+
+def test_trim_by_age_and_number(q: Scripts) -> None:
+    """CASE-59: incremental, and only beyond the limits."""
+    q.register("w", ttl=1000)
+    for n in range(10):
+        q.enqueue(f"d{n}")
+        (job,) = q.take("w")
+        q.settle("w", job, "dead")
+        q.pass_time(1)
+    assert q.store.run(t.trim(100.0, 10, 5)) == 0
+    assert q.store.run(t.trim(7.5, 10, 5)) == 3
+    assert q.store.run(t.trim(100.0, 4, 2)) == 2
+    assert q.store.run(t.trim(100.0, 4, 2)) == 1
+    assert [id.decode() for id in q.redis.zrange(q.keys.single("dead"), 0, -1)] == ["d6", "d7", "d8", "d9"]
+    assert not q.job("d0")
+
+
+def test_pause_and_resume_say_again(q: Scripts) -> None:
+    assert q.store.run(t.pause("queue:q"))
+    before = q.snapshot()
+    assert not q.store.run(t.pause("queue:q"))
+    assert q.snapshot() == before
+    assert q.store.run(t.resume("queue:q"))
+    before = q.snapshot()
+    assert not q.store.run(t.resume("queue:q"))
+    assert q.snapshot() == before
+
+
+def test_owned_lists_ids_and_deliveries(q: Scripts) -> None:
+    q.enqueue("a")
+    q.register("w")
+    (job,) = q.take("w")
+    assert q.store.run(t.owned("w")) == [("a", job.delivery.decode())]
+
+
+def test_every_batch_is_one_call_up_to_the_limit(q: Scripts) -> None:
+    """CASE-80: 250 of anything fit into one call."""
+    ids = [f"j{n}" for n in range(250)]
+    assert all(q.store.run(t.enqueue([request(id) for id in ids])))
+    q.register("w")
+    jobs = q.take("w", start=250)
+    assert len(jobs) == 250
+    outcomes = [t.Outcome(job.id, job.delivery, "dead", 0, b"", "") for job in jobs]
+    assert set(q.store.run(t.settle("w", outcomes, 120))) == {Verdict.OK}
+    assert set(q.store.run(t.requeue(ids))) == {DeadWord.OK}
+    assert set(q.store.run(t.cancel(ids, 60.0))) == {CancelWord.CANCELLED}
+    assert q.fetch("w", start=250).jobs == []
