@@ -143,6 +143,7 @@ class Link:
         self._endpoint, self._identify = endpoint, identify
         self._connection = endpoint.connection()
         self.client_id: int | None = None
+        self._busy = False
 
     async def call(self, commands: Sequence[Command], timeout: float | None = None) -> list[Any]:
         """
@@ -155,12 +156,14 @@ class Link:
             StoreUnavailableError: `may_have_run` says whether anything was sent.
             StoreRefusedError: Password or ACL.
         """
-        await self.open()
-        connection = self._connection
-        packed = [hiredis.pack_command(tuple(command)) for command in commands]
+        if self._busy:
+            raise InvariantError("two callers use one link at the same time; their replies would be mixed up")
+        self._busy = True
         try:
+            await self.open()
+            packed = [hiredis.pack_command(tuple(command)) for command in commands]
             async with asyncio.timeout(self._endpoint.reply_timeout if timeout is None else timeout):
-                await connection.send_packed_command(packed, check_health=False)
+                await self._connection.send_packed_command(packed, check_health=False)
                 return [await self._read() for _ in commands]
         except _CUT_SHORT as error:
             await self.close()
@@ -168,6 +171,8 @@ class Link:
         except BaseException:
             await self.close()
             raise
+        finally:
+            self._busy = False
 
     async def open(self) -> None:
         """Connect if there is no usable connection; raises like `call`, with nothing sent."""

@@ -22,7 +22,7 @@
 --   'quiet'  the instance was asked to fetch nothing; nothing taken
 --   'late'   the lease is past its deadline; a beat must extend it first; nothing taken
 --   'lost'   the lease is revoked or gone; nothing taken
--- A refused fetch puts the markers of its queues back, since a BZPOPMIN before it may have popped one.
+-- A refused or repeated fetch puts the markers of its queues back: a BZPOPMIN before it may have popped one.
 -- Keeps: an id is in one place; a delivery number grows with every delivery; an instance has at most one suspect.
 -- Order: a suspect first if this instance has none, then each queue's right end.  Due jobs are promoted first, a
 -- bounded number a call, and can be taken by the next fetch.
@@ -42,12 +42,15 @@ local now, paused = now_ms(), read_paused()
 local function length(queue)
   return redis.call('LLEN', named('queue', queue)) + redis.call('LLEN', named('suspects', queue))
 end
-local function refused(word)
+local function put_markers_back()
   for at = 6, #ARGV do
     if length(ARGV[at]) > 0 then
       wake(ARGV[at], paused)
     end
   end
+end
+local function refused(word)
+  put_markers_back()
   return { word }
 end
 local job_prefix = named('job', '')
@@ -80,6 +83,7 @@ local next_due = redis.call('ZRANGEBYSCORE', single('scheduled'), '(' .. digits(
 local next_due_ms = next_due[2] and digits(tonumber(next_due[2]) - now) or '-1'
 if number == last then
   -- No fetch of this lease came later, so what is active under it and was taken then is that very delivery.
+  put_markers_back()
   local reply = { 'ok', '1', next_due_ms, {} }
   for _, id in ipairs(own[2] and cmsgpack.unpack(own[2]) or {}) do
     local record = read(id)

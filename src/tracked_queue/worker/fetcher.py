@@ -35,6 +35,7 @@ class Fetcher:
         self,
         *,
         store: Store,
+        control: Store,
         wait_link: Link,
         wait_store: Store,
         state: LeaseState,
@@ -46,7 +47,8 @@ class Fetcher:
         settled: Callable[[], bool],
         lost: Callable[[], None],
     ) -> None:
-        self._store, self._wait_link, self._wait_store = store, wait_link, wait_store
+        self._store, self._control = store, control
+        self._wait_link, self._wait_store = wait_link, wait_store
         self._state, self._runner, self._queues = state, runner, list(queues)
         self._settings, self._outage, self._burst = settings, outage, burst
         self._settled, self._lost = settled, lost
@@ -62,6 +64,7 @@ class Fetcher:
         self._standing_number = 0
         self._standing_asks = 0
         self._in_flight: dict[int, float] = {}
+        self._over = asyncio.Event()
 
     # What others tell
 
@@ -86,7 +89,18 @@ class Fetcher:
     # The loop
 
     async def run(self) -> None:
-        """Fetch until stopped, lost, or, with `burst`, done."""
+        """Fetch until stopped, lost, or, with `burst`, done; ends when nothing is in flight any more."""
+        try:
+            await self._fetch_on()
+            if self._standing is not None and not self._state.lost:
+                await asyncio.wait({self._standing})
+                await self._take_standing()
+        finally:
+            if self._standing is not None:
+                self._standing.cancel()
+            self._over.set()
+
+    async def _fetch_on(self) -> None:
         while not self._stopping and not self._state.lost:
             self._changed.clear()
             if self._standing is not None and self._standing.done():
@@ -205,15 +219,10 @@ class Fetcher:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 with contextlib.suppress(StoreUnavailableError):
-                    await self._store.run(quiet(self._state.lease, True))
+                    await self._control.run(quiet(self._state.lease, True))
                     client_id = self._wait_link.client_id
                     if self._standing is not None and not self._standing.done() and client_id is not None:
-                        await self._store.read(("CLIENT", "UNBLOCK", client_id))
-                if self._standing is not None:
-                    await asyncio.wait({self._standing})
+                        await self._control.read(("CLIENT", "UNBLOCK", client_id))
+                await self._over.wait()
         if self._standing is not None:
-            if self._standing.done():
-                await self._take_standing()
-            else:
-                self._standing.cancel()
-                await asyncio.wait({self._standing})
+            self._standing.cancel()

@@ -226,6 +226,7 @@ class Instance:
         runner = Runner(self._tasks, settings, state.lease, settler.add, lambda: fetcher.room_changed())  # noqa: PLW0108  (fetcher comes after)
         fetcher = Fetcher(
             store=links.fetch,
+            control=links.rest,
             wait_link=links.wait_link,
             wait_store=links.wait,
             state=state,

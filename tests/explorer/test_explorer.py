@@ -1,0 +1,66 @@
+"""All interleavings of two instances and two jobs to a stated depth; and proof that the search can fail."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from tests.explorer.explorer import Explorer, Violation
+from tests.server import RedisServer
+from tracked_queue.scripts import Script, make_script, read_source
+
+# `make explore` goes deeper.
+DEPTH = int(os.environ.get("EXPLORER_DEPTH", "5"))
+JOBS = ("j1", "j2", "j3")[: int(os.environ.get("EXPLORER_JOBS", "2"))]
+
+
+@pytest.fixture(scope="module")
+def own_server() -> Iterator[RedisServer]:
+    running = RedisServer()
+    yield running
+    running.close()
+
+
+@pytest.mark.timeout(3600)
+def test_all_interleavings(own_server: RedisServer) -> None:
+    explorer = Explorer(own_server, JOBS)
+    try:
+        explorer.explore(DEPTH)
+    finally:
+        explorer.close()
+    print(f"\n{len(JOBS)} jobs, depth {DEPTH}: {explorer.states} states, {explorer.steps} steps")
+    assert explorer.states > 1000
+
+
+def faulty(name: str, old: str, new: str) -> dict[str, Script]:
+    source = read_source(name)
+    assert source.count(old) == 1, f"{name}.lua changed; the fault no longer fits"
+    return {name: make_script(name, source.replace(old, new), "now_ms_test")}
+
+
+FAULTS = {
+    "settle skips the ownership check": (
+        "settle", "if seen[1] == delivery and owned[id] then", "if seen[1] and seen[1] ~= '-' .. delivery then",
+    ),
+    "settle skips the delivery check": ("settle", "if seen[1] == delivery and owned[id] then", "if owned[id] then"),
+    "recover skips the deadline check": ("recover", "  if deadline > now then", "  if false then"),
+    "fetch pops without moving": ("fetch", "  redis.call('LPUSH', processing, unpack(moved))\n", ""),
+    "recover does not revoke": ("recover", "redis.call('ZADD', instances, 0, lease)\n", ""),
+    "enqueue forgets ids": ("enqueue", "redis.call('EXISTS', job_prefix .. id) == 1", "false"),
+    "unpark forgets the marker": ("unpark", "      wake(queue, paused)\n", ""),
+    "a late fetch keeps the marker": ("fetch", "  return refused('late')", "  return { 'late' }"),
+}  # fmt: skip
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("fault", FAULTS)
+def test_it_finds_a_fault_put_into_a_script(own_server: RedisServer, fault: str) -> None:
+    explorer = Explorer(own_server, ("j1", "j2"), faulty(*FAULTS[fault]))
+    try:
+        with pytest.raises(Violation) as found:
+            explorer.explore(depth=6, most_states=30_000)
+        print(f"\n{fault}: {found.value}")
+    finally:
+        explorer.close()
