@@ -32,7 +32,10 @@ def server() -> Iterator[RedisServer]:
 @pytest.fixture(autouse=True)
 def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
-        if name.startswith(("TRACKED_QUEUE_", "PROCESSING_", "HEARTBEAT_")) or name in ("REDIS_URL", "RECOVERY_LOCK_TTL"):
+        if name.startswith(("TRACKED_QUEUE_", "PROCESSING_", "HEARTBEAT_")) or name in (
+            "REDIS_URL",
+            "RECOVERY_LOCK_TTL",
+        ):
             monkeypatch.delenv(name)
 
 

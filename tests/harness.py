@@ -95,7 +95,9 @@ class Scripts:
     def beat(self, lease: str) -> t.Beat | None:
         return self.store.run(t.heartbeat(lease, TTL, INTERVAL))
 
-    def fetch(self, lease: str, start: int = 10, buffer: int = 0, queues: tuple[str, ...] = ("q",), number: int = 0) -> Any:
+    def fetch(
+        self, lease: str, start: int = 10, buffer: int = 0, queues: tuple[str, ...] = ("q",), number: int = 0
+    ) -> Any:
         if not number:
             number = self.numbers[lease] = self.numbers.get(lease, 0) + 1
         return self.store.run(t.fetch(lease, number, start, buffer, queues))
@@ -105,8 +107,12 @@ class Scripts:
         assert isinstance(reply, t.Fetched), reply
         return reply.jobs
 
-    def settle(self, lease: str, job: t.Delivered, outcome: str, ms: int = 0, payload: bytes = b"", reason: str = "") -> t.Verdict:
-        (verdict,) = self.store.run(t.settle(lease, [t.Outcome(job.id, job.delivery, outcome, ms, payload, reason)], 120.0))
+    def settle(
+        self, lease: str, job: t.Delivered, outcome: str, ms: int = 0, payload: bytes = b"", reason: str = ""
+    ) -> t.Verdict:
+        (verdict,) = self.store.run(
+            t.settle(lease, [t.Outcome(job.id, job.delivery, outcome, ms, payload, reason)], 120.0)
+        )
         return verdict
 
     def recover(self, lease: str, n: int = 250, owner: str = "me", max_recoveries: int = 3) -> t.Portion:

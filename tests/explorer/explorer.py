@@ -108,7 +108,10 @@ class View:
         dump, records, lists, leases, clock, parked, keys = reply
         return cls(
             tuple(dump),
-            {job: dict(zip(flat[::2], flat[1::2], strict=True)) for job, flat in zip(records[::2], records[1::2], strict=True)},
+            {
+                job: dict(zip(flat[::2], flat[1::2], strict=True))
+                for job, flat in zip(records[::2], records[1::2], strict=True)
+            },
             dict(zip(lists[::2], lists[1::2], strict=True)),
             {lease: int(float(score)) for lease, score in zip(leases[::2], leases[1::2], strict=True)},
             int(clock),
@@ -244,7 +247,9 @@ class Explorer:
                     yield self._settle(f"{lease} settles {held[0].decode()} {outcome}", at, instance, held, outcome)
             if instance.settled:
                 job, delivery, outcome = instance.settled
-                yield Operation(f"{lease} settles {job.decode()} again", _outcome(lease, (job, delivery), outcome), _nothing_written)
+                yield Operation(
+                    f"{lease} settles {job.decode()} again", _outcome(lease, (job, delivery), outcome), _nothing_written
+                )
 
     def _enqueue(self, name: str, job: str, created: bool) -> Operation:
         def judge(state: State, was: View, answer: list[bool], view: View) -> State:
@@ -277,7 +282,9 @@ class Explorer:
             # What its former self held it may still try to settle, under the new lease: the zombie.
             return state.changed(at, lease=lease, number=0, starts=instance.starts + 1)
 
-        return Operation(f"{instance.lease} comes back", t.register(lease, TTL, INTERVAL, {"label": instance.lease}), judge)
+        return Operation(
+            f"{instance.lease} comes back", t.register(lease, TTL, INTERVAL, {"label": instance.lease}), judge
+        )
 
     def _settle(self, name: str, at: int, instance: Instance, held: tuple[bytes, bytes], outcome: str) -> Operation:
         job, delivery = held

@@ -35,7 +35,9 @@ async def ended(jobs: list[Job[object]], timeout: float = 20) -> list[State]:
 # Killed
 
 
-async def test_a_killed_child_is_recovered_at_once_by_its_supervisor(start: Start, queue: TrackedQueue, notes: Notes) -> None:
+async def test_a_killed_child_is_recovered_at_once_by_its_supervisor(
+    start: Start, queue: TrackedQueue, notes: Notes
+) -> None:
     """CASE-01, CASE-83: 200 running jobs, kill -9 of one of two processes; nobody waits for the TTL."""
     worker = start("--processes", "2", "--concurrency", "150", HEARTBEAT_TTL="60")
     worker.ready(2)
@@ -118,12 +120,12 @@ async def test_a_frozen_worker_wakes_up_fenced(start: Start, queue: TrackedQueue
     """CASE-08, CASE-09, CASE-10: the late outcome is refused and logged; the instance registers anew and works on."""
     frozen = start("--concurrency", "1")
     (lease,) = frozen.ready()
-    job = await queue.enqueue("sleep", 1.5)
+    job = await queue.enqueue("sleep", 4.0)
     notes.wait("start", 1)
-    (child,) = frozen.children()
-    os.kill(child, signal.SIGSTOP)
     other = start("--concurrency", "1")
     (other_lease,) = other.ready()
+    (child,) = frozen.children()
+    os.kill(child, signal.SIGSTOP)
     other.wait_event("lease.recovered")
     assert await job.result(timeout=20) == other_lease
     os.kill(child, signal.SIGCONT)
@@ -279,7 +281,9 @@ def _exists(pid: int) -> bool:
         (["tests.process.jobs:app", "--log-format", "pink"], "log_format"),
     ],
 )
-def test_wrong_use_is_one_line_and_exit_2(server: RedisServer, namespace: str, tmp_path: Path, arguments: list[str], said: str) -> None:
+def test_wrong_use_is_one_line_and_exit_2(
+    server: RedisServer, namespace: str, tmp_path: Path, arguments: list[str], said: str
+) -> None:
     """CASE-67, CASE-83."""
     worker = Worker(server.url, namespace, tmp_path, *arguments[1:], app=arguments[0])
     assert worker.wait(20) == 2

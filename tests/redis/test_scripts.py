@@ -632,6 +632,27 @@ def test_charges_only_the_suspect_and_kills_it_at_the_third(q: Scripts) -> None:
     assert q.settle("last", good, "succeeded") is Verdict.OK
 
 
+def test_a_poison_that_was_only_marked_as_buffered_is_no_death_behind(q: Scripts) -> None:
+    """A buffered job may have started since it was marked: were it not under suspicion, its neighbour would be charged."""
+    q.enqueue("good", "poison")
+    q.register("w1")
+    assert [job.buffered for job in q.take("w1", start=1, buffer=1)] == [b"0", b"1"]
+    q.release("w1")
+    q.recover("w1")
+    for death in range(2, 7):
+        lease = f"w{death}"
+        q.register(lease)
+        taken = {job.id for job in q.take(lease)}
+        if b"poison" in taken:
+            q.release(lease)
+            q.recover(lease)
+        else:
+            assert taken == {b"good"}
+            q.settle(lease, t.Delivered(b"good", q.job("good")["delivery"].encode(), b"0", b"q", []), "succeeded")
+    assert q.state("poison") == "dead" or int(q.job("poison")["charges"]) >= 2
+    assert "charges" not in q.job("good") and "recoveries" in q.job("good")
+
+
 def test_a_settled_suspect_makes_room_for_the_next(q: Scripts) -> None:
     q.enqueue("a", "b")
     for lease in ("w1", "w2"):

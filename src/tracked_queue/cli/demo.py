@@ -62,7 +62,9 @@ def run_demo(folder: Path | None, limit: int | None) -> int:
     if not files:
         raise UsageError(f"{root}: there are no readable files below it")
     out = console()
-    out.print(f"{len(files)} files below {clean(str(root))}; one job each, {PROCESSES} worker processes, embedded Redis")
+    out.print(
+        f"{len(files)} files below {clean(str(root))}; one job each, {PROCESSES} worker processes, embedded Redis"
+    )
     with tempfile.TemporaryDirectory(prefix="tracked_queue-demo-") as name:
         place = Path(name)
         server = start_embedded(f"embedded://{place / 'redis'}")

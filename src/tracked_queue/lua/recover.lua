@@ -18,6 +18,8 @@
 --   'busy'   another instance sweeps this list, and more than a portion is left; nothing written
 --   'gone'   no such lease; nothing written
 -- Keeps: the first write revokes, so that a late owner is fenced before its first job moves; each job moves once.
+-- suspicion counts the deaths that a job was in, started or buffered; from the second on it is a suspect, of which an
+-- instance takes one at a time. Only the suspect of a dead instance is charged.
 -- A lease that was revoked on somebody's word (release) is recovered during a hold as well.
 -- include keys
 -- include now_ms
@@ -66,7 +68,7 @@ local ids = redis.call('LRANGE', processing, 0, n - 1)
 local records = {}
 for i, id in ipairs(ids) do
   records[i] = redis.call('HMGET', named('job', id), 'state', 'lease', 'queue', 'task', 'waiter', 'cancel', 'buffered',
-    'interruptions', 'recoveries', 'charges', 'keep_ms')
+    'interruptions', 'recoveries', 'charges', 'keep_ms', 'suspicion')
 end
 
 -- Write.
@@ -87,6 +89,7 @@ for i, id in ipairs(ids) do
   local record, job = records[i], named('job', id)
   local state, queue = record[1], record[3]
   local recoveries, charges = tonumber(record[9] or '0'), tonumber(record[10] or '0')
+  local suspicion = tonumber(record[12] or '0')
   local fate
   if not state then
     bury_garbage(id, '', now, 'an id in the list of a lost instance without a record')
@@ -98,16 +101,23 @@ for i, id in ipairs(ids) do
     end_job({ id = id, job = job, waiter = record[5] }, 'cancelled', now,
       math.max(window, tonumber(record[11] or '0')), 'reason', 'cancelled; its instance was lost')
     count(now, 'cancelled', queue, 1)
-  elseif record[7] == '1' then
-    fate = 'unstarted'
-    redis.call('HSET', job, 'state', 'queued', 'buffered', 'never')
-    back(queue, recoveries >= 2 and 'suspects' or 'queue', id)
-  elseif cause == 'outage' or cause == 'interrupted' then
+  elseif record[7] ~= '1' and (cause == 'outage' or cause == 'interrupted') then
     fate = 'interrupted'
     redis.call('HSET', job, 'state', 'queued', 'interruptions', tonumber(record[8] or '0') + 1)
-    back(queue, recoveries >= 2 and 'suspects' or 'queue', id)
+    back(queue, suspicion >= 2 and 'suspects' or 'queue', id)
+  elseif record[7] == '1' then
+    -- It may have started since it was marked, so it comes under suspicion like its neighbours; else the poison
+    -- itself, marked so once, would stay one death behind them, and they would be charged for it.
+    fate = 'unstarted'
+    redis.call('HSET', job, 'state', 'queued', 'buffered', 'never')
+    if cause ~= 'outage' and cause ~= 'interrupted' then
+      suspicion = suspicion + 1
+      redis.call('HSET', job, 'suspicion', suspicion)
+    end
+    back(queue, suspicion >= 2 and 'suspects' or 'queue', id)
   else
     recoveries = recoveries + 1
+    suspicion = suspicion + 1
     if about[3] == id then
       charges = charges + 1
     end
@@ -119,12 +129,11 @@ for i, id in ipairs(ids) do
       count(now, 'dead', queue, 1)
     else
       fate = 'requeued'
+      redis.call('HSET', job, 'state', 'queued', 'recoveries', recoveries, 'suspicion', suspicion)
       if charges > 0 then
-        redis.call('HSET', job, 'state', 'queued', 'recoveries', recoveries, 'charges', charges)
-      else
-        redis.call('HSET', job, 'state', 'queued', 'recoveries', recoveries)
+        redis.call('HSET', job, 'charges', charges)
       end
-      back(queue, recoveries >= 2 and 'suspects' or 'queue', id)
+      back(queue, suspicion >= 2 and 'suspects' or 'queue', id)
     end
   end
   local at = #reply

@@ -5,7 +5,7 @@
 -- Derived: job:<id>, dead, queue:<q>, suspects:<q>, wake:<q>, queues, paused, stats:<minute>
 --
 -- Returns one word per job:
---   'ok'        queued, with attempts and charges at 0; its recoveries stay, so that a suspect stays one
+--   'ok'        queued, with attempts and charges at 0; its suspicion stays, so that a suspect stays one
 --   'not_dead'  it is not dead (any more); nothing written
 --   'unusable'  it has no task: what was found had no record; nothing written
 --   'gone'      no record; nothing written
@@ -18,7 +18,7 @@ local now, paused = now_ms(), read_paused()
 local words, records, seen = {}, {}, {}
 for at = 1, #ARGV do
   local id = ARGV[at]
-  local found = redis.call('HMGET', named('job', id), 'state', 'queue', 'task', 'recoveries')
+  local found = redis.call('HMGET', named('job', id), 'state', 'queue', 'task', 'suspicion')
   if not found[1] then
     words[at] = 'gone'
   elseif found[1] ~= 'dead' or seen[id] then

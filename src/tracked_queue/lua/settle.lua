@@ -55,7 +55,7 @@ for at = 3, #ARGV, 6 do
     owned[id] = nil
     accepted[#accepted + 1] = at
     if ARGV[at + 2] ~= 'succeeded' then
-      ledgers[at] = redis.call('HMGET', job_prefix .. id, 'task', 'attempts', 'interruptions', 'recoveries', 'keep_ms')
+      ledgers[at] = redis.call('HMGET', job_prefix .. id, 'task', 'attempts', 'interruptions', 'suspicion', 'keep_ms')
     end
     ledgers[-at] = seen
   elseif not seen[2] and redis.call('EXISTS', job_prefix .. id) == 0 then

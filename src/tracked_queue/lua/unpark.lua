@@ -27,7 +27,7 @@ local ids = redis.call('LRANGE', list, -n, -1)
 local total = redis.call('LLEN', list)
 local records = {}
 for i, id in ipairs(ids) do
-  records[i] = redis.call('HMGET', named('job', id), 'state', 'queue', 'recoveries', 'keep_ms')
+  records[i] = redis.call('HMGET', named('job', id), 'state', 'queue', 'suspicion', 'keep_ms')
 end
 begin_writing()
 if #ids > 0 then
