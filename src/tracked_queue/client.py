@@ -245,6 +245,7 @@ class ResultHub:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._reader
             self._reader = None
+        self._connected = False
         await self._link.close()
 
     async def wait(self, job_id: str, timeout: float | None) -> Ended:

@@ -198,6 +198,8 @@ class Link:
     async def send(self, *commands: Command) -> None:
         """Send without waiting for a reply: for a subscription, whose replies `receive` brings."""
         packed = [hiredis.pack_command(tuple(command)) for command in commands]
+        if not self._connection.is_connected:  # redis-py would connect anew, without the subscription
+            raise StoreUnavailableError(f"{self._endpoint.shown}: not connected", may_have_run=False)
         try:
             async with asyncio.timeout(self._endpoint.reply_timeout):
                 await self._connection.send_packed_command(packed, check_health=False)

@@ -283,6 +283,9 @@ class Instance:
                 except asyncio.CancelledError:
                     # Whoever runs us cancels us to stop us; jobs are handed back all the same.
                     cancelled = True
+                    host = asyncio.current_task()
+                    if host is not None:
+                        host.uncancel()  # else the task group ends what follows
                     self.stop.ask("cancelled")
                 if over.is_set() and not self.stop.asked.is_set():
                     await self._let_go(runner)
