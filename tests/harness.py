@@ -117,7 +117,15 @@ class Scripts:
 
     def recover(self, lease: str, n: int = 250, owner: str = "me", max_recoveries: int = 3) -> t.Portion:
         return self.store.run(
-            t.recover(lease, owner=owner, max_recoveries=max_recoveries, lock_ttl=30.0, resend_window=120.0, n=n)
+            t.recover(
+                lease,
+                owner=owner,
+                max_recoveries=max_recoveries,
+                lock_ttl=30.0,
+                resend_window=120.0,
+                interval=INTERVAL,
+                n=n,
+            )
         )
 
     def release(self, lease: str, interrupted: bool = False) -> bool:

@@ -31,7 +31,9 @@ class Proxy:
         self.port = self._server.sockets[0].getsockname()[1]
         return self
 
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         await self.down()
         for task in list(self._tasks):
             task.cancel()
@@ -82,7 +84,9 @@ class Proxy:
                 self._writers.discard(one)
                 one.transport.abort()
 
-    async def _pump(self, number: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, replies: bool) -> None:
+    async def _pump(
+        self, number: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, replies: bool
+    ) -> None:
         with contextlib.suppress(ConnectionError, OSError):
             while data := await reader.read(65536):
                 if number in self.frozen_connections:

@@ -355,6 +355,8 @@ class TrackedQueue:
         loop = asyncio.get_running_loop()
         found = self._clients.get(loop)
         if found is None or found[0] != os.getpid():
+            for ended in [other for other in self._clients if other.is_closed()]:
+                del self._clients[ended]  # a client names its loop, so that the weak key alone never goes
             found = os.getpid(), Client(self._settings, self.endpoint(), self.keys)
             self._clients[loop] = found
         return found[1]

@@ -25,7 +25,7 @@ from .errors import (
 )
 from .job import State
 from .keys import Keys
-from .link import Endpoint, Link, LinkPool
+from .link import Endpoint, Link, LinkPool, refused_reply
 from .settings import Settings
 from .store import Store, SyncStore
 from .task import Request
@@ -128,19 +128,33 @@ class Client:
         return created
 
     def _start_flush(self, loop: asyncio.AbstractEventLoop) -> None:
-        flush = loop.create_task(self._flush())
-        self._flushes.add(flush)
-        flush.add_done_callback(self._flushes.discard)
+        self._flushes.add(loop.create_task(self._flush()))
 
     async def _flush(self) -> None:
+        flush = asyncio.current_task()
+        assert flush is not None
+        try:
+            await self._flush_all()
+        finally:
+            # Not by a done callback: a caller that is woken before it would wait for a flush that has ended.
+            self._flushes.discard(flush)
+
+    def _next_batch(self) -> list[_Waiting]:
+        """What one call takes: tracked jobs or untracked ones, since only the former may be sent twice."""
+        batch: list[_Waiting] = []
+        size = 0
+        while self._queue and len(batch) < MAX_BATCH and size < MAX_BYTES:
+            if batch and self._queue[0].request.tracked is not batch[0].request.tracked:
+                break
+            waiting = self._queue.popleft()
+            if not waiting.created.done():
+                batch.append(waiting)
+                size += len(waiting.request.args) + len(waiting.request.kwargs)
+        return batch
+
+    async def _flush_all(self) -> None:
         while self._queue:
-            batch: list[_Waiting] = []
-            size = 0
-            while self._queue and len(batch) < MAX_BATCH and size < MAX_BYTES:
-                waiting = self._queue.popleft()
-                if not waiting.created.done():
-                    batch.append(waiting)
-                    size += len(waiting.request.args) + len(waiting.request.kwargs)
+            batch = self._next_batch()
             if not batch:
                 return
             requests = [waiting.request for waiting in batch]
@@ -225,7 +239,8 @@ class ResultHub:
     Waits for the ends of jobs: one connection subscribed to the channels of the jobs that are waited for.
 
     A waiter subscribes first, then asks with `await`, and asks again after each reconnect: a notice that was missed
-    costs nothing. The channel is sharded (SSUBSCRIBE) where the server has that, as the scripts publish.
+    costs nothing. Without the right to subscribe it asks now and then. The channel is sharded (SSUBSCRIBE) where the
+    server has that, as the scripts publish.
     """
 
     def __init__(self, endpoint: Endpoint, store: Store) -> None:
@@ -235,17 +250,19 @@ class ResultHub:
         self._waiters: dict[bytes, set[asyncio.Event]] = {}
         self._subscribed: dict[bytes, asyncio.Event] = {}
         self._reader: asyncio.Task[None] | None = None
-        self._connected = False
+        self._connected = self._closed = False
         self._random = random.Random()
 
     async def close(self) -> None:
-        """End the subscription."""
+        """End the subscription; whoever still waits gets an error."""
+        self._closed = True
         if self._reader is not None:
             self._reader.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._reader
             self._reader = None
         self._connected = False
+        self._wake_all()
         await self._link.close()
 
     async def wait(self, job_id: str, timeout: float | None) -> Ended:
@@ -270,6 +287,8 @@ class ResultHub:
         try:
             await self._subscribe(channel)
             while True:
+                if self._closed:
+                    raise StoreUnavailableError("the app was closed while a result was waited for", may_have_run=False)
                 notice.clear()
                 try:
                     reply = await self._store.run(await_end(job_id))
@@ -281,7 +300,7 @@ class ResultHub:
                 if not reply:
                     raise JobNotFoundError(job_id)
                 with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(NET_S):
+                    async with asyncio.timeout(NET_S if self._connected else MAX_PAUSE_S):
                         await notice.wait()
         finally:
             waiters = self._waiters[channel]
@@ -328,16 +347,22 @@ class ResultHub:
             except StoreRefusedError:
                 # Each waiter asks now, and gets the refusal as its own error.
                 self._connected = False
-                for event in [*self._subscribed.values(), *(one for some in self._waiters.values() for one in some)]:
-                    event.set()
+                self._wake_all()
                 return
+
+    def _wake_all(self) -> None:
+        for event in list(self._subscribed.values()):
+            event.set()
+        for waiters in self._waiters.values():
+            for notice in waiters:
+                notice.set()
 
     def _take(self, message: Any) -> None:
         if isinstance(message, Exception):
             if "unknown command" in str(message).lower() and self._verb == "SSUBSCRIBE":
                 self._verb = "SUBSCRIBE"  # Redis 6.2
                 raise StoreUnavailableError("it has no sharded channels", may_have_run=False)
-            raise StoreUnavailableError(str(message), may_have_run=False)
+            raise refused_reply(message)
         kind, channel = message[0], message[1]
         if kind in (b"subscribe", b"ssubscribe"):
             confirmed = self._subscribed.get(channel)

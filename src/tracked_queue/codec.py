@@ -62,10 +62,6 @@ _array_decoder = msgspec.msgpack.Decoder(list[msgspec.Raw])
 _error_decoder = msgspec.msgpack.Decoder(tuple[str, str, str])
 _options_decoder = msgspec.msgpack.Decoder(Options)
 
-# What an encoder or decoder may raise for a value or bytes of any kind.
-_ENCODE_ERRORS = (TypeError, ValueError, OverflowError, RecursionError, AttributeError)
-_DECODE_ERRORS = (msgspec.DecodeError, *_ENCODE_ERRORS)
-
 
 def _decoder(kind: Any) -> msgspec.msgpack.Decoder[Any]:
     return msgspec.msgpack.Decoder(kind, dec_hook=_decode_foreign)
@@ -115,8 +111,8 @@ class ValueCodec:
             raise TypeError("it contains itself, or is nested too deep") from None
         except OverflowError as error:
             raise TypeError(f"{error} (integers have 64 bits)") from None
-        except _DECODE_ERRORS as error:
-            raise TypeError(str(error)) from None
+        except Exception as error:  # a type's own code may raise anything
+            raise TypeError(str(error) or type(error).__qualname__) from None
         return data
 
     def check(self, sent: Any, arrives: Any) -> None:
@@ -136,6 +132,13 @@ class ValueCodec:
         return self._decode(data)
 
 
+def _codec(task: str, name: str, kind: Any) -> ValueCodec:
+    try:
+        return ValueCodec(kind)
+    except TypeError as error:
+        raise ArgumentError(task, name, f"its annotation can't be served: {error}") from None
+
+
 def _kind_name(value: Any) -> str:
     return type(value).__qualname__
 
@@ -153,7 +156,7 @@ class Signature:
         parameters = inspect.signature(function).parameters.values()
         hints = _hints(task, function)
         kinds = {item.name: hints.get(item.name, Any) for item in parameters}
-        self._codecs = {name: ValueCodec(kind) for name, kind in kinds.items()}
+        self._codecs = {name: _codec(task, name, kind) for name, kind in kinds.items()}
         self._positional = [item.name for item in parameters if item.kind in _POSITIONAL]
         self._named = frozenset(item.name for item in parameters if item.kind in _KEYWORD)
         self._required = frozenset(
@@ -163,7 +166,7 @@ class Signature:
         self._others = next((item.name for item in parameters if item.kind is item.VAR_KEYWORD), None)
         self._tuples: dict[int, tuple[msgspec.msgpack.Decoder[Any], bool]] = {}
         self._fits: set[tuple[int, frozenset[str]]] = set()
-        self.result = ValueCodec(hints.get("return", Any))
+        self.result = _codec(task, "return", hints.get("return", Any))
 
     def encode(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], max_bytes: int) -> tuple[bytes, bytes]:
         """
@@ -200,7 +203,7 @@ class Signature:
                     kwargs[name] = self._named_codec(name).decode(bytes(data))
         except ArgumentError:
             raise
-        except _DECODE_ERRORS as error:
+        except Exception as error:  # bytes of any kind, and types whose own code may raise anything
             raise ArgumentError(self.task, "", f"the stored arguments don't fit: {error}") from None
         self._check_fit(len(args), kwargs.keys())
         return args, kwargs
@@ -211,7 +214,7 @@ class Signature:
             data = _encoder.encode(args)
             if not loose and decoder.decode(data) == args:
                 return data
-        except _DECODE_ERRORS:
+        except Exception:
             pass
         # Slow path: an argument is wrong, loosely typed, or not comparable. One by one names the culprit.
         for position, value in enumerate(args):
@@ -285,9 +288,9 @@ def _array_length(data: bytes) -> int:
 def _hints(task: str, function: Callable[..., Any]) -> dict[str, Any]:
     try:
         return typing.get_type_hints(inspect.unwrap(function), include_extras=True)
-    except NameError as error:
+    except Exception as error:
         raise ArgumentError(
-            task, "", f"its annotations can't be read ({error}); import the name at module level, not only for typing"
+            task, "", f"its annotations can't be read ({error}); import the names at module level, not only for typing"
         ) from None
 
 
@@ -322,8 +325,8 @@ def encode_error(kind: str, message: str, trace: str = "") -> bytes:
     return _encoder.encode((kind[:MAX_MESSAGE], _clean(message[:MAX_MESSAGE]), _clean(trace[-MAX_TRACEBACK:])))
 
 
-def encode_exception(error: BaseException, hidden: types.CodeType | None = None) -> bytes:
-    """Bytes of an exception: its class's name, its text and the tail of its traceback, without our own frame."""
+def encode_exception(error: BaseException, hidden: tuple[types.CodeType, ...] = ()) -> bytes:
+    """Bytes of an exception: its class's name, its text and the tail of its traceback, without our own frames."""
     kind = type(error)
     name = (
         kind.__qualname__ if kind.__module__ in ("builtins", "__main__") else f"{kind.__module__}.{kind.__qualname__}"
@@ -333,7 +336,7 @@ def encode_exception(error: BaseException, hidden: types.CodeType | None = None)
     except Exception as broken:
         message = f"<its text can't be made: {type(broken).__qualname__}>"
     frames = error.__traceback__
-    if frames is not None and hidden is not None and frames.tb_frame.f_code is hidden:
+    while frames is not None and frames.tb_next is not None and frames.tb_frame.f_code in hidden:
         frames = frames.tb_next
     try:
         trace = "".join(traceback.format_exception(kind, error, frames, limit=-30))

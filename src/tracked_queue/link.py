@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 import threading
 from collections.abc import Sequence
 from typing import Any, cast
@@ -40,12 +41,19 @@ _IGNORED_IN_URL = (
     "max_connections", "decode_responses", "encoding", "encoding_errors", "timeout", "protocol", "client_name",
 )  # fmt: skip
 
-# Refusals that pass by themselves: nothing was carried out.
-_PASSING = (
-    "LOADING", "READONLY", "MASTERDOWN", "TRYAGAIN", "CLUSTERDOWN", "MOVED", "ASK ", "BUSY", "NOREPLICAS",
-    "MISCONF", "non local key", "UNBLOCKED", "max number of clients",
+# Refusals that pass by themselves: nothing was carried out. A script's error quotes the code behind a dash.
+_PASSING = re.compile(
+    r"(?:^|-)(?:LOADING|READONLY|MASTERDOWN|TRYAGAIN|CLUSTERDOWN|MOVED|ASK|BUSY|NOREPLICAS|MISCONF|UNBLOCKED)\b"
+    r"|non local key|max number of clients"
+)
+_REFUSING = re.compile(r"(?:^|-)(?:NOAUTH|WRONGPASS|NOPERM|DENIED)\b|invalid password|invalid username-password")
+
+# redis-py strips the code off the errors that it has classes for.
+_PASSING_CLASSES = (
+    rex.BusyLoadingError, rex.ReadOnlyError, rex.MasterDownError, rex.TryAgainError, rex.ClusterDownError,
+    rex.AskError,
 )  # fmt: skip
-_REFUSING = ("NOAUTH", "WRONGPASS", "NOPERM", "invalid password", "invalid username-password", "DENIED")
+_REFUSING_CLASSES = (rex.AuthenticationError, rex.NoPermissionError)
 
 
 class Endpoint:
@@ -64,7 +72,6 @@ class Endpoint:
             **options,
             "socket_timeout": None,
             "protocol": 2,
-            "client_name": "tracked_queue",
             "driver_info": None,
         }
 
@@ -107,15 +114,11 @@ def _not_connected(error: Exception, shown: str) -> TrackedQueueError:
 def refused_reply(error: Exception) -> TrackedQueueError:
     """What an error reply of the server means to us."""
     text = _short(error)
-    if "OOM command not allowed" in text:
+    if isinstance(error, rex.OutOfMemoryError) or "OOM command not allowed" in text:
         return StoreFullError("it is at maxmemory and takes no new jobs", may_have_run=False)
-    # redis-py strips the code of the errors that it has classes for.
-    passing = isinstance(
-        error, rex.BusyLoadingError | rex.ReadOnlyError | rex.MasterDownError | rex.TryAgainError | rex.ClusterDownError
-    )
-    if passing or any(word in text for word in _PASSING):
+    if isinstance(error, _PASSING_CLASSES) or _PASSING.search(text):
         return StoreUnavailableError(text, may_have_run=False)
-    if isinstance(error, rex.AuthenticationError | rex.NoPermissionError) or any(word in text for word in _REFUSING):
+    if isinstance(error, _REFUSING_CLASSES) or _REFUSING.search(text):
         return StoreRefusedError(f"Redis refuses us: {text}; check the user, the password and the ACL")
     return InvariantError(f"Redis refused a command of ours: {text}")
 
@@ -183,7 +186,7 @@ class Link:
                 await self.close()
             if not connection.is_connected:
                 async with asyncio.timeout(self._endpoint.connect_timeout):
-                    await connection.connect()
+                    await connection.connect()  # type: ignore[no-untyped-call]
                     if self._identify:
                         await connection.send_command("CLIENT", "ID", check_health=False)
                         reply = await self._read()
@@ -225,6 +228,7 @@ class Link:
 
     async def close(self) -> None:
         """Close the connection; a later call opens a new one."""
+        self.client_id = None
         with contextlib.suppress(Exception):
             await self._connection.disconnect(nowait=True)
 
@@ -236,6 +240,7 @@ class LinkPool:
         self._endpoint = endpoint
         self._idle: list[Link] = []
         self._free = asyncio.Semaphore(size)
+        self._closed = False
 
     async def call(self, commands: Sequence[Command], timeout: float | None = None) -> list[Any]:
         """See `Link.call`."""
@@ -244,10 +249,14 @@ class LinkPool:
             try:
                 return await link.call(commands, timeout)
             finally:
-                self._idle.append(link)
+                if self._closed:
+                    await link.close()
+                else:
+                    self._idle.append(link)
 
     async def close(self) -> None:
-        """Close the idle links."""
+        """Close the idle links now, and those in use when they come back."""
+        self._closed = True
         while self._idle:
             await self._idle.pop().close()
 

@@ -179,6 +179,11 @@ def process_started(*, pid: int) -> None:
     log.info("process.started", pid=pid)
 
 
+def process_not_started(*, problem: str) -> None:
+    """A worker process could not be started; it is tried again."""
+    log.error("process.not_started", problem=problem)
+
+
 def process_died(*, pid: int, code: int, ran_s: float, again_s: float) -> None:
     """A worker process ended unasked; its jobs are recovered, and another one starts after `again_s`."""
     log.warning("process.died", pid=pid, code=code, ran_s=round(ran_s, 1), again_s=round(again_s, 2))

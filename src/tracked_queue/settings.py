@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 from .errors import SettingsError
 
@@ -164,7 +164,7 @@ def masked_url(url: str) -> str:
         f"{name}=***" if name in ("password", "username") else f"{name}{equals}{value}"
         for name, equals, value in (item.partition("=") for item in parts.query.split("&"))
     )
-    return urlunsplit((parts.scheme, location, parts.path, query, parts.fragment))
+    return f"{parts.scheme}://{location}{parts.path}{'?' if query else ''}{query}"
 
 
 def setting_names() -> list[str]:

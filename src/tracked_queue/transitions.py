@@ -313,10 +313,18 @@ class Portion:
 
 
 def recover(
-    lease: str, *, owner: str, max_recoveries: int, lock_ttl: float, resend_window: float, n: int = MAX_BATCH
+    lease: str,
+    *,
+    owner: str,
+    max_recoveries: int,
+    lock_ttl: float,
+    resend_window: float,
+    interval: float,
+    n: int = MAX_BATCH,
 ) -> Call[Portion]:
     """Move up to n jobs of a lease that ran out or was released."""
-    return Call("recover", [lease, n, max_recoveries, owner, _ms(lock_ttl), _ms(resend_window)], _read_recover)
+    args = [lease, n, max_recoveries, owner, _ms(lock_ttl), _ms(resend_window), _ms(interval)]
+    return Call("recover", args, _read_recover)
 
 
 def _read_recover(reply: Any) -> Portion:

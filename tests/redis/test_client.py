@@ -138,7 +138,9 @@ async def test_enqueue_by_name_uses_a_known_signature(app: TrackedQueue, tasks: 
     assert (await job.info()).queue == "math"
 
 
-async def test_arguments_that_no_longer_fit_are_dead(app: TrackedQueue, tasks: Any, server: RedisServer, namespace: str) -> None:
+async def test_arguments_that_no_longer_fit_are_dead(
+    app: TrackedQueue, tasks: Any, server: RedisServer, namespace: str
+) -> None:
     """CASE-55: failed at once with a clear reason, without retries; the worker goes on."""
     async with TrackedQueue(server.url, namespace=namespace) as old:
         jobs = [
@@ -173,7 +175,9 @@ async def test_a_job_of_a_newer_format_is_left_for_a_newer_worker(app: TrackedQu
     job = await tasks.double.enqueue(1)
     import msgspec
 
-    await app.store.read(("HSET", app.keys.named("job", job.id), "options", msgspec.msgpack.encode({"format": 2, "x": 1})))
+    await app.store.read(
+        ("HSET", app.keys.named("job", job.id), "options", msgspec.msgpack.encode({"format": 2, "x": 1}))
+    )
     async with running_worker(app):
 
         async def parked() -> bool:
@@ -195,7 +199,9 @@ async def test_delay_and_at(app: TrackedQueue, tasks: Any) -> None:
     assert (await delayed.info()).finished_at is not None
 
 
-@pytest.mark.parametrize("bad", [{"at": datetime(2030, 1, 1)}, {"delay": float("nan")}, {"delay": 1e12}, {"delay": True}])
+@pytest.mark.parametrize(
+    "bad", [{"at": datetime(2030, 1, 1)}, {"delay": float("nan")}, {"delay": 1e12}, {"delay": True}]
+)
 async def test_times_that_make_no_sense_are_refused(tasks: Any, bad: dict[str, Any]) -> None:
     """CASE-45."""
     with pytest.raises(UsageError):
@@ -342,7 +348,10 @@ async def test_enqueue_with_redis_away_says_it_was_not_stored(namespace: str) ->
 
 
 async def test_enqueue_waits_for_a_short_outage(server: RedisServer, namespace: str) -> None:
-    async with Proxy(server.port) as proxy, TrackedQueue(proxy.url, namespace=namespace, enqueue_timeout=10) as producer:
+    async with (
+        Proxy(server.port) as proxy,
+        TrackedQueue(proxy.url, namespace=namespace, enqueue_timeout=10) as producer,
+    ):
         await producer.enqueue("x")
         await proxy.down()
         waiting = asyncio.ensure_future(producer.enqueue("x"))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import contextlib
+import os
 import sys
 import time
 import warnings
@@ -127,15 +129,32 @@ def _run_child(path: str, options: dict[str, Any], queues: list[str] | None, bur
     async def work() -> int:
         endpoint = await asyncio.to_thread(app.endpoint)
 
-        def announce(lease: str) -> None:
-            pipe.announce(lease)
-            pipe.ready()
-
-        instance = Instance(app.tasks, app.settings, endpoint, app.keys, queues=queues, burst=burst, announce=announce)
+        instance = Instance(
+            app.tasks,
+            app.settings,
+            endpoint,
+            app.keys,
+            queues=queues,
+            burst=burst,
+            announce=pipe.announce,
+            ready=pipe.ready,
+        )
         pipe.watch(lambda: instance.stop.ask("the supervisor is gone"))
         return await instance.run()
 
-    return _run_loop(work)
+    return _run_loop(work, _exit_process)
+
+
+def _exit_process(code: int) -> None:
+    """
+    End a worker process whose lease is over: what a job left in a thread, or a job that can't be stopped, must not
+    keep it alive; the supervisor would have to kill it.
+    """
+    atexit._run_exitfuncs()
+    with contextlib.suppress(Exception):
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(code)
 
 
 def _supervise(path: str, options: dict[str, Any], processes: int, burst: bool) -> int:
@@ -161,7 +180,7 @@ def _supervise(path: str, options: dict[str, Any], processes: int, burst: bool) 
     return asyncio.run(work())
 
 
-def _run_loop(work: Any) -> int:
+def _run_loop(work: Any, then: Callable[[int], None]) -> int:
     factory: Callable[[], asyncio.AbstractEventLoop] = asyncio.new_event_loop
     with contextlib.suppress(ImportError):  # there is no uvloop on Windows
         import uvloop
@@ -169,6 +188,7 @@ def _run_loop(work: Any) -> int:
         factory = uvloop.new_event_loop
     with asyncio.Runner(loop_factory=factory) as runner:
         code: int = runner.run(work())
+        then(code)  # before the loop is closed, which would wait for the threads of its executor
     return code
 
 

@@ -9,6 +9,7 @@
 --   'waiting'  then state; the transition that ends the job will publish on ended:<id>
 --   'gone'     no record; nothing written
 -- include keys
+-- include writable
 local job = named('job', ARGV[1])
 local seen = redis.call('HMGET', job, 'state', 'result', 'reason', 'error', 'waiter')
 local state = seen[1]
@@ -19,6 +20,7 @@ if state == 'succeeded' or state == 'failed' or state == 'cancelled' or state ==
   return { 'ended', state, seen[2] or '', seen[3] or '', seen[4] or '' }
 end
 if not seen[5] then
+  begin_writing()
   redis.call('HSET', job, 'waiter', '1')
 end
 return { 'waiting', state }

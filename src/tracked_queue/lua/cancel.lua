@@ -3,25 +3,26 @@
 -- KEYS[1]  tag
 -- ARGV[1]  keep  int  ms for which an ended record stays
 -- ARGV[2..] id   text at most 250
--- Derived: job:<id>, scheduled, cancel:<lease>, stats:<minute>
+-- Derived: job:<id>, scheduled, parked, parked:<task>, cancel:<lease>, stats:<minute>
 --
 -- Returns one word per job:
 --   'cancelled'  it was scheduled, queued or parked; it will not run
 --   'requested'  it is active; its instance is told with the next beat, within a second
 --   'ended'      it had ended; nothing written
 --   'gone'       no record; nothing written
--- A queued or parked id stays in its list (long lists are not searched) until a fetch or unpark drops it; so its
--- record gets its expiry only then.
+-- A queued id, or one in a long list of parked ones, stays in its list (long lists are not searched) until a fetch or
+-- unpark drops it; so its record gets its expiry only then.
 -- include keys
 -- include now_ms
 -- include writable
 -- include ended
 -- include stats
+local SEARCHED = 1000
 local keep, now = tonumber(ARGV[1]), now_ms()
 local words, records, seen = {}, {}, {}
 for at = 2, #ARGV do
   local id = ARGV[at]
-  local found = redis.call('HMGET', named('job', id), 'state', 'lease', 'queue', 'waiter')
+  local found = redis.call('HMGET', named('job', id), 'state', 'lease', 'queue', 'waiter', 'task')
   local state = found[1]
   if not state then
     words[#words + 1] = 'gone'
@@ -31,7 +32,7 @@ for at = 2, #ARGV do
     seen[id] = true
     words[#words + 1] = state == 'active' and 'requested' or 'cancelled'
     records[#records + 1] = { id = id, job = named('job', id), state = state, lease = found[2], queue = found[3],
-      waiter = found[4] }
+      waiter = found[4], task = found[5] }
   end
 end
 begin_writing()
@@ -40,7 +41,14 @@ for _, record in ipairs(records) do
     redis.call('HSET', record.job, 'cancel', '1', 'keep_ms', keep)
     redis.call('SADD', named('cancel', record.lease), record.id)
   else
-    if record.state == 'scheduled' then
+    local parked = record.state == 'parked' and named('parked', record.task)
+    if parked and redis.call('LLEN', parked) <= SEARCHED then
+      redis.call('LREM', parked, -1, record.id)
+      if redis.call('LLEN', parked) == 0 then
+        redis.call('SREM', single('parked'), record.task)
+      end
+      end_job(record, 'cancelled', now, keep, 'reason', 'cancelled before it started')
+    elseif record.state == 'scheduled' then
       redis.call('ZREM', single('scheduled'), record.id)
       end_job(record, 'cancelled', now, keep, 'reason', 'cancelled before it started')
     else

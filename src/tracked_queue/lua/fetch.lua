@@ -33,7 +33,7 @@
 -- include wake
 -- include garbage
 -- include stats
-local PROMOTE = 250
+local PROMOTE, LOOK = 250, 300
 local lease, number = ARGV[1], tonumber(ARGV[2])
 local start, buffer, max_bytes = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
 local instance, processing = named('instance', lease), named('processing', lease)
@@ -43,6 +43,7 @@ local function length(queue)
   return redis.call('LLEN', named('queue', queue)) + redis.call('LLEN', named('suspects', queue))
 end
 local function put_markers_back()
+  begin_writing()
   for at = 6, #ARGV do
     if length(ARGV[at]) > 0 then
       wake(ARGV[at], paused)
@@ -65,7 +66,7 @@ local function read(id)
   return record
 end
 local function size_of(record)
-  return (record[4] and #record[4] or 0) + (record[5] and #record[5] or 0)
+  return (record[4] and #record[4] or 0) + (record[5] and #record[5] or 0) + (record[6] and #record[6] or 0)
 end
 
 -- Read.
@@ -106,36 +107,46 @@ end
 local due = redis.call('ZRANGEBYSCORE', single('scheduled'), '-inf', now, 'LIMIT', 0, PROMOTE)
 local due_records = {}
 for i, id in ipairs(due) do
-  due_records[i] = redis.call('HMGET', named('job', id), 'state', 'queue')
+  due_records[i] = redis.call('HMGET', named('job', id), 'state', 'queue', 'suspicion')
 end
 
 -- taken: parallel lists, since a table for each job costs more than the calls for it.
 local ids, records, queues, buffered = {}, {}, {}, {}
 local dropped, set_aside, garbage, cuts, left = {}, {}, {}, {}, {}
-local bytes, started, taken, suspect, new_suspect = 0, 0, 0, own[4], nil
--- look: decides on one id: true if it leaves its list with this call.
+local bytes, started, taken, looked, suspect, new_suspect = 0, 0, 0, 0, own[4], nil
+local seen, strays = {}, 0
+-- look: decides on one id: true if it leaves its list with this call. What is looked at is bounded, not only what is
+-- taken: dropped and set-aside jobs cost time as well.
 local function look(id, queue, may_buffer)
+  if looked >= LOOK or (looked > 0 and bytes > max_bytes) then
+    return false
+  end
+  looked = looked + 1
   local record = read(id)
-  if not record[1] then
+  local size = size_of(record)
+  if not record[1] or not record[3] then
     garbage[#garbage + 1] = { id, queue }
   elseif record[1] == 'cancelled' then
     dropped[#dropped + 1] = id
-  elseif paused['task:' .. (record[3] or '')] then
+  elseif record[1] ~= 'queued' or seen[id] then
+    strays = strays + 1  -- it stands elsewhere, or twice here; this entry is one too many
+  elseif paused['task:' .. record[3]] then
     set_aside[#set_aside + 1] = { id, record[3] }
+    seen[id] = true
   else
-    local size = size_of(record)
     local waits = started >= start
     if taken >= start + buffer or (waits and (not may_buffer or record[11] == 'never'))
       or (taken > 0 and bytes + size > max_bytes) then
       return false
     end
     taken = taken + 1
-    bytes = bytes + size
+    seen[id] = true
     if not waits then
       started = started + 1
     end
     ids[taken], records[taken], queues[taken], buffered[taken] = id, record, queue, waits and '1' or '0'
   end
+  bytes = bytes + size
   return true
 end
 for at = 6, #ARGV do
@@ -144,14 +155,16 @@ for at = 6, #ARGV do
     local room = start + buffer - taken
     local suspects = named('suspects', queue)
     local waiting = redis.call('LLEN', suspects)
-    if waiting > 0 and not suspect and started < start then
-      local id = redis.call('LINDEX', suspects, -1)
-      local before = taken
-      if look(id, queue, false) then
-        cuts[#cuts + 1] = { suspects, 1 }
-        waiting = waiting - 1
-        if taken > before then
-          suspect, new_suspect = id, id
+    if waiting > 0 and not suspect then
+      if started < start then
+        local id = redis.call('LINDEX', suspects, -1)
+        local before = taken
+        if look(id, queue, false) then
+          cuts[#cuts + 1] = { suspects, 1 }
+          waiting = waiting - 1
+          if taken > before then
+            suspect, new_suspect = id, id
+          end
         end
       end
       if waiting > 0 then
@@ -185,7 +198,7 @@ for i, id in ipairs(due) do
     bury_garbage(id, '', now, 'a scheduled id without a record')
   elseif state == 'scheduled' then
     redis.call('HSET', named('job', id), 'state', 'queued')
-    redis.call('LPUSH', named('queue', queue), id)
+    redis.call('LPUSH', named(tonumber(due_records[i][3] or '0') >= 2 and 'suspects' or 'queue', queue), id)
     wake(queue, paused)
   end
 end

@@ -35,7 +35,7 @@ for at = 1, #earliest, 2 do
     run_out = '1'
   end
 end
-if latest[1] ~= lease and tonumber(latest[2]) > now + 10 * ttl_ms then
+if latest[1] ~= lease and tonumber(latest[2]) > now + 2 * ttl_ms then
   run_out = '1'
 end
 begin_writing()

@@ -7,30 +7,34 @@
 -- ARGV[4]  owner           text  who sweeps, for the lock of large lists
 -- ARGV[5]  lock_ttl        int   ms
 -- ARGV[6]  resend_window   int   ms
--- Derived: instances, instance:<lease>, processing:<lease>, cancel:<lease>, hold, recovery_lock, job:<id>,
+-- ARGV[7]  interval        int   ms of idle beats
+-- Derived: instances, instance:<lease>, processing:<lease>, cancel:<lease>, contact, hold, recovery_lock, job:<id>,
 --          queue:<q>, suspects:<q>, wake:<q>, dead, paused, stats:<minute>
 --
 -- Returns a list; its first word:
 --   'ok'     then remaining, label, and 5 values per job: id, task, fate, recoveries, charges; fate is 'requeued',
 --            'unstarted' (it was only buffered), 'interrupted', 'dead', 'cancelled' or 'gone'
 --   'alive'  then ms until its deadline; nothing moved.  A deadline more than one TTL ahead is first cut to one.
---   'hold'   then ms: nobody may be called dead yet; nothing written
+--   'hold'   then ms: nobody may be called dead yet; nothing written, but the hold if it is this call that finds it
 --   'busy'   another instance sweeps this list, and more than a portion is left; nothing written
 --   'gone'   no such lease; nothing written
 -- Keeps: the first write revokes, so that a late owner is fenced before its first job moves; each job moves once.
 -- suspicion counts the deaths that a job was in, started or buffered; from the second on it is a suspect, of which an
 -- instance takes one at a time. Only the suspect of a dead instance is charged.
+-- What ran out around a hold counts as an interruption, but not for ever: a job that kills a lone pod, which comes back
+-- late each time, would never be found; from the fourth time on it counts as a recovery.
 -- A lease that was revoked on somebody's word (release) is recovered during a hold as well.
 -- include keys
 -- include now_ms
 -- include writable
 -- include paused
 -- include wake
+-- include contact
 -- include ended
 -- include garbage
 -- include stats
 local lease, n, max_recoveries = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
-local owner, lock_ttl, window = ARGV[4], tonumber(ARGV[5]), tonumber(ARGV[6])
+local owner, lock_ttl, window, interval = ARGV[4], tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
 local instances, instance, processing = single('instances'), named('instance', lease), named('processing', lease)
 local now, paused = now_ms(), read_paused()
 
@@ -44,15 +48,22 @@ local cause = about[2]
 if deadline ~= 0 then
   local ttl_ms = tonumber(about[1] or '30000')
   if deadline > now + ttl_ms then
+    begin_writing()
     redis.call('ZADD', instances, now + ttl_ms, lease)
-    return { 'alive', string.format('%.0f', ttl_ms) }
+    return { 'alive', digits(ttl_ms) }
   end
   if deadline > now then
-    return { 'alive', string.format('%.0f', deadline - now) }
+    return { 'alive', digits(deadline - now) }
+  end
+  local found = read_hold(now, ttl_ms, interval)
+  if found then
+    begin_writing()
+    note_contact(now, found)
+    return { 'hold', digits(found - now) }
   end
   local hold = tonumber(redis.call('GET', single('hold')) or '0')
   if hold > now then
-    return { 'hold', string.format('%.0f', hold - now) }
+    return { 'hold', digits(hold - now) }
   end
   -- Its deadline passed while nobody could beat, or before everyone had the time to: not the jobs' doing.
   cause = deadline <= hold and 'outage' or 'lost'
@@ -88,6 +99,9 @@ end
 for i, id in ipairs(ids) do
   local record, job = records[i], named('job', id)
   local state, queue = record[1], record[3]
+  if about[3] == id and queue and redis.call('LLEN', named('suspects', queue)) > 0 then
+    wake(queue, paused)  -- the place of this instance's suspect is free
+  end
   local recoveries, charges = tonumber(record[9] or '0'), tonumber(record[10] or '0')
   local suspicion = tonumber(record[12] or '0')
   local fate
@@ -101,7 +115,7 @@ for i, id in ipairs(ids) do
     end_job({ id = id, job = job, waiter = record[5] }, 'cancelled', now,
       math.max(window, tonumber(record[11] or '0')), 'reason', 'cancelled; its instance was lost')
     count(now, 'cancelled', queue, 1)
-  elseif record[7] ~= '1' and (cause == 'outage' or cause == 'interrupted') then
+  elseif record[7] ~= '1' and (cause == 'interrupted' or (cause == 'outage' and tonumber(record[8] or '0') < 3)) then
     fate = 'interrupted'
     redis.call('HSET', job, 'state', 'queued', 'interruptions', tonumber(record[8] or '0') + 1)
     back(queue, suspicion >= 2 and 'suspects' or 'queue', id)

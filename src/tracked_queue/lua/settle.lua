@@ -21,7 +21,7 @@
 -- Returns one word per outcome:
 --   'ok'       recorded
 --   'again'    this very delivery had settled it (a resend); nothing written
---   'fenced'   the job belongs to another delivery; nothing written
+--   'fenced'   the job belongs to another delivery (also a resend that comes after the next delivery); nothing written
 --   'gone'     no record; the id leaves the processing list, if it is there
 -- A wish to cancel turns every outcome but success into 'cancelled'; the word is 'ok' all the same.
 -- Keeps: an id is in one place; a settled delivery never changes its outcome.
@@ -76,6 +76,9 @@ end
 begin_writing()
 for _, id in ipairs(vanished) do
   redis.call('LREM', processing, -1, id)
+  if id == suspect then
+    redis.call('HDEL', named('instance', lease), 'suspect')
+  end
 end
 local now_text = digits(now)
 local counts = {}
@@ -123,7 +126,7 @@ for _, at in ipairs(accepted) do
       end
     else
       redis.call('HSET', job, 'state', 'queued', 'delivery', settled, 'error', payload, 'attempts', attempts)
-      redis.call('LPUSH', named('queue', queue), id)
+      redis.call('LPUSH', named(tonumber(ledger[4] or '0') >= 2 and 'suspects' or 'queue', queue), id)
       wake(queue, paused)
     end
   elseif outcome == 'parked' then

@@ -10,7 +10,7 @@
 -- include now_ms
 local now, ttl_ms = now_ms(), tonumber(ARGV[1])
 local leases = redis.call('ZRANGEBYSCORE', single('instances'), '-inf', now, 'LIMIT', 0, 90)
-for _, lease in ipairs(redis.call('ZREVRANGEBYSCORE', single('instances'), '+inf', now + 10 * ttl_ms, 'LIMIT', 0, 10)) do
+for _, lease in ipairs(redis.call('ZREVRANGEBYSCORE', single('instances'), '+inf', now + 2 * ttl_ms, 'LIMIT', 0, 10)) do
   leases[#leases + 1] = lease
 end
 return leases

@@ -4,16 +4,18 @@
 -- ARGV[1]  task   text
 -- ARGV[2]  n      int   of jobs in this portion, at most 250
 -- ARGV[3..] queue text  only jobs of these queues move; none given: of every queue
--- Derived: parked, parked:<task>, job:<id>, queue:<q>, suspects:<q>, wake:<q>, paused
+-- Derived: parked, parked:<task>, job:<id>, queue:<q>, suspects:<q>, wake:<q>, paused, dead
 --
 -- Returns a list; its first word:
 --   'ok'      then moved, remaining
 --   'paused'  the task is paused; nothing written
--- A parked job of another queue goes to the list's other end, so that it doesn't stand in the way.
+-- An id without a record goes to dead. A parked job of another queue goes to the list's other end, so that it doesn't stand in the way.
 -- include keys
+-- include now_ms
 -- include writable
 -- include paused
 -- include wake
+-- include garbage
 local task, n = ARGV[1], tonumber(ARGV[2])
 local list, paused = named('parked', task), read_paused()
 if paused['task:' .. task] then
@@ -39,6 +41,8 @@ for i, id in ipairs(ids) do
   local state, queue = records[i][1], records[i][2]
   if state == 'cancelled' then
     redis.call('PEXPIRE', named('job', id), tonumber(records[i][4] or '120000'))
+  elseif not state then
+    bury_garbage(id, '', now_ms(), 'a parked id without a record')
   elseif state == 'parked' then
     if #ARGV == 2 or served[queue] then
       redis.call('HSET', named('job', id), 'state', 'queued')

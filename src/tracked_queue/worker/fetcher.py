@@ -12,7 +12,7 @@ import contextlib
 from collections.abc import Callable, Sequence
 
 from .. import log
-from ..errors import StoreUnavailableError
+from ..errors import StoreRefusedError, StoreUnavailableError
 from ..link import Link
 from ..settings import Settings
 from ..store import Store
@@ -81,6 +81,10 @@ class Fetcher:
         self._quiet = on
         self._changed.set()
 
+    async def mark_quiet(self) -> None:
+        """Tell Redis, so that a fetch that stands there already takes nothing. Raises StoreUnavailableError."""
+        await self._control.run(quiet(self._state.lease, True))
+
     @property
     def oldest_in_flight(self) -> float | None:
         """When the oldest unanswered fetch was first sent, on the loop's clock; None if there is none."""
@@ -107,7 +111,7 @@ class Fetcher:
                 await self._take_standing()
                 continue
             if self._quiet or self._state.doubtful:
-                await self._wait(LATE_PAUSE_S if self._state.doubtful else None)
+                await self._wait(LATE_PAUSE_S if self._state.doubtful else None, for_due=False)
                 continue
             start, buffer = self._runner.room()
             asked = self._standing_asks if self._standing is not None and self._standing_number == self._number else 0
@@ -127,9 +131,9 @@ class Fetcher:
             else:
                 await self._wait(None)
 
-    async def _wait(self, seconds: float | None) -> None:
+    async def _wait(self, seconds: float | None, *, for_due: bool = True) -> None:
         """Until room changes, the standing fetch is answered, the next job is due, or for so long."""
-        if self._due_at is not None and self._runner.room()[0]:
+        if for_due and self._due_at is not None and self._runner.room()[0]:
             until_due = max(0.0, self._due_at - self._loop.time())
             seconds = until_due if seconds is None else min(seconds, until_due)
         with contextlib.suppress(TimeoutError):
@@ -187,12 +191,14 @@ class Fetcher:
         await self._handle(reply)
 
     async def _handle(self, reply: Fetched | Refusal) -> None:
+        if self._state.lost:
+            return  # whatever it brought belongs to a lease that is over
         if isinstance(reply, Fetched):
             self._more = reply.more
             self._due_at = None if reply.next_due is None else self._loop.time() + reply.next_due
             for job_id in reply.buried:
                 log.job_buried(job_id=job_id)
-            self._runner.take(reply.jobs)
+            self._runner.take(reply.jobs, hand_back=self._state.doubtful)
             if self._more and not reply.jobs:
                 start, _ = self._runner.room()
                 # What is left can't wait here (it must start at once): only a freed slot helps.
@@ -218,8 +224,9 @@ class Fetcher:
         self._changed.set()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
-                with contextlib.suppress(StoreUnavailableError):
-                    await self._control.run(quiet(self._state.lease, True))
+                # Without the right to unblock, the connection is given up below.
+                with contextlib.suppress(StoreUnavailableError, StoreRefusedError):
+                    await self.mark_quiet()
                     client_id = self._wait_link.client_id
                     if self._standing is not None and not self._standing.done() and client_id is not None:
                         await self._control.read(("CLIENT", "UNBLOCK", client_id))

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import os
 import signal
-import sys
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from importlib.metadata import PackageNotFoundError, version
@@ -36,6 +35,8 @@ from .watchdog import Watchdog
 
 # The processing list is compared with what really runs once in so many idle beats.
 RECONCILE_INTERVALS = 2
+# Deregistering at the end takes no longer than this; a lease that is left runs out by itself.
+RELEASE_S = 1.0
 
 
 def package_version() -> str:
@@ -89,7 +90,7 @@ class Instance:
     A worker process.
 
     `announce` gets each lease id before it is registered: a supervisor that knows it can release it at once when
-    this process dies.
+    this process dies. `ready` is called once signals are handled.
     """
 
     def __init__(
@@ -102,9 +103,11 @@ class Instance:
         queues: Sequence[str] | None = None,
         burst: bool = False,
         announce: Callable[[str], None] = lambda lease: None,
+        ready: Callable[[], None] = lambda: None,
     ) -> None:
         self._tasks, self._settings, self._endpoint, self._keys = tasks, settings, endpoint, keys
         self._queues, self._burst, self._announce = served_queues(tasks, queues), burst, announce
+        self._ready = ready
         self._label = settings.instance_id or default_label()
         self._sign = SignOfLife(settings.namespace, self._label)
         self._outage = Outage()
@@ -114,6 +117,7 @@ class Instance:
         """Work until stopped; 0 if nothing was left behind."""
         async with _signals(self._stop_on, self._go_quiet) if handle_signals else _nothing():
             try:
+                self._ready()
                 if not await self._server_ready():
                     return 0
                 while True:
@@ -133,7 +137,13 @@ class Instance:
         self._quiet_wanted = True
         if self._fetcher is not None:
             self._fetcher.stay_quiet(True)
+            self._marking = asyncio.ensure_future(self._mark_quiet(self._fetcher))
 
+    async def _mark_quiet(self, fetcher: Fetcher) -> None:
+        with contextlib.suppress(StoreUnavailableError):  # the fetcher itself knows it in any case
+            await fetcher.mark_quiet()
+
+    _marking: asyncio.Future[None] | None = None
     _quiet_wanted = False
     _fetcher: Fetcher | None = None
 
@@ -171,8 +181,7 @@ class Instance:
                 return 0
             if not registered:
                 return None
-            state = LeaseState(lease, self._settings.heartbeat_ttl)
-            state.beaten(sent_at)
+            state = LeaseState(lease, self._settings.heartbeat_ttl, sent_at)
             self._sign.write(lease)
             log.instance_registered(
                 lease=lease,
@@ -205,6 +214,8 @@ class Instance:
                 over.set()
 
         def news(beat: Beat | None) -> None:
+            if self._fetcher is not fetcher:
+                return  # a late answer to the watchdog, after this lease has ended
             if beat is None:
                 lost()
                 return
@@ -212,7 +223,7 @@ class Instance:
             for job_id in beat.cancels:
                 runner.cancel(job_id)
             known = [name for name in beat.parked if self._tasks.get(name) is not None]
-            if known:
+            if known and not self._unparking:
                 group.start_soon(self._unpark, links.rest, known)
             if beat.run_out and settings.auto_recovery:
                 recovery.poke()
@@ -253,7 +264,7 @@ class Instance:
         reconciler = Reconciler(
             store=links.rest,
             lease=state.lease,
-            known=lambda: {*runner.running, *(item.job.id for item in runner.buffer), *settler.ids()},
+            known=lambda: runner.owned | settler.owned,
             oldest_fetch=lambda: fetcher.oldest_in_flight,
             settle=settler.add,
         )
@@ -301,40 +312,61 @@ class Instance:
                     reconciler=reconciler,
                     store=links.rest,
                 )
-                left = await shutdown.run()
+                # Whoever cancelled us, with whatever kind of scope, waits for the phases, which are bounded.
+                with anyio.CancelScope(shield=True):
+                    left = await shutdown.run()
                 group.cancel_scope.cancel()
         finally:
-            watchdog.stop()
-            runner.close()
             self._fetcher = None
+            with anyio.CancelScope(shield=True):
+                await self._end_what_runs(runner)
+            if all(item.settled for item in runner.running):
+                watchdog.stop()
+            runner.close()
         if not state.lost:
-            with contextlib.suppress(StoreUnavailableError, StoreRefusedError):
+            with contextlib.suppress(StoreUnavailableError, StoreRefusedError, TimeoutError):
                 # Beats have ended; an instance with an empty list deregisters, else its jobs need no waiting.
-                call = release(state.lease, interrupted=True)
-                await links.rest.run(call, timeout=1.0)
+                with anyio.CancelScope(shield=True):
+                    async with asyncio.timeout(RELEASE_S):
+                        await links.rest.run(release(state.lease, interrupted=True))
         log.instance_stopped(lease=state.lease, reason=self.stop.reason or "nothing left to do", left=left)
-        code = 1 if left or self.stop.at_once.is_set() else 0
-        if runner.running:
-            # A job that can't be stopped would keep the process alive; its outcome is recorded already.
-            _exit_now(code)
         if cancelled:
             raise asyncio.CancelledError
-        return code
+        return 1 if left or self.stop.at_once.is_set() else 0
+
+    async def _end_what_runs(self, runner: Runner) -> None:
+        """
+        However this lease ends, by an error of ours too: nothing of it runs on without a heartbeat.
+
+        What does not end in its time keeps the watchdog, which ends the process when the lease runs out; unless its
+        outcome is recorded already (a stubborn job at a shutdown), since then it owns nothing.
+        """
+        unsettled = [item for item in runner.running if not item.settled]
+        runner.cancel_all(Cause.LOST)
+        tasks = [item.asyncio_task for item in unsettled if item.asyncio_task]
+        if tasks:
+            await asyncio.wait(tasks, timeout=self._settings.cancel_grace)
 
     async def _let_go(self, runner: Runner) -> None:
         """After a loss: wait for the cancelled jobs; the watchdog ends the process if one does not stop."""
         while runner.running:
-            await asyncio.wait([item.asyncio_task for item in runner.running.values() if item.asyncio_task])
+            await asyncio.wait([item.asyncio_task for item in runner.running if item.asyncio_task])
 
     async def _unpark(self, store: Store, tasks: Sequence[str]) -> None:
-        for task in tasks:
-            with contextlib.suppress(StoreUnavailableError):
-                while True:
-                    moved, remaining = await store.run(unpark(task, self._queues))
-                    if moved:
-                        log.tasks_unparked(task=task, moved=moved, remaining=remaining)
-                    if not moved or not remaining:
-                        break
+        self._unparking = True
+        try:
+            for task in tasks:
+                with contextlib.suppress(StoreUnavailableError):
+                    while True:
+                        moved, remaining = await store.run(unpark(task, self._queues))
+                        if moved:
+                            log.tasks_unparked(task=task, moved=moved, remaining=remaining)
+                        if not moved or not remaining:
+                            break
+        finally:
+            self._unparking = False
+
+    _unparking = False
 
     async def _reconcile(self, reconciler: Reconciler) -> None:
         while True:
@@ -376,13 +408,6 @@ async def _first(*events: asyncio.Event) -> None:
     finally:
         for wait in waits:
             wait.cancel()
-
-
-def _exit_now(code: int) -> None:
-    with contextlib.suppress(Exception):
-        sys.stdout.flush()
-        sys.stderr.flush()
-    os._exit(code)
 
 
 @contextlib.asynccontextmanager

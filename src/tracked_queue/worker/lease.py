@@ -28,10 +28,10 @@ class LeaseState:
     The time of a beat is when it was *sent*: a slow reply must not stretch the trust.
     """
 
-    def __init__(self, lease: str, ttl: float, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, lease: str, ttl: float, sent_at: float, clock: Callable[[], float] = time.monotonic) -> None:
         self.lease, self.ttl = lease, ttl
         self._clock, self._lock = clock, threading.Lock()
-        self._sent_at = clock()
+        self._sent_at = sent_at
         self._lost_at: float | None = None
 
     def beaten(self, sent_at: float) -> None:

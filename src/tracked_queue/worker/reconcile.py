@@ -24,7 +24,7 @@ class Reconciler:
         *,
         store: Store,
         lease: str,
-        known: Callable[[], set[bytes]],
+        known: Callable[[], set[tuple[bytes, bytes]]],
         oldest_fetch: Callable[[], float | None],
         settle: Callable[[Outcome], None],
     ) -> None:
@@ -37,7 +37,7 @@ class Reconciler:
         now = asyncio.get_running_loop().time()
         listed = await self._store.run(owned(self._lease))
         known = self._known()
-        strays = [item for item in listed if item[0].encode("utf-8", "surrogateescape") not in known]
+        strays = [item for item in listed if (_raw(item[0]), item[1].encode()) not in known]
         oldest = self._oldest_fetch()
         handed_back = 0
         for job_id, delivery in strays:
@@ -51,5 +51,8 @@ class Reconciler:
     def hand_back(self, job_id: str, delivery: str) -> None:
         """Return one stray to the head of its queue; it never ran here."""
         log.job_stray(job_id=job_id, lease=self._lease)
-        raw = job_id.encode("utf-8", "surrogateescape")
-        self._settle(Outcome(raw, delivery.encode() or b"0", "unstarted", 0, b"", ""))
+        self._settle(Outcome(_raw(job_id), delivery.encode() or b"0", "unstarted", 0, b"", ""))
+
+
+def _raw(job_id: str) -> bytes:
+    return job_id.encode("utf-8", "surrogateescape")

@@ -28,6 +28,7 @@ async def recover_lease(store: Store, settings: Settings, lease: str, owner: str
                 max_recoveries=settings.max_recoveries,
                 lock_ttl=settings.recovery_lock_ttl,
                 resend_window=settings.resend_window,
+                interval=settings.heartbeat_interval,
             )
         )
         for job in portion.jobs:

@@ -100,7 +100,8 @@ class Runner:
         self._settle, self._on_room = settle, on_room
         self._loop = asyncio.get_running_loop()
         self._context = contextvars.copy_context()
-        self.running: dict[bytes, Delivery] = {}
+        # Deliveries, not ids: one that ignores its cancellation may still be here when its job comes back.
+        self.running: set[Delivery] = set()
         self.buffer: deque[Delivery] = deque()
         self._accepting = True
         self._timer: asyncio.TimerHandle | None = None
@@ -138,8 +139,13 @@ class Runner:
         """Nothing runs or waits here."""
         return not self.running and not self.buffer
 
-    def take(self, jobs: list[Delivered]) -> None:
-        """Accept what a fetch brought: start it, or let it wait for a slot."""
+    @property
+    def owned(self) -> set[tuple[bytes, bytes]]:
+        """(id, delivery) of everything that is here."""
+        return {(item.job.id, item.job.delivery) for item in (*self.running, *self.buffer)}
+
+    def take(self, jobs: list[Delivered], *, hand_back: bool = False) -> None:
+        """Accept what a fetch brought: start it, or let it wait for a slot; or return it all unstarted."""
         for job in jobs:
             name = job.task
             task = self._tasks.get(name)
@@ -149,7 +155,7 @@ class Runner:
             delivery = Delivery(job, task)
             if job.options and not self._apply_options(delivery):
                 continue
-            if not self._accepting:
+            if hand_back or not self._accepting:
                 self._hand_back(delivery)
             elif len(self.running) < self._settings.concurrency:
                 self._start(delivery)
@@ -185,7 +191,7 @@ class Runner:
     # Running
 
     def _start(self, delivery: Delivery) -> None:
-        self.running[delivery.job.id] = delivery
+        self.running.add(delivery)
         delivery.started_at = self._loop.time()
         if delivery.timeout is not None:
             delivery.deadline = delivery.started_at + delivery.timeout
@@ -194,58 +200,64 @@ class Runner:
         delivery.asyncio_task = self._loop.create_task(self._run(delivery), context=self._context.copy())
 
     async def _run(self, delivery: Delivery) -> None:
+        # The wall: whatever is raised in here, by the job or by a type's own code in decoding and encoding, becomes
+        # this job's outcome, and the slot is freed.
+        try:
+            await self._attempt(delivery)
+        except BaseException as error:
+            try:
+                self._conclude(delivery, error)
+            except BaseException as worse:
+                log.job_unusable(task=delivery.task.name, job_id=delivery.id, problem=repr(worse)[:300])
+                text = "its outcome can't be told"
+                self._record(delivery, "dead", 0, encode_error(type(worse).__qualname__, text), text)
+        finally:
+            self._finish(delivery)
+
+    async def _attempt(self, delivery: Delivery) -> None:
         delivery.begun = True
         if delivery.cause is not None:
-            # Cancelled between its start and its first step; the function was never called.
-            self._ended_with(delivery, asyncio.CancelledError())
+            # Cancelled between its start and its first step; the function is never called.
+            self._conclude(delivery, asyncio.CancelledError())
             return
         job = delivery.job
         try:
             args, kwargs = delivery.task.signature.decode(job.args, job.kwargs)
         except ArgumentError as error:
             self._unusable(delivery, error.problem if not error.argument else f"{error.argument}: {error.problem}")
-            self._finish(delivery)
             return
         current.set(CurrentJob(delivery, self._lease))
-        try:
-            value = await delivery.task.function(*args, **kwargs)
-        except BaseException as error:  # the wall: whatever a job raises is that job's outcome
-            self._ended_with(delivery, error)
-        else:
+        value = await delivery.task.function(*args, **kwargs)
+        if not delivery.settled:
             self._returned(delivery, value)
 
     def _returned(self, delivery: Delivery, value: Any) -> None:
         if delivery.cause is Cause.LOST:
             self._disowned(delivery)
-        elif not delivery.settled:
-            payload, ttl = b"", self._result_ttl(delivery)
-            if value is not None and ttl > 0 and not delivery.untracked:
-                problem = ""
-                try:
-                    payload = delivery.task.signature.result.encode(value)
-                    if len(payload) > self._settings.max_result:
-                        problem = f"result too large: {len(payload)} bytes, max_result is {self._settings.max_result}"
-                except TypeError as error:
-                    problem = f"result not serialisable: {type(value).__qualname__}: {error}"
-                if problem:
-                    self._failed(delivery, "failed", encode_error("ResultError", problem), problem, 0.0)
-                    self._finish(delivery)
-                    return
-            self._record(delivery, "succeeded", round(ttl * 1000), payload, "")
-        self._finish(delivery)
+            return
+        payload, ttl = b"", self._result_ttl(delivery)
+        if value is not None and ttl > 0 and not delivery.untracked:
+            problem = ""
+            try:
+                payload = delivery.task.signature.result.encode(value)
+                if len(payload) > self._settings.max_result:
+                    problem = f"result too large: {len(payload)} bytes, max_result is {self._settings.max_result}"
+            except Exception as error:  # also what a type's own code raises
+                problem = f"result not serialisable: {type(value).__qualname__}: {_named(error)}"
+            if problem:
+                self._failed(delivery, "failed", encode_error("ResultError", problem), problem, 0.0)
+                return
+        self._record(delivery, "succeeded", round(ttl * 1000), payload, "")
 
     def _disowned(self, delivery: Delivery) -> None:
         """The lease was lost while this job ran: whatever it did here changes nothing any more."""
         delivery.settled = True
         log.job_fenced(job_id=delivery.id, lease=self._lease, delivery=delivery.job.delivery.decode())
 
-    def _ended_with(self, delivery: Delivery, error: BaseException) -> None:
-        if not delivery.settled:
-            self._conclude(delivery, error)
-        self._finish(delivery)
-
     def _conclude(self, delivery: Delivery, error: BaseException, note: str = "") -> None:
         """The outcome of a delivery that raised, or did not end although it was cancelled (then `note` says so)."""
+        if delivery.settled:
+            return
         cause = delivery.cause
         if cause is Cause.LOST:
             self._disowned(delivery)
@@ -266,7 +278,7 @@ class Runner:
                 text = f"the attempt took longer than its timeout of {delivery.timeout:g} s{note}"
                 reason, packed = f"TimeoutError: {text}", encode_error("TimeoutError", text)
             else:
-                hidden = Runner._run.__code__
+                hidden = _OWN_FRAMES
                 reason, packed = _named(error), encode_exception(error, hidden)
                 if isinstance(error, Retry):
                     retry_s = error.after
@@ -298,7 +310,7 @@ class Runner:
             self._settle(Outcome(delivery.job.id, delivery.job.delivery, outcome, ms, payload, reason))
 
     def _finish(self, delivery: Delivery) -> None:
-        self.running.pop(delivery.job.id, None)
+        self.running.discard(delivery)
         self._ended += 1
         self._last_end = self._loop.time()
         while self.buffer and len(self.running) < self._settings.concurrency:
@@ -317,10 +329,9 @@ class Runner:
     def cancel(self, job_id: str) -> None:
         """Somebody wishes this job's end; without effect for one that is not here or is ending already."""
         raw = job_id.encode("utf-8", "surrogateescape")
-        delivery = self.running.get(raw)
-        if delivery is not None:
-            self._cancel(delivery, Cause.CANCEL)
-            return
+        for delivery in list(self.running):
+            if delivery.job.id == raw:
+                self._cancel(delivery, Cause.CANCEL)
         for waiting in self.buffer:
             if waiting.job.id == raw:
                 self.buffer.remove(waiting)
@@ -352,21 +363,23 @@ class Runner:
     def cancel_all(self, cause: Cause) -> None:
         """Cancel everything that runs, and let go of what waits."""
         if cause is Cause.LOST:
+            self._accepting = False
             self.buffer.clear()
         else:
             self.hand_back_buffered()
-        for delivery in list(self.running.values()):
+        for delivery in list(self.running):
             self._cancel(delivery, cause)
 
     def conclude_stubborn(self) -> list[Delivery]:
         """Settle what was cancelled and has not ended, since the process is about to; returns those deliveries."""
-        stubborn = [delivery for delivery in self.running.values() if not delivery.settled]
+        stubborn = [delivery for delivery in self.running if not delivery.settled]
         for delivery in stubborn:
             self._ignored(delivery)
         return stubborn
 
     def _cancel(self, delivery: Delivery, cause: Cause) -> None:
-        if delivery.cause is Cause.LOST or delivery.settled or (delivery.cause is not None and cause is Cause.CANCEL):
+        # The first cause counts: a timed-out attempt is no interruption because a shutdown came. Only a loss is graver.
+        if delivery.settled or (delivery.cause is not None and cause is not Cause.LOST):
             return
         again = delivery.cause is not None
         delivery.cause = cause
@@ -389,7 +402,7 @@ class Runner:
         what runs (never more than `concurrency`), instead of a timer being made and cancelled for every job.
         """
         now = self._loop.time()
-        for delivery in list(self.running.values()):
+        for delivery in list(self.running):
             if delivery.deadline <= now:
                 if delivery.cause is None:
                     self._cancel(delivery, Cause.TIMEOUT)
@@ -399,7 +412,7 @@ class Runner:
                         self._ignored(delivery)
         self._timer = None
         self._timer_at = math.inf
-        self._arm(min((delivery.deadline for delivery in self.running.values()), default=math.inf))
+        self._arm(min((delivery.deadline for delivery in self.running), default=math.inf))
 
     def _ignored(self, delivery: Delivery) -> None:
         """A cancelled job did not end in its cancel_grace: its outcome is recorded now, its slot stays taken."""
@@ -415,6 +428,9 @@ class Runner:
         """Drop the timer."""
         if self._timer is not None:
             self._timer.cancel()
+
+
+_OWN_FRAMES = (Runner._run.__code__, Runner._attempt.__code__)
 
 
 def _named(error: BaseException) -> str:

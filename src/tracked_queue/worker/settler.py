@@ -37,9 +37,10 @@ class Settler:
         """Outcomes that are not recorded yet."""
         return len(self._pending) + len(self._in_flight)
 
-    def ids(self) -> set[bytes]:
-        """Ids of the jobs whose outcome is not recorded yet."""
-        return {outcome.id for outcome in (*self._pending, *self._in_flight)}
+    @property
+    def owned(self) -> set[tuple[bytes, bytes]]:
+        """(id, delivery) of the outcomes that are not recorded yet."""
+        return {(outcome.id, outcome.delivery) for outcome in (*self._pending, *self._in_flight)}
 
     async def drained(self, seconds: float) -> bool:
         """Wait until everything is recorded, for at most so long."""

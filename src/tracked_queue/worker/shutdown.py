@@ -82,7 +82,7 @@ class Shutdown:
         try:
             async with asyncio.timeout(seconds):
                 while self._runner.running and not (unless_at_once and at_once.done()):
-                    tasks = {item.asyncio_task for item in self._runner.running.values() if item.asyncio_task}
+                    tasks = {item.asyncio_task for item in self._runner.running if item.asyncio_task}
                     await asyncio.wait(
                         tasks | ({at_once} if unless_at_once else set()), return_when=asyncio.FIRST_COMPLETED
                     )

@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from .. import log
-from ..errors import StoreUnavailableError
+from ..errors import StoreUnavailableError, TrackedQueueError
 from ..keys import Keys
 from ..link import Endpoint, LinkPool
 from ..settings import Settings
@@ -26,6 +26,7 @@ from ..store import Store
 from ..transitions import release
 from .outage import Outage, insist
 from .recovery import recover_lease
+from .watchdog import FENCED_EXIT
 
 USAGE_EXIT = 2
 # A process that dies younger than this is restarted with a growing delay, an older one at once.
@@ -36,6 +37,8 @@ MAX_DELAY_S = 30.0
 KILL_AFTER_S = 5.0
 # What a dead child had told is in the pipe; reading it to its end takes no longer than this.
 LAST_NEWS_S = 1.0
+# At the end the supervisor waits so long for the recovery of a child that died; else another instance does it.
+LAST_RECOVERY_S = 1.0
 # Between two tries to recover a dead child's jobs when Redis went away in the middle.
 AGAIN_S = 1.0
 
@@ -48,6 +51,7 @@ class _Child:
     started_at: float
     life: int  # our end of the pipe whose closing tells the child that we are gone
     leases: list[str] = field(default_factory=list)
+    ready: bool = False
     told_all: asyncio.Event = field(default_factory=asyncio.Event)
 
 
@@ -66,13 +70,18 @@ class Supervisor:
         self._store = Store(LinkPool(endpoint, 2), keys)
         self._outage = Outage()
         self._children: set[_Child] = set()
-        self._stopping = False
-        self._ever_ready = False
+        self._stop = asyncio.Event()
+        self._quiet = False
+        self._ever_served = False
         self._usage_error = False
         self._codes: list[int] = []
         self._young_deaths = 0
         self._aftermath: set[asyncio.Task[None]] = set()
         self.on_change: Callable[[], None] = lambda: None
+
+    @property
+    def _stopping(self) -> bool:
+        return self._stop.is_set()
 
     @property
     def pids(self) -> list[int]:
@@ -88,7 +97,7 @@ class Supervisor:
         try:
             await asyncio.gather(*keepers)
             if self._aftermath:
-                await asyncio.wait(self._aftermath, timeout=self._settings.reply_timeout)
+                await asyncio.wait(self._aftermath, timeout=LAST_RECOVERY_S)
         finally:
             for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
                 loop.remove_signal_handler(number)
@@ -103,22 +112,29 @@ class Supervisor:
         name = signal.Signals(number).name
         if number == signal.SIGUSR1:
             log.signal_received(name=name, meaning="fetching no more jobs")
-            self._send(signal.SIGUSR1)
+            self._quiet = True
+            for child in self._children:
+                if child.ready:  # before that it has no handler yet, and would die of the signal
+                    self._signal(child, signal.SIGUSR1)
             return
         log.signal_received(name=name, meaning="stopping without grace" if self._stopping else "stopping")
         self.stop()
 
     def stop(self) -> None:
         """Stop the children with grace; called again: without."""
-        first, self._stopping = not self._stopping, True
+        first = not self._stopping
+        self._stop.set()
         self._send(signal.SIGTERM)
         if first:
             asyncio.get_running_loop().call_later(self._settings.grace + KILL_AFTER_S, self._kill_all)
 
     def _send(self, number: signal.Signals) -> None:
         for child in self._children:
-            with contextlib.suppress(ProcessLookupError):
-                child.process.send_signal(number)
+            self._signal(child, number)
+
+    def _signal(self, child: _Child, number: signal.Signals) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            child.process.send_signal(number)
 
     def _kill_all(self) -> None:
         for child in self._children:
@@ -128,29 +144,52 @@ class Supervisor:
     async def _keep(self) -> None:
         """Keep one child alive, whoever it is."""
         while not self._stopping:
-            child = await self._start()
+            try:
+                child = await self._start()
+            except OSError as error:  # no process, memory or file to be had: the others go on, this one is tried again
+                log.process_not_started(problem=str(error))
+                await self._pause(FIRST_DELAY_S * 10)
+                continue
             code = await child.process.wait()
             self._children.discard(child)
             os.close(child.life)
             # What it left running (isolated jobs, shells) must not go on beside the recovered jobs.
             _kill_group(child.process.pid)
+            self._reap_strangers()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(LAST_NEWS_S):
                     await child.told_all.wait()
             if child.leases:
-                self._clean_up_later(child)
+                self._clean_up_later(child, interrupted=code == FENCED_EXIT)
             self.on_change()
             if self._stopping or (self._burst and code == 0):
-                self._codes.append(code)
+                # One that was still starting had nothing to hand back, and no handler for the signal yet.
+                self._codes.append(0 if code == -signal.SIGTERM and not child.ready else code)
                 return
-            if code == USAGE_EXIT and not self._ever_ready:
+            if code == USAGE_EXIT and not self._ever_served:
                 self._usage_error = True
                 self.stop()
                 return
             ran_s = time.monotonic() - child.started_at
             delay = self._delay(ran_s)
             log.process_died(pid=child.process.pid, code=code, ran_s=ran_s, again_s=delay)
-            await asyncio.sleep(delay)
+            await self._pause(delay)
+
+    async def _pause(self, seconds: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._stop.wait()
+
+    def _reap_strangers(self) -> None:
+        """As the first process of a container we inherit what dead children left; without this they stay zombies."""
+        if not hasattr(os, "waitid"):
+            return
+        own = {child.process.pid for child in self._children}
+        with contextlib.suppress(ChildProcessError):
+            while found := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+                if found.si_pid in own:
+                    return  # asyncio waits for it; what is behind it is found after its end
+                os.waitpid(found.si_pid, os.WNOHANG)
 
     def _delay(self, ran_s: float) -> float:
         """The first death is forgiven at once; processes that keep dying young wait longer and longer."""
@@ -175,6 +214,10 @@ class Supervisor:
                 stdin=asyncio.subprocess.DEVNULL,
                 start_new_session=True,
             )
+        except BaseException:
+            os.close(life_write)
+            os.close(news_read)
+            raise
         finally:
             os.close(life_read)
             os.close(news_write)
@@ -206,21 +249,30 @@ class Supervisor:
             *lines, rest = (rest + data).split(b"\n")
             for line in lines:
                 if line == READY:
-                    self._ever_ready = True
+                    child.ready = True
+                    if self._quiet:
+                        self._signal(child, signal.SIGUSR1)
                 else:
                     child.leases.append(line.decode())
+                    self._ever_served = True
 
         loop.add_reader(news, read)
 
-    def _clean_up_later(self, child: _Child) -> None:
-        task = asyncio.get_running_loop().create_task(self._clean_up(list(child.leases)))
+    def _clean_up_later(self, child: _Child, *, interrupted: bool) -> None:
+        task = asyncio.get_running_loop().create_task(self._clean_up(list(child.leases), interrupted))
         self._aftermath.add(task)
         task.add_done_callback(self._aftermath.discard)
 
-    async def _clean_up(self, leases: list[str]) -> None:
+    async def _clean_up(self, leases: list[str], interrupted: bool) -> None:
         """Release a dead child's leases and recover its jobs, however long Redis is away."""
+        try:
+            await self._recover(leases, interrupted)
+        except TrackedQueueError as error:
+            log.redis_unsafe(problem=f"the jobs of a dead process wait for another instance: {error}")
+
+    async def _recover(self, leases: list[str], interrupted: bool) -> None:
         for lease in leases:
-            left = await insist(self._store, release(lease, interrupted=False), self._outage, lambda: False)
+            left = await insist(self._store, release(lease, interrupted=interrupted), self._outage, lambda: False)
             while left and self._settings.auto_recovery:
                 try:
                     await recover_lease(self._store, self._settings, lease, owner=f"supervisor.{os.getpid()}")

@@ -7,7 +7,6 @@ It uses a connection of its own and nothing of the loop but call_soon_threadsafe
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import sys
 import threading
@@ -22,12 +21,23 @@ from ..transitions import Beat, heartbeat
 from .lease import EXIT_PART, FENCE_PART, LeaseState
 from .runner import Runner
 
-# The exit code of a process that was given up; a supervisor starts another.
-GIVEN_UP = 70
+# Exit codes of a process that was given up; a supervisor starts another. The first is its job's doing; the second is
+# an outage's, in which a job did not end in time, and counts as an interruption.
+STALLED_EXIT = 70
+FENCED_EXIT = 71
 # A last good beat older than this many intervals makes the watchdog beat.
 LATE_INTERVALS = 1.5
+# How long the line that says why a process ends may take.
+LAST_WORD_S = 0.5
 # A block shorter than this is not worth a line.
 MIN_BLOCK_S = 1.0
+
+
+def _in_thread(write: Callable[[], None]) -> threading.Thread:
+    """Write a log line beside the watch: a log that nobody reads blocks its writer."""
+    thread = threading.Thread(target=write, name="tracked_queue-watchdog-log", daemon=True)
+    thread.start()
+    return thread
 
 
 class Watchdog:
@@ -68,12 +78,15 @@ class Watchdog:
         pause = min(1.0, interval / 2)
         while not self._stop.wait(pause):
             try:
-                self._look_at_loop()
+                # The lease first: whatever a log line has to wait for must not keep it from being extended or given up.
                 if self._state.silent_s > LATE_INTERVALS * interval and not self._state.lost:
                     self._beat()
                 self._look_at_lease()
-            except RuntimeError:
-                return  # the loop is closed: the process ends
+                self._look_at_loop()
+            except Exception:
+                if self._loop.is_closed():
+                    break
+                # Nothing that goes wrong in one look ends the watch; the next one comes.
         self._store.close()
 
     def _beat(self) -> None:
@@ -97,9 +110,10 @@ class Watchdog:
         if blocked_s >= MIN_BLOCK_S and not self._warned:
             self._warned = True
             task, job_id = self._blocking_job()
-            log.loop_blocked(lease=self._state.lease, seconds=blocked_s, task=task, job_id=job_id, place=self._place())
+            lease, place = self._state.lease, self._place()
+            _in_thread(lambda: log.loop_blocked(lease=lease, seconds=blocked_s, task=task, job_id=job_id, place=place))
         if blocked_s > self._settings.stall_limit:
-            self._give_up("the event loop is blocked", blocked_s)
+            self._give_up("the event loop is blocked", blocked_s, STALLED_EXIT)
 
     def _alive(self) -> None:
         """Runs in the loop: it turns."""
@@ -113,7 +127,7 @@ class Watchdog:
         state, running = self._state, len(self._runner.running)
         lost_s = state.lost_s
         if running and lost_s is not None and lost_s > self._settings.cancel_grace:
-            self._give_up("the lease is lost and a job does not stop", lost_s)
+            self._give_up("the lease is lost and a job does not stop", lost_s, FENCED_EXIT)
         silent_s = state.silent_s
         if silent_s <= state.ttl * FENCE_PART:
             self._doubtful_since = None
@@ -126,19 +140,19 @@ class Watchdog:
             and silent_s > state.ttl * EXIT_PART
             and now - self._doubtful_since > state.ttl * (EXIT_PART - FENCE_PART)
         ):
-            self._give_up("the lease runs out and a job does not stop", silent_s)
+            self._give_up("the lease runs out and a job does not stop", silent_s, FENCED_EXIT)
 
-    def _give_up(self, why: str, seconds: float) -> None:
-        log.process_given_up(lease=self._state.lease, why=why, seconds=seconds, place=self._place())
-        with contextlib.suppress(Exception):
-            sys.stdout.flush()
-            sys.stderr.flush()
-        self._exit(GIVEN_UP)
+    def _give_up(self, why: str, seconds: float, code: int) -> None:
+        # The loop may be blocked in writing a log line itself; this one gets a moment, the exit does not wait for it.
+        lease, place = self._state.lease, self._place()
+        writing = _in_thread(lambda: log.process_given_up(lease=lease, why=why, seconds=seconds, place=place))
+        writing.join(LAST_WORD_S)
+        self._exit(code)
 
     def _blocking_job(self) -> tuple[str, str]:
         """The task's name and job's id that the loop is running, as far as that can be seen from outside."""
         running = asyncio.current_task(self._loop)
-        for delivery in list(self._runner.running.values()):
+        for delivery in list(self._runner.running):
             if delivery.asyncio_task is running:
                 return delivery.task.name, delivery.id
         return "", ""

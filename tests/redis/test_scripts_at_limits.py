@@ -1,0 +1,250 @@
+"""What the scripts do where something is wrong around them: no rights, no memory, no record, too much at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import redis
+
+from tests.harness import INTERVAL, TTL, Scripts
+from tests.redis.test_scripts import die
+from tests.server import RedisServer
+from tracked_queue import StoreFullError
+from tracked_queue import transitions as t
+from tracked_queue.transitions import CancelWord, Fate, Refusal, Verdict
+
+
+@pytest.fixture
+def small_server() -> Iterator[RedisServer]:
+    running = RedisServer()
+    yield running
+    running.close()
+
+
+@pytest.fixture
+def full(small_server: RedisServer) -> Iterator[Scripts]:
+    """A server at maxmemory (noeviction) that holds queued, active, scheduled, cancelled and dead jobs."""
+    q = Scripts(small_server.url, "full")
+    q.register("w")
+    q.register("gone")
+    q.enqueue(*(f"a{n}" for n in range(4)))
+    q.enqueue("due", delay_ms=1)
+    q.enqueue("waited")
+    yield q
+    q.close()
+
+
+def fill(q: Scripts) -> None:
+    q.redis.config_set("maxmemory", 1)
+    with pytest.raises(redis.exceptions.OutOfMemoryError):
+        q.redis.set("x", "y")
+
+
+def test_a_full_redis_takes_no_new_jobs_and_lets_stored_ones_end(full: Scripts) -> None:
+    """Beats, fetches, settles, recovery and the operator's calls go through, or nothing would drain (noeviction)."""
+    q = full
+    taken = q.take("gone", start=1)
+    q.pass_time(0.1)
+    fill(q)
+    with pytest.raises(StoreFullError):
+        q.enqueue("new")
+    assert not q.job("new")
+    assert q.beat("w") is not None
+    first, second, third, *_ = q.take("w")
+    assert q.settle("w", first, "succeeded", payload=b"\x01") is Verdict.OK
+    assert q.settle("w", second, "retry", 10, b"e") is Verdict.OK
+    assert q.settle("w", third, "dead", 0, b"e", "why") is Verdict.OK
+    q.fetch("w", number=1)
+    assert q.fetch("w", number=9) and q.fetch("w", number=3) is Refusal.STALE
+    assert q.store.run(t.await_end("waited")) is True
+    assert q.store.run(t.cancel(["waited"], 60.0)) != [CancelWord.GONE]
+    assert q.release("gone") and q.recover("gone").word == "ok"
+    assert q.register("another")
+    assert q.store.run(t.quiet("another", True)) and q.fetch("another") is Refusal.QUIET
+    assert q.store.run(t.pause("queue:q")) and q.store.run(t.resume("queue:q"))
+    assert q.store.run(t.purge([third.id.decode()])) == [t.DeadWord.OK]
+    assert not q.release("another")
+    assert len(taken) == 1
+
+
+def test_a_user_without_channels_breaks_no_transition(small_server: RedisServer) -> None:
+    """Redis 7 gives new users no channels: the word to a waiter is lost, the job's end is not."""
+    q = Scripts(small_server.url, "acl")
+    q.redis.execute_command("ACL", "SETUSER", "narrow", "on", ">pw", "~*", "+@all", "resetchannels")
+    narrow = Scripts(small_server.url.replace("//", "//narrow:pw@"), "acl")
+    try:
+        q.enqueue("a", "b", "c")
+        for id in "abc":
+            q.store.run(t.await_end(id))
+        narrow.register("w")
+        jobs = narrow.take("w")
+        assert narrow.settle("w", jobs[0], "succeeded") is Verdict.OK
+        narrow.store.run(t.cancel(["c"], 60.0))
+        narrow.release("w")
+        assert {job.id: job.fate for job in narrow.recover("w").jobs} == {"b": Fate.REQUEUED, "c": Fate.CANCELLED}
+    finally:
+        narrow.close()
+        q.close()
+
+
+def test_recover_finds_the_hold_itself(q: Scripts) -> None:
+    """CASE-23: after an outage a sweep may come before the first beat."""
+    q.enqueue("a")
+    q.register("a1")
+    q.register("b1")
+    q.take("a1")
+    q.pass_time(6 * TTL)
+    assert q.recover("a1").word == "hold"
+    assert q.recover("a1").word == "hold"
+    assert q.beat("a1") is not None and q.beat("b1") is not None
+    assert q.recover("a1").word == "alive"
+
+
+def test_a_poison_that_kills_a_lone_pod_is_found(q: Scripts) -> None:
+    """CASE-35 without a supervisor: each restart comes after a gap, which looks like an outage."""
+    q.enqueue("poison")
+    deaths = 0
+    while q.state("poison") != "dead":
+        lease = f"w{deaths}"
+        q.register(lease)
+        if deaths:
+            die(q, lease)
+            for _ in range(3):
+                q.pass_time(INTERVAL)
+                q.beat(lease)
+            assert q.recover(f"w{deaths - 1}").word == "ok"
+        if q.state("poison") == "queued":
+            assert len(q.take(lease)) == 1
+        q.pass_time(4 * TTL)
+        deaths += 1
+        assert deaths < 12
+    record = q.job("poison")
+    assert record["interruptions"] == "3" and record["charges"] == "3"
+
+
+def test_a_suspect_stays_one_over_a_retry(q: Scripts) -> None:
+    q.enqueue("a", "b")
+    for lease in ("w1", "w2"):
+        q.register(lease)
+        q.take(lease)
+        q.release(lease)
+        q.recover(lease)
+    q.register("w")
+    (first,) = q.take("w")
+    q.settle("w", first, "retry", 10)
+    q.pass_time(1)
+    q.fetch("w", start=0, buffer=1)
+    assert len(q.take("w")) == 1 and q.take("w") == []
+    q.register("v")
+    (other,) = q.take("v")
+    q.settle("v", other, "retry", 0)
+    assert len(q.take("v")) == 1 and q.take("v") == []
+
+
+def test_a_dead_suspect_makes_room_with_a_marker(q: Scripts) -> None:
+    q.enqueue("a", "b")
+    for lease in ("w1", "w2", "w3"):
+        q.register(lease)
+        q.take(lease)
+        q.pop_marker()
+        q.release(lease)
+        q.recover(lease, max_recoveries=1)
+    assert sorted([q.state("a"), q.state("b")]) == ["dead", "queued"]
+    assert q.marker()
+
+
+def test_a_suspect_behind_other_queues_keeps_its_marker(q: Scripts) -> None:
+    q.enqueue("s")
+    for lease in ("w1", "w2"):
+        q.register(lease)
+        q.take(lease)
+        q.release(lease)
+        q.recover(lease)
+    q.enqueue("h", queue="hi")
+    q.register("w")
+    q.pop_marker()
+    reply = q.fetch("w", start=1, queues=("hi", "q"))
+    assert [job.id for job in reply.jobs] == [b"h"] and reply.more and q.marker()
+
+
+def test_a_vanished_suspect_does_not_block_its_instance(q: Scripts) -> None:
+    q.enqueue("a", "b")
+    for lease in ("w1", "w2"):
+        q.register(lease)
+        q.take(lease)
+        q.release(lease)
+        q.recover(lease)
+    q.register("w")
+    (first,) = q.take("w")
+    q.redis.delete(q.keys.named("job", first.id.decode()))
+    assert q.settle("w", first, "succeeded") is Verdict.GONE
+    assert len(q.take("w")) == 1
+
+
+def test_one_fetch_looks_at_a_bounded_number_of_cancelled_jobs(q: Scripts) -> None:
+    queues = tuple(f"q{n}" for n in range(6))
+    for queue in queues:
+        ids = [f"{queue}-{n}" for n in range(100)]
+        q.enqueue(*ids, queue=queue)
+        q.store.run(t.cancel(ids, 60.0))
+    q.enqueue("good", queue="q5")
+    q.register("w")
+    for _ in range(5):
+        before = sum(q.redis.llen(q.keys.named("queue", queue)) for queue in queues)
+        reply = q.fetch("w", start=250, queues=queues)
+        after = sum(q.redis.llen(q.keys.named("queue", queue)) for queue in queues)
+        assert before - after <= 301
+        if reply.jobs:
+            assert [job.id for job in reply.jobs] == [b"good"]
+            break
+    else:
+        raise AssertionError("the good job was never reached")
+
+
+def test_an_id_twice_in_a_queue_is_delivered_once(q: Scripts) -> None:
+    q.enqueue("j")
+    q.redis.lpush(q.keys.named("queue", "q"), "j")
+    q.register("w")
+    (job,) = q.take("w")
+    assert q.listed("processing", "w") == ["j"] and q.listed("queue", "q") == []
+    q.redis.lpush(q.keys.named("queue", "q"), "j")
+    assert q.take("w") == [], "it is active elsewhere"
+    assert q.settle("w", job, "succeeded") is Verdict.OK
+
+
+def test_a_record_without_a_task_is_buried(q: Scripts) -> None:
+    q.redis.hset(q.keys.named("job", "odd"), "state", "queued")
+    q.redis.lpush(q.keys.named("queue", "q"), "odd")
+    q.register("w")
+    reply = q.fetch("w")
+    assert reply.jobs == [] and reply.buried == ("odd",) and q.state("odd") == "dead"
+
+
+def test_a_clock_that_falls_back_by_a_few_ttl_is_repaired(q: Scripts) -> None:
+    q.register("dead")
+    q.now(q.now() - round(5 * TTL * 1000))
+    q.register("w")
+    assert "dead" in q.store.run(t.sweep(TTL))
+
+
+def test_a_cancelled_parked_job_expires(q: Scripts) -> None:
+    """Also when no instance ever knows its task."""
+    q.enqueue("a", task="nobody-knows")
+    q.register("w")
+    (job,) = q.take("w")
+    q.settle("w", job, "parked")
+    assert q.store.run(t.cancel(["a"], 60.0)) == [CancelWord.CANCELLED]
+    assert q.ttl("a") > 0 and q.listed("parked", "nobody-knows") == []
+    beat = q.beat("w")
+    assert beat is not None and beat.parked == ()
+
+
+def test_a_parked_id_without_a_record_is_buried(q: Scripts) -> None:
+    q.enqueue("a", task="new")
+    q.register("w")
+    (job,) = q.take("w")
+    q.settle("w", job, "parked")
+    q.redis.delete(q.keys.named("job", "a"))
+    assert q.store.run(t.unpark("new", [])) == (0, 0)
+    assert q.state("a") == "dead"

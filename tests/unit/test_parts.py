@@ -1,0 +1,208 @@
+"""The small pure parts: retry, tasks and their names, errors, scripts, leases, reply words."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import functools
+import math
+import pickle
+import random
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import tracked_queue
+from tracked_queue import Backoff, InvariantError, Retry, State, TrackedQueue, UsageError, errors
+from tracked_queue import transitions as t
+from tracked_queue.app import new_id
+from tracked_queue.job import check_name
+from tracked_queue.keys import Keys
+from tracked_queue.worker.lease import MAX_LABEL_IN_LEASE, LeaseState, new_lease
+
+
+def test_backoff_is_capped_spread_and_never_overflows() -> None:
+    """CASE-38."""
+    backoff, rng = Backoff(base=2, cap=600), random.Random(1)
+    for attempt in range(1, 5001):
+        delay = backoff.delay(attempt, rng.random)
+        assert 0 <= delay <= 600 and math.isfinite(delay)
+    spread = [backoff.delay(5, rng.random) for _ in range(200)]
+    assert min(spread) < 0.2 * 32 and max(spread) > 0.8 * 32
+
+
+@pytest.mark.parametrize("after", [-1, math.nan, math.inf])
+def test_retry_after_nonsense_is_refused(after: float) -> None:
+    with pytest.raises(UsageError):
+        Retry(after=after)
+
+
+def test_ids_are_time_ordered_uuids() -> None:
+    import uuid
+
+    ids = [new_id() for _ in range(1000)]
+    assert len(set(ids)) == 1000 and all(uuid.UUID(id).version == 7 and len(id) == 32 for id in ids)
+    assert ids[0][:10] <= ids[-1][:10]
+
+
+@pytest.mark.parametrize("name", ["a", "with space", "ünï", "x" * 256])
+def test_good_names(name: str) -> None:
+    assert check_name("job id", name) == name
+
+
+@pytest.mark.parametrize("name", ["", "x" * 257, "x" * 10_000, "a\nb", "\x00", "\u200b", "\ud800", 5, None, b"a"])
+def test_bad_names_are_refused_briefly(name: Any) -> None:
+    with pytest.raises(UsageError) as found:
+        check_name("job id", name)
+    assert len(str(found.value)) < 200
+
+
+# Tasks (CASE-68, CASE-71, CASE-72)
+
+
+async def good(a: int) -> int:
+    return a + 1
+
+
+async def generator():  # type: ignore[no-untyped-def]
+    yield 1
+
+
+class Methods:
+    async def method(self) -> None: ...
+
+    async def __call__(self) -> None: ...
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda: None, generator, staticmethod(good), Methods().method, Methods(), functools.partial(good, 1), print, 5,
+    ],
+)  # fmt: skip
+def test_wrong_kinds_of_functions_are_refused_at_decoration(function: Any) -> None:
+    with pytest.raises(TypeError, match="can't be a task"):
+        TrackedQueue().task()(function)
+
+
+def test_a_plain_def_is_refused_with_a_hint() -> None:
+    def blocking() -> None: ...
+
+    with pytest.raises(UsageError, match="to_thread"):
+        TrackedQueue().task()(blocking)  # type: ignore[arg-type]
+
+
+def test_the_decorator_needs_parentheses() -> None:
+    with pytest.raises(TypeError):
+        TrackedQueue().task(good)  # type: ignore[misc, arg-type]
+
+
+def test_a_task_is_called_as_before_and_named_by_module_and_function() -> None:
+    app = TrackedQueue()
+    task = app.task()(good)
+    assert asyncio.run(task(1)) == 2  # type: ignore[arg-type]
+    assert task.name == f"{__name__}.good" and task.__doc__ == good.__doc__ and "good" in repr(task)
+    with pytest.raises(UsageError, match="already"):
+        app.task()(good)
+    assert app.task(name="other")(good).name == "other"
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"queue": ""}, {"timeout": 0}, {"timeout": -1}, {"max_attempts": 0}, {"max_attempts": 1.5}, {"result_ttl": -1}],
+)
+def test_bad_task_options(options: dict[str, Any]) -> None:
+    with pytest.raises(UsageError):
+        TrackedQueue().task(**options)
+
+
+def test_a_script_and_a_module_give_one_name(tmp_path: Path) -> None:
+    """CASE-68: run as a script, the task has the name under which a worker imports it."""
+    (tmp_path / "shop_jobs.py").write_text(
+        textwrap.dedent("""
+        from tracked_queue import TrackedQueue
+        app = TrackedQueue()
+        @app.task()
+        async def send() -> None: ...
+        if __name__ == "__main__":
+            print(send.name)
+        """)
+    )
+    for command in (["shop_jobs.py"], ["-m", "shop_jobs"]):
+        done = subprocess.run([sys.executable, *command], cwd=tmp_path, capture_output=True, text=True, check=True)
+        assert done.stdout.strip() == "shop_jobs.send"
+
+
+# Errors
+
+
+ERRORS = [
+    errors.SettingsError("grace", "bad", "GRACE"), errors.ArgumentError("t", "a", "bad"),
+    errors.PayloadTooLargeError("t", 2, 1), errors.JobNotFoundError("j"), errors.JobCancelledError("j"),
+    errors.JobFailedError("j", "dead", "why", "ValueError", "x", "trace"), errors.StoreUnavailableError("p", True),
+    errors.EnqueueUnavailableError("p", False, ("a", "b", "c", "d")), errors.StoreFullError("p", False),
+    errors.LeaseLostError("l"), errors.UsageError("u"), errors.StoreRefusedError("r"), errors.InvariantError("i"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=[type(error).__name__ for error in ERRORS])
+def test_errors_pickle_copy_and_read_well(error: Exception) -> None:
+    for twin in (pickle.loads(pickle.dumps(error)), copy.copy(error)):
+        assert type(twin) is type(error) and str(twin) == str(error) and vars(twin) == vars(error)
+    assert isinstance(error, errors.TrackedQueueError) and str(error)
+
+
+def test_the_public_names_are_there() -> None:
+    assert sorted(tracked_queue.__all__) == list(tracked_queue.__all__) or len(tracked_queue.__all__) > 20
+    for name in tracked_queue.__all__:
+        assert getattr(tracked_queue, name) is not None
+
+
+# Reply words, leases, keys
+
+
+@pytest.mark.parametrize(
+    "call, reply",
+    [
+        (t.enqueue([]), [b"what"]), (t.register("l", 1, 1, {}), [b"what"]), (t.heartbeat("l", 1, 1), [b"what"]),
+        (t.fetch("l", 1, 1, 0, ["q"]), [b"what"]), (t.settle("l", [], 1), [b"what"]), (t.await_end("j"), [b"what"]),
+        (t.cancel(["j"], 1), [b"what"]), (t.requeue(["j"]), [b"what"]), (t.unpark("t", []), [b"what"]),
+        (t.recover("l", owner="o", max_recoveries=3, lock_ttl=1, resend_window=1, interval=1), [b"what"]),
+    ],
+)  # fmt: skip
+def test_an_unknown_reply_word_is_our_bug(call: t.Call[Any], reply: Any) -> None:
+    with pytest.raises(InvariantError, match="what"):
+        call.read(reply)
+
+
+def test_a_lease_is_trusted_from_when_the_beat_was_sent() -> None:
+    now = 100.0
+    state = LeaseState("l", 10.0, 100.0, lambda: now)
+    now = 107.0
+    assert state.silent_s == 7.0 and not state.doubtful
+    now = 108.0
+    assert state.doubtful
+    state.beaten(106.0)
+    assert not state.doubtful and state.silent_s == 2.0
+    state.beaten(101.0)
+    assert state.silent_s == 2.0, "a late reply of an older beat takes nothing back"
+    assert state.lose() and not state.lose() and state.lost
+
+
+def test_leases_differ_and_stay_short() -> None:
+    """CASE-07; below the 64 bytes up to which Redis keeps a record compact."""
+    leases = {new_lease("pod" * 100) for _ in range(100)}
+    assert len(leases) == 100 and all(len(lease) <= MAX_LABEL_IN_LEASE + 11 for lease in leases)
+
+
+def test_states_that_end() -> None:
+    assert {state for state in State if state.ended} == {State.SUCCEEDED, State.FAILED, State.CANCELLED, State.DEAD}
+
+
+def test_keys_share_one_hash_tag() -> None:
+    keys = Keys("ns")
+    assert keys.named("job", "a") == "{ns}:job:a" and keys.single("dead") == "{ns}:dead"
