@@ -8,7 +8,6 @@ from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 import redis
-
 from tracked_queue import transitions as t
 from tracked_queue.app import new_id
 from tracked_queue.keys import Keys

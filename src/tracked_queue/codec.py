@@ -166,6 +166,7 @@ class Signature:
         self._others = next((item.name for item in parameters if item.kind is item.VAR_KEYWORD), None)
         self._tuples: dict[int, tuple[msgspec.msgpack.Decoder[Any], bool]] = {}
         self._fits: set[tuple[int, frozenset[str]]] = set()
+        self._fits_alone: set[int] = set()  # counts of positional arguments that are enough without named ones
         self.result = _codec(task, "return", hints.get("return", Any))
 
     def encode(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], max_bytes: int) -> tuple[bytes, bytes]:
@@ -176,7 +177,8 @@ class Signature:
             ArgumentError: Names the argument that is missing, too much, of a wrong type, or can't be stored.
             PayloadTooLargeError: Together they take more than `max_bytes`.
         """
-        self._check_fit(len(args), kwargs.keys() if kwargs else ())
+        if kwargs or len(args) not in self._fits_alone:
+            self._check_fit(len(args), kwargs.keys())
         packed_args = self._encode_positional(args) if args else b""
         packed_kwargs = self._encode_named(kwargs) if kwargs else b""
         size = len(packed_args) + len(packed_kwargs)
@@ -205,7 +207,8 @@ class Signature:
             raise
         except Exception as error:  # bytes of any kind, and types whose own code may raise anything
             raise ArgumentError(self.task, "", f"the stored arguments don't fit: {error}") from None
-        self._check_fit(len(args), kwargs.keys())
+        if kwargs or len(args) not in self._fits_alone:
+            self._check_fit(len(args), kwargs.keys())
         return args, kwargs
 
     def _encode_positional(self, args: tuple[Any, ...]) -> bytes:
@@ -275,6 +278,8 @@ class Signature:
             raise ArgumentError(self.task, missing[0], "missing")
         if len(self._fits) < 256:
             self._fits.add(shape)
+            if not names:
+                self._fits_alone.add(count)
 
 
 def _array_length(data: bytes) -> int:

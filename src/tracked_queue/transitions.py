@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Generic, NamedTuple, TypeVar
 
+import msgspec
+
 from .errors import InvariantError
 from .job import State
 from .task import Request
@@ -163,7 +165,7 @@ class Refusal(StrEnum):
     LOST = "lost"
 
 
-class Delivered(NamedTuple):
+class Delivered(msgspec.Struct, gc=False):
     """
     One job as a fetch hands it over; `delivery` is b"0" for an untracked one, which needs no settling.
 
@@ -223,14 +225,14 @@ def fetch(
     return Call("fetch", [lease, number, start, buffer, max_bytes, *queues], _read_fetch)
 
 
-_FETCH_HEAD, _FETCH_WIDTH = 4, len(Delivered._fields)
+_FETCH_HEAD, _FETCH_WIDTH = 4, len(Delivered.__struct_fields__)
 _REFUSALS = {refusal.value.encode(): refusal for refusal in Refusal}
 
 
 def _read_fetch(reply: Any) -> Fetched | Refusal:
     if reply[0] == b"ok":
-        make = Delivered._make
-        jobs = [make(reply[at : at + _FETCH_WIDTH]) for at in range(_FETCH_HEAD, len(reply), _FETCH_WIDTH)]
+        columns = (reply[at::_FETCH_WIDTH] for at in range(_FETCH_HEAD, _FETCH_HEAD + _FETCH_WIDTH))
+        jobs = list(map(Delivered, *columns))
         due_ms = int(reply[2])
         return Fetched(jobs, reply[1] == b"1", None if due_ms < 0 else due_ms / 1000, tuple(map(_text, reply[3])))
     try:

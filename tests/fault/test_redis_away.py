@@ -169,7 +169,7 @@ async def test_lost_replies_lose_and_double_nothing(start: Start, queue: Tracked
 
 
 async def _calls(queue: TrackedQueue, count: int) -> list[object]:
-    from tracked_queue.task import PreparedCall, JobOptions
+    from tracked_queue.task import JobOptions, PreparedCall
 
     return [PreparedCall(queue._named_request("noop", JobOptions(), (n,), {})) for n in range(count)]
 

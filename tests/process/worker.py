@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import redis
-
 from tests.harness import wait_for
 
 QUICK = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from msgspec import structs
 
 from tests.harness import INTERVAL, START_MS, TTL, Scripts, request
 from tracked_queue import transitions as t
@@ -354,7 +355,10 @@ def test_settle_with_another_delivery_number_is_fenced(q: Scripts) -> None:
     q.settle("w", first, "interrupted")
     (second,) = q.take("w")
     before = q.snapshot()
-    assert q.settle("w", first._replace(delivery=str(int(second.delivery) + 1).encode()), "succeeded") is Verdict.FENCED
+    assert (
+        q.settle("w", structs.replace(first, delivery=str(int(second.delivery) + 1).encode()), "succeeded")
+        is Verdict.FENCED
+    )
     assert q.snapshot() == before
     assert q.settle("w", second, "succeeded") is Verdict.OK
 

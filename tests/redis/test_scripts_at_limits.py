@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-import redis
 
+import redis
 from tests.harness import INTERVAL, TTL, Scripts
 from tests.redis.test_scripts import die
 from tests.server import RedisServer

@@ -119,7 +119,7 @@ def test_what_would_arrive_changed_is_refused_by_name(kind: Any, value: Any) -> 
     for args, kwargs, name in (((value,), {}, "value"), ((None,), {"named": value}, "named")):
         signature = signature_of(kind if name == "value" else kind)
         if name == "named":
-            args = (VALID.get(kind, None),)
+            args = (VALID.get(kind),)
             if args == (None,):
                 continue
         with pytest.raises(ArgumentError, match=name) as found:

@@ -47,14 +47,14 @@ for _, record in ipairs(records) do
       if redis.call('LLEN', parked) == 0 then
         redis.call('SREM', single('parked'), record.task)
       end
-      end_job(record, 'cancelled', now, keep, 'reason', 'cancelled before it started')
+      end_job(record.id, record.job, record.waiter, 'cancelled', now, keep, 'reason', 'cancelled before it started')
     elseif record.state == 'scheduled' then
       redis.call('ZREM', single('scheduled'), record.id)
-      end_job(record, 'cancelled', now, keep, 'reason', 'cancelled before it started')
+      end_job(record.id, record.job, record.waiter, 'cancelled', now, keep, 'reason', 'cancelled before it started')
     else
       redis.call('HSET', record.job, 'state', 'cancelled', 'finished_ms', now, 'keep_ms', keep, 'reason',
         'cancelled before it started')
-      tell_waiters(record, 'cancelled')
+      tell_waiters(record.id, record.waiter, 'cancelled')
     end
     count(now, 'cancelled', record.queue, 1)
   end

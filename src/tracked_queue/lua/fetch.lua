@@ -232,11 +232,13 @@ for i = 1, taken do
     if record[2] then
       delivery = digits(math.max(math.abs(tonumber(record[2])) + 1, now))
     end
-    redis.call('HSET', job, 'state', 'active', 'delivery', delivery, 'lease', lease)
     if buffered[i] == '1' then
-      redis.call('HSET', job, 'buffered', '1')
-    elseif record[11] then
-      redis.call('HDEL', job, 'buffered')
+      redis.call('HSET', job, 'state', 'active', 'delivery', delivery, 'lease', lease, 'buffered', '1')
+    else
+      redis.call('HSET', job, 'state', 'active', 'delivery', delivery, 'lease', lease)
+      if record[11] then
+        redis.call('HDEL', job, 'buffered')
+      end
     end
     moved[#moved + 1] = id
   end

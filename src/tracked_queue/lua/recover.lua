@@ -112,7 +112,7 @@ for i, id in ipairs(ids) do
     fate = 'gone'
   elseif record[6] then
     fate = 'cancelled'
-    end_job({ id = id, job = job, waiter = record[5] }, 'cancelled', now,
+    end_job(id, job, record[5], 'cancelled', now,
       math.max(window, tonumber(record[11] or '0')), 'reason', 'cancelled; its instance was lost')
     count(now, 'cancelled', queue, 1)
   elseif record[7] ~= '1' and (cause == 'interrupted' or (cause == 'outage' and tonumber(record[8] or '0') < 3)) then
@@ -138,7 +138,7 @@ for i, id in ipairs(ids) do
     if charges >= max_recoveries then
       fate = 'dead'
       redis.call('HSET', job, 'recoveries', recoveries, 'charges', charges)
-      end_job({ id = id, job = job, waiter = record[5] }, 'dead', now, nil, 'reason',
+      end_job(id, job, record[5], 'dead', now, nil, 'reason',
         'its process died ' .. charges .. ' times while it ran as the only suspect')
       count(now, 'dead', queue, 1)
     else

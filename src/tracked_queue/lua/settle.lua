@@ -87,7 +87,6 @@ for _, at in ipairs(accepted) do
   local payload, reason, settled = ARGV[at + 4], ARGV[at + 5], '-' .. ARGV[at + 1]
   local seen, ledger = ledgers[-at], ledgers[at]
   local job, queue = job_prefix .. id, seen[2]
-  local record = { id = id, job = job, waiter = seen[3] }
   redis.call('LREM', processing, -1, id)
   if seen[4] then
     redis.call('SREM', named('cancel', lease), id)
@@ -104,14 +103,15 @@ for _, at in ipairs(accepted) do
   end
   if outcome == 'succeeded' then
     if payload == '' then
-      end_job(record, outcome, now_text, math.max(ms, window), 'delivery', settled)
+      end_job(id, job, seen[3], outcome, now_text, math.max(ms, window), 'delivery', settled)
     else
-      end_job(record, outcome, now_text, math.max(ms, window), 'delivery', settled, 'result', payload)
+      end_job(id, job, seen[3], outcome, now_text, math.max(ms, window), 'delivery', settled, 'result', payload)
     end
   elseif outcome == 'failed' or outcome == 'cancelled' then
-    end_job(record, outcome, now_text, math.max(ms, window), 'delivery', settled, 'error', payload, 'reason', reason)
+    end_job(id, job, seen[3], outcome, now_text, math.max(ms, window), 'delivery', settled, 'error', payload,
+      'reason', reason)
   elseif outcome == 'dead' then
-    end_job(record, outcome, now_text, nil, 'delivery', settled, 'error', payload, 'reason', reason,
+    end_job(id, job, seen[3], outcome, now_text, nil, 'delivery', settled, 'error', payload, 'reason', reason,
       'attempts', tonumber(ledger[2] or '0') + 1)
   elseif outcome == 'retry' then
     local attempts = tonumber(ledger[2] or '0') + 1

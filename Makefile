@@ -1,0 +1,39 @@
+# Everything a checkout needs besides Python 3.11+, make and git is installed into .venv by the first target that needs it.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: demo test test-all explore bench check docs clean
+
+demo: $(STAMP)
+	$(BIN)/python -m tracked_queue demo
+
+test: $(STAMP)
+	$(BIN)/python -m pytest
+
+# Deeper and slower than `test`: the explorer over more steps and over three jobs, on every server version found.
+test-all: $(STAMP)
+	$(BIN)/python -m pytest
+	$(MAKE) explore
+
+explore: $(STAMP)
+	EXPLORER_DEPTH=7 $(BIN)/python -m pytest tests/explorer -s
+	EXPLORER_DEPTH=6 EXPLORER_JOBS=3 $(BIN)/python -m pytest tests/explorer -s -k interleavings
+
+bench: $(STAMP)
+	$(BIN)/python benchmarks/bench.py
+
+check: $(STAMP)
+	scripts/check
+
+docs: $(STAMP)
+	$(BIN)/python scripts/make_reference.py
+
+$(STAMP): pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	touch $(STAMP)
+
+clean:
+	rm -rf $(VENV) .tracked_queue
