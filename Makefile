@@ -10,11 +10,11 @@ demo: $(STAMP)
 	$(BIN)/python -m tracked_queue demo
 
 test: $(STAMP)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 3
 
 # Deeper and slower than `test`: the explorer over more steps and over three jobs, on every server version found.
 test-all: $(STAMP)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 3
 	$(MAKE) explore
 
 explore: $(STAMP)

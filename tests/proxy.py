@@ -17,10 +17,12 @@ class Proxy:
         self._tasks: set[asyncio.Task[None]] = set()
         self.port = 0
         self.drop_replies = 0
+        self.answer = b""  # what every command gets instead of being forwarded
         self.frozen_connections: set[int] = set()
         self._frozen = asyncio.Event()
         self.connections = 0
         self._count = 0
+        self._answerer: dict[int, asyncio.StreamWriter] = {}
 
     @property
     def url(self) -> str:
@@ -68,6 +70,7 @@ class Proxy:
             writer.transport.abort()
             return
         self._writers |= {writer, up_writer}
+        self._answerer[number] = writer
         both = [
             asyncio.ensure_future(self._pump(number, reader, up_writer, False)),
             asyncio.ensure_future(self._pump(number, up_reader, writer, True)),
@@ -91,6 +94,9 @@ class Proxy:
             while data := await reader.read(65536):
                 if number in self.frozen_connections:
                     await asyncio.Event().wait()
+                if self.answer and not replies and self._answerer.get(number):
+                    self._answerer[number].write(self.answer * max(1, data.count(b"$7\r\nEVALSHA")))
+                    continue
                 if replies and self.drop_replies and not data.startswith((b"+OK", b"-ERR unknown sub")):
                     self.drop_replies -= 1
                     return  # the reply is lost and the connection with it

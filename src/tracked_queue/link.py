@@ -221,6 +221,8 @@ class Link:
     async def _read(self) -> Any:
         try:
             return await self._connection.read_response(disable_decoding=True, timeout=float("inf"))
+        except rex.AuthenticationError as error:  # for redis-py a ConnectionError; it is an answer all the same
+            return error
         except rex.ConnectionError:
             raise
         except rex.ResponseError as error:
@@ -301,6 +303,8 @@ class SyncLink:
     def _read(self) -> Any:
         try:
             return self._connection.read_response(disable_decoding=True)
+        except rex.AuthenticationError as error:  # for redis-py a ConnectionError; it is an answer all the same
+            return error
         except rex.ConnectionError:
             raise
         except rex.ResponseError as error:

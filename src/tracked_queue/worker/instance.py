@@ -323,9 +323,10 @@ class Instance:
             if all(item.settled for item in runner.running):
                 watchdog.stop()
             runner.close()
-        if not state.lost:
+        if not state.lost and not left:
             with contextlib.suppress(StoreUnavailableError, StoreRefusedError, TimeoutError):
-                # Beats have ended; an instance with an empty list deregisters, else its jobs need no waiting.
+                # Beats have ended and the list is empty: the instance deregisters. What could not be handed back is
+                # recovered by the supervisor, or when the lease runs out.
                 with anyio.CancelScope(shield=True):
                     async with asyncio.timeout(RELEASE_S):
                         await links.rest.run(release(state.lease, interrupted=True))
