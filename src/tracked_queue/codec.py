@@ -205,7 +205,7 @@ class Signature:
                     kwargs[name] = self._named_codec(name).decode(bytes(data))
         except ArgumentError:
             raise
-        except Exception as error:  # bytes of any kind, and types whose own code may raise anything
+        except BaseException as error:  # bytes of any kind, and types whose own code may raise anything
             raise ArgumentError(self.task, "", f"the stored arguments don't fit: {error}") from None
         if kwargs or len(args) not in self._fits_alone:
             self._check_fit(len(args), kwargs.keys())
@@ -338,14 +338,14 @@ def encode_exception(error: BaseException, hidden: tuple[types.CodeType, ...] = 
     )
     try:
         message = str(error)
-    except Exception as broken:
+    except BaseException as broken:
         message = f"<its text can't be made: {type(broken).__qualname__}>"
     frames = error.__traceback__
     while frames is not None and frames.tb_next is not None and frames.tb_frame.f_code in hidden:
         frames = frames.tb_next
     try:
         trace = "".join(traceback.format_exception(kind, error, frames, limit=-30))
-    except Exception:
+    except BaseException:
         trace = "".join(traceback.format_tb(frames, limit=-30))
     return encode_error(name, message, trace)
 

@@ -114,7 +114,27 @@ class Instance:
         self.stop = Stop()
 
     async def run(self, *, handle_signals: bool = True) -> int:
-        """Work until stopped; 0 if nothing was left behind."""
+        """
+        Work until stopped; 0 if nothing was left behind.
+
+        Cancelled from outside, it stops as on SIGTERM, and ends cancelled. An anyio scope cancels what is inside
+        again and again; so the work is shielded from it, and one task outside of the shield tells of it.
+        """
+        async with anyio.create_task_group() as group:
+            group.start_soon(self._stop_when_cancelled)
+            with anyio.CancelScope(shield=True):
+                code = await self._run(handle_signals)
+            group.cancel_scope.cancel()
+        return code
+
+    async def _stop_when_cancelled(self) -> None:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            self.stop.ask("cancelled")
+            raise
+
+    async def _run(self, handle_signals: bool) -> int:
         async with _signals(self._stop_on, self._go_quiet) if handle_signals else _nothing():
             try:
                 self._ready()
@@ -312,14 +332,11 @@ class Instance:
                     reconciler=reconciler,
                     store=links.rest,
                 )
-                # Whoever cancelled us, with whatever kind of scope, waits for the phases, which are bounded.
-                with anyio.CancelScope(shield=True):
-                    left = await shutdown.run()
+                left = await shutdown.run()
                 group.cancel_scope.cancel()
         finally:
             self._fetcher = None
-            with anyio.CancelScope(shield=True):
-                await self._end_what_runs(runner)
+            await self._end_what_runs(runner)
             if all(item.settled for item in runner.running):
                 watchdog.stop()
             runner.close()
@@ -327,9 +344,8 @@ class Instance:
             with contextlib.suppress(StoreUnavailableError, StoreRefusedError, TimeoutError):
                 # Beats have ended and the list is empty: the instance deregisters. What could not be handed back is
                 # recovered by the supervisor, or when the lease runs out.
-                with anyio.CancelScope(shield=True):
-                    async with asyncio.timeout(RELEASE_S):
-                        await links.rest.run(release(state.lease, interrupted=True))
+                async with asyncio.timeout(RELEASE_S):
+                    await links.rest.run(release(state.lease, interrupted=True))
         log.instance_stopped(lease=state.lease, reason=self.stop.reason or "nothing left to do", left=left)
         if cancelled:
             raise asyncio.CancelledError

@@ -242,7 +242,7 @@ class Runner:
                 payload = delivery.task.signature.result.encode(value)
                 if len(payload) > self._settings.max_result:
                     problem = f"result too large: {len(payload)} bytes, max_result is {self._settings.max_result}"
-            except Exception as error:  # also what a type's own code raises
+            except BaseException as error:  # also what a type's own code raises
                 problem = f"result not serialisable: {type(value).__qualname__}: {_named(error)}"
             if problem:
                 self._failed(delivery, "failed", encode_error("ResultError", problem), problem, 0.0)
@@ -436,5 +436,5 @@ _OWN_FRAMES = (Runner._run.__code__, Runner._attempt.__code__)
 def _named(error: BaseException) -> str:
     try:
         return f"{type(error).__qualname__}: {error}"
-    except Exception:
+    except BaseException:
         return type(error).__qualname__

@@ -1,0 +1,471 @@
+"""The wall around user code, timeouts, cancellation, buffering, in a worker of this very loop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import anyio
+import pytest
+from structlog.testing import capture_logs
+
+from tests.harness import wait_until
+from tests.redis.test_client import running_worker
+from tests.server import RedisServer
+from tracked_queue import (
+    Backoff,
+    JobFailedError,
+    Retry,
+    State,
+    TrackedQueue,
+    current_job,
+)
+from tracked_queue.reports import read_instances
+from tracked_queue.worker.instance import Instance
+
+QUICKLY = Backoff(base=0.01, cap=0.02)
+
+
+class OwnBase(BaseException):
+    pass
+
+
+class Unprintable(Exception):
+    def __str__(self) -> str:
+        raise OwnBase("no text")
+
+
+def raiser(error: BaseException) -> Callable[[], Any]:
+    async def task() -> None:
+        raise error
+
+    return task
+
+
+ERRORS: list[BaseException] = [
+    ValueError("x"), SystemExit(3), KeyboardInterrupt(), GeneratorExit(), asyncio.CancelledError(), OwnBase("x"),
+    StopIteration(), StopAsyncIteration(), RecursionError(), BaseExceptionGroup("g", [OwnBase()]), Unprintable(),
+]  # fmt: skip
+
+
+async def test_whatever_a_job_raises_is_that_jobs_outcome(app: TrackedQueue) -> None:
+    """CASE-06, CASE-33: the worker, the job beside it and its later jobs go on."""
+    tasks = [app.task(name=f"raise{n}", max_attempts=1)(raiser(error)) for n, error in enumerate(ERRORS)]
+
+    @app.task(name="good")
+    async def good(n: int) -> int:
+        await asyncio.sleep(0.05)
+        return n
+
+    async with running_worker(app):
+        beside = [await good.enqueue(n) for n in range(5)]
+        jobs = [await task.enqueue() for task in tasks]
+        for job, error in zip(jobs, ERRORS, strict=True):
+            with pytest.raises(JobFailedError) as found:
+                await job.result(timeout=10)
+            assert found.value.state == "dead"
+            kind = type(error).__name__ if not isinstance(error, StopIteration) else "RuntimeError"
+            assert kind in found.value.error_type or kind in found.value.traceback
+        assert [await job.result(timeout=10) for job in beside] == list(range(5))
+
+
+@dataclass
+class Angry:
+    value: int
+
+    def __post_init__(self) -> None:
+        if self.value == 13:
+            raise OwnBase("not this one")
+
+    def __eq__(self, other: object) -> bool:
+        raise OwnBase("no comparison")
+
+
+async def test_code_of_types_is_behind_the_wall_too(app: TrackedQueue, server: RedisServer, namespace: str) -> None:
+    @app.task(name="take")
+    async def take(value: Angry) -> None: ...
+
+    @app.task(name="give")
+    async def give() -> Angry:
+        return Angry(1)
+
+    @app.task(name="good")
+    async def good() -> int:
+        return 1
+
+    async with TrackedQueue(server.url, namespace=namespace) as other:
+        bad = app.job((await other.enqueue("take", {"value": 13})).id)
+    result = await give.enqueue()
+    async with running_worker(app, concurrency=1):
+        for job in (bad, result):
+            with pytest.raises(JobFailedError):
+                await job.result(timeout=10)
+        assert await (await good.enqueue()).result(timeout=10) == 1
+
+
+@pytest.mark.parametrize("make", [threading.Lock, object, lambda: asyncio.sleep(0)])
+async def test_a_result_that_can_not_be_stored_fails_once(app: TrackedQueue, make: Callable[[], Any]) -> None:
+    """CASE-53: terminal, one execution, a clear reason; not retried for ever."""
+    runs = 0
+
+    @app.task()
+    async def task() -> Any:
+        nonlocal runs
+        runs += 1
+        value = make()
+        if asyncio.iscoroutine(value):
+            value.close()
+        return value
+
+    job = await task.enqueue()
+    async with running_worker(app):
+        with pytest.raises(JobFailedError, match="result not serialisable") as found:
+            await job.result(timeout=10)
+    assert found.value.state == "failed" and runs == 1
+
+
+async def test_a_result_above_the_limit_fails(server: RedisServer, namespace: str) -> None:
+    async with TrackedQueue(server.url, namespace=namespace, max_result=100, heartbeat_interval=0.5, block=1.0) as app:
+
+        @app.task()
+        async def task() -> bytes:
+            return b"x" * 200
+
+        job = await task.enqueue()
+        async with running_worker(app):
+            with pytest.raises(JobFailedError, match="max_result"):
+                await job.result(timeout=10)
+
+
+async def test_timeouts_follow_the_retry_policy(app: TrackedQueue) -> None:
+    """CASE-31: a time-out spends an attempt; `finally` runs."""
+    cleaned = 0
+
+    @app.task(timeout=0.05, max_attempts=2, backoff=QUICKLY)
+    async def slow() -> None:
+        nonlocal cleaned
+        try:
+            await asyncio.sleep(5)
+        finally:
+            cleaned += 1
+
+    job = await slow.enqueue()
+    async with running_worker(app):
+        with pytest.raises(JobFailedError, match="timeout of 0.05 s") as found:
+            await job.result(timeout=10)
+    assert found.value.error_type == "TimeoutError" and cleaned == 2
+    assert (await job.info()).attempts == 2
+
+
+async def test_one_timer_serves_many_timeouts(app: TrackedQueue) -> None:
+    @app.task(max_attempts=1)
+    async def sleep(seconds: float) -> None:
+        await asyncio.sleep(seconds)
+
+    jobs = [await sleep.options(timeout=0.1 + n / 50).enqueue(5) for n in range(10)]
+    jobs += [await sleep.options(timeout=5).enqueue(0.01) for _ in range(10)]
+    async with running_worker(app):
+        for job in jobs[:10]:
+            with pytest.raises(JobFailedError, match="timeout"):
+                await job.result(timeout=10)
+        for job in jobs[10:]:
+            await job.result(timeout=10)
+
+
+async def test_retry_after_on_purpose(app: TrackedQueue) -> None:
+    seen: list[tuple[int, bool]] = []
+
+    @app.task(max_attempts=3)
+    async def again() -> str:
+        seen.append((current_job().attempt, current_job().last_attempt))
+        if len(seen) < 3:
+            raise Retry(after=0.01)
+        return "done"
+
+    job = await again.enqueue()
+    async with running_worker(app):
+        assert await job.result(timeout=10) == "done"
+    assert seen == [(1, False), (2, False), (3, True)]
+
+
+async def test_each_run_has_a_context_of_its_own(app: TrackedQueue) -> None:
+    variable: contextvars.ContextVar[int] = contextvars.ContextVar("variable", default=0)
+
+    @app.task()
+    async def task() -> int:
+        before = variable.get()
+        variable.set(before + 1)
+        return before
+
+    async with running_worker(app, concurrency=1):
+        assert [await (await task.enqueue()).result(timeout=10) for _ in range(5)] == [0] * 5
+
+
+async def test_a_job_knows_itself(app: TrackedQueue) -> None:
+    @app.task(queue="q", max_attempts=7)
+    async def task() -> list[Any]:
+        me = current_job()
+        return [me.id, me.task, me.queue, me.attempt, me.max_attempts, me.interruptions, me.recoveries, me.delivery > 0]
+
+    async with running_worker(app):
+        job = await task.enqueue()
+        assert await job.result(timeout=10) == [job.id, task.name, "q", 1, 7, 0, 0, True]
+
+
+async def test_a_job_that_comes_back_while_its_former_run_ignores_cancellation(app: TrackedQueue) -> None:
+    """CASE-32: both deliveries are told apart; the second one can still be cancelled."""
+    runs: list[int] = []
+    let_go = asyncio.Event()
+
+    @app.task(timeout=0.05, max_attempts=2, backoff=QUICKLY)
+    async def stubborn() -> None:
+        runs.append(current_job().attempt)
+        if len(runs) > 1:
+            await asyncio.sleep(60)
+        while not let_go.is_set():
+            try:
+                await let_go.wait()
+            except asyncio.CancelledError:
+                continue
+
+    job = await stubborn.options(timeout=0.1).enqueue()
+    async with running_worker(app, concurrency=4):
+        with pytest.raises(JobFailedError, match="attempts exhausted") as found:
+            await job.result(timeout=15)
+        assert runs == [1, 2] and found.value.state == "dead"
+        let_go.set()
+
+
+async def test_buffered_long_jobs_go_to_an_idle_worker(app: TrackedQueue, server: RedisServer, namespace: str) -> None:
+    """CASE-63: nobody hoards: with two slots on each of two workers, twelve jobs take about three rounds."""
+
+    @app.task()
+    async def half_second() -> str:
+        await asyncio.sleep(0.5)
+        return current_job().lease
+
+    async with running_worker(app, concurrency=2), running_worker(app, concurrency=2):
+        await wait_until(lambda: _instances(app, 2), what="both workers")
+        jobs = [await half_second.enqueue() for _ in range(12)]
+        began = time.monotonic()
+        leases = [await job.result(timeout=20) for job in jobs]
+        assert time.monotonic() - began < 3.5
+    assert len(set(leases)) == 2 and min(leases.count(lease) for lease in set(leases)) >= 4
+
+
+async def _instances(app: TrackedQueue, count: int) -> bool:
+    return len(await read_instances(app.store)) == count
+
+
+async def test_first_in_first_out_with_one_slot(app: TrackedQueue) -> None:
+    """CASE-64."""
+    order: list[int] = []
+
+    @app.task()
+    async def note(n: int) -> None:
+        order.append(n)
+
+    jobs = await app.enqueue_many([note.call(n) for n in range(300)])
+    async with running_worker(app, concurrency=1):
+        await jobs[-1].result(timeout=20)
+    assert order == list(range(300))
+
+
+async def test_strict_priority_between_queues(app: TrackedQueue) -> None:
+    order: list[str] = []
+
+    @app.task(queue="low")
+    async def low() -> None:
+        order.append("low")
+
+    @app.task(queue="high")
+    async def high() -> None:
+        order.append("high")
+
+    jobs = [await low.enqueue() for _ in range(5)] + [await high.enqueue() for _ in range(5)]
+    async with running_worker(app, concurrency=1, queues=["high", "low"]):
+        for job in jobs:
+            await job.result(timeout=10)
+    assert order == ["high"] * 5 + ["low"] * 5
+
+
+@pytest.mark.parametrize("how", ["cancel", "scope"])
+async def test_a_worker_that_is_cancelled_hands_its_jobs_back(app: TrackedQueue, how: str) -> None:
+    """Whoever runs it in a task of their own stops it by cancelling; also with anyio, which cancels again and again."""
+    started = asyncio.Event()
+
+    @app.task()
+    async def long() -> None:
+        started.set()
+        await asyncio.sleep(60)
+
+    app.configure(grace=0.1) if not app._clients else None
+    job = await long.enqueue()
+    app._settings = type(app.settings)(**{**_values(app), "grace": 0.1})
+    if how == "cancel":
+        task = asyncio.ensure_future(app.run_worker(handle_signals=False))
+        await asyncio.wait_for(started.wait(), 10)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    else:
+        with anyio.CancelScope() as scope:
+            async with anyio.create_task_group() as group:
+                group.start_soon(lambda: app.run_worker(handle_signals=False))
+                await asyncio.wait_for(started.wait(), 10)
+                scope.cancel()
+    info = await job.info()
+    assert info.state is State.QUEUED and info.interruptions == 1 and info.attempts == 0
+    assert await read_instances(app.store) == []
+
+
+def _values(app: TrackedQueue) -> dict[str, Any]:
+    from tracked_queue.settings import setting_names
+
+    return {name: getattr(app.settings, name) for name in setting_names()}
+
+
+async def test_a_revoked_instance_cancels_its_jobs_and_registers_anew(app: TrackedQueue) -> None:
+    """CASE-09, CASE-10: its cleanup runs, nothing of the job changes because of it, and it works on under a new lease."""
+    from tracked_queue import transitions as t
+
+    leases: list[str] = []
+    cleaned = asyncio.Event()
+
+    @app.task()
+    async def long() -> str:
+        leases.append(current_job().lease)
+        if len(leases) == 1:
+            try:
+                await asyncio.sleep(60)
+            finally:
+                cleaned.set()
+        return current_job().lease
+
+    job = await long.enqueue()
+    with capture_logs() as logs:
+        async with running_worker(app):
+            await wait_until(lambda: leases, what="the job to start")
+            await app.store.run(t.release(leases[0], interrupted=False))
+            await asyncio.wait_for(cleaned.wait(), 10)
+            assert await job.result(timeout=10) == leases[1]
+    assert leases[0] != leases[1]
+    assert [entry["event"] for entry in logs].count("lease.lost") == 1
+    assert {"job.fenced"} <= {entry["event"] for entry in logs}
+    assert (await job.info()).recoveries == 1
+
+
+async def test_a_stray_in_the_processing_list_is_handed_back(app: TrackedQueue) -> None:
+    """CASE-18: a live instance owns a job that it knows nothing of; the heartbeat must not keep it there for ever."""
+    from tracked_queue import transitions as t
+
+    @app.task()
+    async def task() -> int:
+        return 5
+
+    with capture_logs() as logs:
+        async with running_worker(app):
+            await wait_until(lambda: _instances(app, 1), what="the worker")
+            (instance,) = await read_instances(app.store)
+            job = await task.options(delay=60).enqueue()
+            # As if a fetch had taken it and its reply had been lost for good: a number far ahead is used up.
+            await app.store.read(("ZREM", app.keys.single("scheduled"), job.id))
+            await app.store.read(
+                ("HSET", app.keys.named("job", job.id), "state", "active", "delivery", "7", "lease", instance.lease)
+            )
+            await app.store.read(("LPUSH", app.keys.named("processing", instance.lease), job.id))
+            assert await job.result(timeout=20) == 5
+    assert any(entry["event"] == "job.stray" for entry in logs)
+    assert t is not None
+
+
+async def test_arguments_and_results_are_not_logged(app: TrackedQueue) -> None:
+    """CASE-78."""
+
+    @app.task(max_attempts=2, backoff=QUICKLY)
+    async def task(token: str) -> str:
+        if current_job().attempt == 1:
+            raise ValueError("first")
+        return "RESULT-SECRET"
+
+    with capture_logs() as logs:
+        async with running_worker(app):
+            job = await task.enqueue("ARGUMENT-SECRET")
+            await job.result(timeout=10)
+    assert logs and "SECRET" not in repr(logs)
+
+
+async def test_names_in_records_are_never_looked_up(app: TrackedQueue) -> None:
+    """CASE-74: only registered tasks run; anything else waits, parked."""
+
+    @app.task()
+    async def task() -> None: ...
+
+    jobs = [await app.enqueue(name) for name in ("os.system", "builtins:eval", "__import__", "../x")]
+    async with running_worker(app):
+
+        async def parked() -> bool:
+            return {await job.status() for job in jobs} == {State.PARKED}
+
+        await wait_until(parked, what="all of them to be parked")
+
+
+async def test_queues_and_tasks_are_checked_before_anything_starts(app: TrackedQueue) -> None:
+    from tracked_queue import UsageError
+
+    with pytest.raises(UsageError, match="no tasks"):
+        await app.run_worker()
+
+    @app.task(queue="here")
+    async def task() -> None: ...
+
+    with pytest.raises(UsageError, match="nowhere"):
+        await app.run_worker(queues=["nowhere"])
+    assert Instance is not None
+
+
+async def test_ten_thousand_orphans_and_eight_recoverers(server: RedisServer, namespace: str) -> None:
+    """CASE-05: eight instances recover one dead list at once; each job moves exactly once, and all of them run."""
+    from tracked_queue import transitions as t
+
+    async with TrackedQueue(server.url, namespace=namespace, max_connections=16) as app:
+
+        @app.task()
+        async def task(n: int) -> None: ...
+
+        jobs = await app.enqueue_many([task.call(n) for n in range(10_000)])
+        await app.store.run(t.register("dead", 30, 5, {}))
+        for number in range(1, 41):
+            await app.store.run(t.fetch("dead", number, 250, 0, ["default"]))
+        await app.store.run(t.release("dead", interrupted=False))
+        apps = [TrackedQueue(server.url, namespace=namespace) for _ in range(8)]
+        moved = [one for some in await asyncio.gather(*(each.recover() for each in apps)) for one in some]
+        for each in apps:
+            await each.aclose()
+        assert sorted(one.id for one in moved) == sorted(job.id for job in jobs)
+        queued, instances = await app.store.read(
+            ("LRANGE", app.keys.named("queue", "default"), 0, -1), ("ZCARD", app.keys.single("instances"))
+        )
+        assert len(queued) == len(set(queued)) == 10_000 and instances == 0
+        assert [id.decode() for id in reversed(queued)] == [job.id for job in jobs], "the oldest first"
+
+
+async def test_no_script_is_slow(server: RedisServer, namespace: str) -> None:
+    """CASE-80: all work in chunks; nothing blocks Redis for tens of ms."""
+    async with TrackedQueue(server.url, namespace=namespace) as app:
+
+        @app.task()
+        async def task(n: int) -> None: ...
+
+        await app.store.read(("CONFIG", "SET", "slowlog-log-slower-than", "50000"), ("SLOWLOG", "RESET"))
+        await app.enqueue_many([task.call(n) for n in range(5_000)])
+        await app.enqueue_many([task.options(delay=0.01).call(n) for n in range(5_000)])
+        await app.run_worker(burst=True, handle_signals=False)
+        slow = await app.store.read(("SLOWLOG", "GET", "100"))
+        scripts = [entry for entry in slow[0] if entry[3][0].upper() in (b"EVALSHA", b"EVAL")]
+        assert not scripts, [(entry[2], entry[3][:4]) for entry in scripts]
