@@ -18,6 +18,7 @@ class Keys:
 
     @property
     def tag(self) -> str:
+        """The hash tag that all keys begin with; KEYS[1] of every script."""
         return "{" + self.namespace + "}"
 
     def named(self, kind: str, name: str) -> str:

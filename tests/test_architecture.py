@@ -1,0 +1,144 @@
+"""Rules that hold over the whole tree: layers, script headers, key names, docstrings, types, pages that are made."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import tracked_queue
+from tracked_queue import log, transitions
+from tracked_queue.scripts import load_scripts, read_source
+
+ROOT = Path(__file__).parent.parent
+SOURCE = ROOT / "src" / "tracked_queue"
+SCRIPTS = sorted(load_scripts())
+
+
+def run(*command: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, *command], cwd=ROOT, capture_output=True, text=True)
+
+
+def test_imports_point_down() -> None:
+    done = run(
+        "-c", "import sys; from importlinter.cli import lint_imports_command; sys.argv = ['x']; lint_imports_command()"
+    )
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.timeout(120)
+def test_types_hold_and_wrong_calls_are_refused() -> None:
+    """CASE-71."""
+    done = run("-m", "mypy", "--strict", "tests/typing/api.py")
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_a_script_has_a_header_a_wrapper_and_tests(name: str) -> None:
+    source = read_source(name)
+    head = source.split("-- include", 1)[0]
+    assert head.startswith(f"-- {name}: "), "its name and what it does"
+    assert "KEYS[1]  tag" in head and "Returns" in head
+    called = re.search(r"Called by transitions\.(\w+)", head)
+    assert called and callable(getattr(transitions, called[1]))
+    tests = "".join(path.read_text() for path in (ROOT / "tests" / "redis").glob("test_script*.py"))
+    short = {"heartbeat": "beat", "await": "await_end"}.get(name, name)
+    assert re.search(rf"\b(q\.|t\.){short}\(", tests), "a test calls it"
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_a_script_names_every_reply_word_in_its_header(name: str) -> None:
+    head, _, body = read_source(name).partition("-- include")
+    words = set(re.findall(r"return (?:refused\()?\{? ?'(\w+)'", body)) | set(re.findall(r"word = '(\w+)'", body))
+    assert all(f"'{word}'" in head for word in words), words
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_a_script_uses_only_what_it_includes(name: str) -> None:
+    text = load_scripts()[name].text
+    provided = {
+        "keys": ("named", "single"), "now_ms": ("now_ms", "digits"), "writable": ("begin_writing",), "paused": ("read_paused",),
+        "wake": ("wake",), "contact": ("read_hold", "note_contact"), "ended": ("end_job", "tell_waiters"),
+        "garbage": ("bury_garbage",), "stats": ("count",),
+    }  # fmt: skip
+    for functions in provided.values():
+        for function in functions:
+            if re.search(rf"(?<![\w.:]){function}\(", text):
+                assert f"local function {function}(" in text, f"{name} calls {function}"
+    assert "redis.call('KEYS'" not in text and "SCAN" not in text
+
+
+def test_no_other_module_names_a_redis_key_or_reads_the_environment() -> None:
+    for path in SOURCE.rglob("*.py"):
+        text = path.read_text()
+        if path.name not in ("keys.py",):
+            assert "{{" + "}}:" not in text
+        if "worker" in path.parts:
+            assert "keys.single" not in text and not re.search(r"['\"]:(?:job|queue|processing):", text), path
+        if path.name not in ("settings.py", "demo.py", "demo_tasks.py"):
+            assert "os.environ" not in text, path
+
+
+def test_nothing_unpickles_or_evaluates_data() -> None:
+    """CASE-74."""
+    for path in SOURCE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import | ast.ImportFrom):
+                names = {alias.name for alias in node.names} | {getattr(node, "module", None) or ""}
+                assert not names & {"pickle", "marshal", "shelve", "dill", "cloudpickle"}, path
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+                assert node.func.id not in ("eval", "exec", "__import__", "compile"), path
+
+
+def test_public_things_have_docstrings() -> None:
+    missing = []
+    for path in SOURCE.rglob("*.py"):
+        tree = ast.parse(path.read_text())
+        if not ast.get_docstring(tree):
+            missing.append(str(path))
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ClassDef):
+                protocol = any("Protocol" in ast.unparse(base) for base in node.bases)
+                for item in [node, *([] if protocol else node.body)]:
+                    if (
+                        isinstance(item, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
+                        and not item.name.startswith("_")
+                        and not node.name.startswith("_")
+                        and not ast.get_docstring(item)
+                    ):
+                        missing.append(f"{path.name}:{node.name}.{item.name}")
+        for item in tree.body:
+            if isinstance(item, ast.FunctionDef | ast.AsyncFunctionDef) and not item.name.startswith("_"):
+                if not ast.get_docstring(item):
+                    missing.append(f"{path.name}:{item.name}")
+    assert not missing, missing
+
+
+def test_every_log_event_is_a_noun_and_what_happened_to_it() -> None:
+    text = (SOURCE / "log.py").read_text()
+    events = re.findall(r'log\.(?:debug|info|warning|error)\)?\(\s*f?"([a-z_.]+)', text)
+    assert len(events) > 20 and all(re.fullmatch(r"[a-z]+\.[a-z_]*", event) for event in events)
+    assert callable(log.job_fenced)
+
+
+def test_the_package_is_typed_and_ships_its_scripts(tmp_path: Path) -> None:
+    assert (SOURCE / "py.typed").exists()
+    assert tracked_queue.__version__ in (ROOT / "pyproject.toml").read_text()
+
+
+def test_the_reference_pages_are_fresh() -> None:
+    done = run("scripts/make_reference.py", "--check")
+    assert done.returncode == 0, done.stdout
+
+
+def test_nothing_names_a_path_of_one_machine() -> None:
+    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True).stdout.split()
+    pattern = re.compile(r"(^|[^\w.-])/(work|farm|root|home)/")
+    for name in tracked:
+        path = ROOT / name
+        if path.is_file() and path.suffix in (".py", ".md", ".toml", ".yml", ".yaml", ".lua", ""):
+            assert not pattern.search(path.read_text("utf-8", "ignore")), name
