@@ -83,9 +83,9 @@ def scripts_page() -> str:
 
 
 def commands_page() -> str:
-    tree = ast.parse((ROOT / "src/tracked_queue/cli/commands.py").read_text("utf-8"))
     parts = []
-    for node in tree.body:
+    modules = [ROOT / f"src/tracked_queue/cli/{name}.py" for name in ("run", "look", "change", "dead", "probe")]
+    for node in [node for module in modules for node in ast.parse(module.read_text("utf-8")).body]:
         if not isinstance(node, ast.FunctionDef):
             continue
         decorators = [ast.unparse(item) for item in node.decorator_list]
@@ -94,9 +94,7 @@ def commands_page() -> str:
             continue
         named = re.search(r"command\('([\w-]+)'\)", command)
         name = ("dead " if command.startswith("dead_cli") else "") + (named[1] if named else node.name)
-        options = []
-        for argument, default in zip(node.args.args, node.args.defaults or [], strict=False):
-            del argument, default
+        options: list[str] = []
         for argument in node.args.args:
             text = ast.unparse(argument.annotation) if argument.annotation else ""
             if "hidden=True" in text:

@@ -112,9 +112,9 @@ def test_public_things_have_docstrings() -> None:
                     ):
                         missing.append(f"{path.name}:{node.name}.{item.name}")
         for item in tree.body:
-            if isinstance(item, ast.FunctionDef | ast.AsyncFunctionDef) and not item.name.startswith("_"):
-                if not ast.get_docstring(item):
-                    missing.append(f"{path.name}:{item.name}")
+            function = isinstance(item, ast.FunctionDef | ast.AsyncFunctionDef)
+            if function and not item.name.startswith("_") and not ast.get_docstring(item):
+                missing.append(f"{path.name}:{item.name}")
     assert not missing, missing
 
 

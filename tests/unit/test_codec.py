@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import math
 import threading
@@ -117,7 +118,7 @@ def test_what_would_arrive_changed_is_refused_by_name(kind: Any, value: Any) -> 
     if isinstance(value, Angry):
         value.value = 13
     for args, kwargs, name in (((value,), {}, "value"), ((None,), {"named": value}, "named")):
-        signature = signature_of(kind if name == "value" else kind)
+        signature = signature_of(kind)
         if name == "named":
             args = (VALID.get(kind),)
             if args == (None,):
@@ -189,10 +190,8 @@ def test_arguments_of_an_older_producer_get_defaults_and_of_another_one_are_refu
 @given(st.binary(max_size=60), st.binary(max_size=60))
 def test_any_bytes_decode_or_are_refused_in_one_way(args: bytes, kwargs: bytes) -> None:
     """CASE-74: decoding builds plain data and annotated types, or raises our own error; nothing else."""
-    try:
+    with contextlib.suppress(ArgumentError):
         Signature("t", several).decode(args, kwargs)
-    except ArgumentError:
-        pass
 
 
 JSON_LIKE = st.recursive(

@@ -26,6 +26,17 @@ from .. import log
 from ..app import TrackedQueue
 from ..errors import StoreRefusedError, StoreUnavailableError, TrackedQueueError, UsageError
 
+cli = typer.Typer(
+    name="tracked_queue",
+    help="An asyncio job queue on Redis that does not lose jobs.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+dead_cli = typer.Typer(no_args_is_help=True, help="Dead jobs: list, requeue, purge.")
+cli.add_typer(dead_cli, name="dead")
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -153,6 +164,11 @@ def acted(action: str, **facts: Any) -> None:
     except (OSError, KeyError):  # a container without a passwd entry
         user = str(os.getuid())
     log.operator_acted(action=action, by=f"{user}@{socket.gethostname()}", **facts)
+
+
+def fields_of(item: Any) -> dict[str, Any]:
+    """A dataclass' fields, one level deep."""
+    return {name: getattr(item, name) for name in item.__dataclass_fields__}
 
 
 def seconds(text: str) -> float:

@@ -1,0 +1,190 @@
+"""`job`, `queues`, `instances`, `config`: the commands that only read."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from .. import reports
+from ..app import TrackedQueue
+from ..settings import setting_doc, setting_names
+from .common import (
+    AppOption,
+    JsonOption,
+    NamespaceOption,
+    UrlOption,
+    chosen_app,
+    clean,
+    cli,
+    fields_of,
+    guarded,
+    print_json,
+    print_table,
+    run,
+    span,
+)
+
+
+@cli.command()
+@guarded
+def job(
+    job_id: Annotated[str, typer.Argument(metavar="ID")],
+    app: AppOption = None,
+    redis_url: UrlOption = None,
+    namespace: NamespaceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """One job: state, ledgers, times, error."""
+
+    async def work(chosen: TrackedQueue) -> Any:
+        return await chosen.job(job_id).info()
+
+    info = run(chosen_app(app, redis_url, namespace), work)
+    if as_json:
+        print_json(info)
+        return
+    rows = [
+        ("id", info.id),
+        ("task", info.task),
+        ("queue", info.queue),
+        ("state", info.state + (" (cancellation asked for)" if info.cancel_requested else "")),
+        ("attempts", info.attempts),
+        ("interruptions", info.interruptions),
+        ("recoveries", f"{info.recoveries} (charges {info.charges})"),
+        ("instance", info.lease),
+        ("queued", info.queued_at),
+        ("due", info.due_at),
+        ("fetched", info.fetched_at),
+        ("finished", info.finished_at),
+        ("reason", info.reason),
+        ("error", f"{info.error.type}: {info.error.message}" if info.error and info.error.type else None),
+    ]
+    for name, value in rows:
+        if value is not None:
+            print(f"{name:<14}{clean(str(value))}")
+    if info.error and info.error.traceback:
+        print()
+        for line in info.error.traceback.splitlines():
+            print(f"  {clean(line)}")
+
+
+@cli.command()
+@guarded
+def queues(
+    app: AppOption = None,
+    redis_url: UrlOption = None,
+    namespace: NamespaceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Queues: length, age of the oldest job, rates, pauses, and who serves them."""
+
+    async def work(chosen: TrackedQueue) -> reports.Overview:
+        return await reports.read_overview(chosen.store)
+
+    overview = run(chosen_app(app, redis_url, namespace), work)
+    if as_json:
+        print_json(overview)
+        return
+    print_table(
+        "Queues",
+        ("queue", "jobs", "oldest", "in/min", "done/min", "failed/min", "instances", "notes"),
+        [
+            (
+                item.queue,
+                item.length,
+                span(item.oldest_s),
+                f"{item.enqueued_per_min:.1f}",
+                f"{item.succeeded_per_min:.1f}",
+                f"{item.failed_per_min:.1f}",
+                item.instances,
+                ", ".join(
+                    note
+                    for note, on in (
+                        ("paused", item.paused),
+                        ("NO INSTANCE SERVES IT", item.unserved),
+                        (f"{item.suspects} suspects", item.suspects > 0),
+                    )
+                    if on
+                ),
+            )
+            for item in overview.queues
+        ],
+        "no queues yet",
+    )
+    for item in overview.parked:
+        why = "the task is paused" if item.paused else "no live instance knows the task yet"
+        print(f"parked: {item.length} jobs of task {clean(item.task)} ({why})")
+    for name in overview.paused_tasks:
+        print(f"paused task: {clean(name)}")
+    print(f"scheduled: {overview.scheduled}   dead: {overview.dead}")
+    for job_id in overview.interrupted:
+        print(f"interrupted three times or more: {clean(job_id)}")
+
+
+@cli.command()
+@guarded
+def instances(
+    app: AppOption = None,
+    redis_url: UrlOption = None,
+    namespace: NamespaceOption = None,
+    jobs: Annotated[bool, typer.Option("--jobs", help="Also the jobs that each one owns.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Instances: who they are, what they own, when they were last seen; lost ones with orphans too."""
+
+    async def work(chosen: TrackedQueue) -> Any:
+        found = await reports.read_instances(chosen.store)
+        owned = [await reports.read_active(chosen.store, item.lease) if jobs else [] for item in found]
+        return list(zip(found, owned, strict=True))
+
+    found = run(chosen_app(app, redis_url, namespace), work)
+    if as_json:
+        print_json(
+            [{**fields_of(item), "alive": item.alive, **({"jobs": owned} if jobs else {})} for item, owned in found]
+        )
+        return
+    print_table(
+        "Instances",
+        ("lease", "host", "pid", "version", "queues", "slots", "jobs", "seen", "state"),
+        [
+            (
+                item.lease,
+                item.host,
+                item.pid,
+                item.version,
+                ",".join(item.queues),
+                item.concurrency,
+                item.owned,
+                span(item.seen_s),
+                ("quiet" if item.quiet else "alive") if item.alive else ("revoked" if item.revoked else "RUN OUT"),
+            )
+            for item, _ in found
+        ],
+        "no instances",
+    )
+    for item, owned in found:
+        for one in owned:
+            waits = " (waits for a slot)" if one.buffered else ""
+            orphan = "" if item.alive else " ORPHAN"
+            print(f"{clean(one.id)}  {clean(one.task)}  on {clean(item.lease)} for {span(one.age_s)}{waits}{orphan}")
+
+
+@cli.command()
+@guarded
+def config(
+    app: AppOption = None,
+    redis_url: UrlOption = None,
+    namespace: NamespaceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Every setting, its value and where it came from; passwords are masked."""
+    settings = chosen_app(app, redis_url, namespace).settings
+    rows = [
+        {"setting": name, "value": settings.shown(name), "source": settings.sources[name], "means": setting_doc(name)}
+        for name in setting_names()
+    ]
+    if as_json:
+        print_json(rows)
+        return
+    print_table("Settings", ("setting", "value", "source", "means"), [tuple(row.values()) for row in rows], "")

@@ -1,0 +1,100 @@
+"""`health`: probes for Kubernetes and alerts, none of which imports the application."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Annotated
+
+import typer
+
+from .. import reports
+from ..app import TrackedQueue
+from ..errors import JobError, StoreRefusedError, UsageError
+from ..settings import Settings
+from ..worker.liveness import default_label, read_signs
+from .common import (
+    EXIT_FAILED,
+    NamespaceOption,
+    UrlOption,
+    clean,
+    cli,
+    fail,
+    guarded,
+    run,
+    seconds,
+    span,
+)
+
+READY_LIMIT_S = 4.0
+
+
+@cli.command()
+@guarded
+def health(
+    live: Annotated[bool, typer.Option("--live", help="This pod's event loop turns; asks no Redis.")] = False,
+    ready: Annotated[bool, typer.Option("--ready", help="Redis answers and this pod's leases are held.")] = False,
+    queue: Annotated[str | None, typer.Option("--queue", "-q", help="A queue, with --max-age.")] = None,
+    max_age: Annotated[str | None, typer.Option("--max-age", help="Fail if its oldest job is older.")] = None,
+    instance_id: Annotated[str | None, typer.Option(help="The worker's label, as it was started with.")] = None,
+    redis_url: UrlOption = None,
+    namespace: NamespaceOption = None,
+) -> None:
+    """Probes for Kubernetes and alerts; none imports the application. Exit 0: well, 1: not, 2: wrong use."""
+    if live + ready + (queue is not None) != 1:
+        raise UsageError("name one of --live, --ready, and --queue with --max-age")
+    app = TrackedQueue()
+    app.configure(redis_url=redis_url, namespace=namespace, instance_id=instance_id)
+    settings = app.settings
+    if queue is not None:
+        if max_age is None:
+            raise UsageError("--queue needs --max-age")
+        _health_queue(app, queue, seconds(max_age))
+    else:
+        _health_instance(app, settings, ready)
+
+
+def _health_queue(app: TrackedQueue, queue: str, limit: float) -> None:
+    async def work(chosen: TrackedQueue) -> float | None:
+        async with asyncio.timeout(READY_LIMIT_S):
+            return await reports.queue_age(chosen.store, queue)
+
+    try:
+        age = run(app, work)
+    except TimeoutError:
+        raise fail("Redis gave no answer in time", EXIT_FAILED) from None
+    if age is not None and age > limit:
+        raise fail(f"queue {queue}: its oldest job has waited {span(age)}, more than {span(limit)}", EXIT_FAILED)
+    print(f"queue {clean(queue)}: " + ("empty" if age is None else f"oldest job {span(age)}"))
+
+
+def _health_instance(app: TrackedQueue, settings: Settings, ready: bool) -> None:
+    label = settings.instance_id or default_label()
+    signs = read_signs(settings.namespace, label)
+    if not signs:
+        raise fail(f"no worker process with the label {label} runs on this machine", EXIT_FAILED)
+    for sign in signs:
+        if not sign.live:
+            raise fail(f"process {sign.pid}: its event loop has not turned for {span(sign.silent_s)}", EXIT_FAILED)
+    if not ready:
+        print(f"live: {len(signs)} process(es)")
+        return
+
+    async def work(chosen: TrackedQueue) -> list[str]:
+        async with asyncio.timeout(READY_LIMIT_S):
+            (role,) = await chosen.store.read(("ROLE",))
+            if role[0] != b"master":
+                return [f"Redis is a {role[0].decode()}, not the primary"]
+            problems = []
+            for sign in signs:
+                left = await reports.lease_deadline(chosen.store, sign.lease)
+                if left is None or left <= 0:
+                    problems.append(f"process {sign.pid}: its lease {sign.lease} is not held")
+            return problems
+
+    try:
+        problems = run(app, work)
+    except (TimeoutError, StoreRefusedError, JobError) as error:
+        raise fail(str(error) or "Redis gave no answer in time", EXIT_FAILED) from None
+    if problems:
+        raise fail("; ".join(problems), EXIT_FAILED)
+    print(f"ready: {len(signs)} process(es)")
