@@ -469,3 +469,97 @@ async def test_no_script_is_slow(server: RedisServer, namespace: str) -> None:
         slow = await app.store.read(("SLOWLOG", "GET", "100"))
         scripts = [entry for entry in slow[0] if entry[3][0].upper() in (b"EVALSHA", b"EVAL")]
         assert not scripts, [(entry[2], entry[3][:4]) for entry in scripts]
+
+
+async def test_idle_workers_wake_for_each_job_and_share_a_burst(app: TrackedQueue) -> None:
+    """CASE-79: jobs at random moments, delayed ones beside them, blocked clients killed at the moment of the push."""
+    import random
+
+    rng = random.Random(7)
+
+    @app.task()
+    async def where() -> str:
+        return current_job().lease
+
+    @app.task()
+    async def nap() -> str:
+        await asyncio.sleep(0.2)
+        return current_job().lease
+
+    waits = []
+    async with running_worker(app), running_worker(app), running_worker(app):
+        await wait_until(lambda: _instances(app, 3), what="three workers")
+        for round_ in range(120):
+            await asyncio.sleep(rng.random() * 0.03)
+            if round_ % 20 == 19:
+                clients = (await app.store.read(("CLIENT", "LIST")))[0].decode().splitlines()
+                blocked = [line for line in clients if "cmd=bzpopmin" in line]
+                if blocked:
+                    await app.store.read(("CLIENT", "KILL", "ID", blocked[0].split()[0].removeprefix("id=")))
+            jobs = (
+                [await where.enqueue()]
+                if round_ % 3
+                else [await where.options(delay=0.05).enqueue(), await where.enqueue()]
+            )
+            began = time.monotonic()
+            for job in jobs:
+                await job.result(timeout=10)
+            if round_ % 20 != 19:
+                waits.append(time.monotonic() - began)
+        waits.sort()
+        assert waits[len(waits) // 2] < 0.5 and waits[-1] < app.settings.block + 2, "a lost signal costs one block time"
+        leases = {await job.result(timeout=10) for job in await app.enqueue_many([nap.call() for _ in range(250)])}
+        assert len(leases) == 3, "a burst is shared"
+
+
+async def test_nothing_is_left_of_jobs_and_instances(server: RedisServer, namespace: str) -> None:
+    """CASE-56, CASE-58: after all ends and expiries no key of a job or an instance remains."""
+    async with TrackedQueue(
+        server.url,
+        namespace=namespace,
+        result_ttl=0.2,
+        resend_window=0.3,
+        block=1.0,
+        heartbeat_interval=0.3,
+        heartbeat_ttl=2,
+    ) as app:
+
+        @app.task(max_attempts=1)
+        async def fails() -> None:
+            raise ValueError
+
+        @app.task(max_attempts=3, backoff=QUICKLY)
+        async def third() -> int:
+            if not current_job().last_attempt:
+                raise Retry(after=0)
+            return 1
+
+        @app.task()
+        async def value() -> int:
+            return 1
+
+        @app.task(tracked=False)
+        async def untracked() -> None: ...
+
+        calls = [task.call() for task in (fails, third, value, untracked) for _ in range(50)]
+        jobs = await app.enqueue_many(calls)
+        cancelled = [await value.options(delay=60).enqueue() for _ in range(10)] + [
+            await value.enqueue() for _ in range(10)
+        ]
+        for job in cancelled:
+            await job.cancel()
+        assert await app.run_worker(burst=True, handle_signals=False) == 0
+        await app.store.read(
+            *(("DEL", app.keys.named("job", job.id)) for job in jobs[:50])
+        )  # the dead stay for a person
+        await app.store.read(("DEL", app.keys.single("dead")))
+
+        async def left() -> list[str]:
+            (keys,) = await app.store.read(("KEYS", app.keys.tag.replace("{", "[{]") + ":*"))
+            kinds = {key.decode().split(":")[1] for key in keys}
+            return sorted(kinds - {"queues", "contact", "stats", "wake", "hold"})
+
+        async def clean() -> bool:
+            return await left() == []
+
+        await wait_until(clean, 10, what="the keys to go")

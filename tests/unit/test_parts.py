@@ -206,3 +206,24 @@ def test_states_that_end() -> None:
 def test_keys_share_one_hash_tag() -> None:
     keys = Keys("ns")
     assert keys.named("job", "a") == "{ns}:job:a" and keys.single("dead") == "{ns}:dead"
+
+
+@pytest.mark.parametrize(
+    "info, said",
+    [
+        (b"redis_version:6.0.16\r\nrole:master\r\n", "too old"),
+        (b"redis_version:7.0.0\r\nrole:slave\r\n", "replica"),
+    ],
+)
+async def test_servers_that_can_not_be_used(info: bytes, said: str) -> None:
+    from tracked_queue import StoreRefusedError
+    from tracked_queue.store import Store, check_server
+
+    class Told:
+        async def call(self, commands: Any, timeout: Any = None) -> list[Any]:
+            return [info]
+
+        async def close(self) -> None: ...
+
+    with pytest.raises(StoreRefusedError, match=said):
+        await check_server(Store(Told(), Keys("x"), {}))

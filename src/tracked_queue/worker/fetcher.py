@@ -16,7 +16,7 @@ from ..errors import StoreRefusedError, StoreUnavailableError
 from ..link import Link
 from ..settings import Settings
 from ..store import Store
-from ..transitions import Call, Fetched, Refusal, fetch, quiet
+from ..transitions import MAX_BATCH, Call, Fetched, Refusal, fetch, quiet
 from .lease import LeaseState
 from .outage import Outage, insist, pauses
 from .runner import Runner
@@ -55,6 +55,9 @@ class Fetcher:
         self._markers = [store.keys.named("wake", queue) for queue in self._queues]
         self._loop = asyncio.get_running_loop()
         self._number = 0
+        # How many jobs the next fetch may start: few after a rest, then twice as many each time, so that a burst is
+        # shared by the workers that it wakes one after the other.
+        self._step = STANDING
         self._more = True
         self._due_at: float | None = None
         self._quiet = False
@@ -118,7 +121,8 @@ class Fetcher:
             due = self._due_at is not None and self._loop.time() >= self._due_at
             if (self._more or due) and (start or buffer):
                 # A standing fetch that may still take jobs has spoken for its slots; past it a number makes it stale.
-                await self._fetch(max(start - asked, 1) if start else 0, buffer)
+                await self._fetch(min(max(start - asked, 1), self._step) if start else 0, buffer)
+                self._step = min(self._step * 2, MAX_BATCH)
             elif self._burst:
                 if self._runner.idle and self._settled():
                     await self._fetch(max(1, start), 0)
@@ -127,6 +131,7 @@ class Fetcher:
                 else:
                     await self._wait(LATE_PAUSE_S if self._runner.idle else None)
             elif start and self._standing is None:
+                self._step = STANDING
                 self._stand(min(start, STANDING))
             else:
                 await self._wait(None)
