@@ -123,8 +123,11 @@ def refused_reply(error: Exception) -> TrackedQueueError:
     return InvariantError(f"Redis refused a command of ours: {text}")
 
 
-# How an open call may fail: the reply is missing, the call may have run.
-_CUT_SHORT = (rex.ConnectionError, rex.TimeoutError, rex.InvalidResponse, TimeoutError, OSError, EOFError)
+# How an open call may fail: the reply is missing, the call may have run. uvloop raises a RuntimeError for a write to a
+# connection that was cut a moment ago.
+_CUT_SHORT = (
+    rex.ConnectionError, rex.TimeoutError, rex.InvalidResponse, TimeoutError, OSError, EOFError, RuntimeError,
+)  # fmt: skip
 _CONNECT_FAILED = (rex.RedisError, TimeoutError, OSError, ValueError)
 
 

@@ -120,11 +120,14 @@ class Instance:
         Cancelled from outside, it stops as on SIGTERM, and ends cancelled. An anyio scope cancels what is inside
         again and again; so the work is shielded from it, and one task outside of the shield tells of it.
         """
-        async with anyio.create_task_group() as group:
-            group.start_soon(self._stop_when_cancelled)
-            with anyio.CancelScope(shield=True):
-                code = await self._run(handle_signals)
-            group.cancel_scope.cancel()
+        try:
+            async with anyio.create_task_group() as group:
+                group.start_soon(self._stop_when_cancelled)
+                with anyio.CancelScope(shield=True):
+                    code = await self._run(handle_signals)
+                group.cancel_scope.cancel()
+        except BaseExceptionGroup as errors:
+            raise _first_error(errors) from errors
         return code
 
     async def _stop_when_cancelled(self) -> None:
@@ -415,6 +418,13 @@ async def _links(endpoint: Endpoint, keys: Keys) -> AsyncIterator[_Links]:
         yield links
     finally:
         await links.close()
+
+
+def _first_error(errors: BaseException) -> BaseException:
+    """The one error that a part of the instance ended with, out of the groups around it."""
+    while isinstance(errors, BaseExceptionGroup):
+        errors = errors.exceptions[0]
+    return errors
 
 
 async def _first(*events: asyncio.Event) -> None:
