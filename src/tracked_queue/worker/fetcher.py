@@ -73,7 +73,8 @@ class Fetcher:
 
     def room_changed(self) -> None:
         """A slot was freed."""
-        self._changed.set()
+        if not self._changed.is_set():
+            self._changed.set()
 
     def stay_quiet(self, on: bool) -> None:
         """A beat said whether this instance is to fetch nothing."""

@@ -46,22 +46,22 @@ class Cause(StrEnum):
 class Delivery:
     """A job in this instance, from its fetch to its outcome."""
 
-    __slots__ = (
-        "asyncio_task", "attempt", "begun", "buffered_at", "cause", "deadline", "job", "max_attempts", "settled",
-        "started_at", "task", "timeout", "untracked",
-    )  # fmt: skip
+    # Most deliveries never set these; as values of the class they cost nothing for each job.
+    cause: Cause | None = None
+    begun = False
+    settled = False
+    deadline = math.inf
+    started_at = 0.0
+    buffered_at = 0.0
+    asyncio_task: asyncio.Task[None] | None = None
 
     def __init__(self, job: Delivered, task: Task[..., Any]) -> None:
         self.job, self.task = job, task
-        self.attempt = job.ledger("attempts") + 1
+        record = job.record
+        self.attempt = int(record[7] or 0) + 1 if len(record) > 7 else 1
         self.untracked = job.delivery == UNTRACKED
         options = task.task_options
         self.timeout, self.max_attempts = options.timeout, options.max_attempts
-        self.cause: Cause | None = None
-        self.begun = self.settled = False
-        self.deadline = math.inf
-        self.started_at = self.buffered_at = 0.0
-        self.asyncio_task: asyncio.Task[None] | None = None
 
     @property
     def id(self) -> str:
@@ -96,7 +96,9 @@ class Runner:
         settle: Callable[[Outcome], None],
         on_room: Callable[[], None],
     ) -> None:
-        self._tasks, self._settings, self._lease = tasks, settings, lease
+        self._settings, self._lease = settings, lease
+        # By the bytes that a record holds: no name is decoded for each job.
+        self._by_name: dict[bytes | None, Task[..., Any]] = {task.name.encode(): task for task in tasks}
         self._settle, self._on_room = settle, on_room
         self._loop = asyncio.get_running_loop()
         self._context = contextvars.copy_context()
@@ -146,18 +148,18 @@ class Runner:
 
     def take(self, jobs: list[Delivered], *, hand_back: bool = False) -> None:
         """Accept what a fetch brought: start it, or let it wait for a slot; or return it all unstarted."""
+        known, running, slots = self._by_name, self.running, self._settings.concurrency
         for job in jobs:
-            name = job.task
-            task = self._tasks.get(name)
+            task = known.get(job.record[2])
             if task is None:
-                self._park(job, name)
+                self._park(job, job.task)
                 continue
             delivery = Delivery(job, task)
-            if job.options and not self._apply_options(delivery):
+            if job.record[5] and not self._apply_options(delivery):
                 continue
             if hand_back or not self._accepting:
                 self._hand_back(delivery)
-            elif len(self.running) < self._settings.concurrency:
+            elif len(running) < slots:
                 self._start(delivery)
             else:
                 delivery.buffered_at = self._loop.time()
@@ -222,7 +224,7 @@ class Runner:
             return
         job = delivery.job
         try:
-            args, kwargs = delivery.task.signature.decode(job.args, job.kwargs)
+            args, kwargs = delivery.task.signature.decode(job.record[3] or b"", job.record[4] or b"")
         except ArgumentError as error:
             self._unusable(delivery, error.problem if not error.argument else f"{error.argument}: {error.problem}")
             return
@@ -306,7 +308,8 @@ class Runner:
     def _record(self, delivery: Delivery, outcome: str, ms: int, payload: bytes, reason: str) -> None:
         delivery.settled = True
         if not delivery.untracked:
-            reason = reason.encode("utf-8", "replace").decode()
+            if reason:
+                reason = reason.encode("utf-8", "replace").decode()
             self._settle(Outcome(delivery.job.id, delivery.job.delivery, outcome, ms, payload, reason))
 
     def _finish(self, delivery: Delivery) -> None:

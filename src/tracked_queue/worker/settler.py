@@ -28,9 +28,10 @@ class Settler:
 
     def add(self, outcome: Outcome) -> None:
         """Record this outcome with the next batch."""
+        if not self._pending:
+            self._filled.set()
+            self._empty.clear()
         self._pending.append(outcome)
-        self._filled.set()
-        self._empty.clear()
 
     @property
     def left(self) -> int:
