@@ -22,7 +22,8 @@ def _time(ms: bytes | None) -> datetime | None:
 
 def _delivered(delivery: bytes | None) -> datetime | None:
     """A delivery's number is the server's time in ms, or a little more; its negative once it has settled."""
-    return _time(delivery.lstrip(b"-")) if delivery else None
+    number = (delivery or b"").lstrip(b"-")
+    return _time(number) if number not in (b"", b"0") else None
 
 
 def _text(data: bytes | None) -> str:

@@ -169,8 +169,8 @@ class Delivered(msgspec.Struct, gc=False):
     """
     One job as a fetch hands it over; `delivery` is b"0" for an untracked one, which needs no settling.
 
-    `record` is the list of the script's header: state, delivery before, task, args, kwargs, options, tracked; after an
-    earlier delivery also attempts, interruptions, recoveries, buffered before.
+    `record` is the list of the script's header: state, delivery before, task, args; for a job that is no plain one, or
+    was delivered before, also kwargs, options, tracked, attempts, interruptions, recoveries, buffered before.
     """
 
     id: bytes
@@ -192,12 +192,12 @@ class Delivered(msgspec.Struct, gc=False):
     @property
     def kwargs(self) -> bytes:
         """Encoded named arguments."""
-        return self.record[4] or b""
+        return (self.record[4] or b"") if len(self.record) > 4 else b""
 
     @property
     def options(self) -> bytes:
         """Encoded options of the job's own."""
-        return self.record[5] or b""
+        return (self.record[5] or b"") if len(self.record) > 5 else b""
 
     def ledger(self, name: str) -> int:
         """attempts, interruptions or recoveries before this delivery."""

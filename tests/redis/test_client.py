@@ -161,7 +161,7 @@ async def test_arguments_that_no_longer_fit_are_dead(
 async def test_a_record_that_does_not_decode_is_dead(app: TrackedQueue, tasks: Any) -> None:
     jobs = [await tasks.double.enqueue(n) for n in range(3)]
     await app.store.read(("HSET", app.keys.named("job", jobs[0].id), "args", b"\xc1garbage"))
-    await app.store.read(("HSET", app.keys.named("job", jobs[1].id), "options", b"\xc1garbage"))
+    await app.store.read(("HSET", app.keys.named("job", jobs[1].id), "delivery", "0", "options", b"\xc1garbage"))
     async with running_worker(app):
         for job in jobs[:2]:
             with pytest.raises(JobFailedError):
@@ -176,7 +176,14 @@ async def test_a_job_of_a_newer_format_is_left_for_a_newer_worker(app: TrackedQu
     import msgspec
 
     await app.store.read(
-        ("HSET", app.keys.named("job", job.id), "options", msgspec.msgpack.encode({"format": 2, "x": 1}))
+        (
+            "HSET",
+            app.keys.named("job", job.id),
+            "delivery",
+            "0",
+            "options",
+            msgspec.msgpack.encode({"format": 2, "x": 1}),
+        )
     )
     async with running_worker(app):
 

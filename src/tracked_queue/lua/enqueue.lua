@@ -16,6 +16,8 @@
 --   'created'  recorded
 --   'exists'   a job of this id is there, queued, ended or anything between; nothing written for this one
 -- Refuses: a full Redis (OOM), before the first write.
+-- A record has the fields kwargs, options and tracked only if one of them says something; delivery '0' is the sign of it,
+-- so that a fetch reads four fields of a plain job.
 -- Keeps: a job whose id is known is never recorded twice; jobs of one queue keep the order of the batch.
 -- include keys
 -- include now_ms
@@ -52,14 +54,8 @@ for _, at in ipairs(fresh) do
   local job = job_prefix .. id
   redis.call('HSET', job, 'task', ARGV[at + 1], 'queue', queue, 'state', due_ms and 'scheduled' or 'queued',
     'queued_ms', now_text, 'args', ARGV[at + 3])
-  if kwargs ~= '' then
-    redis.call('HSET', job, 'kwargs', kwargs)
-  end
-  if options ~= '' then
-    redis.call('HSET', job, 'options', options)
-  end
-  if tracked == '0' then
-    redis.call('HSET', job, 'tracked', '0')
+  if kwargs ~= '' or options ~= '' or tracked == '0' then
+    redis.call('HSET', job, 'delivery', '0', 'kwargs', kwargs, 'options', options, 'tracked', tracked)
   end
   local push = pushes[queue]
   if not push then

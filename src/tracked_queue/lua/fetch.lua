@@ -12,9 +12,9 @@
 --
 -- Returns a list; its first word:
 --   'ok'     then more, next_due, buried, and 5 values per job: id, delivery ('0' for an untracked one), buffered
---            ('1' or '0'), queue, and the record as a list: state, delivery before this one, task, args, kwargs,
---            options, tracked; for a job that was delivered before also attempts, interruptions, recoveries,
---            buffered before (nil where there is none)
+--            ('1' or '0'), queue, and the record as a list: state, delivery before this one, task, args; for a job
+--            that was delivered before, or is no plain one, also kwargs, options, tracked, attempts, interruptions,
+--            recoveries, buffered before (nil where there is none)
 --            more      '1' if something is left that this instance could have taken with more slots
 --            next_due  ms until the next scheduled job is due, -1 if there is none
 --            buried    ids without a record that were set aside as dead
@@ -55,13 +55,15 @@ local function refused(word)
   return { word }
 end
 local job_prefix = named('job', '')
--- The fields that only a job with an earlier delivery can have are read only for such a job.
+-- A plain job that was never delivered has no delivery number, and none of the further fields (see enqueue).
 local function read(id)
-  local record = redis.call('HMGET', job_prefix .. id, 'state', 'delivery', 'task', 'args', 'kwargs', 'options',
-    'tracked')
+  local record = redis.call('HMGET', job_prefix .. id, 'state', 'delivery', 'task', 'args')
   if record[2] then
-    local more = redis.call('HMGET', job_prefix .. id, 'attempts', 'interruptions', 'recoveries', 'buffered')
-    record[8], record[9], record[10], record[11] = more[1], more[2], more[3], more[4]
+    local more = redis.call('HMGET', job_prefix .. id, 'kwargs', 'options', 'tracked', 'attempts', 'interruptions',
+      'recoveries', 'buffered')
+    for i = 1, 7 do
+      record[4 + i] = more[i]
+    end
   end
   return record
 end

@@ -78,7 +78,7 @@ class Fetcher:
 
     def stay_quiet(self, on: bool) -> None:
         """A beat said whether this instance is to fetch nothing."""
-        if on and not self._quiet:
+        if on and not self._quiet and not self._stopping:
             log.instance_quieted(lease=self._state.lease)
         if self._quiet and not on:
             self._more = True

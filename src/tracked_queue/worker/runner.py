@@ -155,7 +155,7 @@ class Runner:
                 self._park(job, job.task)
                 continue
             delivery = Delivery(job, task)
-            if job.record[5] and not self._apply_options(delivery):
+            if len(job.record) > 5 and job.record[5] and not self._apply_options(delivery):
                 continue
             if hand_back or not self._accepting:
                 self._hand_back(delivery)
@@ -224,7 +224,7 @@ class Runner:
             return
         job = delivery.job
         try:
-            args, kwargs = delivery.task.signature.decode(job.record[3] or b"", job.record[4] or b"")
+            args, kwargs = delivery.task.signature.decode(job.args, job.kwargs)
         except ArgumentError as error:
             self._unusable(delivery, error.problem if not error.argument else f"{error.argument}: {error.problem}")
             return
