@@ -104,7 +104,7 @@ async def bench_floor(results: Results) -> None:
         outcomes = [t.Outcome(job.id, job.delivery, "succeeded", 3_600_000, b"", "") for job in reply.jobs]
         if settling is not None:
             await settling
-        settling = asyncio.ensure_future(settle_store.run(t.settle(lease, outcomes, 120.0)))
+        settling = asyncio.ensure_future(settle_store.run(t.settle(lease, outcomes, 120.0, 3600.0)))
         done += len(outcomes)
     assert settling is not None
     await settling

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 import threading
 import time
 import weakref
@@ -45,12 +46,18 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
+# Ids must differ, not be secret; a generator of our own, seeded by the system and anew after a fork, is five times as
+# fast as asking the system for each.
+_random = random.Random()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_random.seed)
+
+
 def new_id() -> str:
     """A time-ordered UUID (version 7) as 32 hex digits: short in Redis, sorted by the time of its making."""
-    random = int.from_bytes(os.urandom(10), "big")
-    high = (time.time_ns() // 1_000_000) << 16 | 0x7000 | random >> 68
-    low = 0x8000_0000_0000_0000 | random & 0x3FFF_FFFF_FFFF_FFFF
-    return f"{high:016x}{low:016x}"
+    bits = _random.getrandbits(74)
+    high = (time.time_ns() // 1_000_000) << 16 | 0x7000 | bits >> 62
+    return f"{high:016x}{0x8000_0000_0000_0000 | bits & 0x3FFF_FFFF_FFFF_FFFF:016x}"
 
 
 class TrackedQueue:

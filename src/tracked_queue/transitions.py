@@ -79,16 +79,24 @@ def enqueue(requests: Sequence[Request]) -> Call[list[bool]]:
     """Store a batch (at most MAX_BATCH); True per job that was created, False for an id that exists."""
     args: list[Any] = []
     for request in requests:
-        due = ""
-        if request.due_ms is not None:
-            due = str(request.due_ms)
-        elif request.delay_ms:
-            due = f"+{request.delay_ms}"
-        tracked = "1" if request.tracked else "0"
-        args += (
-            request.id, request.task, request.queue, request.args, request.kwargs, request.options, due, tracked
-        )  # fmt: skip
+        args += (request.id, request.task, request.queue, request.args, _more_of(request))
     return Call("enqueue", args, _READ_ENQUEUE)
+
+
+def _packed(one: str, two: str, first: bytes, second: bytes) -> bytes:
+    """Four values as one argument; lua/include/packed.lua reads it."""
+    return f"{one} {two} {len(first)} ".encode() + first + second
+
+
+def _more_of(request: Request) -> bytes:
+    due = "-"
+    if request.due_ms is not None:
+        due = str(request.due_ms)
+    elif request.delay_ms:
+        due = f"+{request.delay_ms}"
+    elif request.tracked and not request.kwargs and not request.options:
+        return b""
+    return _packed("1" if request.tracked else "0", due, request.kwargs, request.options)
 
 
 _READ_ENQUEUE = _words("enqueue", {b"created": True, b"exists": False})
@@ -264,11 +272,19 @@ class Verdict(StrEnum):
     GONE = "gone"
 
 
-def settle(lease: str, outcomes: Sequence[Outcome], resend_window: float) -> Call[list[Verdict]]:
-    """Record outcomes (at most MAX_BATCH); a verdict for each, in order. Safe to repeat."""
-    args: list[Any] = [lease, _ms(resend_window)]
-    for outcome in outcomes:
-        args += outcome
+def settle(
+    lease: str, outcomes: Sequence[Outcome], resend_window: float, result_ttl: float = 0.0
+) -> Call[list[Verdict]]:
+    """
+    Record outcomes (at most MAX_BATCH); a verdict for each, in order. Safe to repeat.
+
+    `result_ttl` is what most successes have; one without a result that is kept for just that long is sent short.
+    """
+    keep_ms = round(result_ttl * 1000)
+    args: list[Any] = [lease, _ms(resend_window), keep_ms]
+    for job_id, delivery, outcome, ms, payload, reason in outcomes:
+        plain = outcome == "succeeded" and ms == keep_ms and not payload
+        args += (job_id, delivery, b"" if plain else _packed(outcome, str(ms), payload, reason.encode()))
     return Call("settle", args, _READ_SETTLE)
 
 

@@ -1,15 +1,16 @@
 -- enqueue: record a batch of jobs and make them takeable, or schedule them.  Called by transitions.enqueue.
 --
 -- KEYS[1]  tag
--- ARGV: 8 values per job, at most 250 jobs:
+-- ARGV: 5 values per job, at most 250 jobs:
 --   id       text   made by the producer, so that a resend is known
 --   task     text
 --   queue    text
 --   args     bytes  positional arguments, '' for none
---   kwargs   bytes  named arguments, '' for none
---   options  bytes  what the job overrides of its task, '' for nothing; opaque here
---   due      text   '' takeable now; '+ms' from now; 'ms' since 1970 on the server's clock
---   tracked  text   '1', or '0': removed when fetched
+--   more     bytes  '' for a plain job, else packed: tracked, due, kwargs, options:
+--            tracked  '1', or '0': removed when fetched
+--            due      '-' takeable now; '+ms' from now; 'ms' since 1970 on the server's clock
+--            kwargs   named arguments, '' for none
+--            options  what the job overrides of its task, '' for nothing; opaque here
 -- Derived: job:<id>, queue:<queue>, wake:<queue>, scheduled, queues, paused, stats:<minute>
 --
 -- Returns one word per job:
@@ -24,11 +25,12 @@
 -- include paused
 -- include wake
 -- include stats
+-- include packed
 local now, paused = now_ms(), read_paused()
 local first_due = tonumber((redis.call('ZRANGE', single('scheduled'), 0, 0, 'WITHSCORES'))[2])
 local job_prefix = named('job', '')
 local words, fresh, seen = {}, {}, {}
-for at = 1, #ARGV, 8 do
+for at = 1, #ARGV, 5 do
   local id = ARGV[at]
   if seen[id] or redis.call('EXISTS', job_prefix .. id) == 1 then
     words[#words + 1] = 'exists'
@@ -42,10 +44,13 @@ end
 local now_text = digits(now)
 local pushes, order, wakes = {}, {}, {}
 for _, at in ipairs(fresh) do
-  local id, queue, due = ARGV[at], ARGV[at + 2], ARGV[at + 6]
-  local kwargs, options, tracked = ARGV[at + 4], ARGV[at + 5], ARGV[at + 7]
+  local id, queue, more = ARGV[at], ARGV[at + 2], ARGV[at + 4]
+  local tracked, due, kwargs, options = '1', '-', '', ''
+  if more ~= '' then
+    tracked, due, kwargs, options = read_packed(more)
+  end
   local due_ms = nil
-  if due ~= '' then
+  if due ~= '-' then
     due_ms = string.sub(due, 1, 1) == '+' and now + tonumber(string.sub(due, 2)) or tonumber(due)
     if due_ms <= now then
       due_ms = nil

@@ -2,19 +2,21 @@
 --
 -- KEYS[1]  tag
 -- ARGV[1]  lease          text
--- ARGV[2]  resend_window  int  ms for which an ended job's id stays known at least
--- then 6 values per outcome, at most 250:
+-- ARGV[2]  resend_window  int   ms for which an ended job's id stays known at least
+-- ARGV[3]  result_ttl     int   ms for which a plain success is kept
+-- then 3 values per outcome, at most 250:
 --   id        text
 --   delivery  int    number given out by fetch; fences a late outcome
---   outcome   word   'succeeded' 'failed' 'cancelled': ended, kept for ms
---                    'retry': an attempt is spent, due again in ms
---                    'dead': set aside, with reason
---                    'interrupted': handed back to the right end of its queue; counts an interruption
---                    'unstarted': handed back before it ran; counts nothing, and it is not buffered again
---                    'parked': set aside until an instance beats that knows the task
---   ms        int    see above
---   payload   bytes  encoded result ('succeeded'), else encoded error; '' for none
---   reason    text   for people; '' for none
+--   more      bytes  '' for a plain success (no result, kept for result_ttl), else packed: outcome, ms, payload, reason:
+--             outcome  'succeeded' 'failed' 'cancelled': ended, kept for ms
+--                      'retry': an attempt is spent, due again in ms
+--                      'dead': set aside, with reason
+--                      'interrupted': handed back to the right end of its queue; counts an interruption
+--                      'unstarted': handed back before it ran; counts nothing, and it is not buffered again
+--                      'parked': set aside until an instance beats that knows the task
+--             ms       see above
+--             payload  encoded result ('succeeded'), else encoded error; '' for none
+--             reason   for people; '' for none
 -- Derived: processing:<lease>, instance:<lease>, cancel:<lease>, job:<id>, scheduled, dead, queue:<q>, suspects:<q>,
 --          wake:<q>, parked, parked:<task>, paused, stats:<minute>
 --
@@ -32,7 +34,8 @@
 -- include wake
 -- include ended
 -- include stats
-local lease, window = ARGV[1], tonumber(ARGV[2])
+-- include packed
+local lease, window, result_ttl = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local processing = named('processing', lease)
 local now, paused = now_ms(), read_paused()
 
@@ -46,7 +49,7 @@ local suspect = redis.call('HGET', named('instance', lease), 'suspect')
 local first_due = tonumber((redis.call('ZRANGE', single('scheduled'), 0, 0, 'WITHSCORES'))[2])
 local job_prefix = named('job', '')
 local words, accepted, vanished, ledgers = {}, {}, {}, {}
-for at = 3, #ARGV, 6 do
+for at = 4, #ARGV, 3 do
   local id, delivery = ARGV[at], ARGV[at + 1]
   local seen = redis.call('HMGET', job_prefix .. id, 'delivery', 'queue', 'waiter', 'cancel')
   local word
@@ -54,7 +57,7 @@ for at = 3, #ARGV, 6 do
     word = 'ok'
     owned[id] = nil
     accepted[#accepted + 1] = at
-    if ARGV[at + 2] ~= 'succeeded' then
+    if ARGV[at + 2] ~= '' then
       ledgers[at] = redis.call('HMGET', job_prefix .. id, 'task', 'attempts', 'interruptions', 'suspicion', 'keep_ms')
     end
     ledgers[-at] = seen
@@ -83,8 +86,12 @@ end
 local now_text = digits(now)
 local counts = {}
 for _, at in ipairs(accepted) do
-  local id, outcome, ms = ARGV[at], ARGV[at + 2], tonumber(ARGV[at + 3])
-  local payload, reason, settled = ARGV[at + 4], ARGV[at + 5], '-' .. ARGV[at + 1]
+  local id, more, settled = ARGV[at], ARGV[at + 2], '-' .. ARGV[at + 1]
+  local outcome, ms, payload, reason = 'succeeded', result_ttl, '', ''
+  if more ~= '' then
+    outcome, ms, payload, reason = read_packed(more)
+    ms = tonumber(ms)
+  end
   local seen, ledger = ledgers[-at], ledgers[at]
   local job, queue = job_prefix .. id, seen[2]
   redis.call('LREM', processing, -1, id)

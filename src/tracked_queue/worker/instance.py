@@ -256,7 +256,7 @@ class Instance:
             log.lease_doubted(lease=state.lease, running=len(runner.running), silent_s=state.silent_s)
             runner.cancel_all(Cause.DOUBT)
 
-        settler = Settler(links.settle, state.lease, settings.resend_window, outage, lambda: state.lost)
+        settler = Settler(links.settle, state.lease, settings, outage, lambda: state.lost)
         runner = Runner(self._tasks, settings, state.lease, settler.add, lambda: fetcher.room_changed())  # noqa: PLW0108  (fetcher comes after)
         fetcher = Fetcher(
             store=links.fetch,

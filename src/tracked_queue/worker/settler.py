@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable
 
 from .. import log
+from ..settings import Settings
 from ..store import Store
 from ..transitions import MAX_BATCH, MAX_BYTES, Outcome, Verdict, settle
 from .outage import Outage, insist
@@ -16,9 +17,9 @@ class Settler:
     """Records outcomes for as long as the lease isn't lost; repeats them until they are answered."""
 
     def __init__(
-        self, store: Store, lease: str, resend_window: float, outage: Outage, give_up: Callable[[], bool]
+        self, store: Store, lease: str, settings: Settings, outage: Outage, give_up: Callable[[], bool]
     ) -> None:
-        self._store, self._lease, self._resend_window = store, lease, resend_window
+        self._store, self._lease, self._settings = store, lease, settings
         self._outage, self._give_up = outage, give_up
         self._pending: deque[Outcome] = deque()
         self._in_flight: list[Outcome] = []
@@ -59,9 +60,8 @@ class Settler:
             self._filled.clear()
             while self._pending:
                 batch = self._in_flight = self._next_batch()
-                verdicts = await insist(
-                    self._store, settle(self._lease, batch, self._resend_window), self._outage, self._give_up
-                )
+                call = settle(self._lease, batch, self._settings.resend_window, self._settings.result_ttl)
+                verdicts = await insist(self._store, call, self._outage, self._give_up)
                 if verdicts is None:
                     return
                 self._in_flight = []
