@@ -250,3 +250,20 @@ def test_demo(cli: Cli, tmp_path: Path) -> None:
     out = cli("demo", str(tmp_path)).stdout
     assert "lost                 0" in out and "files                41" in out
     assert "is not a folder" in cli("demo", str(tmp_path / "none"), exit=2).stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_demo_cleans_up(tmp_path: Path, number: signal.Signals) -> None:
+    out = tmp_path / "out"
+    with out.open("wb") as file:
+        demo = subprocess.Popen(
+            [sys.executable, "-m", "tracked_queue", "demo"],
+            env={**os.environ, "TMPDIR": str(tmp_path)},
+            stdout=file,
+            stderr=file,
+        )
+    wait_for(lambda: list(tmp_path.glob("tracked_queue-demo-*/worker.log")), what="the worker to be started")
+    demo.send_signal(number)
+    assert demo.wait(30) == 130
+    assert "interrupted" in out.read_text() and "Traceback" not in out.read_text()
+    assert not list(tmp_path.glob("tracked_queue-demo-*"))

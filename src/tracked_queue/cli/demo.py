@@ -54,11 +54,22 @@ class _Story:
 
 
 def run_demo(folder: Path | None, limit: int | None) -> int:
-    """The whole demo; 0 when every digest agrees and nothing is lost."""
+    """The whole demo; 0 when every digest agrees and nothing is lost, 130 when it was interrupted."""
+    # SIGTERM and a closed terminal end it as Ctrl-C does: with everything cleaned up.
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)
+    try:
+        return _run_demo(folder, limit)
+    except KeyboardInterrupt:
+        print("interrupted; the worker, the server and the temporary folder are gone")
+        return 130
+
+
+def _run_demo(folder: Path | None, limit: int | None) -> int:
     root = (folder or Path(sysconfig.get_path("stdlib"))).expanduser().resolve()
     if not root.is_dir():
         raise UsageError(f"{folder}: it is not a folder")
-    files = list_files(root)[:limit]
+    files = list_files(root, skip=() if folder else ("site-packages", "dist-packages"))[:limit]
     if not files:
         raise UsageError(f"{root}: there are no readable files below it")
     out = console()
@@ -79,11 +90,11 @@ def run_demo(folder: Path | None, limit: int | None) -> int:
             _wait_gone(place / "redis" / "redis.sock")
 
 
-def list_files(root: Path) -> list[str]:
-    """Every regular, readable file below a folder, sorted; links are not followed."""
+def list_files(root: Path, skip: Sequence[str] = ()) -> list[str]:
+    """Every regular, readable file below a folder, sorted; links and folders of these names are not followed."""
     found = []
     for base, folders, names in os.walk(root):
-        folders.sort()
+        folders[:] = sorted(name for name in folders if name not in skip)
         for name in sorted(names):
             path = os.path.join(base, name)
             with contextlib.suppress(OSError):
