@@ -26,6 +26,7 @@ from .errors import (
 from .job import State
 from .keys import Keys
 from .link import Endpoint, Link, LinkPool, refused_reply
+from .retry import pauses
 from .settings import Settings
 from .store import Store, SyncStore
 from .task import Request
@@ -41,12 +42,8 @@ FLUSHES = 2
 NET_S = 30.0
 
 
-def _pauses(rng: random.Random) -> Iterator[float]:
-    """Seconds between tries: doubling up to a cap, each with jitter."""
-    pause = FIRST_PAUSE_S
-    while True:
-        yield pause * (0.5 + rng.random())
-        pause = min(MAX_PAUSE_S, pause * 2)
+def _pauses() -> Iterator[float]:
+    return pauses(FIRST_PAUSE_S, MAX_PAUSE_S, random.random)
 
 
 def portions(requests: Sequence[Request]) -> list[list[Request]]:
@@ -79,7 +76,6 @@ class Client:
         self.results = ResultHub(endpoint, self.store)
         self._queue: deque[_Waiting] = deque()
         self._flushes: set[asyncio.Task[None]] = set()
-        self._random = random.Random()
 
     async def close(self) -> None:
         """Finish what is being sent, then close all connections."""
@@ -181,7 +177,7 @@ class Client:
     async def _insist(self, call: Call[list[bool]], requests: Sequence[Request], deadline: float) -> list[bool]:
         """Send until answered or the deadline; a resend adds nothing, since the store knows the ids."""
         loop = asyncio.get_running_loop()
-        pauses = _pauses(self._random)
+        pauses = _pauses()
         ran = False
         while True:
             try:
@@ -216,9 +212,8 @@ def _enqueue_error(error: StoreUnavailableError, ran: bool, requests: Sequence[R
 def enqueue_sync(store: SyncStore, requests: Sequence[Request], timeout: float) -> list[bool]:
     """`Client.enqueue_many` without an event loop."""
     created: list[bool] = []
-    rng = random.Random()
     for portion in portions(requests):
-        deadline, pauses, ran = time.monotonic() + timeout, _pauses(rng), False
+        deadline, pauses, ran = time.monotonic() + timeout, _pauses(), False
         call = enqueue(portion)
         while True:
             try:
@@ -251,7 +246,6 @@ class ResultHub:
         self._subscribed: dict[bytes, asyncio.Event] = {}
         self._reader: asyncio.Task[None] | None = None
         self._connected = self._closed = False
-        self._random = random.Random()
 
     async def close(self) -> None:
         """End the subscription; whoever still waits gets an error."""
@@ -283,7 +277,7 @@ class ResultHub:
         channel = self._store.keys.named("ended", job_id).encode("utf-8", "surrogateescape")
         notice = asyncio.Event()
         self._waiters.setdefault(channel, set()).add(notice)
-        pauses = _pauses(self._random)
+        pauses = _pauses()
         try:
             await self._subscribe(channel)
             while True:
@@ -328,7 +322,7 @@ class ResultHub:
                 await self._link.send((verb, channel))
 
     async def _read(self) -> None:
-        pauses = _pauses(self._random)
+        pauses = _pauses()
         while True:
             try:
                 await self._link.open()
@@ -338,7 +332,7 @@ class ResultHub:
                     await self._link.send((self._verb, channel))
                 while True:
                     self._take(await self._link.receive())
-                    pauses = _pauses(self._random)
+                    pauses = _pauses()
             except StoreUnavailableError:
                 self._connected = False
                 for confirmed in self._subscribed.values():

@@ -1,9 +1,9 @@
-"""When a job that raised runs again: the backoff, and the signal `Retry`."""
+"""When a thing is tried again: the backoff of jobs, the signal `Retry`, the pauses of those who wait for Redis."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from .errors import UsageError
@@ -26,6 +26,14 @@ class Retry(Exception):
 
     def __str__(self) -> str:
         return self.reason
+
+
+def pauses(first: float, cap: float, random: Callable[[], float]) -> Iterator[float]:
+    """Seconds between tries to reach Redis: doubling up to a cap, each with jitter, without end."""
+    pause = first
+    while True:
+        yield pause * (0.5 + random())
+        pause = min(cap, pause * 2)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

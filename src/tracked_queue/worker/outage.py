@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
-from .. import log
+from .. import log, retry
 from ..errors import StoreUnavailableError
 from ..store import Store
 from ..transitions import Call
@@ -22,11 +22,8 @@ MAX_PAUSE_S = 1.5
 
 
 def pauses() -> Iterator[float]:
-    """Seconds between tries: doubling up to a cap, each with jitter."""
-    pause = FIRST_PAUSE_S
-    while True:
-        yield pause * (0.5 + random.random())
-        pause = min(MAX_PAUSE_S, pause * 2)
+    """Seconds between the worker's tries."""
+    return retry.pauses(FIRST_PAUSE_S, MAX_PAUSE_S, random.random)
 
 
 class Outage:
