@@ -52,7 +52,9 @@ def events_page() -> str:
         source = inspect.getsource(function)
         found = re.search(r'"(\w+\.[\w]+)"', source)
         event = found[1] if found else "job.retried, job.died, job.failed"
-        fields = ", ".join(f"`{parameter}`" for parameter in inspect.signature(function).parameters)
+        fields = ", ".join(
+            f"`{parameter}`" for parameter in inspect.signature(function).parameters if f"{parameter}=" in source
+        )
         level = " or ".join(dict.fromkeys(levels.findall(source)))
         doc = " ".join((inspect.getdoc(function) or "").split())
         rows.append((event, f"| `{event}` | {level} | {fields} | {doc} |"))
@@ -118,7 +120,7 @@ def commands_page() -> str:
         + "`python -m tracked_queue COMMAND`, or `tracked-queue COMMAND`. `COMMAND --help` says more of each"
         " option. Commands take their Redis and namespace from the environment, from `--redis-url` and `--namespace`, or from"
         " an application (`--app shop.jobs:app`). Exit codes: 0 well, 1 not done or not found, 2 wrong use or a server that"
-        " can't be used, 3 no answer from Redis.\n\n"
+        " can't be used, 3 no answer from Redis, 130 interrupted.\n\n"
         "| command | what it does | arguments and options |\n|---|---|---|\n" + "\n".join(parts) + "\n"
     )
 

@@ -68,7 +68,7 @@ def unexpired_keys(scripts: Scripts) -> list[str]:
     for raw in scripts.redis.scan_iter(match=tag.replace("{", "[{]") + ":*", count=1000):
         key = raw.decode("utf-8", "replace")
         kind = key[len(tag) + 1 :].split(":")[0]
-        if kind == "job":
+        if kind == "job" and scripts.redis.type(raw) == b"hash":
             state, keep = scripts.redis.hmget(raw, "state", "keep_ms")
             # A job cancelled while it was queued expires when it leaves its list; keep_ms is the sign of that.
             if state in (b"succeeded", b"failed", b"cancelled") and scripts.redis.pttl(raw) == -1 and not keep:

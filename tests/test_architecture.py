@@ -63,7 +63,7 @@ def test_a_script_uses_only_what_it_includes(name: str) -> None:
     provided = {
         "keys": ("named", "single"), "now_ms": ("now_ms", "digits"), "writable": ("begin_writing",), "paused": ("read_paused",),
         "wake": ("wake",), "contact": ("read_hold", "note_contact"), "ended": ("end_job", "tell_waiters"),
-        "garbage": ("bury_garbage",), "stats": ("count",), "packed": ("read_packed",),
+        "garbage": ("bury_garbage",), "stats": ("count",), "packed": ("read_packed",), "record": ("read_fields",),
     }  # fmt: skip
     for functions in provided.values():
         for function in functions:

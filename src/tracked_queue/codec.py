@@ -100,7 +100,7 @@ class ValueCodec:
     def __init__(self, kind: Any) -> None:
         self.kind = kind
         self.loose = _is_loose(kind)
-        self._decode = _decoder(Any if kind is inspect.Parameter.empty else kind).decode
+        self._decode = _decoder(Any if kind in (inspect.Parameter.empty, object) else kind).decode
 
     def encode(self, value: Any) -> bytes:
         """Raises TypeError with the reason when the value can't be stored or would arrive changed."""
@@ -250,7 +250,7 @@ class Signature:
         found = self._tuples.get(count)
         if found is None:
             codecs = [self._codecs[self._name_at(position)] for position in range(count)]
-            kinds = tuple(Any if codec.kind is inspect.Parameter.empty else codec.kind for codec in codecs)
+            kinds = tuple(Any if codec.kind in (inspect.Parameter.empty, object) else codec.kind for codec in codecs)
             found = _decoder(tuple[kinds]), any(codec.loose for codec in codecs)  # type: ignore[valid-type]
             if count <= len(self._positional):  # with *args there is no end of counts to remember
                 self._tuples[count] = found

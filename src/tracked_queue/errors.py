@@ -8,6 +8,7 @@ Every exception of tracked_queue, as one tree.
     │   └── PayloadTooLargeError   encoded arguments above `max_payload`
     ├── JobError
     │   ├── JobNotFoundError       no record: never stored, or expired
+    │   ├── UnreadableJobError     its key holds something that is none of ours
     │   ├── JobFailedError         ended failed or dead; carries the remote traceback's text
     │   └── JobCancelledError      ended cancelled
     ├── StoreUnavailableError      no answer from Redis; says whether the call may have run
@@ -81,6 +82,13 @@ class JobNotFoundError(JobError):
 
     def __str__(self) -> str:
         return f"job {self.job_id}: no record; it was never stored, or ended and expired (see result_ttl)"
+
+
+class UnreadableJobError(JobError):
+    """The key of this job's record holds something that is none of ours."""
+
+    def __str__(self) -> str:
+        return f"job {self.job_id}: its key in Redis is no job record; something else has written it"
 
 
 class JobFailedError(JobError):

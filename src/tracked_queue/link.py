@@ -50,8 +50,7 @@ _REFUSING = re.compile(r"(?:^|-)(?:NOAUTH|WRONGPASS|NOPERM|DENIED)\b|invalid pas
 
 # redis-py strips the code off the errors that it has classes for.
 _PASSING_CLASSES = (
-    rex.BusyLoadingError, rex.ReadOnlyError, rex.MasterDownError, rex.TryAgainError, rex.ClusterDownError,
-    rex.AskError,
+    rex.BusyLoadingError, rex.MasterDownError, rex.TryAgainError, rex.ClusterDownError, rex.AskError,
 )  # fmt: skip
 _REFUSING_CLASSES = (rex.AuthenticationError, rex.NoPermissionError)
 
@@ -99,14 +98,17 @@ class Endpoint:
 
 
 def _short(error: BaseException) -> str:
-    return " ".join(str(error).split())[:300] or type(error).__name__
+    """An error's text on one line, without the tail by which Redis 7 names the script and its line."""
+    text = re.sub(r"\.? script: \w+, on @.*$", "", " ".join(str(error).split()))
+    return text[:300] or type(error).__name__
 
 
 def _not_connected(error: Exception, shown: str) -> TrackedQueueError:
     refusal = refused_reply(error) if isinstance(error, rex.ResponseError | rex.AuthenticationError) else None
     if isinstance(refusal, StoreRefusedError | StoreUnavailableError):
         return refusal
-    if isinstance(error, rex.AuthenticationError):
+    # redis-py wraps a refused password into a ConnectionError of its own.
+    if isinstance(error, rex.AuthenticationError) or _REFUSING.search(str(error)):
         return StoreRefusedError(f"{shown}: {_short(error)}; check the user and password of redis_url")
     return StoreUnavailableError(f"{shown}: {_short(error)}", may_have_run=False)
 
@@ -116,6 +118,11 @@ def refused_reply(error: Exception) -> TrackedQueueError:
     text = _short(error)
     if isinstance(error, rex.OutOfMemoryError) or "OOM command not allowed" in text:
         return StoreFullError("it is at maxmemory and takes no new jobs", may_have_run=False)
+    if isinstance(error, rex.ReadOnlyError):
+        return StoreUnavailableError(
+            "it is a replica (READONLY); redis_url must name the primary, unless a failover is under way",
+            may_have_run=False,
+        )
     if isinstance(error, _PASSING_CLASSES) or _PASSING.search(text):
         return StoreUnavailableError(text, may_have_run=False)
     if isinstance(error, _REFUSING_CLASSES) or _REFUSING.search(text):

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from .codec import ValueCodec, decode_any, decode_error
-from .errors import JobNotFoundError
+from .errors import JobNotFoundError, UnreadableJobError
 from .job import JobInfo, State
 from .store import Store
 
@@ -74,7 +74,9 @@ def make_info(job_id: str, record: dict[bytes, bytes], codec: ValueCodec | None)
 
 async def read_job(store: Store, job_id: str, codec: ValueCodec | None = None) -> JobInfo:
     """One job's record. Raises JobNotFoundError."""
-    (flat,) = await store.read(("HGETALL", store.keys.named("job", job_id).encode("utf-8", "surrogateescape")))
+    (flat,) = await store.read_records(("HGETALL", _key(store.keys.named("job", job_id))))
+    if flat is None:
+        raise UnreadableJobError(job_id)
     record = dict(zip(flat[::2], flat[1::2], strict=True))
     if b"state" not in record:
         raise JobNotFoundError(job_id)
@@ -179,7 +181,7 @@ async def read_overview(store: Store) -> Overview:
 
 async def _waiting_s(store: Store, job_id: bytes, now: int) -> float | None:
     key = store.keys.named("job", "").encode() + job_id
-    queued, due = (await store.read(("HMGET", key, "queued_ms", "due_ms")))[0]
+    queued, due = (await store.read_records(("HMGET", key, "queued_ms", "due_ms")))[0] or (None, None)
     since = max(int(float(queued or 0)), int(float(due or 0)))
     return max(0.0, (now - since) / 1000) if since else None
 
@@ -207,7 +209,9 @@ async def _often_interrupted(store: Store, instances: Sequence[InstanceReport], 
     prefix = store.keys.named("job", "").encode()
     counts: list[bytes | None] = []
     for at in range(0, len(ids), PAGE):
-        counts += await store.read(*(("HGET", prefix + job_id, "interruptions") for job_id in ids[at : at + PAGE]))
+        counts += await store.read_records(
+            *(("HGET", prefix + job_id, "interruptions") for job_id in ids[at : at + PAGE])
+        )
     return [_text(job_id) for job_id, count in zip(ids, counts, strict=True) if count and int(count) >= 3]
 
 
@@ -288,7 +292,8 @@ async def read_active(store: Store, lease: str, limit: int = PAGE) -> list[Activ
     now = await _now_ms(store)
     (ids,) = await store.read(("LRANGE", store.keys.named("processing", lease), -limit, -1))
     prefix = store.keys.named("job", "").encode()
-    records = await store.read(*(("HMGET", prefix + job_id, "task", "delivery", "buffered") for job_id in ids))
+    found = await store.read_records(*(("HMGET", prefix + job_id, "task", "delivery", "buffered") for job_id in ids))
+    records = [record or (None, None, None) for record in found]
     active = [
         ActiveJob(
             id=_text(job_id),

@@ -47,7 +47,7 @@ class Settings:
         "redis://localhost:6379", "Where Redis is: redis://, rediss:// (TLS), unix:// or embedded://[folder]."
     )
     namespace: str = _setting("tq", "Prefix of all keys; two applications on one Redis need two.")
-    instance_id: str = _setting("", "Label of this worker, for people: the pod's name. Default: host and pid.")
+    instance_id: str = _setting("", "Label of this worker, for people: the pod's name. Default: the host's name.")
     heartbeat_interval: float = _setting(5.0, "Seconds between beats of an idle instance; while jobs run, at most 1.")
     heartbeat_ttl: float = _setting(30.0, "Seconds after its last beat until an instance's jobs are recovered.")
     recovery_interval: float = _setting(5.0, "Seconds between two looks for run-out leases, with jitter.")

@@ -31,6 +31,10 @@ def checked(reply: Any) -> Any:
     return reply
 
 
+def _foreign(reply: Any) -> bool:
+    return isinstance(reply, rex.ResponseError) and "WRONGTYPE" in str(reply)
+
+
 class Store:
     """
     The transitions of one namespace over one link or pool.
@@ -72,6 +76,11 @@ class Store:
     async def read(self, *commands: Command) -> list[Any]:
         """Replies of reading commands, in order. Raises like `run`."""
         return [checked(reply) for reply in await self._caller.call(commands)] if commands else []
+
+    async def read_records(self, *commands: Command) -> list[Any]:
+        """`read` for commands on records: None for a foreign key of another type, which must not hide the rest."""
+        replies = await self._caller.call(commands) if commands else []
+        return [None if _foreign(reply) else checked(reply) for reply in replies]
 
     async def close(self) -> None:
         """Close the link or the pool."""

@@ -92,6 +92,9 @@ def test_enqueue_wait_and_job(cli: Cli, worker: Worker) -> None:
         (("quiet", "nobody"), 1, "no live instance"),
         (("dead", "requeue"), 2, "--all"),
         (("dead", "purge", "x", "--all"), 2, "one of them"),
+        (("pause", "--queue", ""), 2, "queue ''"),
+        (("cancel", ""), 2, "job id ''"),
+        (("health", "--queue", "", "--max-age", "1s"), 2, "queue ''"),
         (("health",), 2, "name one"),
         (("health", "--live", "--instance-id", "nobody"), 1, "no worker process"),
         (("health", "--queue", "q"), 2, "--max-age"),
@@ -101,6 +104,21 @@ def test_wrong_use_is_one_line(cli: Cli, arguments: tuple[str, ...], exit: int, 
     done = cli(*arguments, exit=exit)
     errors = [line for line in (done.stderr + done.stdout).splitlines() if line and not line.startswith("{")]
     assert len(errors) == 1 and said in errors[0], errors
+
+
+def test_a_failed_job_is_one_line_and_a_foreign_key_hides_nothing(cli: Cli, worker: Worker, store: Scripts) -> None:
+    done = cli("enqueue", "failing", "--wait", "20s", exit=1)
+    assert len(done.stdout.split()) == 1 and "attempts exhausted" in done.stderr.splitlines()[-1]
+    store.redis.set(store.keys.named("job", "odd"), "foreign")
+    store.redis.rpush(store.keys.named("queue", "lonely"), "odd")
+    store.redis.sadd(store.keys.single("queues"), "lonely")
+    assert json.loads(cli("queues", "--json").stdout)["queues"]
+    assert "no job record" in cli("job", "odd", exit=1).stderr
+
+
+def test_an_import_that_exits_is_one_line(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "leaving.py").write_text("import sys; sys.exit(7)")
+    assert "can't be imported" in cli("worker", "leaving:app", exit=2, PYTHONPATH=str(tmp_path)).stderr
 
 
 def test_a_wrong_environment_value_names_it(cli: Cli) -> None:
@@ -262,7 +280,7 @@ def test_an_interrupted_demo_cleans_up(tmp_path: Path, number: signal.Signals) -
             stdout=file,
             stderr=file,
         )
-    wait_for(lambda: list(tmp_path.glob("tracked_queue-demo-*/worker.log")), what="the worker to be started")
+    wait_for(lambda: list(tmp_path.glob("tracked_queue-demo-*/worker.log")), 40, "the worker to be started")
     demo.send_signal(number)
     assert demo.wait(30) == 130
     assert "interrupted" in out.read_text() and "Traceback" not in out.read_text()

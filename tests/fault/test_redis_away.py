@@ -286,6 +286,16 @@ async def test_a_server_that_can_not_be_used(
     assert len(lines) == 1 and said in lines[0], lines
 
 
+async def test_a_wrong_password_is_no_outage(start: Start, queue: TrackedQueue, server: RedisServer) -> None:
+    """CASE-67, CASE-77: one line, exit 2, and the password is not in it."""
+    await queue.store.read(("CONFIG", "SET", "requirepass", "secret"))
+    for user in ("", "nobody"):
+        worker = start(url=server.url.replace("//", f"//{user}:WRONG@"))
+        assert await asyncio.to_thread(worker.wait) == 2
+        lines = [line for line in worker.log.read_text().splitlines() if not line.startswith("{")]
+        assert len(lines) == 1 and "password" in lines[0] and "WRONG" not in worker.log.read_text(), lines
+
+
 async def test_an_eviction_policy_is_warned_of(start: Start, queue: TrackedQueue) -> None:
     """CASE-24."""
     await queue.store.read(("CONFIG", "SET", "maxmemory-policy", "allkeys-lru"))

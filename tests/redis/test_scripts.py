@@ -415,7 +415,7 @@ def test_settle_failed_dead_cancelled(q: Scripts) -> None:
     q.register("w")
     failed, dead, cancelled = q.take("w")
     assert q.settle("w", failed, "failed", 0, b"e", "why") is Verdict.OK
-    assert q.settle("w", dead, "dead", 0, b"e", "why") is Verdict.OK
+    assert q.settle("w", dead, "dead", 1, b"e", "why") is Verdict.OK
     assert q.settle("w", cancelled, "cancelled", 0) is Verdict.OK
     assert [q.state(id) for id in "fdc"] == ["failed", "dead", "cancelled"]
     assert q.job("d")["attempts"] == "1" and q.ttl("d") == -1, "the dead stay for a person"

@@ -248,3 +248,32 @@ def test_a_parked_id_without_a_record_is_buried(q: Scripts) -> None:
     q.redis.delete(q.keys.named("job", "a"))
     assert q.store.run(t.unpark("new", [])) == (0, 0)
     assert q.state("a") == "dead"
+
+
+def test_a_foreign_key_in_a_records_place_stops_nobody(q: Scripts) -> None:
+    """CASE-50: it is treated like a missing record, in every script that meets it; the good job behind it runs."""
+    q.enqueue("a", "b", "c", "good")
+    q.register("w")
+    first, second, third = q.take("w", start=3)
+    for id in "abc":
+        q.redis.delete(q.keys.named("job", id))
+        q.redis.set(q.keys.named("job", id), "foreign")
+    assert q.settle("w", first, "succeeded") is not Verdict.OK
+    q.release("w")
+    assert {job.fate for job in q.recover("w").jobs} == {Fate.GONE}
+    q.redis.rpush(q.keys.named("queue", "q"), "b")
+    q.redis.zadd(q.keys.single("scheduled"), {"c": 1})
+    q.register("v")
+    found = [*q.take("v"), *q.take("v")]
+    assert [job.id for job in found] == [b"good"]
+    assert q.redis.get(q.keys.named("job", "b")) == b"foreign", "it is left alone"
+    assert all(id.startswith(b"garbage:") for id in q.redis.zrange(q.keys.single("dead"), 0, -1))
+    assert second.id == b"b" and third.id == b"c"
+
+
+def test_what_never_ran_spent_no_attempt(q: Scripts) -> None:
+    q.enqueue("a")
+    q.register("w")
+    (job,) = q.take("w")
+    q.settle("w", job, "dead", 0, b"e", "its arguments don't fit")
+    assert q.job("a")["attempts"] == "0"

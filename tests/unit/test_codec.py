@@ -77,6 +77,7 @@ VALUES: list[tuple[Any, Any]] = [
     (list[tuple[int, ...]], [(1, 2), (3,)]), (Item, Item("a", Decimal(2), {"x"})), (Point, Point(1)),
     (Box, Box([Item("a", Decimal(1))])), (Row, {"id": 1, "note": None}), (int | str | None, "x"),
     (Literal["a", "b"], "b"), (Model, Model(id=1, when=datetime(2026, 1, 1, tzinfo=UTC))), (dict[str, Any], {"a": [1, None]}),
+    (object, [1, {"a": 2.5}]),
 ]  # fmt: skip
 
 

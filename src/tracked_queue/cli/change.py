@@ -9,7 +9,8 @@ import typer
 
 from .. import reports, transitions
 from ..app import TrackedQueue
-from ..errors import UsageError
+from ..errors import JobFailedError, UsageError
+from ..job import check_name
 from .common import (
     EXIT_FAILED,
     AppOption,
@@ -60,6 +61,9 @@ def enqueue(
         stored, result = run(chosen_app(app, redis_url, namespace), work)
     except TimeoutError as error:
         raise fail(str(error), EXIT_FAILED) from None
+    except JobFailedError as error:
+        print(error.job_id)
+        raise fail(f"it is {error.state}: {error.reason}; see `job {error.job_id}`", EXIT_FAILED) from None
     if as_json:
         print_json({"id": stored.id, "created": stored.created, **({"result": result} if wait else {})})
     else:
@@ -88,6 +92,8 @@ def cancel(
 ) -> None:
     """Cancel jobs: at once if they have not started, else within a second."""
     setup_logging()
+    for job_id in ids:
+        check_name("job id", job_id)
 
     async def work(chosen: TrackedQueue) -> list[transitions.CancelWord]:
         keep = max(chosen.settings.result_ttl, chosen.settings.resend_window)
@@ -114,6 +120,7 @@ def cancel(
 def _what(queue: str | None, task: str | None) -> str:
     if (queue is None) == (task is None):
         raise UsageError("name one of --queue and --task")
+    check_name("queue" if queue is not None else "task name", queue if queue is not None else task)
     return f"queue:{queue}" if queue is not None else f"task:{task}"
 
 

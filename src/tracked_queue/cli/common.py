@@ -101,7 +101,7 @@ def load_app(path: str) -> TrackedQueue:
         module = importlib.import_module(module_name)
     except TrackedQueueError as error:
         raise UsageError(f"{module_name} can't be imported: {error}") from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         place = traceback.extract_tb(error.__traceback__)[-1]
         where = f" ({place.filename}:{place.lineno})" if not place.filename.startswith("<frozen") else ""
         raise UsageError(f"{module_name} can't be imported: {type(error).__name__}: {error}{where}") from error

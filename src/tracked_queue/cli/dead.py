@@ -12,6 +12,7 @@ import typer
 from .. import reports, transitions
 from ..app import TrackedQueue
 from ..errors import UsageError
+from ..job import check_name
 from .common import (
     EXIT_FAILED,
     AppOption,
@@ -142,6 +143,8 @@ def _change_dead(
     filtered = wanted != reports.DeadFilter()
     if bool(ids) + filtered + everything != 1:
         raise UsageError(f"{action}: name ids, or a filter, or --all (one of them)")
+    for job_id in ids or []:
+        check_name("job id", job_id)
     if rate is not None and not rate > 0:
         raise UsageError(f"--rate {rate:g}: it must be above 0")
     make = transitions.requeue if action == "requeue" else transitions.purge

@@ -53,11 +53,34 @@ class _Story:
     recovered_after_s: float = 0.0
 
 
+class _Interrupts:
+    """Ctrl-C and its kin, held back for the moment in which a process is started that must be ended again."""
+
+    def __init__(self) -> None:
+        self._held = self._came = False
+
+    def on_signal(self, *_: Any) -> None:
+        self._came = True
+        if not self._held:
+            raise KeyboardInterrupt
+
+    def hold(self) -> None:
+        self._held = True
+
+    def release(self) -> None:
+        self._held = False
+        if self._came:
+            raise KeyboardInterrupt
+
+
+_interrupts = _Interrupts()
+
+
 def run_demo(folder: Path | None, limit: int | None) -> int:
     """The whole demo; 0 when every digest agrees and nothing is lost, 130 when it was interrupted."""
     # SIGTERM and a closed terminal end it as Ctrl-C does: with everything cleaned up.
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.default_int_handler)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _interrupts.on_signal)
     try:
         return _run_demo(folder, limit)
     except KeyboardInterrupt:
@@ -122,10 +145,12 @@ def _worker(url: str, ledger: Path, log: Path) -> Iterator[subprocess.Popen[byte
     environment.pop("TRACKED_QUEUE_REDIS_URL", None)
     with log.open("wb") as file:
         # In a session of its own: Ctrl-C reaches only this program, which then ends the worker in order.
+        _interrupts.hold()
         process = subprocess.Popen(
             command, env=environment, stdin=subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True
         )
         try:
+            _interrupts.release()
             yield process
         finally:
             process.terminate()

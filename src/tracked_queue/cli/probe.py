@@ -10,6 +10,7 @@ import typer
 from .. import reports
 from ..app import TrackedQueue
 from ..errors import JobError, StoreRefusedError, UsageError
+from ..job import check_name
 from ..settings import Settings
 from ..worker.liveness import default_label, read_signs
 from .common import (
@@ -39,13 +40,14 @@ def health(
     redis_url: UrlOption = None,
     namespace: NamespaceOption = None,
 ) -> None:
-    """Probes for Kubernetes and alerts; none imports the application. Exit 0: well, 1: not, 2: wrong use."""
+    """Probes for Kubernetes and alerts; none imports the app. Exit 0: well, 1: not, 2: wrong use, 3: no Redis."""
     if live + ready + (queue is not None) != 1:
         raise UsageError("name one of --live, --ready, and --queue with --max-age")
     app = TrackedQueue()
     app.configure(redis_url=redis_url, namespace=namespace, instance_id=instance_id)
     settings = app.settings
     if queue is not None:
+        check_name("queue", queue)
         if max_age is None:
             raise UsageError("--queue needs --max-age")
         _health_queue(app, queue, seconds(max_age))

@@ -32,6 +32,7 @@
 -- include paused
 -- include wake
 -- include garbage
+-- include record
 -- include stats
 local PROMOTE, LOOK = 250, 300
 local lease, number = ARGV[1], tonumber(ARGV[2])
@@ -57,9 +58,9 @@ end
 local job_prefix = named('job', '')
 -- A plain job that was never delivered has no delivery number, and none of the further fields (see enqueue).
 local function read(id)
-  local record = redis.call('HMGET', job_prefix .. id, 'state', 'delivery', 'task', 'args')
+  local record = read_fields(job_prefix .. id, 'state', 'delivery', 'task', 'args')
   if record[2] then
-    local more = redis.call('HMGET', job_prefix .. id, 'kwargs', 'options', 'tracked', 'attempts', 'interruptions',
+    local more = read_fields(job_prefix .. id, 'kwargs', 'options', 'tracked', 'attempts', 'interruptions',
       'recoveries', 'buffered')
     for i = 1, 7 do
       record[4 + i] = more[i]
@@ -90,7 +91,7 @@ if number == last then
   local reply = { 'ok', '1', next_due_ms, {} }
   for _, id in ipairs(own[2] and cmsgpack.unpack(own[2]) or {}) do
     local record = read(id)
-    local about = redis.call('HMGET', job_prefix .. id, 'lease', 'queue')
+    local about = read_fields(job_prefix .. id, 'lease', 'queue')
     if record[1] == 'active' and about[1] == lease then
       local n = #reply
       reply[n + 1], reply[n + 2] = id, record[2]
@@ -109,7 +110,7 @@ end
 local due = redis.call('ZRANGEBYSCORE', single('scheduled'), '-inf', now, 'LIMIT', 0, PROMOTE)
 local due_records = {}
 for i, id in ipairs(due) do
-  due_records[i] = redis.call('HMGET', named('job', id), 'state', 'queue', 'suspicion')
+  due_records[i] = read_fields(named('job', id), 'state', 'queue', 'suspicion')
 end
 
 -- taken: parallel lists, since a table for each job costs more than the calls for it.

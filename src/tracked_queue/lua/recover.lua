@@ -32,6 +32,7 @@
 -- include contact
 -- include ended
 -- include garbage
+-- include record
 -- include stats
 local lease, n, max_recoveries = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local owner, lock_ttl, window, interval = ARGV[4], tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
@@ -78,7 +79,7 @@ end
 local ids = redis.call('LRANGE', processing, 0, n - 1)
 local records = {}
 for i, id in ipairs(ids) do
-  records[i] = redis.call('HMGET', named('job', id), 'state', 'lease', 'queue', 'task', 'waiter', 'cancel', 'buffered',
+  records[i] = read_fields(named('job', id), 'state', 'lease', 'queue', 'task', 'waiter', 'cancel', 'buffered',
     'interruptions', 'recoveries', 'charges', 'keep_ms', 'suspicion')
 end
 

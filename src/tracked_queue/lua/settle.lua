@@ -10,7 +10,7 @@
 --   more      bytes  '' for a plain success (no result, kept for result_ttl), else packed: outcome, ms, payload, reason:
 --             outcome  'succeeded' 'failed' 'cancelled': ended, kept for ms
 --                      'retry': an attempt is spent, due again in ms
---                      'dead': set aside, with reason
+--                      'dead': set aside, with reason; ms is 1 if it spends an attempt, 0 if it never ran
 --                      'interrupted': handed back to the right end of its queue; counts an interruption
 --                      'unstarted': handed back before it ran; counts nothing, and it is not buffered again
 --                      'parked': set aside until an instance beats that knows the task
@@ -35,6 +35,7 @@
 -- include ended
 -- include stats
 -- include packed
+-- include record
 local lease, window, result_ttl = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local processing = named('processing', lease)
 local now, paused = now_ms(), read_paused()
@@ -51,14 +52,14 @@ local job_prefix = named('job', '')
 local words, accepted, vanished, ledgers = {}, {}, {}, {}
 for at = 4, #ARGV, 3 do
   local id, delivery = ARGV[at], ARGV[at + 1]
-  local seen = redis.call('HMGET', job_prefix .. id, 'delivery', 'queue', 'waiter', 'cancel')
+  local seen = read_fields(job_prefix .. id, 'delivery', 'queue', 'waiter', 'cancel')
   local word
   if seen[1] == delivery and owned[id] then
     word = 'ok'
     owned[id] = nil
     accepted[#accepted + 1] = at
     if ARGV[at + 2] ~= '' then
-      ledgers[at] = redis.call('HMGET', job_prefix .. id, 'task', 'attempts', 'interruptions', 'suspicion', 'keep_ms')
+      ledgers[at] = read_fields(job_prefix .. id, 'task', 'attempts', 'interruptions', 'suspicion', 'keep_ms')
     end
     ledgers[-at] = seen
   elseif not seen[2] and redis.call('EXISTS', job_prefix .. id) == 0 then
@@ -119,7 +120,7 @@ for _, at in ipairs(accepted) do
       'reason', reason)
   elseif outcome == 'dead' then
     end_job(id, job, seen[3], outcome, now_text, nil, 'delivery', settled, 'error', payload, 'reason', reason,
-      'attempts', tonumber(ledger[2] or '0') + 1)
+      'attempts', tonumber(ledger[2] or '0') + ms)
   elseif outcome == 'retry' then
     local attempts = tonumber(ledger[2] or '0') + 1
     if ms > 0 then

@@ -16,6 +16,7 @@
 -- include paused
 -- include wake
 -- include garbage
+-- include record
 local task, n = ARGV[1], tonumber(ARGV[2])
 local list, paused = named('parked', task), read_paused()
 if paused['task:' .. task] then
@@ -29,7 +30,7 @@ local ids = redis.call('LRANGE', list, -n, -1)
 local total = redis.call('LLEN', list)
 local records = {}
 for i, id in ipairs(ids) do
-  records[i] = redis.call('HMGET', named('job', id), 'state', 'queue', 'suspicion', 'keep_ms')
+  records[i] = read_fields(named('job', id), 'state', 'queue', 'suspicion', 'keep_ms')
 end
 begin_writing()
 if #ids > 0 then

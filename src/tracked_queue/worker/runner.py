@@ -302,7 +302,7 @@ class Runner:
             outcome=outcome,
             retry_s=retry_s,
         )
-        ms = round(self._result_ttl(delivery) * 1000) if outcome == "failed" else round(retry_s * 1000)
+        ms = {"failed": round(self._result_ttl(delivery) * 1000), "dead": 1}.get(outcome, round(retry_s * 1000))
         self._record(delivery, outcome, ms, packed, reason[:500])
 
     def _record(self, delivery: Delivery, outcome: str, ms: int, payload: bytes, reason: str) -> None:
