@@ -18,7 +18,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit
@@ -27,7 +26,7 @@ from .errors import SettingsError
 
 DEFAULT_FOLDER = ".tracked_queue"
 START_S = 60.0
-# The kernel's limit for a Unix socket's path is 108 bytes with its end; longer ones move to the temporary folder.
+# The kernel's limit for a Unix socket's path is 108 bytes with its end; longer ones move to /tmp.
 MAX_SOCKET_PATH = 100
 
 
@@ -80,7 +79,8 @@ def socket_path(folder: Path) -> Path:
     if len(os.fsencode(path)) <= MAX_SOCKET_PATH:
         return path
     digest = hashlib.sha256(os.fsencode(folder)).hexdigest()[:16]
-    return Path(tempfile.gettempdir()) / f"tracked_queue-{os.getuid()}-{digest}.sock"
+    # Not the temporary folder that TMPDIR names: it may be long as well, and differ between two programs of one folder.
+    return Path("/tmp") / f"tracked_queue-{os.getuid()}-{digest}.sock"
 
 
 def find_server() -> str:

@@ -101,7 +101,9 @@ def test_a_killed_server_leaves_a_stale_socket_that_is_recognised(
     assert answers(socket_path(folder)) == "+PONG"
 
 
-def test_a_long_path_moves_the_socket(tmp_path: Path) -> None:
+def test_a_long_path_moves_the_socket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the temporary folder is long itself."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path / ("long" * 25)))
     folder = tmp_path / ("deep" * 20) / ("deeper" * 10)
     server = start_embedded(f"embedded://{folder}")
     try:
