@@ -313,11 +313,8 @@ class TrackedQueue:
         """
         from .worker.instance import Instance
 
-        if concurrency is not None:
-            self._settings = with_options(self._settings, {"concurrency": concurrency})
-        instance = Instance(
-            self.tasks, self._settings, await self._endpoint_async(), self.keys, queues=queues, burst=burst
-        )
+        settings = with_options(self._settings, {"concurrency": concurrency})
+        instance = Instance(self.tasks, settings, await self._endpoint_async(), self.keys, queues=queues, burst=burst)
         return await instance.run(handle_signals=handle_signals)
 
     # Connections

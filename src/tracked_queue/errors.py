@@ -14,7 +14,6 @@ Every exception of tracked_queue, as one tree.
     ├── StoreUnavailableError      no answer from Redis; says whether the call may have run
     │   └── StoreFullError         Redis refuses to grow (maxmemory)
     ├── StoreRefusedError          Redis answers, but will not serve us: password, role, version
-    ├── LeaseLostError             this instance's lease was revoked
     └── InvariantError             our bug: stop the instance, keep the jobs
 
 `Retry` is a signal that a job raises on purpose and no error; it stands outside of the tree.
@@ -158,17 +157,6 @@ class StoreFullError(StoreUnavailableError):
 
 class StoreRefusedError(TrackedQueueError):
     """Redis answers but will not serve us; waiting doesn't help."""
-
-
-class LeaseLostError(TrackedQueueError):
-    """This instance's lease was revoked; others may own its jobs now."""
-
-    def __init__(self, lease: str) -> None:
-        super().__init__(lease)
-        self.lease = lease
-
-    def __str__(self) -> str:
-        return f"lease {self.lease} was revoked and its jobs may run elsewhere; cancel them and register anew"
 
 
 class InvariantError(TrackedQueueError):

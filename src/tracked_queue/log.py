@@ -99,11 +99,6 @@ def job_failed(*, task: str, job_id: str, attempt: int, ran_ms: int, error: str,
     )  # fmt: skip
 
 
-def job_succeeded(*, task: str, job_id: str, attempt: int, ran_ms: int) -> None:
-    """An attempt returned; a debug event, since there may be tens of thousands a second."""
-    log.debug("job.succeeded", task=task, job_id=job_id, attempt=attempt, ran_ms=ran_ms)
-
-
 def job_cancelled(*, task: str, job_id: str, ran_ms: int) -> None:
     """A running job was cancelled on somebody's wish."""
     log.info("job.cancelled", task=task, job_id=job_id, ran_ms=ran_ms)

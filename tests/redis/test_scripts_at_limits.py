@@ -258,7 +258,7 @@ def test_a_foreign_key_in_a_records_place_stops_nobody(q: Scripts) -> None:
     for id in "abc":
         q.redis.delete(q.keys.named("job", id))
         q.redis.set(q.keys.named("job", id), "foreign")
-    assert q.settle("w", first, "succeeded") is not Verdict.OK
+    assert q.settle("w", first, "succeeded") is Verdict.GONE and "a" not in q.listed("processing", "w")
     q.release("w")
     assert {job.fate for job in q.recover("w").jobs} == {Fate.GONE}
     q.redis.rpush(q.keys.named("queue", "q"), "b")

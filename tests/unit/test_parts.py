@@ -145,7 +145,7 @@ ERRORS = [
     errors.PayloadTooLargeError("t", 2, 1), errors.JobNotFoundError("j"), errors.JobCancelledError("j"),
     errors.JobFailedError("j", "dead", "why", "ValueError", "x", "trace"), errors.StoreUnavailableError("p", True),
     errors.EnqueueUnavailableError("p", False, ("a", "b", "c", "d")), errors.StoreFullError("p", False),
-    errors.LeaseLostError("l"), errors.UsageError("u"), errors.StoreRefusedError("r"), errors.InvariantError("i"),
+    errors.UsageError("u"), errors.StoreRefusedError("r"), errors.InvariantError("i"),
 ]  # fmt: skip
 
 

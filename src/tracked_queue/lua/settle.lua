@@ -24,7 +24,7 @@
 --   'ok'       recorded
 --   'again'    this very delivery had settled it (a resend); nothing written
 --   'fenced'   the job belongs to another delivery (also a resend that comes after the next delivery); nothing written
---   'gone'     no record; the id leaves the processing list, if it is there
+--   'gone'     no record of ours; the id leaves the processing list, if it is there
 -- A wish to cancel turns every outcome but success into 'cancelled'; the word is 'ok' all the same.
 -- Keeps: an id is in one place; a settled delivery never changes its outcome.
 -- include keys
@@ -62,7 +62,7 @@ for at = 4, #ARGV, 3 do
       ledgers[at] = read_fields(job_prefix .. id, 'task', 'attempts', 'interruptions', 'suspicion', 'keep_ms')
     end
     ledgers[-at] = seen
-  elseif not seen[2] and redis.call('EXISTS', job_prefix .. id) == 0 then
+  elseif not seen[2] then
     word = 'gone'
     if owned[id] then
       vanished[#vanished + 1] = id

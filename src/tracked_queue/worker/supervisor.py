@@ -77,16 +77,10 @@ class Supervisor:
         self._codes: list[int] = []
         self._young_deaths = 0
         self._aftermath: set[asyncio.Task[None]] = set()
-        self.on_change: Callable[[], None] = lambda: None
 
     @property
     def _stopping(self) -> bool:
         return self._stop.is_set()
-
-    @property
-    def pids(self) -> list[int]:
-        """The living children's process ids."""
-        return [child.process.pid for child in self._children]
 
     async def run(self) -> int:
         """Supervise until stopped, or with burst until all are done; 0 if every child ended well."""
@@ -161,7 +155,6 @@ class Supervisor:
                     await child.told_all.wait()
             if child.leases:
                 self._clean_up_later(child, interrupted=code == FENCED_EXIT)
-            self.on_change()
             if self._stopping or (self._burst and code == 0):
                 # One that was still starting had nothing to hand back, and no handler for the signal yet.
                 self._codes.append(0 if code == -signal.SIGTERM and not child.ready else code)
@@ -225,7 +218,6 @@ class Supervisor:
         self._children.add(child)
         self._listen(child, news_read)
         log.process_started(pid=process.pid)
-        self.on_change()
         if self._stopping:  # the signal came while it was being started
             self._send(signal.SIGTERM)
         return child
