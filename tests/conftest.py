@@ -48,7 +48,8 @@ def fresh_structlog() -> Iterator[None]:
 
 @pytest.fixture
 def namespace() -> str:
-    return f"t{next(_names)}"
+    # Unique on this machine: pytest workers share the folder of the signs of life, which are told apart by namespace.
+    return f"t{os.getpid()}x{next(_names)}"
 
 
 @pytest.fixture
