@@ -51,7 +51,7 @@ def wait_for(check: Callable[[], T], timeout: float = 10, what: str = "") -> T:
 def request(id: str | None = None, task: str = "t", queue: str = "q", **fields: Any) -> Request:
     """A request with plain values."""
     values: dict[str, Any] = {
-        "args": b"\x91\x01", "kwargs": b"", "options": b"", "delay_ms": None, "due_ms": None, "tracked": True, "result": None,
+        "args": b"\x91\x01", "kwargs": b"", "options": b"", "delay_ms": None, "due_ms": None, "tracked": True, "extras": b"", "result": None,
     }  # fmt: skip
     values.update(fields)
     return Request(id=id or new_id(), task=task, queue=queue, **values)

@@ -1,15 +1,18 @@
 """tracked_queue: an asyncio job queue on Redis that does not lose jobs."""
 
 from .app import TrackedQueue
-from .current import CurrentJob, current_job
+from .constraints import Concurrency, Rate, Unique
+from .current import CurrentJob, JobContext, current_job
 from .errors import (
     ArgumentError,
+    DuplicateJobError,
     EnqueueUnavailableError,
     InvariantError,
     JobCancelledError,
     JobError,
     JobFailedError,
     JobNotFoundError,
+    OwnershipLostError,
     PayloadTooLargeError,
     SettingsError,
     StoreFullError,
@@ -20,35 +23,50 @@ from .errors import (
 )
 from .handle import Job
 from .job import ErrorInfo, JobInfo, State
-from .retry import Backoff, Retry
-from .task import PreparedCall, Task
+from .middleware import Enqueueing
+from .retry import Dead, Discard, Exponential, Fixed, Retry, Snooze
+from .task import PreparedCall, Step, Task
+from .workflow import Group
 
 __version__ = "0.1.0"
 
 __all__ = [
     "ArgumentError",
-    "Backoff",
+    "Concurrency",
     "CurrentJob",
+    "Dead",
+    "Discard",
+    "DuplicateJobError",
     "EnqueueUnavailableError",
+    "Enqueueing",
     "ErrorInfo",
+    "Exponential",
+    "Fixed",
+    "Group",
     "InvariantError",
     "Job",
     "JobCancelledError",
+    "JobContext",
     "JobError",
     "JobFailedError",
     "JobInfo",
     "JobNotFoundError",
+    "OwnershipLostError",
     "PayloadTooLargeError",
     "PreparedCall",
+    "Rate",
     "Retry",
     "SettingsError",
+    "Snooze",
     "State",
+    "Step",
     "StoreFullError",
     "StoreRefusedError",
     "StoreUnavailableError",
     "Task",
     "TrackedQueue",
     "TrackedQueueError",
+    "Unique",
     "UsageError",
     "__version__",
     "current_job",

@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
+import inspect
 import os
 import random
 import threading
 import time
 import weakref
-from collections.abc import Callable, Coroutine, Sequence
-from datetime import datetime
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, TypeVar, Unpack, cast, overload
 
 from .client import Client, enqueue_sync, value_of
 from .codec import encode_any
-from .errors import ArgumentError, PayloadTooLargeError, UsageError
+from .constraints import Key, Limit, Unique, limits_of, unique_of
+from .current import CurrentJob, JobContext
+from .errors import ArgumentError, DuplicateJobError, JobNotFoundError, PayloadTooLargeError, UsageError
 from .handle import Job
-from .job import JobInfo, check_name
+from .job import JobInfo, State, check_name
 from .keys import Keys
 from .link import Endpoint, SyncLink
-from .reports import read_job
-from .retry import Backoff
+from .middleware import Enqueueing, EnqueueMiddleware, Lifespan, RunMiddleware, Surroundings, chained, run_now
+from .reports import ScheduleReport, read_job, read_open_jobs, read_schedules, read_states
+from .retry import RetryArgument, Seconds, retry_policy
+from .schedules import Schedule, interval_ms
 from .settings import Settings, resolve, with_options
 from .store import Store, SyncStore
 from .task import (
@@ -28,22 +34,31 @@ from .task import (
     DEFAULT_QUEUE,
     DEFAULT_TIMEOUT,
     JobOptions,
+    JobOptionsArgs,
     PreparedCall,
     Registry,
     Request,
+    Step,
+    SyncTask,
     Task,
     TaskOptions,
     check_function,
+    extras_of,
     prepared,
     task_name,
 )
-from .transitions import CancelWord, Recovered, cancel
+from .transitions import CancelWord, Recovered, Stored, cancel, pause, resume
+from .workflow import Group, check_calls, check_step
 
 if TYPE_CHECKING:
     from .embedded import EmbeddedServer
 
 P = ParamSpec("P")
 R = TypeVar("R")
+AnyTask = TypeVar("AnyTask", bound=Task[..., Any])
+
+# A watcher looks at its job this often even if nothing is pushed: the start of a job is not.
+WATCH_S = 1.0
 
 
 # Ids must differ, not be secret; a generator of our own, seeded by the system and anew after a fork, is five times as
@@ -70,15 +85,28 @@ class TrackedQueue:
 
     Args:
         redis_url: redis://, rediss://, unix:// or embedded://; default REDIS_URL, else redis://localhost:6379.
+        lifespan: An async context manager function; each worker process enters it once, and what it yields is
+            `current_job().state`, and the state of a JobContext.
+        carry: Context variables whose values travel from an enqueue to its job (plain data).
         settings: Any other setting by its name; see docs/reference/settings.md.
 
     Raises:
         SettingsError: A value is wrong; names the setting and where the value came from.
     """
 
-    def __init__(self, redis_url: str | None = None, **settings: Any) -> None:
+    def __init__(
+        self,
+        redis_url: str | None = None,
+        *,
+        lifespan: Lifespan | None = None,
+        carry: Sequence[ContextVar[Any]] = (),
+        **settings: Any,
+    ) -> None:
         self._settings = resolve({"redis_url": redis_url, **settings})
         self.tasks = Registry()
+        self.around = Surroundings(lifespan, tuple(carry))
+        self.schedules: dict[str, Schedule] = {}
+        self._queue_limits: dict[str, tuple[Limit, ...]] = {}
         self._clients: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, tuple[int, Client]]
         self._clients = weakref.WeakKeyDictionary()
         self._local = threading.local()
@@ -117,85 +145,183 @@ class TrackedQueue:
         *,
         name: str | None = None,
         queue: str = DEFAULT_QUEUE,
-        timeout: float | None = DEFAULT_TIMEOUT,
+        timeout: Seconds | None = DEFAULT_TIMEOUT,
         max_attempts: int = DEFAULT_MAX_ATTEMPTS,
-        backoff: Backoff | None = None,
-        result_ttl: float | None = None,
+        retry: RetryArgument | None = None,
+        retry_on: type[BaseException] | Sequence[type[BaseException]] | None = None,
+        give_up_on: type[BaseException] | Sequence[type[BaseException]] | None = None,
+        on_exhausted: Callable[[CurrentJob, BaseException], Coroutine[Any, Any, object]] | None = None,
+        expires: Seconds | None = None,
+        result_ttl: Seconds | None = None,
+        keep_result: bool = True,
         tracked: bool = True,
-    ) -> Callable[[Callable[P, Coroutine[Any, Any, R]]], Task[P, R]]:
+        unique: str | Unique | None = None,
+        limit: Limit | Sequence[Limit] | None = None,
+        fair_by: Key | None = None,
+        isolate: str | None = None,
+    ) -> TaskDecorator:
         """
-        Register an `async def` function as a task; the function stays callable.
+        Register a function as a task; it stays callable. `async def` runs in the event loop, `def` in a thread.
 
         Args:
             name: Default: module and function name, the same when the module is run as a script.
             queue: Where its jobs wait.
-            timeout: Seconds for one attempt; None is without limit.
+            timeout: Seconds (or a timedelta) for one attempt; None is without limit.
             max_attempts: Runs in all; 1 means no retry.
-            backoff: Delays between attempts; default exponential from 2 s to 10 min with full jitter.
-            result_ttl: Seconds to keep the result; 0 keeps none; None takes the setting.
+            retry: Delays between attempts: Exponential() (the default, from 2 s to 10 min with full jitter), Fixed(5), a
+                list of seconds, or a function of the attempt's number and the error.
+            retry_on: Only these exceptions are retried; any other ends the job `failed`. Default: all.
+            give_up_on: These are never retried.
+            on_exhausted: `async def hook(job, error)`, called once when the job is dead because its attempts are used up.
+            expires: Seconds from the enqueue; a job that has not started by then ends `expired`, with no run.
+            result_ttl: Seconds to keep the ended job and its result; None takes the setting.
+            keep_result: False stores no result.
             tracked: False: at most once, without recovery and result, for work that may be lost.
+            unique: "until_started", "until_done", or Unique(...): at most one job of the same arguments at a time.
+            limit: Concurrency(...), Rate(...), or several of them, over the whole fleet.
+            fair_by: Argument name(s), or a function of the arguments: jobs of its values take turns.
+            isolate: "process" runs a `def` in a child process, which a timeout or a cancel ends for certain.
 
         Raises:
-            UsageError: Not an `async def` function (also a TypeError), a name used twice, a bad option.
+            UsageError: Not a plain function (also a TypeError), a name used twice, a bad option.
         """
+        if callable(name):
+            raise UsageError("write @app.task() with parentheses")
         options = TaskOptions(
             queue=queue,
             timeout=timeout,
             max_attempts=max_attempts,
-            backoff=backoff or Backoff(),
-            result_ttl=result_ttl,
+            retry=retry_policy(retry),
+            retry_on=_classes(retry_on),
+            give_up_on=_classes(give_up_on),
+            on_exhausted=on_exhausted,
+            expires=expires,
+            result_ttl=result_ttl if keep_result else 0.0,
             tracked=tracked,
+            unique=unique_of(unique),
+            limits=limits_of(limit),
+            fair_by=fair_by,
+            isolate=isolate,
         )
-        if callable(name):
-            raise UsageError("write @app.task() with parentheses")
 
-        def register(function: Callable[P, Coroutine[Any, Any, R]]) -> Task[P, R]:
-            check_function(function)
-            task = Task(name or task_name(function), function, options, self)
+        def register(function: Any) -> Any:
+            check_function(function, isolate=isolate is not None)
+            kind = Task if inspect.iscoroutinefunction(function) else SyncTask
+            task: Task[Any, Any] = kind(name or task_name(function), function, options, self)
             self.tasks.add(task)
             return task
 
-        return register
+        return cast("TaskDecorator", register)
+
+    def include(self, *others: TrackedQueue) -> None:
+        """
+        Take over the tasks, queue limits, schedules and middleware of other apps, such as those of other modules.
+
+        Their tasks enqueue through this app from now on. Raises UsageError for a task name that exists here.
+        """
+        for other in others:
+            for task in other.tasks:
+                self.tasks.add(task)
+                task.move_to(self)
+            self.around.run += other.around.run
+            self.around.enqueue += other.around.enqueue
+            self._queue_limits.update(other._queue_limits)
+            for schedule in other.schedules.values():
+                self._scheduled(
+                    schedule.name, schedule.args, schedule.kwargs, cron=schedule.cron, every_ms=schedule.every_ms,
+                    tz=schedule.tz, missed=schedule.missed,
+                )(schedule.task)  # fmt: skip
+
+    def limit_queue(self, queue: str, limit: Limit | Sequence[Limit]) -> None:
+        """Limits of a whole queue over the fleet, beside those of its tasks. Say it before the queue's first enqueue."""
+        self._queue_limits[check_name("queue", queue)] = limits_of(limit)
+
+    def middleware(self, function: RunMiddleware) -> RunMiddleware:
+        """Register `async def mw(job, call_next)` around the run of every job; the first one registered is outermost."""
+        self.around.run.append(function)
+        return function
+
+    def enqueue_middleware(self, function: EnqueueMiddleware) -> EnqueueMiddleware:
+        """Register `async def mw(enqueueing, call_next)` around every enqueue; `call_next()` returns the Job."""
+        self.around.enqueue.append(function)
+        return function
 
     # Enqueueing
 
     def request(
-        self, task: Task[..., Any], options: JobOptions, args: tuple[Any, ...], kwargs: dict[str, Any]
+        self,
+        task: Task[..., Any],
+        options: JobOptions,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        headers: Mapping[str, Any] | None = None,
+        id: str | None = None,
     ) -> Request:
         """A checked, encoded call. Raises ArgumentError, PayloadTooLargeError."""
-        packed_args, packed_kwargs = task.signature.encode(args, kwargs, self._settings.max_payload)
-        chosen = task.task_options
+        signature, chosen = task.signature, task.task_options
+        given = 1 if options.inputs else 0
+        packed_args, packed_kwargs = signature.encode(args, kwargs, self._settings.max_payload, given)
+        queue = options.queue or chosen.queue
+        extras = b""
+        if chosen.constrained or options.constrained or self._queue_limits:
+            extras = extras_of(
+                task.name,
+                queue,
+                chosen,
+                options,
+                lambda: signature.bind(args, kwargs),
+                lambda: signature.canonical(args, kwargs),
+                self._queue_limits.get(queue, ()),
+            )
+            if options.after is not None and not chosen.tracked:
+                raise UsageError(f"task {task.name}: tracked=False and after= don't go together")
         return Request(
-            id=options.id or new_id(),
+            id=id or options.id or new_id(),
             task=task.name,
-            queue=options.queue or chosen.queue,
+            queue=queue,
             args=packed_args,
             kwargs=packed_kwargs,
-            options=options.stored,
+            options=options.stored(self._headers(options, headers)),
             delay_ms=options.delay_ms,
             due_ms=options.due_ms,
             tracked=chosen.tracked,
-            result=task.signature.result,
+            extras=extras,
+            result=signature.result,
         )
 
-    def _named_request(self, name: str, options: JobOptions, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Request:
-        task = self.tasks.get(check_name("task name", name))
-        if task is not None:
-            return self.request(task, options, args, kwargs)
+    def _headers(self, options: JobOptions, headers: Mapping[str, Any] | None) -> Mapping[str, Any]:
+        if not self.around.carry and not options.headers and not headers:
+            return {}
+        found = {**(options.headers or {}), **(headers or {})}
+        carried = self.around.carried()
+        return {**found, "context": carried} if carried else found
+
+    def _named_request(
+        self,
+        name: str,
+        options: JobOptions,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        headers: Mapping[str, Any] | None = None,
+    ) -> Request:
         packed = [_encode_plain(name, args) if args else b"", _encode_plain(name, kwargs) if kwargs else b""]
         size = sum(map(len, packed))
         if size > self._settings.max_payload:
             raise PayloadTooLargeError(name, size, self._settings.max_payload)
+        queue = options.queue or DEFAULT_QUEUE
+        limits = self._queue_limits.get(queue, ())
+        extras = extras_of(name, queue, TaskOptions(), options, dict, bytes, limits)
         return Request(
             id=options.id or new_id(),
             task=name,
-            queue=options.queue or DEFAULT_QUEUE,
+            queue=queue,
             args=packed[0],
             kwargs=packed[1],
-            options=options.stored,
+            options=options.stored(self._headers(options, headers)),
             delay_ms=options.delay_ms,
             due_ms=options.due_ms,
             tracked=True,
+            extras=extras,
             result=None,
         )
 
@@ -206,26 +332,15 @@ class TrackedQueue:
         Where the task is registered here its signature and queue count; else the arguments must be plain data, and
         the queue is "default" unless `options(queue=...)` says another.
         """
-        return await self.store_one(self._named_request(task_name, JobOptions(), args, kwargs))
+        return await self._enqueue_named(task_name, JobOptions(), args, kwargs)
 
     def enqueue_sync(self, task_name: str, /, *args: Any, **kwargs: Any) -> Job[Any]:
         """`enqueue` for code without an event loop."""
-        return self.store_one_sync(self._named_request(task_name, JobOptions(), args, kwargs))
+        return self._enqueue_named_sync(task_name, JobOptions(), args, kwargs)
 
-    def options(
-        self,
-        *,
-        id: str | None = None,
-        queue: str | None = None,
-        delay: float | None = None,
-        at: datetime | None = None,
-        timeout: float | None = None,
-        max_attempts: int | None = None,
-    ) -> NamedEnqueue:
-        """Options for the next enqueue by name, as `Task.options`."""
-        return NamedEnqueue(
-            self, JobOptions(id=id, queue=queue, delay=delay, at=at, timeout=timeout, max_attempts=max_attempts)
-        )
+    def options(self, **options: Unpack[JobOptionsArgs]) -> NamedEnqueue:
+        """Options (see JobOptions) for the next enqueue by name, as `Task.options`."""
+        return NamedEnqueue(self, JobOptions(**options))
 
     async def enqueue_many(self, calls: Sequence[PreparedCall[Any]]) -> list[Job[Any]]:
         """
@@ -234,24 +349,287 @@ class TrackedQueue:
         Everything is checked before anything is sent. When Redis fails in between, the error's `job_ids` are those
         that may be missing; the same calls can be sent again, since each has its id.
         """
-        requests = prepared(calls)
-        created = await self._client().enqueue_many(requests)
-        return [Job(request.id, one, self, request.result) for request, one in zip(requests, created, strict=True)]
+        return await self._store_many([await self._ready(call) for call in prepared(calls)])
 
     def enqueue_many_sync(self, calls: Sequence[PreparedCall[Any]]) -> list[Job[Any]]:
         """`enqueue_many` for code without an event loop."""
-        requests = prepared(calls)
-        created = enqueue_sync(self._sync_store(), requests, self._settings.enqueue_timeout)
-        return [Job(request.id, one, self, request.result) for request, one in zip(requests, created, strict=True)]
+        requests = [run_now(self._ready(call)) for call in prepared(calls)]
+        stored = enqueue_sync(self._sync_store(), requests, self._settings.enqueue_timeout)
+        return [self._handle(*pair) for pair in zip(requests, stored, strict=True)]
 
-    async def store_one(self, request: Request) -> Job[Any]:
-        """Store one request; what `task.enqueue` ends in."""
-        return Job(request.id, await self._client().enqueue(request), self, request.result)
+    async def _ready(self, call: PreparedCall[Any]) -> Request:
+        """The request of a prepared call, after middleware has seen it."""
+        if not self.around.enqueue:
+            return call.request
+        made: list[Request] = []
 
-    def store_one_sync(self, request: Request) -> Job[Any]:
-        """Store one request without an event loop."""
-        (created,) = enqueue_sync(self._sync_store(), [request], self._settings.enqueue_timeout)
-        return Job(request.id, created, self, request.result)
+        def make(headers: Mapping[str, Any]) -> Request:
+            made.append(self.request(call.task, call.options, call.args, call.kwargs, headers, call.request.id))
+            return made[0]
+
+        await self._through_middleware(
+            call.task.name, call.request.queue, call.options, call.args, call.kwargs, make, hold=True
+        )
+        if not made:
+            raise UsageError(f"task {call.task.name}: an enqueue middleware did not call call_next(), in a batch")
+        return made[0]
+
+    # Workflows
+
+    async def chain(self, first: PreparedCall[Any], *steps: Step | PreparedCall[Any]) -> Job[Any]:
+        """
+        Jobs that run one after the other; a `step` gets the result of the one before as its first argument.
+
+        When one does not succeed, those after it end `failed`, without a run.
+
+        Returns:
+            The handle of the last one.
+        """
+        check_calls("chain", [first])
+        check_calls("chain", steps, (PreparedCall, Step))
+        calls = [first]
+        for step in steps:
+            calls.append(self._after(step, [calls[-1].request.id], "fail", "one"))
+        return (await self.enqueue_many(calls))[-1]
+
+    async def group(
+        self, calls: Sequence[PreparedCall[Any]], then: Step | PreparedCall[Any] | None = None, on_failure: str = "fail"
+    ) -> Group:
+        """
+        Jobs that run side by side, and one that runs when all have ended; a `step` gets the list of their results.
+
+        Args:
+            calls: At most 1,000, made by `task.call(...)`.
+            then: The fan-in.
+            on_failure: `fail` ends the fan-in as soon as a member has ended without success; `ignore` runs it all the
+                same, with None for that member.
+        """
+        return await self._group("group", calls, {"then": (then, on_failure)})
+
+    async def batch(
+        self,
+        calls: Sequence[PreparedCall[Any]],
+        *,
+        success: Step | PreparedCall[Any] | None = None,
+        complete: Step | PreparedCall[Any] | None = None,
+    ) -> Group:
+        """
+        Jobs with a common progress (`Group.progress()`) and callbacks: `success` runs when all have succeeded, `complete`
+        when all have ended, however they did.
+        """
+        return await self._group("batch", calls, {"success": (success, "fail"), "complete": (complete, "ignore")})
+
+    async def _group(
+        self, what: str, calls: Sequence[PreparedCall[Any]], callbacks: Mapping[str, tuple[Any, str]]
+    ) -> Group:
+        check_calls(what, calls)
+        if not calls:
+            raise UsageError(f"{what}: it needs at least one job")
+        ids = [call.request.id for call in calls]
+        last: dict[str, PreparedCall[Any]] = {}
+        for name, (step, on_failure) in callbacks.items():
+            check_step(f"{what}: {name}", step)
+            if step is not None:
+                last[name] = self._after(step, ids, on_failure, "list")
+        jobs = await self.enqueue_many([*calls, *last.values()])
+        handles = dict(zip(last, jobs[len(calls) :], strict=True))
+        return Group(jobs=tuple(jobs[: len(calls)]), **handles)
+
+    def _after(
+        self, step: Step | PreparedCall[Any], ids: Sequence[str], on_failure: str, inputs: str
+    ) -> PreparedCall[Any]:
+        options = dataclasses.replace(
+            step.options, after=list(ids), on_failure=on_failure, inputs=inputs if isinstance(step, Step) else ""
+        )
+        request = self.request(step.task, options, step.args, step.kwargs)
+        return PreparedCall(request, step.task, options, step.args, step.kwargs)
+
+    # Schedules
+
+    def cron(
+        self,
+        expression: str,
+        *,
+        tz: str = "UTC",
+        missed: str = "once",
+        name: str | None = None,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Callable[[AnyTask], AnyTask]:
+        """
+        Run a task by a cron expression: write it above `@app.task(...)`.
+
+        Args:
+            expression: Five fields, or six with seconds first.
+            tz: The zone of its times: once a local day for a fixed time, over both changes of daylight saving too.
+            missed: Ticks while no worker ran: `skip`, `once` (the last one runs), or `all`.
+            name: Of the schedule; default the task's name.
+            args, kwargs: The call's arguments.
+        """
+        return self._scheduled(name, args, kwargs, cron=expression, tz=tz, missed=missed)
+
+    def every(
+        self,
+        seconds: Seconds,
+        *,
+        missed: str = "once",
+        name: str | None = None,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Callable[[AnyTask], AnyTask]:
+        """Run a task at a fixed interval of a second or more: write it above `@app.task(...)`. See `cron`."""
+        return self._scheduled(name, args, kwargs, every_ms=interval_ms(seconds), missed=missed)
+
+    def _scheduled(
+        self, name: str | None, args: Sequence[Any], kwargs: Mapping[str, Any] | None, **rule: Any
+    ) -> Callable[[AnyTask], AnyTask]:
+        def register(task: AnyTask) -> AnyTask:
+            if not isinstance(task, Task):
+                raise UsageError("write @app.cron(...) and @app.every(...) above @app.task(...)")
+            added = Schedule(name=name or task.name, task=task, args=args, kwargs=kwargs or {}, **rule)
+            if added.name in self.schedules:
+                raise UsageError(f"schedule {added.name}: there is one of that name already; give it name=...")
+            self.schedules[added.name] = added
+            return task
+
+        return register
+
+    def tick(self, schedule: Schedule, tick_ms: int, mode: str) -> Request:
+        """The job of one tick; its id is that of the tick, so that any number of workers make one of it."""
+        options = JobOptions(
+            id=f"cron:{schedule.name}:{tick_ms}", headers={"tick_ms": tick_ms}, tick=(schedule.name, tick_ms, mode)
+        )
+        return self.request(schedule.task, options, tuple(schedule.args), dict(schedule.kwargs))
+
+    async def trigger(self, schedule: str) -> Job[Any]:
+        """Run a schedule's task now, beside its ticks. Raises UsageError for a name that this app doesn't have."""
+        found = self.schedules.get(schedule)
+        if found is None:
+            raise UsageError(f"schedule {schedule!r}: this app has {', '.join(sorted(self.schedules)) or 'none'}")
+        return await self.enqueue_call(found.task, JobOptions(), tuple(found.args), dict(found.kwargs))
+
+    async def read_schedules(self) -> list[ScheduleReport]:
+        """What schedules the fleet runs, with their last ticks."""
+        return await read_schedules(self.store)
+
+    async def pause(self, *, queue: str | None = None, task: str | None = None, schedule: str | None = None) -> bool:
+        """Pause a queue, a task or a schedule over the whole fleet; False if it was paused."""
+        return await self.store.run(pause(_what(queue, task, schedule)))
+
+    async def resume(self, *, queue: str | None = None, task: str | None = None, schedule: str | None = None) -> bool:
+        """Undo a pause; False if there was none."""
+        return await self.store.run(resume(_what(queue, task, schedule)))
+
+    async def cancel_many(self, *, queue: str | None = None, task: str | None = None) -> int:
+        """
+        Cancel the jobs of a queue or a task that are queued, scheduled, parked or running now.
+
+        Returns:
+            How many were cancelled, or asked to end.
+        """
+        if (queue is None) == (task is None):
+            raise UsageError("cancel_many: give queue= or task=")
+        keep, count = max(self._settings.result_ttl, self._settings.resend_window), 0
+        async for ids in read_open_jobs(self.store, queue=queue, task=task):
+            words = await self.store.run(cancel(ids, keep))
+            count += sum(word in (CancelWord.CANCELLED, CancelWord.REQUESTED) for word in words)
+        return count
+
+    async def _store_many(self, requests: Sequence[Request]) -> list[Job[Any]]:
+        stored = await self._client().enqueue_many(requests)
+        return [self._handle(*pair) for pair in zip(requests, stored, strict=True)]
+
+    async def enqueue_call(
+        self, task: Task[..., Any], options: JobOptions, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Job[Any]:
+        """What `task.enqueue` ends in: middleware, checks, one job stored."""
+        if not self.around.enqueue:
+            request = self.request(task, options, args, kwargs)
+            return self._handle(request, await self._client().enqueue(request))
+        return await self._through_middleware(
+            task.name, options.queue or task.task_options.queue, options, args, kwargs,
+            lambda headers: self.request(task, options, args, kwargs, headers),
+        )  # fmt: skip
+
+    def enqueue_call_sync(
+        self, task: Task[..., Any], options: JobOptions, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Job[Any]:
+        """`enqueue_call` without an event loop."""
+        if not self.around.enqueue:
+            return self._store_one_sync(self.request(task, options, args, kwargs))
+        return run_now(
+            self._through_middleware(
+                task.name, options.queue or task.task_options.queue, options, args, kwargs,
+                lambda headers: self.request(task, options, args, kwargs, headers), sync=True,
+            )
+        )  # fmt: skip
+
+    async def _enqueue_named(
+        self, name: str, options: JobOptions, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Job[Any]:
+        task = self.tasks.get(check_name("task name", name))
+        if task is not None:
+            return await self.enqueue_call(task, options, args, kwargs)
+        return await self._through_middleware(
+            name, options.queue or DEFAULT_QUEUE, options, args, kwargs,
+            lambda headers: self._named_request(name, options, args, kwargs, headers),
+        )  # fmt: skip
+
+    def _enqueue_named_sync(
+        self, name: str, options: JobOptions, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Job[Any]:
+        task = self.tasks.get(check_name("task name", name))
+        if task is not None:
+            return self.enqueue_call_sync(task, options, args, kwargs)
+        return run_now(
+            self._through_middleware(
+                name, options.queue or DEFAULT_QUEUE, options, args, kwargs,
+                lambda headers: self._named_request(name, options, args, kwargs, headers), sync=True,
+            )
+        )  # fmt: skip
+
+    async def _through_middleware(
+        self,
+        task: str,
+        queue: str,
+        options: JobOptions,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        make: Callable[[Mapping[str, Any]], Request],
+        *,
+        sync: bool = False,
+        hold: bool = False,
+    ) -> Job[Any]:
+        on_its_way = Enqueueing(task=task, queue=queue, id=options.id, args=args, kwargs=kwargs)
+
+        async def store() -> Job[Any]:
+            request = make(on_its_way.headers)
+            if hold:  # it is stored with the others of its batch
+                return Job(request.id, True, self, request.result)
+            if sync:
+                return self._store_one_sync(request)
+            return self._handle(request, await self._client().enqueue(request))
+
+        return await chained(self.around.enqueue, on_its_way, store)
+
+    def _store_one_sync(self, request: Request) -> Job[Any]:
+        (stored,) = enqueue_sync(self._sync_store(), [request], self._settings.enqueue_timeout)
+        return self._handle(request, stored)
+
+    def _handle(self, request: Request, stored: Stored) -> Job[Any]:
+        """The handle to what an enqueue stored, or to the job that was there instead."""
+        if isinstance(stored, bool):
+            return Job(request.id, stored, self, request.result)
+        task = self.tasks.get(request.task)
+        if stored.word == "unknown":
+            raise JobNotFoundError(stored.id)
+        unique = task.task_options.unique if task is not None else None
+        if unique is not None and stored.word == "held" and unique.conflict != "existing":
+            problem = "another job holds its unique key"
+            if unique.conflict == "replace":
+                problem = "the job that holds its unique key has started, and can't be replaced"
+            raise DuplicateJobError(stored.id, request.task, problem)
+        return Job(stored.id, False, self, request.result)
 
     # Jobs
 
@@ -262,6 +640,22 @@ class TrackedQueue:
     async def job_info(self, job_id: str, codec: Any) -> JobInfo:
         """See `Job.info`."""
         return await read_job(self.store, job_id, codec)
+
+    async def job_states(self, job_ids: Sequence[str]) -> list[State | None]:
+        """See `Group.progress`."""
+        return await read_states(self.store, job_ids)
+
+    async def job_watch(self, job_id: str, codec: Any) -> AsyncIterator[JobInfo]:
+        """See `Job.watch`."""
+        shown: JobInfo | None = None
+        async with self._client().results.notices(job_id) as wait:
+            while shown is None or not shown.state.ended:
+                info = await read_job(self.store, job_id, codec)
+                if info != shown:
+                    yield info
+                shown = info
+                if not info.state.ended:
+                    await wait(WATCH_S)
 
     async def job_result(self, job_id: str, codec: Any, timeout: float | None) -> Any:
         """See `Job.result`."""
@@ -287,8 +681,9 @@ class TrackedQueue:
     async def run_worker(
         self,
         *,
-        queues: Sequence[str] | None = None,
+        queues: Sequence[str] | Mapping[str, float] | None = None,
         concurrency: int | None = None,
+        queue_concurrency: Mapping[str, int] | None = None,
         burst: bool = False,
         handle_signals: bool = True,
     ) -> int:
@@ -299,8 +694,9 @@ class TrackedQueue:
         after `heartbeat_ttl`. When a job can't be stopped although the lease runs out, the process is ended.
 
         Args:
-            queues: In priority order; default: the queues of all tasks.
+            queues: In priority order, or with weights; default: the queues of all tasks.
             concurrency: Default: the setting.
+            queue_concurrency: Most jobs of a queue that this instance runs at a time.
             burst: End when nothing is left to fetch.
             handle_signals: Stop on SIGTERM and SIGINT; False leaves signals to you: cancel this call to stop.
 
@@ -314,7 +710,14 @@ class TrackedQueue:
         from .worker.instance import Instance
 
         settings = with_options(self._settings, {"concurrency": concurrency})
-        instance = Instance(self.tasks, settings, await self._endpoint_async(), self.keys, queues=queues, burst=burst)
+        instance = Instance(
+            self,
+            settings,
+            await self._endpoint_async(),
+            queues=queues,
+            queue_concurrency=queue_concurrency,
+            burst=burst,
+        )
         return await instance.run(handle_signals=handle_signals)
 
     # Connections
@@ -373,6 +776,37 @@ class TrackedQueue:
         return store
 
 
+class TaskDecorator(Protocol):
+    """What `app.task(...)` returns: it keeps the function's own signature, without a JobContext in front."""
+
+    # A coroutine function is also a function that returns a coroutine: the overloads overlap, and the first one counts.
+
+    @overload
+    def __call__(  # type: ignore[overload-overlap]
+        self, function: Callable[Concatenate[JobContext[Any], P], Coroutine[Any, Any, R]], /
+    ) -> Task[P, R]: ...
+    @overload
+    def __call__(  # type: ignore[overload-overlap]
+        self, function: Callable[P, Coroutine[Any, Any, R]], /
+    ) -> Task[P, R]: ...
+    @overload
+    def __call__(self, function: Callable[Concatenate[JobContext[Any], P], R], /) -> SyncTask[P, R]: ...
+    @overload
+    def __call__(self, function: Callable[P, R], /) -> SyncTask[P, R]: ...
+
+
+def _classes(given: type[BaseException] | Sequence[type[BaseException]] | None) -> tuple[type[BaseException], ...]:
+    return () if given is None else (given,) if isinstance(given, type) else tuple(given)
+
+
+def _what(queue: str | None, task: str | None, schedule: str | None) -> str:
+    given = {"queue": queue, "task": task, "schedule": schedule}
+    names = [f"{kind}:{check_name(kind, name)}" for kind, name in given.items() if name is not None]
+    if len(names) != 1:
+        raise UsageError("give one of queue=, task= and schedule=")
+    return names[0]
+
+
 def _encode_plain(name: str, value: Any) -> bytes:
     try:
         return encode_any(list(value) if isinstance(value, tuple) else value)
@@ -388,8 +822,8 @@ class NamedEnqueue:
 
     async def enqueue(self, task_name: str, /, *args: Any, **kwargs: Any) -> Job[Any]:
         """See `TrackedQueue.enqueue`."""
-        return await self._app.store_one(self._app._named_request(task_name, self._options, args, kwargs))
+        return await self._app._enqueue_named(task_name, self._options, args, kwargs)
 
     def enqueue_sync(self, task_name: str, /, *args: Any, **kwargs: Any) -> Job[Any]:
         """See `TrackedQueue.enqueue_sync`."""
-        return self._app.store_one_sync(self._app._named_request(task_name, self._options, args, kwargs))
+        return self._app._enqueue_named_sync(task_name, self._options, args, kwargs)

@@ -9,7 +9,7 @@ import contextlib
 import random
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -30,7 +30,7 @@ from .retry import pauses
 from .settings import Settings
 from .store import Store, SyncStore
 from .task import Request
-from .transitions import MAX_BATCH, MAX_BYTES, Call, Ended, await_end, enqueue
+from .transitions import MAX_BATCH, MAX_BYTES, Call, Ended, Stored, await_end, enqueue
 
 T = TypeVar("T")
 
@@ -64,7 +64,7 @@ def portions(requests: Sequence[Request]) -> list[list[Request]]:
 class _Waiting:
     request: Request
     deadline: float
-    created: asyncio.Future[bool]
+    created: asyncio.Future[Stored]
 
 
 class Client:
@@ -84,12 +84,12 @@ class Client:
         await self.results.close()
         await self.store.close()
 
-    async def enqueue(self, request: Request) -> bool:
+    async def enqueue(self, request: Request) -> Stored:
         """
         Store one job; calls made at the same time share a call to Redis.
 
         Returns:
-            False for an id that existed.
+            True if it was stored, False for an id that existed, or a Conflict.
 
         Raises:
             EnqueueUnavailableError: No answer within `enqueue_timeout`.
@@ -101,11 +101,11 @@ class Client:
             self._start_flush(loop)
         return await waiting.created
 
-    async def enqueue_many(self, requests: Sequence[Request]) -> list[bool]:
+    async def enqueue_many(self, requests: Sequence[Request]) -> list[Stored]:
         """Store jobs in portions, in order. On failure the jobs of earlier portions are stored."""
-        created: list[bool] = []
+        created: list[Stored] = []
         loop = asyncio.get_running_loop()
-        under_way: asyncio.Task[list[bool]] | None = None
+        under_way: asyncio.Task[list[Stored]] | None = None
         done = 0
         try:
             for portion in portions(requests):
@@ -174,7 +174,7 @@ class Client:
                     if not waiting.created.done():
                         waiting.created.set_result(one)
 
-    async def _insist(self, call: Call[list[bool]], requests: Sequence[Request], deadline: float) -> list[bool]:
+    async def _insist(self, call: Call[list[Stored]], requests: Sequence[Request], deadline: float) -> list[Stored]:
         """Send until answered or the deadline; a resend adds nothing, since the store knows the ids."""
         loop = asyncio.get_running_loop()
         pauses = _pauses()
@@ -209,9 +209,9 @@ def _enqueue_error(error: StoreUnavailableError, ran: bool, requests: Sequence[R
     return EnqueueUnavailableError(error.problem, ran, tuple(request.id for request in requests))
 
 
-def enqueue_sync(store: SyncStore, requests: Sequence[Request], timeout: float) -> list[bool]:
+def enqueue_sync(store: SyncStore, requests: Sequence[Request], timeout: float) -> list[Stored]:
     """`Client.enqueue_many` without an event loop."""
-    created: list[bool] = []
+    created: list[Stored] = []
     for portion in portions(requests):
         deadline, pauses, ran = time.monotonic() + timeout, _pauses(), False
         call = enqueue(portion)
@@ -273,13 +273,39 @@ class ResultHub:
         except TimeoutError:
             raise TimeoutError(f"job {job_id} has not ended within {timeout:g} s") from None
 
-    async def _wait(self, job_id: str) -> Ended:
+    @contextlib.asynccontextmanager
+    async def notices(self, job_id: str) -> AsyncIterator[Callable[[float], Awaitable[None]]]:
+        """While it is open, the server tells of the job; what it yields waits for the next word, at most so long."""
+        async with self._listening(job_id) as notice:
+            with contextlib.suppress(StoreUnavailableError):  # then the watcher sees it when it looks by itself
+                await self._store.run(await_end(job_id))
+
+            async def wait(seconds: float) -> None:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(seconds):
+                        await notice.wait()
+                notice.clear()
+
+            yield wait
+
+    @contextlib.asynccontextmanager
+    async def _listening(self, job_id: str) -> AsyncIterator[asyncio.Event]:
         channel = self._store.keys.named("ended", job_id).encode("utf-8", "surrogateescape")
         notice = asyncio.Event()
         self._waiters.setdefault(channel, set()).add(notice)
-        pauses = _pauses()
         try:
             await self._subscribe(channel)
+            yield notice
+        finally:
+            waiters = self._waiters[channel]
+            waiters.discard(notice)
+            if not waiters:
+                del self._waiters[channel]
+                await self._unsubscribe(channel)
+
+    async def _wait(self, job_id: str) -> Ended:
+        pauses = _pauses()
+        async with self._listening(job_id) as notice:
             while True:
                 if self._closed:
                     raise StoreUnavailableError("the app was closed while a result was waited for", may_have_run=False)
@@ -296,12 +322,6 @@ class ResultHub:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(NET_S if self._connected else MAX_PAUSE_S):
                         await notice.wait()
-        finally:
-            waiters = self._waiters[channel]
-            waiters.discard(notice)
-            if not waiters:
-                del self._waiters[channel]
-                await self._unsubscribe(channel)
 
     async def _subscribe(self, channel: bytes) -> None:
         if self._reader is None or self._reader.done():

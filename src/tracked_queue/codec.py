@@ -12,7 +12,7 @@ import math
 import traceback
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import is_dataclass
 from typing import Any
 
@@ -38,6 +38,8 @@ class Options(msgspec.Struct, frozen=True, omit_defaults=True):
 
     timeout_ms: int | None = None
     max_attempts: int | None = None
+    headers: dict[str, Any] | None = None
+    inputs: str = ""
     format: int = FORMAT
 
 
@@ -56,6 +58,7 @@ def _decode_foreign(kind: type, value: Any) -> Any:
 
 
 _encoder = msgspec.msgpack.Encoder(enc_hook=_encode_foreign)
+_canonical_encoder = msgspec.msgpack.Encoder(enc_hook=_encode_foreign, order="deterministic")
 _any_decoder = msgspec.msgpack.Decoder()
 _raw_map_decoder = msgspec.msgpack.Decoder(dict[str, msgspec.Raw])
 _array_decoder = msgspec.msgpack.Decoder(list[msgspec.Raw])
@@ -151,9 +154,10 @@ class Signature:
     there are none. Names never travel for positional arguments, so that a record stays small.
     """
 
-    def __init__(self, task: str, function: Callable[..., Any]) -> None:
+    def __init__(self, task: str, function: Callable[..., Any], *, skip_first: bool = False) -> None:
         self.task = task
-        parameters = inspect.signature(function).parameters.values()
+        parameters = list(inspect.signature(function).parameters.values())[1 if skip_first else 0 :]
+        self._defaults = {item.name: item.default for item in parameters if item.default is not item.empty}
         hints = _hints(task, function)
         kinds = {item.name: hints.get(item.name, Any) for item in parameters}
         self._codecs = {name: _codec(task, name, kind) for name, kind in kinds.items()}
@@ -164,31 +168,52 @@ class Signature:
         )
         self._rest = next((item.name for item in parameters if item.kind is item.VAR_POSITIONAL), None)
         self._others = next((item.name for item in parameters if item.kind is item.VAR_KEYWORD), None)
-        self._tuples: dict[int, tuple[msgspec.msgpack.Decoder[Any], bool]] = {}
+        self._tuples: dict[tuple[int, int], tuple[msgspec.msgpack.Decoder[Any], bool]] = {}
         self._fits: set[tuple[int, frozenset[str]]] = set()
         self._fits_alone: set[int] = set()  # counts of positional arguments that are enough without named ones
         self.result = _codec(task, "return", hints.get("return", Any))
 
-    def encode(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], max_bytes: int) -> tuple[bytes, bytes]:
+    def encode(
+        self, args: tuple[Any, ...], kwargs: Mapping[str, Any], max_bytes: int, given: int = 0
+    ) -> tuple[bytes, bytes]:
         """
-        Bytes of a call's arguments.
+        Bytes of a call's arguments; the first `given` positional ones will come from elsewhere.
 
         Raises:
             ArgumentError: Names the argument that is missing, too much, of a wrong type, or can't be stored.
             PayloadTooLargeError: Together they take more than `max_bytes`.
         """
-        if kwargs or len(args) not in self._fits_alone:
-            self._check_fit(len(args), kwargs.keys())
-        packed_args = self._encode_positional(args) if args else b""
+        if kwargs or given + len(args) not in self._fits_alone:
+            self._check_fit(given + len(args), kwargs.keys())
+        packed_args = self._encode_positional(args, given) if args else b""
         packed_kwargs = self._encode_named(kwargs) if kwargs else b""
         size = len(packed_args) + len(packed_kwargs)
         if size > max_bytes:
             raise PayloadTooLargeError(self.task, size, max_bytes)
         return packed_args, packed_kwargs
 
-    def decode(self, packed_args: bytes, packed_kwargs: bytes) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    def bind(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        """The arguments by name, defaults included; of a call that `encode` accepts."""
+        bound = {**self._defaults, **dict(zip(self._positional, args, strict=False)), **kwargs}
+        if self._rest is not None:
+            bound[self._rest] = list(args[len(self._positional) :])
+        return bound
+
+    def canonical(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bytes:
+        """Bytes that two calls share exactly if they mean the same, however their arguments were given."""
+        return _canonical_encoder.encode(self.bind(args, kwargs))
+
+    def decode_first(self, data: bytes) -> Any:
+        """A value for the first parameter, typed as it says. Raises one of the decoder's errors."""
+        if not self._positional:
+            raise ArgumentError(self.task, "", "it takes no argument for the results of the jobs before it")
+        return self._codecs[self._positional[0]].decode(data)
+
+    def decode(
+        self, packed_args: bytes, packed_kwargs: bytes, given: int = 0
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """
-        The arguments of a stored job.
+        The arguments of a stored job; the first `given` positional ones come from elsewhere.
 
         Raises:
             ArgumentError: The bytes don't decode, or don't fit the function any more.
@@ -197,8 +222,8 @@ class Signature:
             args: tuple[Any, ...] = ()
             if packed_args:
                 count = len(_array_decoder.decode(packed_args)) if self._rest else _array_length(packed_args)
-                self._check_count(count)
-                args = self._tuple_decoder(count)[0].decode(packed_args)
+                self._check_count(given + count)
+                args = self._tuple_decoder(given + count, given)[0].decode(packed_args)
             kwargs = {}
             if packed_kwargs:
                 for name, data in _raw_map_decoder.decode(packed_kwargs).items():
@@ -207,12 +232,12 @@ class Signature:
             raise
         except BaseException as error:  # bytes of any kind, and types whose own code may raise anything
             raise ArgumentError(self.task, "", f"the stored arguments don't fit: {error}") from None
-        if kwargs or len(args) not in self._fits_alone:
-            self._check_fit(len(args), kwargs.keys())
+        if kwargs or given + len(args) not in self._fits_alone:
+            self._check_fit(given + len(args), kwargs.keys())
         return args, kwargs
 
-    def _encode_positional(self, args: tuple[Any, ...]) -> bytes:
-        decoder, loose = self._tuple_decoder(len(args))
+    def _encode_positional(self, args: tuple[Any, ...], given: int) -> bytes:
+        decoder, loose = self._tuple_decoder(given + len(args), given)
         try:
             data = _encoder.encode(args)
             if not loose and decoder.decode(data) == args:
@@ -221,7 +246,7 @@ class Signature:
             pass
         # Slow path: an argument is wrong, loosely typed, or not comparable. One by one names the culprit.
         for position, value in enumerate(args):
-            name = self._name_at(position)
+            name = self._name_at(given + position)
             self._encode_one(name, self._codecs[name], value)
         return _encoder.encode(args)
 
@@ -246,14 +271,15 @@ class Signature:
             return self._codecs[self._others]
         raise ArgumentError(self.task, name, "the function has no such argument")
 
-    def _tuple_decoder(self, count: int) -> tuple[msgspec.msgpack.Decoder[Any], bool]:
-        found = self._tuples.get(count)
+    def _tuple_decoder(self, count: int, given: int) -> tuple[msgspec.msgpack.Decoder[Any], bool]:
+        """The decoder of the positional arguments from `given` to `count`."""
+        found = self._tuples.get((count, given))
         if found is None:
-            codecs = [self._codecs[self._name_at(position)] for position in range(count)]
+            codecs = [self._codecs[self._name_at(position)] for position in range(given, count)]
             kinds = tuple(Any if codec.kind in (inspect.Parameter.empty, object) else codec.kind for codec in codecs)
             found = _decoder(tuple[kinds]), any(codec.loose for codec in codecs)  # type: ignore[valid-type]
             if count <= len(self._positional):  # with *args there is no end of counts to remember
-                self._tuples[count] = found
+                self._tuples[count, given] = found
         return found
 
     def _check_count(self, count: int) -> None:
@@ -304,6 +330,14 @@ def decode_any(data: bytes | None) -> Any:
     return _any_decoder.decode(data) if data else None
 
 
+NIL = b"\xc0"
+
+
+def packed_list(items: Sequence[bytes]) -> bytes:
+    """A MessagePack array of values that are encoded already."""
+    return b"\xdd" + len(items).to_bytes(4, "big") + b"".join(items)
+
+
 def encode_any(value: Any) -> bytes:
     """A call's arguments for a task whose code is not at hand: plain data only. Raises TypeError."""
     return _UNTYPED.encode(value)
@@ -315,6 +349,11 @@ _UNTYPED = ValueCodec(Any)
 def encode_options(options: Options) -> bytes:
     """Bytes of a job's own options."""
     return _encoder.encode(options)
+
+
+def encode_extras(extras: Mapping[str, Any]) -> bytes:
+    """Bytes of an enqueue's extras: text and numbers only, which the scripts can read on every server."""
+    return _encoder.encode(extras)
 
 
 def decode_options(data: bytes | None) -> Options:

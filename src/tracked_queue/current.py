@@ -1,11 +1,17 @@
-"""What a job can ask about itself while it runs."""
+"""What a job can ask about itself while it runs, and what it can store as it goes."""
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping
 from contextvars import ContextVar
-from typing import Protocol
+from datetime import UTC, datetime
+from typing import Any, Generic, Protocol, TypeVar
 
-from .errors import UsageError
+from .codec import MAX_MESSAGE, decode_any, encode_any
+from .errors import ArgumentError, PayloadTooLargeError, UsageError
+
+S = TypeVar("S")
+T = TypeVar("T")
 
 
 class RunningDelivery(Protocol):
@@ -13,20 +19,40 @@ class RunningDelivery(Protocol):
 
     attempt: int
     max_attempts: int
+    headers: Mapping[str, Any]
 
     def fact(self, name: str) -> str: ...
 
     def count(self, name: str) -> int: ...
 
+    def checkpoint(self) -> bytes: ...
+
+
+class Host(Protocol):
+    """What a running job needs of the instance that runs it."""
+
+    @property
+    def lease(self) -> str: ...
+
+    @property
+    def state(self) -> Any: ...
+
+    @property
+    def max_payload(self) -> int: ...
+
+    async def note(self, delivery: Any, kind: str, value: bytes) -> None: ...
+
+    def extend(self, delivery: Any, seconds: float) -> None: ...
+
 
 class CurrentJob:
     """The delivery that runs in this context."""
 
-    __slots__ = ("_delivery", "lease")
+    __slots__ = ("_delivery", "_host", "_saved")
 
-    def __init__(self, delivery: RunningDelivery, lease: str) -> None:
-        self._delivery = delivery
-        self.lease = lease
+    def __init__(self, delivery: RunningDelivery, host: Host) -> None:
+        self._delivery, self._host = delivery, host
+        self._saved: Any = None
 
     def __repr__(self) -> str:
         return f"<CurrentJob {self.id} of {self.task}, attempt {self.attempt} of {self.max_attempts}>"
@@ -35,6 +61,16 @@ class CurrentJob:
     def id(self) -> str:
         """The job's id, the same in every attempt and delivery."""
         return self._delivery.fact("id")
+
+    @property
+    def lease(self) -> str:
+        """The lease of the instance that runs it."""
+        return self._host.lease
+
+    @property
+    def idempotency_key(self) -> str:
+        """Stable over attempts and deliveries: give it to an external service, so that it does the work once."""
+        return f"{self.task}:{self.id}"
 
     @property
     def task(self) -> str:
@@ -72,9 +108,137 @@ class CurrentJob:
         return self._delivery.count("recoveries")
 
     @property
-    def delivery(self) -> int:
-        """Grows with every hand-over of this job, so that an external system can refuse an older one."""
+    def fence(self) -> int:
+        """Grows with every delivery of this job: an external system that keeps the highest one can refuse an older."""
         return int(self._delivery.fact("delivery"))
+
+    @property
+    def headers(self) -> Mapping[str, Any]:
+        """Plain data that the enqueue sent along; for middleware."""
+        return self._delivery.headers
+
+    @property
+    def state(self) -> Any:
+        """What the app's lifespan yielded; None without one."""
+        return self._host.state
+
+    @property
+    def scheduled_for(self) -> datetime | None:
+        """The tick of a cron or interval schedule that this job stands for; None for any other job."""
+        ms = self._delivery.headers.get("tick_ms")
+        return None if ms is None else datetime.fromtimestamp(ms / 1000, UTC)
+
+    def extend_timeout(self, seconds: float) -> None:
+        """Let this attempt run for so many seconds from now, whatever its timeout was."""
+        if not seconds > 0:
+            raise UsageError(f"extend_timeout({seconds!r}): it must be above 0")
+        self._host.extend(self._delivery, seconds)
+
+    async def progress(self, done: float, total: float | None = None, note: str = "") -> None:
+        """
+        Tell how far the job is; `Job.progress()` reads it and `Job.watch()` streams it.
+
+        Raises:
+            OwnershipLostError: The job belongs to another delivery; stop.
+        """
+        await self._host.note(self._delivery, "progress", encode_any([done, total, note[:MAX_MESSAGE]]))
+
+    async def log(self, text: str) -> None:
+        """Keep a line with the job; the last 100 stay. Raises OwnershipLostError."""
+        await self._host.note(self._delivery, "log", text[:MAX_MESSAGE].encode("utf-8", "replace"))
+
+    @property
+    def saved(self) -> Any:
+        """The last checkpoint of this job, also one of an earlier run; None if there is none."""
+        if self._saved is None:
+            self._saved = decode_any(self._delivery.checkpoint())
+        return self._saved
+
+    async def checkpoint(self, state: Any) -> None:
+        """
+        Store small plain data; after a crash, a deploy or a retry the job finds it in `saved`.
+
+        Raises:
+            OwnershipLostError: The job belongs to another delivery, so nothing was stored; stop.
+            ArgumentError: It can't be stored, or would come back changed.
+            PayloadTooLargeError: It takes more than `max_payload`.
+        """
+        try:
+            packed = encode_any(state)
+        except TypeError as error:
+            raise ArgumentError(self.task, "checkpoint", str(error)) from None
+        if len(packed) > self._host.max_payload:
+            raise PayloadTooLargeError(self.task, len(packed), self._host.max_payload)
+        await self._host.note(self._delivery, "checkpoint", packed)
+        self._saved = state
+
+    async def each(
+        self, source: Iterable[T] | AsyncIterable[T] | Callable[[int], Iterable[T] | AsyncIterable[T]], every: int = 100
+    ) -> AsyncIterator[T]:
+        """
+        Iterate, and resume after a crash, a deploy or a retry where it stopped.
+
+        The position is a checkpoint, stored after each `every` items and at the end; items since the last one come again.
+
+        Args:
+            source: An iterable with the same items in the same order each time (the ones that are done are skipped),
+                or a function that is given the number of items done and returns the rest.
+            every: Items from one checkpoint to the next.
+        """
+        done = self.saved if isinstance(self.saved, int) else 0
+        items = source(done) if callable(source) else source
+        skip = 0 if callable(source) else done
+        count = done - skip
+        async for item in _items(items):
+            count += 1
+            if count <= done and skip:
+                continue
+            yield item
+            if count % every == 0:
+                await self.checkpoint(count)
+        if count > done:
+            await self.checkpoint(count)
+
+
+async def _items(source: Iterable[T] | AsyncIterable[T]) -> AsyncIterator[T]:
+    if isinstance(source, AsyncIterable):
+        async for item in source:
+            yield item
+    else:
+        for item in source:
+            yield item
+
+
+class JobContext(Generic[S]):
+    """
+    What the worker gives to a function whose first parameter is annotated with it: the lifespan's object, and the job.
+
+    In a direct call of the function there is neither.
+    """
+
+    __slots__ = ("_job", "_state")
+
+    def __init__(self, job: CurrentJob | None, state: S | None) -> None:
+        self._job, self._state = job, state
+
+    @classmethod
+    def of_call(cls) -> JobContext[S]:
+        """For a direct call, outside of a worker."""
+        return cls(current.get(), None)
+
+    @property
+    def state(self) -> S:
+        """What the app's lifespan yielded."""
+        if self._state is None and self._job is None:
+            raise UsageError("this function was called directly; the lifespan's state is there only in a worker")
+        return self._state  # type: ignore[return-value]
+
+    @property
+    def job(self) -> CurrentJob:
+        """The job that runs. Raises UsageError in a direct call."""
+        if self._job is None:
+            raise UsageError("this function was called directly and not run as a job")
+        return self._job
 
 
 # Set by the runner in each job's own context.

@@ -9,14 +9,17 @@ Every exception of tracked_queue, as one tree.
     ├── JobError
     │   ├── JobNotFoundError       no record: never stored, or expired
     │   ├── UnreadableJobError     its key holds something that is none of ours
-    │   ├── JobFailedError         ended failed or dead; carries the remote traceback's text
+    │   ├── JobFailedError         ended failed, dead or expired; carries the remote traceback's text
+    │   ├── DuplicateJobError      its unique key is held by another job (`conflict="reject"`)
+    │   ├── OwnershipLostError     raised in a job: another delivery owns it by now
     │   └── JobCancelledError      ended cancelled
     ├── StoreUnavailableError      no answer from Redis; says whether the call may have run
     │   └── StoreFullError         Redis refuses to grow (maxmemory)
     ├── StoreRefusedError          Redis answers, but will not serve us: password, role, version
+    ├── LifespanError              the app's lifespan raised when a worker started
     └── InvariantError             our bug: stop the instance, keep the jobs
 
-`Retry` is a signal that a job raises on purpose and no error; it stands outside of the tree.
+`Retry`, `Snooze`, `Discard` and `Dead` are signals that a job raises on purpose and no errors; they stand outside of the tree.
 """
 
 from __future__ import annotations
@@ -91,7 +94,7 @@ class UnreadableJobError(JobError):
 
 
 class JobFailedError(JobError):
-    """The job ended failed or dead. `error_type`, `error_message` and `traceback` are the remote side's text."""
+    """The job ended failed, dead or expired. `error_type`, `error_message` and `traceback` are the remote side's text."""
 
     def __init__(
         self, job_id: str, state: str, reason: str, error_type: str, error_message: str, traceback: str
@@ -115,6 +118,25 @@ class JobCancelledError(JobError):
 
     def __str__(self) -> str:
         return f"job {self.job_id} was cancelled"
+
+
+class DuplicateJobError(JobError):
+    """Another job holds the unique key; `job_id` is that job, and nothing was stored."""
+
+    def __init__(self, job_id: str, task: str, problem: str = "another job holds its unique key") -> None:
+        super().__init__(job_id)
+        self.args = (job_id, task, problem)
+        self.task, self.problem = task, problem
+
+    def __str__(self) -> str:
+        return f"task {self.task}: {self.problem}: job {self.job_id}; nothing was stored"
+
+
+class OwnershipLostError(JobError):
+    """Raised inside of a job that stores something: another delivery owns the job by now, so this run has to stop."""
+
+    def __str__(self) -> str:
+        return f"job {self.job_id} belongs to another delivery by now; nothing was stored"
 
 
 class StoreUnavailableError(TrackedQueueError):
@@ -157,6 +179,10 @@ class StoreFullError(StoreUnavailableError):
 
 class StoreRefusedError(TrackedQueueError):
     """Redis answers but will not serve us; waiting doesn't help."""
+
+
+class LifespanError(TrackedQueueError):
+    """The app's lifespan raised when a worker process started; no job was taken."""
 
 
 class InvariantError(TrackedQueueError):

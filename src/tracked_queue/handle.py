@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator, Sequence
 from typing import Any, Generic, Protocol, TypeVar
 
-from .job import JobInfo, State
+from .job import JobInfo, Progress, State
 
 R = TypeVar("R")
 
@@ -17,6 +18,10 @@ class JobReader(Protocol):
     async def job_result(self, job_id: str, codec: Any, timeout: float | None) -> Any: ...
 
     async def job_cancel(self, job_id: str) -> bool: ...
+
+    async def job_states(self, job_ids: Sequence[str]) -> list[State | None]: ...
+
+    def job_watch(self, job_id: str, codec: Any) -> AsyncIterator[JobInfo]: ...
 
 
 class Job(Generic[R]):
@@ -43,6 +48,22 @@ class Job(Generic[R]):
         """The job's record: state, ledgers, times, error. Raises JobNotFoundError."""
         return await self._reader.job_info(self.id, self._codec)
 
+    async def states_of(self, jobs: Sequence[Job[Any]]) -> list[State | None]:
+        """The states of several jobs of this app, read in pages; None for one without a record."""
+        return await self._reader.job_states([job.id for job in jobs])
+
+    async def progress(self) -> Progress | None:
+        """How far the job said it is; None if it said nothing. Raises JobNotFoundError."""
+        return (await self.info()).progress
+
+    def watch(self) -> AsyncIterator[JobInfo]:
+        """
+        The job's record now, and again after each change, until the job has ended: `async for info in job.watch()`.
+
+        Progress, log lines and the end are pushed by the server; other changes of the state are seen within a second.
+        """
+        return self._reader.job_watch(self.id, self._codec)
+
     async def result(self, timeout: float | None = None) -> R:
         """
         The function's return value, waited for on a push from the server.
@@ -51,7 +72,7 @@ class Job(Generic[R]):
             timeout: Seconds to wait; None waits without end.
 
         Raises:
-            JobFailedError: It ended failed or dead; carries the remote traceback's text.
+            JobFailedError: It ended failed, dead or expired; carries the remote traceback's text.
             JobCancelledError: It was cancelled.
             JobNotFoundError: No record: never stored, expired, or untracked.
             TimeoutError: It has not ended in time; the job goes on.

@@ -13,15 +13,17 @@ MAX_NAME = 256
 
 
 class State(StrEnum):
-    """Where a job stands. The last five are ends; all of them but `dead` expire."""
+    """Where a job stands. The last five are ends; all of them but `dead` are removed after a while."""
 
     SCHEDULED = "scheduled"
     QUEUED = "queued"
     ACTIVE = "active"
     PARKED = "parked"
+    WAITING = "waiting"
     SUCCEEDED = "succeeded"
     FAILED = "failed"
     CANCELLED = "cancelled"
+    EXPIRED = "expired"
     DEAD = "dead"
 
     @property
@@ -30,7 +32,7 @@ class State(StrEnum):
         return self in ENDED
 
 
-ENDED = frozenset({State.SUCCEEDED, State.FAILED, State.CANCELLED, State.DEAD})
+ENDED = frozenset({State.SUCCEEDED, State.FAILED, State.CANCELLED, State.EXPIRED, State.DEAD})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,13 +45,39 @@ class ErrorInfo:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Failure(ErrorInfo):
+    """One failed run: its error, when it was recorded, and by which lease."""
+
+    at: datetime | None
+    lease: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """How far a job said it is; `total` None where it did not say."""
+
+    done: float
+    total: float | None
+    note: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogLine:
+    """A line that a job kept."""
+
+    at: datetime
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class JobInfo:
     """
     One job's record at the time of the call.
 
     The three ledgers are never mixed: `attempts` (the function raised), `interruptions` (handed back by a
     shutdown or an outage; never charged), `recoveries` (its instance was lost) with `charges` (recoveries
-    for which this job is held responsible).
+    for which this job is held responsible). `failures` are the last five failed runs, the oldest first; `waits_for` is
+    how many of the jobs that this one comes after have not ended.
     """
 
     id: str
@@ -69,6 +97,12 @@ class JobInfo:
     finished_at: datetime | None
     reason: str | None
     error: ErrorInfo | None
+    failures: tuple[Failure, ...]
+    snoozes: int
+    waits_for: int
+    progress: Progress | None
+    checkpoint: Any
+    lines: tuple[LogLine, ...]
     result: Any
 
 

@@ -21,7 +21,7 @@ def add_job(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> Muta
     """A structlog processor: adds task, job_id, delivery and lease to lines that a job writes."""
     job = current.get()
     if job is not None:
-        for name, value in (("task", job.task), ("job_id", job.id), ("delivery", job.delivery), ("lease", job.lease)):
+        for name, value in (("task", job.task), ("job_id", job.id), ("delivery", job.fence), ("lease", job.lease)):
             event.setdefault(name, value)
     return event
 
@@ -39,6 +39,26 @@ def instance_stopped(*, lease: str, reason: str, left: int) -> None:
 def instance_quieted(*, lease: str) -> None:
     """An instance was asked to fetch nothing more; what runs goes on."""
     log.info("instance.quieted", lease=lease)
+
+
+def ticks_skipped(*, schedule: str, until_ms: int) -> None:
+    """Ticks of a schedule with missed="skip" came while no worker ran; they are left out."""
+    log.warning("ticks.skipped", schedule=schedule, until_ms=until_ms)
+
+
+def hook_failed(*, hook: str, task: str, job_id: str, error: str) -> None:
+    """A function of the app around a job raised: its retry policy (the default delay was taken), or on_exhausted."""
+    log.error("hook.failed", hook=hook, task=task, job_id=job_id, error=error)
+
+
+def job_snoozed(*, task: str, job_id: str, seconds: float, reason: str) -> None:
+    """A job asked for a later time; no attempt is spent."""
+    log.info("job.snoozed", task=task, job_id=job_id, seconds=round(seconds, 3), reason=reason)
+
+
+def lifespan_ended(*, error: str) -> None:
+    """The app's lifespan raised at its end; jobs are not affected."""
+    log.error("lifespan.ended", error=error)
 
 
 def shutdown_phase_started(*, phase: str, lease: str, running: int, buffered: int, seconds: float) -> None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 from .codec import ValueCodec, decode_any, decode_error
 from .errors import JobNotFoundError, UnreadableJobError
-from .job import JobInfo, State
+from .job import Failure, JobInfo, LogLine, Progress, State
 from .store import Store
 
 PAGE = 250
@@ -50,6 +50,8 @@ def make_info(job_id: str, record: dict[bytes, bytes], codec: ValueCodec | None)
         result: Any = codec.decode(packed) if codec and packed else decode_any(packed)
     except Exception:  # bytes of an older or foreign worker; the rest of the record is still worth reading
         result = None
+    failures = number(b"failures")
+    lines = number(b"lines")
     return JobInfo(
         id=job_id,
         task=_text(record.get(b"task")),
@@ -68,8 +70,48 @@ def make_info(job_id: str, record: dict[bytes, bytes], codec: ValueCodec | None)
         finished_at=_time(record.get(b"finished_ms")),
         reason=_text(record.get(b"reason")) or None,
         error=decode_error(record.get(b"error")),
+        failures=tuple(_failures(record, failures)),
+        snoozes=number(b"snoozes"),
+        waits_for=number(b"waits") if record.get(b"state") == b"waiting" else 0,
+        progress=_progress(record.get(b"progress")),
+        checkpoint=_plain(record.get(b"checkpoint")),
+        lines=tuple(_line(record[b"line:%d" % (at % 100)]) for at in range(max(0, lines - 100), lines)),
         result=result,
     )
+
+
+def _failures(record: dict[bytes, bytes], count: int) -> Iterator[Failure]:
+    """The ring `error:0` to `error:3`, then `error`; see lua/settle.lua."""
+    for at in range(max(0, count - 5), count - 1):
+        when, lease, packed = record.get(b"error:%d" % (at % 4), b"0 - ").split(b" ", 2)
+        yield _failure(packed, when, lease)
+    if count:
+        yield _failure(record.get(b"error", b""), record.get(b"failed_ms"), record.get(b"failed_by"))
+
+
+def _failure(packed: bytes, when: bytes | None, lease: bytes | None) -> Failure:
+    error = decode_error(packed)
+    kind, message, trace = (error.type, error.message, error.traceback) if error else ("", "", "")
+    return Failure(type=kind, message=message, traceback=trace, at=_time(when), lease=_text(lease))
+
+
+def _plain(packed: bytes | None) -> Any:
+    try:
+        return decode_any(packed)
+    except ValueError:
+        return None
+
+
+def _progress(packed: bytes | None) -> Progress | None:
+    found = _plain(packed)
+    return (
+        Progress(done=found[0], total=found[1], note=found[2]) if isinstance(found, list) and len(found) == 3 else None
+    )
+
+
+def _line(stored: bytes) -> LogLine:
+    when, _, text = stored.partition(b" ")
+    return LogLine(at=datetime.fromtimestamp(int(when) / 1000, UTC), text=_text(text))
 
 
 async def read_job(store: Store, job_id: str, codec: ValueCodec | None = None) -> JobInfo:
@@ -83,13 +125,119 @@ async def read_job(store: Store, job_id: str, codec: ValueCodec | None = None) -
     return make_info(job_id, record, codec)
 
 
+async def read_states(store: Store, job_ids: Sequence[str]) -> list[State | None]:
+    """The states of jobs, in pages; None for one without a record."""
+    states: list[State | None] = []
+    for at in range(0, len(job_ids), PAGE):
+        keys = [_key(store.keys.named("job", job_id)) for job_id in job_ids[at : at + PAGE]]
+        found = await store.read_records(*(("HGET", key, "state") for key in keys))
+        states += [State(_text(state)) if state else None for state in found]
+    return states
+
+
+async def read_open_jobs(
+    store: Store, *, queue: str | None = None, task: str | None = None
+) -> AsyncIterator[list[str]]:
+    """Ids of the jobs of a queue or a task that are queued, in lanes, scheduled, parked or active now, in pages."""
+    keys = store.keys
+    (names,) = await store.read(("SMEMBERS", keys.single("queues")))
+    queues = [queue] if queue is not None else [_text(name) for name in names]
+    lists = [keys.named(kind, name) for name in queues for kind in ("queue", "suspects")]
+    for name in queues:
+        lists += [keys.named("lane", _text(lane)) for lane in await _lanes(store, name)]
+    lists += [keys.named("processing", item.lease) for item in await read_instances(store)]
+    (parked,) = await store.read(("SMEMBERS", keys.single("parked")))
+    lists += [keys.named("parked", _text(name)) for name in parked]
+    for key in lists:
+        async for ids in _pages(store, key):
+            yield await _wanted(store, ids, queue, task)
+    async for page in _scan(store, "ZSCAN", keys.single("scheduled")):
+        yield await _wanted(store, [job_id for job_id in page if not job_id.startswith(b"\x01")], queue, task)
+
+
+async def _lanes(store: Store, queue: str) -> list[bytes]:
+    """Lanes of a queue that hold jobs, wherever they wait for their turn."""
+    return [lane async for page in _scan(store, "HSCAN", store.keys.named("laned", queue)) for lane in page]
+
+
+async def _scan(store: Store, verb: str, key: str) -> AsyncIterator[list[bytes]]:
+    """The members of a sorted set (ZSCAN) or the fields of a hash (HSCAN), in pages; one may come twice."""
+    cursor = b"0"
+    while True:
+        ((cursor, flat),) = await store.read((verb, key, cursor, "COUNT", PAGE))
+        yield flat[::2]
+        if cursor == b"0":
+            return
+
+
+async def _pages(store: Store, key: str) -> AsyncIterator[list[bytes]]:
+    """A list from its left end, in pages; what is added on the left meanwhile comes twice, and harms nothing."""
+    at = 0
+    while True:
+        (ids,) = await store.read(("LRANGE", _key(key), at, at + PAGE - 1))
+        if not ids:
+            return
+        yield ids
+        at += len(ids)
+
+
+async def _wanted(store: Store, ids: Sequence[bytes], queue: str | None, task: str | None) -> list[str]:
+    prefix = store.keys.named("job", "").encode()
+    found = await store.read_records(*(("HMGET", prefix + job_id, "queue", "task") for job_id in ids))
+    return [
+        job_id.decode("utf-8", "surrogateescape")
+        for job_id, record in zip(ids, found, strict=True)
+        if record and (queue is None or _text(record[0]) == queue) and (task is None or _text(record[1]) == task)
+    ]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScheduleReport:
+    """One schedule: what it runs and when, its last tick, and when an instance last said that it runs it."""
+
+    name: str
+    task: str
+    queue: str
+    rule: str
+    last_tick: datetime | None
+    seen_s: float
+    paused: bool
+
+
+async def read_schedules(store: Store, limit: int = 1000) -> list[ScheduleReport]:
+    """All schedules that some instance has run in the last 90 days."""
+    now = await _now_ms(store)
+    flat, paused = await store.read(
+        ("ZREVRANGE", store.keys.single("schedules"), 0, limit - 1, "WITHSCORES"),
+        ("SMEMBERS", store.keys.single("paused")),
+    )
+    found = []
+    for name, seen in zip(flat[::2], flat[1::2], strict=True):
+        (about,) = await store.read(
+            ("HMGET", _key(store.keys.named("schedule", _text(name))), "task", "queue", "rule", "last_ms")
+        )
+        found.append(
+            ScheduleReport(
+                name=_text(name),
+                task=_text(about[0]),
+                queue=_text(about[1]),
+                rule=_text(about[2]),
+                last_tick=_time(about[3]),
+                seen_s=max(0.0, (now - float(seen)) / 1000),
+                paused=b"schedule:" + name in paused,
+            )
+        )
+    return sorted(found, key=lambda item: item.name)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueueReport:
-    """One queue: how long, how old, how fast, and who serves it."""
+    """One queue: how long (with `suspects`, and `limited` ones in lanes), how old, how fast, and who serves it."""
 
     queue: str
     length: int
     suspects: int
+    limited: int
     oldest_s: float | None
     enqueued_per_min: float
     succeeded_per_min: float
@@ -144,15 +292,20 @@ async def read_overview(store: Store) -> Overview:
     reports = []
     for queue in queues:
         list_key, suspect_key = keys.named("queue", queue), keys.named("suspects", queue)
-        length, suspects, oldest, oldest_suspect = await store.read(
-            ("LLEN", list_key), ("LLEN", suspect_key), ("LINDEX", list_key, -1), ("LINDEX", suspect_key, -1)
+        length, suspects, oldest, oldest_suspect, laned = await store.read(
+            ("LLEN", list_key),
+            ("LLEN", suspect_key),
+            ("LINDEX", list_key, -1),
+            ("LINDEX", suspect_key, -1),
+            ("HGET", keys.single("laned"), queue),
         )
         ages = [await _waiting_s(store, job_id, now) for job_id in (oldest, oldest_suspect) if job_id is not None]
         reports.append(
             QueueReport(
                 queue=queue,
-                length=length + suspects,
+                length=length + suspects + int(laned or 0),
                 suspects=suspects,
+                limited=int(laned or 0),
                 oldest_s=max((age for age in ages if age is not None), default=None),
                 enqueued_per_min=rates.get(("enqueued", queue), 0.0),
                 succeeded_per_min=rates.get(("succeeded", queue), 0.0),

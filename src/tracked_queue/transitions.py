@@ -75,17 +75,28 @@ def _word(script: str, known: Mapping[bytes, T]) -> Callable[[Any], T]:
 # enqueue
 
 
-def enqueue(requests: Sequence[Request]) -> Call[list[bool]]:
-    """Store a batch (at most MAX_BATCH); True per job that was created, False for an id that exists."""
+@dataclass(frozen=True, slots=True)
+class Conflict:
+    """A job that was not stored: `word` is held (its unique key), replaced, or unknown (what it comes after)."""
+
+    word: str
+    id: str
+
+
+Stored = bool | Conflict
+
+
+def enqueue(requests: Sequence[Request]) -> Call[list[Stored]]:
+    """Store a batch (at most MAX_BATCH); per job True if it was created, False for an id that exists, or a Conflict."""
     args: list[Any] = []
     for request in requests:
         args += (request.id, request.task, request.queue, request.args, _more_of(request))
-    return Call("enqueue", args, _READ_ENQUEUE)
+    return Call("enqueue", args, _read_enqueue)
 
 
-def _packed(one: str, two: str, first: bytes, second: bytes) -> bytes:
-    """Four values as one argument; lua/include/packed.lua reads it."""
-    return f"{one} {two} {len(first)} ".encode() + first + second
+def _packed(one: str, two: str, first: bytes, second: bytes, third: bytes = b"") -> bytes:
+    """Five values as one argument; lua/include/packed.lua reads it."""
+    return f"{one} {two} {len(first)} {len(second)} ".encode() + first + second + third
 
 
 def _more_of(request: Request) -> bytes:
@@ -94,12 +105,42 @@ def _more_of(request: Request) -> bytes:
         due = str(request.due_ms)
     elif request.delay_ms:
         due = f"+{request.delay_ms}"
-    elif request.tracked and not request.kwargs and not request.options:
+    elif request.tracked and not request.kwargs and not request.options and not request.extras:
         return b""
-    return _packed("1" if request.tracked else "0", due, request.kwargs, request.options)
+    return _packed("1" if request.tracked else "0", due, request.kwargs, request.options, request.extras)
 
 
-_READ_ENQUEUE = _words("enqueue", {b"created": True, b"exists": False})
+_STORED = {b"created": True, b"exists": False}
+
+
+def _read_enqueue(reply: Any) -> list[Stored]:
+    stored: list[Stored] = []
+    for item in reply:
+        if isinstance(item, list) and item[0] in (b"held", b"replaced", b"unknown"):
+            stored.append(Conflict(_text(item[0]), _text(item[1])))
+        elif isinstance(item, bytes) and item in _STORED:
+            stored.append(_STORED[item])
+        else:
+            raise _unknown("enqueue", item)
+    return stored
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """The server's time, and per schedule its last tick and whether it is paused."""
+
+    now_ms: int
+    last_ms: tuple[int, ...]
+    paused: tuple[bool, ...]
+
+
+def schedule(about: Sequence[tuple[str, str, str, str]]) -> Call[Told]:
+    """Tell of schedules (name, task, queue, rule), and learn their last ticks."""
+    return Call("schedule", [part for item in about for part in item], _read_schedule)
+
+
+def _read_schedule(reply: Any) -> Told:
+    return Told(int(reply[0]), tuple(map(int, reply[1::2])), tuple(item == b"1" for item in reply[2::2]))
 
 
 # leases
@@ -178,7 +219,7 @@ class Delivered(msgspec.Struct, gc=False):
     One job as a fetch hands it over; `delivery` is b"0" for an untracked one, which needs no settling.
 
     `record` is the list of the script's header: state, delivery before, task, args; for a job that is no plain one, or
-    was delivered before, also kwargs, options, tracked, attempts, interruptions, recoveries, buffered before.
+    was delivered before, also kwargs, options, tracked, attempts, interruptions, recoveries, buffered before, checkpoint.
     """
 
     id: bytes
@@ -207,6 +248,11 @@ class Delivered(msgspec.Struct, gc=False):
         """Encoded options of the job's own."""
         return (self.record[5] or b"") if len(self.record) > 5 else b""
 
+    @property
+    def checkpoint(self) -> bytes:
+        """What an earlier run stored, encoded."""
+        return (self.record[11] or b"") if len(self.record) > 11 else b""
+
     def ledger(self, name: str) -> int:
         """attempts, interruptions or recoveries before this delivery."""
         at = _LEDGERS[name]
@@ -227,10 +273,19 @@ class Fetched:
 
 
 def fetch(
-    lease: str, number: int, start: int, buffer: int, queues: Sequence[str], max_bytes: int = MAX_BYTES
+    lease: str,
+    number: int,
+    start: int,
+    buffer: int,
+    queues: Sequence[str],
+    max_bytes: int = MAX_BYTES,
+    most: Mapping[str, int] | None = None,
 ) -> Call[Fetched | Refusal]:
-    """Take up to `start` jobs that start now and `buffer` that wait (together at most MAX_BATCH)."""
-    return Call("fetch", [lease, number, start, buffer, max_bytes, *queues], _read_fetch)
+    """Take up to `start` jobs that start now and `buffer` that wait (together at most MAX_BATCH), `most` of a queue."""
+    args: list[Any] = [lease, number, start, buffer, max_bytes]
+    for queue in queues:
+        args += (queue, "" if not most or queue not in most else most[queue])
+    return Call("fetch", args, _read_fetch)
 
 
 _FETCH_HEAD, _FETCH_WIDTH = 4, len(Delivered.__struct_fields__)
@@ -289,6 +344,30 @@ def settle(
 
 
 _READ_SETTLE = _words("settle", {verdict.value.encode(): verdict for verdict in Verdict})
+
+
+# a running job's notes
+
+
+class NoteWord(StrEnum):
+    """Whether a running job's note was stored."""
+
+    OK = "ok"
+    FENCED = "fenced"
+    GONE = "gone"
+
+
+def note(lease: str, job_id: bytes, delivery: bytes, kind: str, value: bytes) -> Call[NoteWord]:
+    """Store progress, a checkpoint or a log line of a delivery that still owns its job."""
+    return Call("note", [lease, job_id, delivery, kind, value], _READ_NOTE)
+
+
+_READ_NOTE = _word("note", {word.value.encode(): word for word in NoteWord})
+
+
+def inputs(job_id: bytes) -> Call[list[bytes]]:
+    """Encoded results of the jobs that one comes after; b"" where there is none."""
+    return Call("inputs", [job_id], list)
 
 
 # recovery
@@ -438,6 +517,7 @@ class DeadWord(StrEnum):
 
     OK = "ok"
     NOT_DEAD = "not_dead"
+    HELD = "held"
     UNUSABLE = "unusable"
     GONE = "gone"
 

@@ -49,7 +49,7 @@ FAULTS = {
     "fetch pops without moving": ("fetch", "  redis.call('LPUSH', processing, unpack(moved))\n", ""),
     "recover does not revoke": ("recover", "redis.call('ZADD', instances, 0, lease)\n", ""),
     "enqueue forgets ids": ("enqueue", "redis.call('EXISTS', job_prefix .. id) == 1", "false"),
-    "unpark forgets the marker": ("unpark", "      wake(queue, paused)\n", ""),
+    "unpark forgets the marker": ("unpark", "push_job('RPUSH', ", "wake = function() end push_job('RPUSH', "),
     "a late fetch keeps the marker": ("fetch", "  return refused('late')", "  return { 'late' }"),
 }  # fmt: skip
 

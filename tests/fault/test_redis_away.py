@@ -171,7 +171,10 @@ async def test_lost_replies_lose_and_double_nothing(start: Start, queue: Tracked
 async def _calls(queue: TrackedQueue, count: int) -> list[object]:
     from tracked_queue.task import JobOptions, PreparedCall
 
-    return [PreparedCall(queue._named_request("noop", JobOptions(), (n,), {})) for n in range(count)]
+    options = JobOptions()
+    return [
+        PreparedCall(queue._named_request("noop", options, (n,), {}), None, options, (n,), {}) for n in range(count)
+    ]
 
 
 async def _nothing_owned(queue: TrackedQueue) -> bool:

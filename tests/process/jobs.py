@@ -8,7 +8,7 @@ import time
 
 import redis.asyncio
 
-from tracked_queue import Backoff, TrackedQueue, current_job
+from tracked_queue import Exponential, TrackedQueue, current_job
 
 app = TrackedQueue()
 NS = os.environ.get("PROCESSING_NS", "tq")
@@ -72,7 +72,7 @@ async def stubborn(seconds: float) -> None:
             continue
 
 
-@app.task(name="failing", max_attempts=3, backoff=Backoff(base=0.01, cap=0.02))
+@app.task(name="failing", max_attempts=3, retry=Exponential(base=0.01, cap=0.02))
 async def failing() -> None:
     await note("start")
     raise ValueError("it fails")

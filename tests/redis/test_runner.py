@@ -18,7 +18,7 @@ from tests.harness import wait_until
 from tests.redis.test_client import running_worker
 from tests.server import RedisServer
 from tracked_queue import (
-    Backoff,
+    Exponential,
     JobFailedError,
     Retry,
     State,
@@ -28,7 +28,7 @@ from tracked_queue import (
 from tracked_queue.reports import read_instances
 from tracked_queue.worker.instance import Instance
 
-QUICKLY = Backoff(base=0.01, cap=0.02)
+QUICKLY = Exponential(base=0.01, cap=0.02)
 
 
 class OwnBase(BaseException):
@@ -146,7 +146,7 @@ async def test_timeouts_follow_the_retry_policy(app: TrackedQueue) -> None:
     """CASE-31: a time-out spends an attempt; `finally` runs."""
     cleaned = 0
 
-    @app.task(timeout=0.05, max_attempts=2, backoff=QUICKLY)
+    @app.task(timeout=0.05, max_attempts=2, retry=QUICKLY)
     async def slow() -> None:
         nonlocal cleaned
         try:
@@ -210,7 +210,7 @@ async def test_a_job_knows_itself(app: TrackedQueue) -> None:
     @app.task(queue="q", max_attempts=7)
     async def task() -> list[Any]:
         me = current_job()
-        return [me.id, me.task, me.queue, me.attempt, me.max_attempts, me.interruptions, me.recoveries, me.delivery > 0]
+        return [me.id, me.task, me.queue, me.attempt, me.max_attempts, me.interruptions, me.recoveries, me.fence > 0]
 
     async with running_worker(app):
         job = await task.enqueue()
@@ -222,7 +222,7 @@ async def test_a_job_that_comes_back_while_its_former_run_ignores_cancellation(a
     runs: list[int] = []
     let_go = asyncio.Event()
 
-    @app.task(timeout=0.05, max_attempts=2, backoff=QUICKLY)
+    @app.task(timeout=0.05, max_attempts=2, retry=QUICKLY)
     async def stubborn() -> None:
         runs.append(current_job().attempt)
         if len(runs) > 1:
@@ -387,7 +387,7 @@ async def test_a_stray_in_the_processing_list_is_handed_back(app: TrackedQueue) 
 async def test_arguments_and_results_are_not_logged(app: TrackedQueue) -> None:
     """CASE-78."""
 
-    @app.task(max_attempts=2, backoff=QUICKLY)
+    @app.task(max_attempts=2, retry=QUICKLY)
     async def task(token: str) -> str:
         if current_job().attempt == 1:
             raise ValueError("first")
@@ -528,7 +528,7 @@ async def test_nothing_is_left_of_jobs_and_instances(server: RedisServer, namesp
         async def fails() -> None:
             raise ValueError
 
-        @app.task(max_attempts=3, backoff=QUICKLY)
+        @app.task(max_attempts=3, retry=QUICKLY)
         async def third() -> int:
             if not current_job().last_attempt:
                 raise Retry(after=0)

@@ -14,6 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from ..errors import UsageError
+from ..worker.served import Queues, Served, parse_most, parse_queues
 from .common import (
     NamespaceOption,
     UrlOption,
@@ -28,7 +29,11 @@ from .common import (
 @guarded
 def worker(
     app: Annotated[str, typer.Argument(help="module:app, such as shop.jobs:app.")],
-    queue: Annotated[list[str] | None, typer.Option("--queue", "-q", help="In priority order; repeat it.")] = None,
+    queue: Annotated[
+        list[str] | None,
+        typer.Option("--queue", "-q", help="In priority order; repeat it. All with weights: critical=5."),
+    ] = None,
+    queue_concurrency: Annotated[list[str] | None, typer.Option(help="Most jobs of a queue here: mail=10.")] = None,
     concurrency: Annotated[int | None, typer.Option(help="Jobs at the same time in one process.")] = None,
     processes: Annotated[int, typer.Option(help="Worker processes.")] = 1,
     burst: Annotated[bool, typer.Option("--burst", help="End when the queues are empty.")] = False,
@@ -68,8 +73,11 @@ def worker(
         "stall_limit": stall_limit,
     }
     if supervised is not None:
-        raise typer.Exit(_run_child(app, options, queue, burst, supervised))
-    raise typer.Exit(_supervise(app, options, processes, burst))
+        raise typer.Exit(
+            _run_child(app, options, parse_queues(queue), parse_most(queue_concurrency), burst, supervised)
+        )
+    served = parse_queues(queue), parse_most(queue_concurrency)
+    raise typer.Exit(_supervise(app, options, served, processes, burst))
 
 
 def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
@@ -77,7 +85,9 @@ def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
         raise UsageError(f"{name}={value!r}: it must be one of {', '.join(allowed)}")
 
 
-def _run_child(path: str, options: dict[str, Any], queues: list[str] | None, burst: bool, pipe_ends: str) -> int:
+def _run_child(
+    path: str, options: dict[str, Any], queues: Queues | None, most: dict[str, int], burst: bool, pipe_ends: str
+) -> int:
     from ..worker.instance import Instance
     from ..worker.supervisor import SupervisorPipe
 
@@ -89,11 +99,11 @@ def _run_child(path: str, options: dict[str, Any], queues: list[str] | None, bur
         endpoint = await asyncio.to_thread(app.endpoint)
 
         instance = Instance(
-            app.tasks,
+            app,
             app.settings,
             endpoint,
-            app.keys,
             queues=queues,
+            queue_concurrency=most,
             burst=burst,
             announce=pipe.announce,
             ready=pipe.ready,
@@ -116,7 +126,9 @@ def _exit_process(code: int) -> None:
     os._exit(code)
 
 
-def _supervise(path: str, options: dict[str, Any], processes: int, burst: bool) -> int:
+def _supervise(
+    path: str, options: dict[str, Any], served: tuple[Queues | None, dict[str, int]], processes: int, burst: bool
+) -> int:
     from ..worker.supervisor import Supervisor
 
     # The supervisor imports the app as well: a mistake in it ends everything at once, with one line, and it needs
@@ -125,9 +137,7 @@ def _supervise(path: str, options: dict[str, Any], processes: int, burst: bool) 
     app.configure(**options)
 
     async def work() -> int:
-        from ..worker.instance import served_queues
-
-        served_queues(app.tasks, None)
+        Served(app.tasks, *served)
         endpoint = await asyncio.to_thread(app.endpoint)
         command = [sys.executable, "-m", "tracked_queue", *sys.argv[1:]]
         supervisor = Supervisor(command, processes, app.settings, endpoint, app.keys, burst=burst)

@@ -16,11 +16,11 @@ local state = seen[1]
 if not state then
   return { 'gone' }
 end
-if state == 'succeeded' or state == 'failed' or state == 'cancelled' or state == 'dead' then
+if state == 'succeeded' or state == 'failed' or state == 'cancelled' or state == 'expired' or state == 'dead' then
   return { 'ended', state, seen[2] or '', seen[3] or '', seen[4] or '' }
 end
 if not seen[5] then
   begin_writing()
-  redis.call('HSET', job, 'waiter', '1')
+  redis.call('HSET', job, 'waiter', '1', 'tied', '1')
 end
 return { 'waiting', state }

@@ -3,10 +3,11 @@
 -- KEYS[1]  tag
 -- ARGV[1]  keep  int  ms for which an ended record stays
 -- ARGV[2..] id   text at most 250
--- Derived: job:<id>, scheduled, parked, parked:<task>, cancel:<lease>, stats:<minute>
+-- Derived: job:<id>, scheduled, parked, parked:<task>, cancel:<lease>, wake:<q>, lanes:<q>, waiting:<limit>,
+--          permits:<limit>, unique:<key>, ended, paused, stats:<minute>
 --
 -- Returns one word per job:
---   'cancelled'  it was scheduled, queued or parked; it will not run
+--   'cancelled'  it was scheduled, waiting, queued or parked; it will not run
 --   'requested'  it is active; its instance is told with the next beat, within a second
 --   'ended'      it had ended; nothing written
 --   'gone'       no record; nothing written
@@ -15,30 +16,38 @@
 -- include keys
 -- include now_ms
 -- include writable
+-- include paused
+-- include wake
+-- include record
+-- include ties
+-- include lanes
+-- include waiters
 -- include ended
 -- include stats
 local SEARCHED = 1000
-local keep, now = tonumber(ARGV[1]), now_ms()
+local keep, now, paused = tonumber(ARGV[1]), now_ms(), read_paused()
+local REASON = 'cancelled before it started'
 local words, records, seen = {}, {}, {}
 for at = 2, #ARGV do
   local id = ARGV[at]
-  local found = redis.call('HMGET', named('job', id), 'state', 'lease', 'queue', 'waiter', 'task')
+  local found = redis.call('HMGET', named('job', id), 'state', 'lease', 'queue', 'tied', 'task')
   local state = found[1]
   if not state then
     words[#words + 1] = 'gone'
-  elseif seen[id] or state == 'succeeded' or state == 'failed' or state == 'cancelled' or state == 'dead' then
+  elseif seen[id] or state == 'succeeded' or state == 'failed' or state == 'cancelled' or state == 'expired'
+    or state == 'dead' then
     words[#words + 1] = 'ended'
   else
     seen[id] = true
     words[#words + 1] = state == 'active' and 'requested' or 'cancelled'
     records[#records + 1] = { id = id, job = named('job', id), state = state, lease = found[2], queue = found[3],
-      waiter = found[4], task = found[5] }
+      ties = read_ties(id, named('job', id), found[4]), task = found[5] }
   end
 end
 begin_writing()
 for _, record in ipairs(records) do
   if record.state == 'active' then
-    redis.call('HSET', record.job, 'cancel', '1', 'keep_ms', keep)
+    redis.call('HSET', record.job, 'tied', '1', 'cancel', '1', 'keep_ms', keep)
     redis.call('SADD', named('cancel', record.lease), record.id)
   else
     local parked = record.state == 'parked' and named('parked', record.task)
@@ -47,14 +56,13 @@ for _, record in ipairs(records) do
       if redis.call('LLEN', parked) == 0 then
         redis.call('SREM', single('parked'), record.task)
       end
-      end_job(record.id, record.job, record.waiter, 'cancelled', now, keep, 'reason', 'cancelled before it started')
-    elseif record.state == 'scheduled' then
+      end_job(record.id, record.job, record.queue, record.ties, paused, 'cancelled', now, keep, 'reason', REASON)
+    elseif record.state == 'scheduled' or record.state == 'waiting' then
       redis.call('ZREM', single('scheduled'), record.id)
-      end_job(record.id, record.job, record.waiter, 'cancelled', now, keep, 'reason', 'cancelled before it started')
+      end_job(record.id, record.job, record.queue, record.ties, paused, 'cancelled', now, keep, 'reason', REASON)
     else
-      redis.call('HSET', record.job, 'state', 'cancelled', 'finished_ms', now, 'keep_ms', keep, 'reason',
-        'cancelled before it started')
-      tell_waiters(record.id, record.waiter, 'cancelled')
+      end_job(record.id, record.job, record.queue, record.ties, paused, 'cancelled', now, 'listed', 'keep_ms', keep,
+        'listed', '1', 'reason', REASON)
     end
     count(now, 'cancelled', record.queue, 1)
   end

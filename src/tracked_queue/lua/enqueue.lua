@@ -1,4 +1,5 @@
--- enqueue: record a batch of jobs and make them takeable, or schedule them.  Called by transitions.enqueue.
+-- enqueue: record a batch of jobs and make them takeable, schedule them, or let them wait for others.
+-- Called by transitions.enqueue.
 --
 -- KEYS[1]  tag
 -- ARGV: 5 values per job, at most 250 jobs:
@@ -6,77 +7,312 @@
 --   task     text
 --   queue    text
 --   args     bytes  positional arguments, '' for none
---   more     bytes  '' for a plain job, else packed: tracked, due, kwargs, options:
+--   more     bytes  '' for a plain job, else packed: tracked, due, kwargs, options, extras:
 --            tracked  '1', or '0': removed when fetched
 --            due      '-' takeable now; '+ms' from now; 'ms' since 1970 on the server's clock
 --            kwargs   named arguments, '' for none
 --            options  what the job overrides of its task, '' for nothing; opaque here
--- Derived: job:<id>, queue:<queue>, wake:<queue>, scheduled, queues, paused, stats:<minute>
+--            extras   '' or MessagePack of a map with any of
+--              expires     '+ms' from now or 'ms' since 1970: not started by then, it ends 'expired'
+--              unique      key, until ('started', 'done' or 'window'), conflict ('existing' or 'replace'), ms of the window
+--              lane        where it waits if it has limits or turns
+--              limits      list of name, kind, number, ms; see lua/include/lanes.lua
+--              after       ids (at most 1,000) of the jobs that it comes after
+--              tick        schedule, ms of the tick, mode: 'store'; 'coalesce' stores nothing while the job of the last tick
+--                          waits in its queue; 'pass' stores nothing
+--              on_failure  'fail', 'ignore' or 'fallback': what an unsuccessful end of one of those means
+-- Derived: job:<id>, queue:<queue>, wake:<queue>, scheduled, queues, paused, unique:<key>, lane:<lane>, lanes:<queue>, laned, laned:<q>,
+--          followers:<id>, ended, schedule:<name>, stats:<minute>
 --
--- Returns one word per job:
---   'created'  recorded
---   'exists'   a job of this id is there, queued, ended or anything between; nothing written for this one
+-- Returns one value per job:
+--   'created'   recorded
+--   'exists'    a job of this id is there, queued, ended or anything between; nothing written for this one
+--   {'held', id}      its unique key is held by that job, or this tick is dealt with; nothing written for this one, but
+--                     that its schedule has ticked
+--   {'replaced', id}  that job holds the key and has not started: it got these arguments and this due time
+--   {'unknown', id}   it comes after that job, which has no record; nothing written for this one
 -- Refuses: a full Redis (OOM), before the first write.
 -- A record has the fields kwargs, options and tracked only if one of them says something; delivery '0' is the sign of it,
--- so that a fetch reads four fields of a plain job.
--- Keeps: a job whose id is known is never recorded twice; jobs of one queue keep the order of the batch.
+-- so that a fetch reads four fields of a plain job.  `tied` is the sign of extras.
+-- Keeps: a job whose id is known is never recorded twice; a tick that is not after its schedule's last one is not stored; jobs of one queue keep the order of the batch; a unique key counts
+-- as held only if that job's record exists, has not ended, and names the key.
 -- include keys
 -- include now_ms
 -- include paused
 -- include wake
 -- include stats
 -- include packed
+-- include record
+-- include lanes
+-- include push
 local now, paused = now_ms(), read_paused()
 local first_due = tonumber((redis.call('ZRANGE', single('scheduled'), 0, 0, 'WITHSCORES'))[2])
 local job_prefix = named('job', '')
-local words, fresh, seen = {}, {}, {}
-for at = 1, #ARGV, 5 do
-  local id = ARGV[at]
-  if seen[id] or redis.call('EXISTS', job_prefix .. id) == 1 then
-    words[#words + 1] = 'exists'
-  else
-    seen[id] = true
-    words[#words + 1] = 'created'
-    fresh[#fresh + 1] = at
-  end
-end
+local FINAL = { succeeded = true, failed = true, cancelled = true, expired = true, dead = true }
+local words, fresh, seen, claimed, ticked = {}, {}, {}, {}, {}
 
-local now_text = digits(now)
-local pushes, order, wakes = {}, {}, {}
-for _, at in ipairs(fresh) do
-  local id, queue, more = ARGV[at], ARGV[at + 2], ARGV[at + 4]
-  local tracked, due, kwargs, options = '1', '-', '', ''
-  if more ~= '' then
-    tracked, due, kwargs, options = read_packed(more)
+-- Read.
+local function moment(text)
+  if text == '-' then
+    return nil
   end
-  local due_ms = nil
-  if due ~= '-' then
-    due_ms = string.sub(due, 1, 1) == '+' and now + tonumber(string.sub(due, 2)) or tonumber(due)
-    if due_ms <= now then
-      due_ms = nil
+  return string.sub(text, 1, 1) == '+' and now + tonumber(string.sub(text, 2)) or tonumber(text)
+end
+-- Who holds a unique key: its id and state, or nil.
+local function holder_of(key, until_what)
+  if claimed[key] then
+    return claimed[key], 'queued'
+  end
+  local id = redis.call('GET', named('unique', key))
+  if not id then
+    return nil
+  end
+  local found = read_fields(job_prefix .. id, 'state', 'unique')
+  if until_what == 'window' then
+    return id, found[1] or 'gone'
+  end
+  if found[2] == key and found[1] and not FINAL[found[1]] then
+    return id, found[1]
+  end
+  return nil
+end
+-- What the jobs that one comes after have come to: how many are open, how many ended without success, and results.
+local function look_back(after)
+  local open, failed, results = {}, 0, {}
+  for at, id in ipairs(after) do
+    local found = seen[id] and { 'queued' } or read_fields(job_prefix .. id, 'state', 'result')
+    if not found[1] then
+      return nil, id
+    end
+    if not FINAL[found[1]] then
+      open[#open + 1] = { id, at }
+    elseif found[1] == 'succeeded' then
+      results[#results + 1] = { at, found[2] or '' }
+    else
+      failed = failed + 1
     end
   end
-  local job = job_prefix .. id
-  redis.call('HSET', job, 'task', ARGV[at + 1], 'queue', queue, 'state', due_ms and 'scheduled' or 'queued',
-    'queued_ms', now_text, 'args', ARGV[at + 3])
-  if kwargs ~= '' or options ~= '' or tracked == '0' then
-    redis.call('HSET', job, 'delivery', '0', 'kwargs', kwargs, 'options', options, 'tracked', tracked)
+  return { open = open, failed = failed, results = results }
+end
+for at = 1, #ARGV, 5 do
+  local id, word = ARGV[at], 'created'
+  if seen[id] or redis.call('EXISTS', job_prefix .. id) == 1 then
+    word = 'exists'
+  elseif ARGV[at + 4] == '' then
+    fresh[#fresh + 1] = at  -- a table for each plain job would cost more than the rest of this loop
+  else
+    local tracked, due, kwargs, options, extras = read_packed(ARGV[at + 4])
+    local job = { at = at, tracked = tracked, due = due, kwargs = kwargs, options = options }
+    if extras ~= '' then
+      job.extras = cmsgpack.unpack(extras)
+      local unique, after = job.extras.unique, job.extras.after
+      if unique then
+        local holder, state = holder_of(unique[1], unique[2])
+        if holder and holder ~= id then
+          local waits = state == 'queued' or state == 'scheduled' or state == 'parked' or state == 'waiting'
+          local replaces = unique[3] == 'replace' and waits and not claimed[unique[1]]
+          word = { replaces and 'replaced' or 'held', holder }
+          if replaces then
+            job.replaces, job.was = holder, state
+          end
+        else
+          claimed[unique[1]] = id
+        end
+      end
+      local tick = job.extras.tick
+      if tick then
+        local name = tick[1]
+        local last = ticked[name]
+        if not last then
+          local found = redis.call('HMGET', named('schedule', name), 'last_ms', 'last_id')
+          last = { ms = tonumber(found[1] or '0'), id = found[2] }
+          last.waits = last.id and read_fields(job_prefix .. last.id, 'state')[1] == 'queued'
+          ticked[name] = last
+        end
+        if tick[2] <= last.ms then
+          word = { 'held', last.id or '' }
+        else
+          last.ms, last.changed = tick[2], true
+          if tick[3] == 'pass' or paused['schedule:' .. name] or (tick[3] == 'coalesce' and last.waits) then
+            word = { 'held', last.id or '' }
+          else
+            last.id, last.waits = id, true
+          end
+        end
+      end
+      if after and word == 'created' then
+        local missing
+        job.back, missing = look_back(after)
+        if not job.back then
+          word = { 'unknown', missing }
+          if unique then
+            claimed[unique[1]] = nil
+          end
+        end
+      end
+    end
+    if word == 'created' or job.replaces then
+      fresh[#fresh + 1] = job
+    end
   end
+  if word == 'created' then
+    seen[id] = true
+  end
+  words[#words + 1] = word
+end
+
+-- Write.
+local now_text = digits(now)
+local pushes, order, wakes = {}, {}, {}
+local function schedule(id, queue, due_ms)
+  redis.call('ZADD', single('scheduled'), due_ms, id)
+  if not first_due or due_ms < first_due then
+    first_due = due_ms
+    wakes[queue] = true
+  end
+end
+local function note_queue(queue)
   local push = pushes[queue]
   if not push then
-    push = {}
+    push = { n = 0 }
     pushes[queue] = push
     order[#order + 1] = queue
   end
-  if due_ms then
-    redis.call('HSET', job, 'due_ms', digits(due_ms))
-    redis.call('ZADD', single('scheduled'), due_ms, id)
-    if not first_due or due_ms < first_due then
-      first_due = due_ms
-      wakes[queue] = true
+  return push
+end
+local function replace(job)
+  local at, id, record = job.at, job.replaces, job_prefix .. job.replaces
+  local due_ms = moment(job.due)
+  redis.call('HSET', record, 'args', ARGV[at + 3], 'kwargs', job.kwargs, 'options', job.options, 'tracked', job.tracked)
+  if job.was == 'scheduled' and due_ms and due_ms > now then
+    redis.call('HSET', record, 'due_ms', digits(due_ms))
+    note_queue(ARGV[at + 2])
+    schedule(id, ARGV[at + 2], due_ms)
+  end
+end
+local function record_extras(job, id, record, due_ms)
+  local extras = job.extras
+  local fields = { 'tied', '1' }
+  local function note(name, value)
+    fields[#fields + 1], fields[#fields + 2] = name, value
+  end
+  if extras.expires then
+    note('expires_ms', digits(moment(extras.expires)))
+  end
+  if extras.unique then
+    local key, until_what = extras.unique[1], extras.unique[2]
+    if until_what == 'window' then
+      redis.call('SET', named('unique', key), id, 'PX', extras.unique[4])
+    else
+      redis.call('SET', named('unique', key), id)
+      note('unique', key)
+      note('until', until_what)
     end
-  else
+  end
+  if extras.lane then
+    note('lane', extras.lane)
+  end
+  if extras.limits then
+    note('limits', cmsgpack.pack(extras.limits))
+  end
+  local state = due_ms and 'scheduled' or 'queued'
+  local reason
+  if job.back then
+    local open, failed = job.back.open, job.back.failed
+    for _, item in ipairs(job.back.results) do
+      if item[2] ~= '' then
+        note('in:' .. item[1], item[2])
+      end
+    end
+    note('on_failure', extras.on_failure)
+    note('inputs', #extras.after)
+    if extras.on_failure == 'fallback' then
+      if failed == 0 then
+        state = #open > 0 and 'waiting' or 'cancelled'
+        reason = 'not needed: what it is the fallback of succeeded'
+      end
+    elseif failed > 0 and extras.on_failure == 'fail' then
+      state, reason = 'failed', 'a job that it comes after did not succeed'
+    elseif #open > 0 then
+      state = 'waiting'
+    end
+    if state == 'waiting' then
+      note('waits', #open)
+      note('failed', failed)
+      if due_ms then
+        note('delay_ms', digits(due_ms - now))
+      end
+      for _, item in ipairs(open) do
+        redis.call('RPUSH', named('followers', item[1]), item[2] .. ' ' .. id)
+        redis.call('HSET', job_prefix .. item[1], 'tied', '1', 'followed', '1')
+      end
+    end
+  end
+  if FINAL[state] then
+    note('finished_ms', now_text)
+    note('reason', reason)
+    if extras.unique and extras.unique[2] ~= 'window' then
+      redis.call('DEL', named('unique', extras.unique[1]))
+    end
+  end
+  note('state', state)
+  redis.call('HSET', record, unpack(fields))
+  if FINAL[state] then
+    -- A job later in this batch may come after it: a fetch tells that one, and lets this record expire.
+    redis.call('HSET', record, 'followed', '1', 'keep_ms', 3600000)
+    redis.call('RPUSH', single('ended'), id)
+    wakes[ARGV[job.at + 2]] = true
+  end
+  return state
+end
+for _, job in ipairs(fresh) do
+  local plain = type(job) == 'number'
+  local at = plain and job or job.at
+  local id, queue = ARGV[at], ARGV[at + 2]
+  if plain then
+    redis.call('HSET', job_prefix .. id, 'task', ARGV[at + 1], 'queue', queue, 'state', 'queued', 'queued_ms', now_text,
+      'args', ARGV[at + 3])
+    local push = note_queue(queue)
+    push.n = push.n + 1
     push[#push + 1] = id
+  elseif job.replaces then
+    replace(job)
+  else
+    local tracked, kwargs, options = job.tracked, job.kwargs, job.options
+    local due_ms = moment(job.due)
+    if due_ms and due_ms <= now then
+      due_ms = nil
+    end
+    local record = job_prefix .. id
+    local state = due_ms and 'scheduled' or 'queued'
+    redis.call('HSET', record, 'task', ARGV[at + 1], 'queue', queue, 'state', state, 'queued_ms', now_text,
+      'args', ARGV[at + 3])
+    if kwargs ~= '' or options ~= '' or tracked == '0' or job.extras then
+      redis.call('HSET', record, 'delivery', '0', 'kwargs', kwargs, 'options', options, 'tracked', tracked)
+    end
+    if job.extras then
+      state = record_extras(job, id, record, due_ms)
+    end
+    local push = note_queue(queue)
+    if state == 'scheduled' then
+      redis.call('HSET', record, 'due_ms', digits(due_ms))
+      schedule(id, queue, due_ms)
+    elseif state == 'queued' then
+      push.n = push.n + 1
+      if job.extras and job.extras.lane then
+        push_job('LPUSH', id, queue, job.extras.lane, nil, paused)
+      else
+        push[#push + 1] = id
+      end
+    end
+  end
+end
+for name, last in pairs(ticked) do
+  if last.changed then
+    redis.call('HSET', named('schedule', name), 'last_ms', digits(last.ms))
+    if last.id then
+      redis.call('HSET', named('schedule', name), 'last_id', last.id)
+    end
   end
 end
 for _, queue in ipairs(order) do
@@ -84,7 +320,9 @@ for _, queue in ipairs(order) do
   redis.call('SADD', single('queues'), queue)
   if #push > 0 then
     redis.call('LPUSH', named('queue', queue), unpack(push))
-    count(now, 'enqueued', queue, #push)
+  end
+  if push.n > 0 then
+    count(now, 'enqueued', queue, push.n)
   end
   if #push > 0 or wakes[queue] then
     wake(queue, paused)

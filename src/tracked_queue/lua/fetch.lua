@@ -6,15 +6,18 @@
 -- ARGV[3]  start      int  jobs that will start now, at most 250
 -- ARGV[4]  buffer     int  jobs beyond them that will wait in the instance; start + buffer <= 250
 -- ARGV[5]  max_bytes  int  of arguments in one reply; the first job always fits
--- ARGV[6..] queue     text in priority order
--- Derived: instances, instance:<lease>, processing:<lease>, scheduled, queue:<q>, suspects:<q>, wake:<q>, job:<id>,
---          paused, parked, parked:<task>, dead
+-- then 2 values per queue, in priority order:
+--   queue  text
+--   most   int  jobs of this queue that may be taken, '' for no limit of its own
+-- Derived: instances, instance:<lease>, processing:<lease>, scheduled, queue:<q>, suspects:<q>, lanes:<q>, lane:<lane>, laned, laned:<q>,
+--          waiting:<limit>, permits:<limit>, rate:<limit>, unique:<key>, ended, followers:<id>, wake:<q>, job:<id>, paused,
+--          parked, parked:<task>, dead
 --
 -- Returns a list; its first word:
 --   'ok'     then more, next_due, buried, and 5 values per job: id, delivery ('0' for an untracked one), buffered
 --            ('1' or '0'), queue, and the record as a list: state, delivery before this one, task, args; for a job
 --            that was delivered before, or is no plain one, also kwargs, options, tracked, attempts, interruptions,
---            recoveries, buffered before (nil where there is none)
+--            recoveries, buffered before, checkpoint (nil where there is none)
 --            more      '1' if something is left that this instance could have taken with more slots
 --            next_due  ms until the next scheduled job is due, -1 if there is none
 --            buried    ids without a record that were set aside as dead
@@ -23,9 +26,10 @@
 --   'late'   the lease is past its deadline; a beat must extend it first; nothing taken
 --   'lost'   the lease is revoked or gone; nothing taken
 -- A refused or repeated fetch puts the markers of its queues back: a BZPOPMIN before it may have popped one.
--- Keeps: an id is in one place; a delivery number grows with every delivery; an instance has at most one suspect.
--- Order: a suspect first if this instance has none, then each queue's right end.  Due jobs are promoted first, a
--- bounded number a call, and can be taken by the next fetch.
+-- Keeps: an id is in one place; a delivery number grows with every delivery; an instance has at most one suspect; no limit
+-- has more permits out than its number.
+-- Order: a suspect first if this instance has none, then each queue: its list's right end and its lanes in turns.  Due jobs
+-- are promoted first, and the followers of ended jobs told, a bounded number a call; they can be taken by the next fetch.
 -- include keys
 -- include now_ms
 -- include writable
@@ -33,21 +37,25 @@
 -- include wake
 -- include garbage
 -- include record
+-- include ties
+-- include lanes
+-- include push
+-- include waiters
+-- include ended
 -- include stats
-local PROMOTE, LOOK = 250, 300
+local PROMOTE, LOOK, FOLLOW, ENDED = 250, 300, 250, 25
 local lease, number = ARGV[1], tonumber(ARGV[2])
 local start, buffer, max_bytes = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
 local instance, processing = named('instance', lease), named('processing', lease)
 local now, paused = now_ms(), read_paused()
 
-local function length(queue)
-  return redis.call('LLEN', named('queue', queue)) + redis.call('LLEN', named('suspects', queue))
-end
 local function put_markers_back()
   begin_writing()
-  for at = 6, #ARGV do
-    if length(ARGV[at]) > 0 then
-      wake(ARGV[at], paused)
+  for at = 6, #ARGV, 2 do
+    local queue = ARGV[at]
+    if redis.call('LLEN', named('queue', queue)) + redis.call('LLEN', named('suspects', queue))
+      + redis.call('ZCARD', named('lanes', queue)) > 0 then
+      wake(queue, paused)
     end
   end
 end
@@ -56,20 +64,28 @@ local function refused(word)
   return { word }
 end
 local job_prefix = named('job', '')
--- A plain job that was never delivered has no delivery number, and none of the further fields (see enqueue).
+-- A plain job that was never delivered has no delivery number, and none of the further fields (see enqueue).  Extras are
+-- for the decision here: expires_ms, unique, until, limits.
+local extras = {}
 local function read(id)
   local record = read_fields(job_prefix .. id, 'state', 'delivery', 'task', 'args')
   if record[2] then
     local more = read_fields(job_prefix .. id, 'kwargs', 'options', 'tracked', 'attempts', 'interruptions',
-      'recoveries', 'buffered')
-    for i = 1, 7 do
+      'recoveries', 'buffered', 'tied')
+    for i = 1, 8 do
       record[4 + i] = more[i]
+    end
+    if record[12] then
+      local found = read_fields(job_prefix .. id, 'expires_ms', 'unique', 'until', 'limits', 'checkpoint')
+      record[12] = found[5]
+      extras[id] = found
     end
   end
   return record
 end
 local function size_of(record)
   return (record[4] and #record[4] or 0) + (record[5] and #record[5] or 0) + (record[6] and #record[6] or 0)
+    + (record[12] and #record[12] or 0)
 end
 
 -- Read.
@@ -84,7 +100,8 @@ if number < last then
 end
 local next_due = redis.call('ZRANGEBYSCORE', single('scheduled'), '(' .. digits(now), '+inf',
   'WITHSCORES', 'LIMIT', 0, 1)
-local next_due_ms = next_due[2] and digits(tonumber(next_due[2]) - now) or '-1'
+local first_due = tonumber(next_due[2])
+local next_due_ms = first_due and digits(first_due - now) or '-1'
 if number == last then
   -- No fetch of this lease came later, so what is active under it and was taken then is that very delivery.
   put_markers_back()
@@ -110,37 +127,114 @@ end
 local due = redis.call('ZRANGEBYSCORE', single('scheduled'), '-inf', now, 'LIMIT', 0, PROMOTE)
 local due_records = {}
 for i, id in ipairs(due) do
-  due_records[i] = read_fields(named('job', id), 'state', 'queue', 'suspicion')
+  if string.byte(id) ~= 1 then
+    due_records[i] = read_fields(job_prefix .. id, 'state', 'queue', 'suspicion', 'lane')
+  end
+end
+
+-- Ended jobs that others come after, and what their end means for those.
+local ended = redis.call('LRANGE', single('ended'), 0, ENDED - 1)
+local told, followers = {}, {}
+local budget = FOLLOW
+for _, id in ipairs(ended) do
+  if budget <= 0 then
+    break
+  end
+  local list = named('followers', id)
+  local found = read_fields(job_prefix .. id, 'state', 'result', 'keep_ms', 'listed')
+  local entries = redis.call('LRANGE', list, 0, budget - 1)
+  local item = { id = id, list = list, n = #entries, all = #entries == redis.call('LLEN', list), state = found[1],
+    keep = found[3], listed = found[4], to = {} }
+  budget = budget - #entries - 1
+  for _, entry in ipairs(entries) do
+    local at, follower = string.match(entry, '^(%d+) (.*)$')
+    local known = followers[follower]
+    if not known then
+      local fields = read_fields(job_prefix .. follower, 'state', 'waits', 'failed', 'on_failure', 'queue', 'lane',
+        'suspicion', 'delay_ms', 'tied')
+      known = { state = fields[1], waits = tonumber(fields[2] or '0'), failed = tonumber(fields[3] or '0'),
+        rule = fields[4], queue = fields[5], lane = fields[6], suspicion = fields[7], delay_ms = tonumber(fields[8]),
+        ties = read_ties(follower, job_prefix .. follower, fields[9]) }
+      followers[follower] = known
+    end
+    item.to[#item.to + 1] = { follower, at, found[1] == 'succeeded' and (found[2] or '') or nil }
+  end
+  told[#told + 1] = item
 end
 
 -- taken: parallel lists, since a table for each job costs more than the calls for it.
 local ids, records, queues, buffered = {}, {}, {}, {}
-local dropped, set_aside, garbage, cuts, left = {}, {}, {}, {}, {}
+local dropped, expired, set_aside, garbage, cuts, visited, left = {}, {}, {}, {}, {}, {}, {}
 local bytes, started, taken, looked, suspect, new_suspect = 0, 0, 0, 0, own[4], nil
 local seen, strays = {}, 0
--- look: decides on one id: true if it leaves its list with this call. What is looked at is bounded, not only what is
--- taken: dropped and set-aside jobs cost time as well.
-local function look(id, queue, may_buffer)
+-- Permits of concurrency limits out, and the times from which rates count, as they will be after this call.
+local used, rates, full_at = {}, {}, {}
+-- What keeps limited work from starting now: the name of a limit that is full, or the ms from when a rate lets it start.
+local function blocked_by(limits)
+  for _, limit in ipairs(limits) do
+    local name, most = limit[1], limit[3]
+    if limit[2] == 'concurrency' then
+      used[name] = used[name] or redis.call('SCARD', named('permits', name))
+      full_at[name] = most
+      if used[name] >= most then
+        return name, nil
+      end
+    else
+      rates[name] = rates[name] or { tonumber(redis.call('GET', named('rate', name)) or '0'), limit[4] }
+      local from = math.max(rates[name][1], now) - limit[4] + limit[4] / most
+      if from > now then
+        return nil, math.ceil(from)
+      end
+    end
+  end
+end
+local function count_permits(limits)
+  for _, limit in ipairs(limits) do
+    local name = limit[1]
+    if limit[2] == 'concurrency' then
+      used[name] = used[name] + 1
+    else
+      rates[name][1] = math.max(rates[name][1], now) + limit[4] / limit[3]
+      rates[name].changed = true
+    end
+  end
+end
+-- look: decides on one id: true if it leaves its list with this call; else also what blocks it, if a limit does. What is
+-- looked at is bounded, not only what is taken: dropped and set-aside jobs cost time as well.
+local function look(id, queue, may_buffer, room)
   if looked >= LOOK or (looked > 0 and bytes > max_bytes) then
     return false
   end
   looked = looked + 1
   local record = read(id)
   local size = size_of(record)
+  local extra = extras[id]
   if not record[1] or not record[3] then
     garbage[#garbage + 1] = { id, queue }
   elseif record[1] == 'cancelled' then
     dropped[#dropped + 1] = id
   elseif record[1] ~= 'queued' or seen[id] then
     strays = strays + 1  -- it stands elsewhere, or twice here; this entry is one too many
+  elseif extra and extra[1] and tonumber(extra[1]) <= now and not record[8] and not record[9] and not record[10] then
+    expired[#expired + 1] = { id, queue, read_ties(id, job_prefix .. id, '1') }
+    seen[id] = true
   elseif paused['task:' .. record[3]] then
     set_aside[#set_aside + 1] = { id, record[3] }
     seen[id] = true
   else
     local waits = started >= start
-    if taken >= start + buffer or (waits and (not may_buffer or record[11] == 'never'))
+    if room <= 0 or taken >= start + buffer or (waits and (not may_buffer or record[11] == 'never'))
       or (taken > 0 and bytes + size > max_bytes) then
       return false
+    end
+    local limits = extra and extra[4] and cmsgpack.unpack(extra[4])
+    if limits then
+      local full, from = blocked_by(limits)
+      if full or from then
+        return false, full, from
+      end
+      count_permits(limits)
+      extra[4] = limits
     end
     taken = taken + 1
     seen[id] = true
@@ -152,17 +246,61 @@ local function look(id, queue, may_buffer)
   bytes = bytes + size
   return true
 end
-for at = 6, #ARGV do
-  local queue = ARGV[at]
+local function take_list(queue, list, room)
+  local heads = room > 0 and redis.call('LRANGE', list, -room, -1) or {}
+  local cut, before = 0, taken
+  for i = #heads, 1, -1 do
+    if not look(heads[i], queue, true, room - (taken - before)) then
+      break
+    end
+    cut = cut + 1
+  end
+  return cut
+end
+-- Lanes take turns: one job of each, and again, while there is room.
+local function take_lanes(queue, room)
+  local lanes = redis.call('ZRANGE', named('lanes', queue), 0, room + 9)
+  local open, before = {}, taken
+  local share = math.ceil(room / math.max(1, #lanes))
+  for i, lane in ipairs(lanes) do
+    local list = named('lane', lane)
+    local heads = redis.call('LRANGE', list, -share, -1)
+    open[i] = { lane = lane, list = list, queue = queue, heads = heads, at = #heads, cut = 0,
+      total = redis.call('LLEN', list) }
+    visited[#visited + 1] = open[i]
+  end
+  local moved = true
+  while moved do
+    moved = false
+    for _, lane in ipairs(open) do
+      if not lane.over then
+        local gone, full, from = false, nil, nil
+        if lane.at > 0 then
+          gone, full, from = look(lane.heads[lane.at], queue, true, room - (taken - before))
+        end
+        if gone then
+          lane.at, lane.cut, moved = lane.at - 1, lane.cut + 1, true
+        elseif full or from then
+          lane.over, lane.full, lane.from = true, full, from
+        elseif lane.at > 0 then
+          return
+        else
+          lane.over = true
+        end
+      end
+    end
+  end
+end
+for at = 6, #ARGV, 2 do
+  local queue, most = ARGV[at], tonumber(ARGV[at + 1])
   if not paused['queue:' .. queue] then
-    local room = start + buffer - taken
+    local before = taken
     local suspects = named('suspects', queue)
     local waiting = redis.call('LLEN', suspects)
     if waiting > 0 and not suspect then
-      if started < start then
+      if started < start and most ~= 0 then
         local id = redis.call('LINDEX', suspects, -1)
-        local before = taken
-        if look(id, queue, false) then
+        if look(id, queue, false, 1) then
           cuts[#cuts + 1] = { suspects, 1 }
           waiting = waiting - 1
           if taken > before then
@@ -174,35 +312,47 @@ for at = 6, #ARGV do
         left[queue] = true
       end
     end
+    local room = start + buffer - taken
+    if most then
+      room = math.min(room, most - (taken - before))
+    end
     local list = named('queue', queue)
-    local heads = room > 0 and redis.call('LRANGE', list, -room, -1) or {}
-    local used = 0
-    for i = #heads, 1, -1 do
-      if not look(heads[i], queue, true) then
-        break
+    local total, turns = redis.call('LLEN', list), redis.call('EXISTS', named('lanes', queue)) == 1
+    local cut = 0
+    if turns and room > 0 then
+      -- Neither side of a queue starves the other: each fetch begins with the other one, for half of the room.
+      local half = total > 0 and math.ceil(room / 2) or room
+      if number % 2 == 0 then
+        take_lanes(queue, half)
+        cut = take_list(queue, list, room - (taken - before))
+      else
+        cut = take_list(queue, list, total > 0 and half or 0)
+        take_lanes(queue, room - (taken - before))
       end
-      used = used + 1
+    elseif total > 0 then
+      cut = take_list(queue, list, room)
     end
-    if used > 0 then
-      cuts[#cuts + 1] = { list, used }
+    if cut > 0 then
+      cuts[#cuts + 1] = { list, cut }
     end
-    if redis.call('LLEN', list) > used then
-      left[queue] = true
+    if total > cut or turns then
+      left[queue] = (most and taken - before >= most) and 'others' or true
     end
   end
 end
 
 -- Write.
 begin_writing()
+local now_text = digits(now)
 for i, id in ipairs(due) do
-  local state, queue = due_records[i][1], due_records[i][2]
   redis.call('ZREM', single('scheduled'), id)
-  if not state then
+  if string.byte(id) == 1 then
+    ready_lane(string.sub(id, 2), paused)
+  elseif not due_records[i][1] then
     bury_garbage(id, '', now, 'a scheduled id without a record')
-  elseif state == 'scheduled' then
-    redis.call('HSET', named('job', id), 'state', 'queued')
-    redis.call('LPUSH', named(tonumber(due_records[i][3] or '0') >= 2 and 'suspects' or 'queue', queue), id)
-    wake(queue, paused)
+  elseif due_records[i][1] == 'scheduled' then
+    redis.call('HSET', job_prefix .. id, 'state', 'queued')
+    push_job('LPUSH', id, due_records[i][2], due_records[i][4], due_records[i][3], paused)
   end
 end
 for _, cut in ipairs(cuts) do
@@ -212,6 +362,11 @@ for _, id in ipairs(dropped) do
   -- Cancelled while it was queued: its end was recorded then; from now on it may expire.
   local keep = tonumber(redis.call('HGET', job_prefix .. id, 'keep_ms') or '120000')
   redis.call('PEXPIRE', job_prefix .. id, keep)
+end
+for _, item in ipairs(expired) do
+  end_job(item[1], job_prefix .. item[1], item[2], item[3], paused, 'expired', now_text, 3600000, 'reason',
+    'it had not started when its time to start was over')
+  count(now, 'expired', item[2], 1)
 end
 local buried = {}
 for _, item in ipairs(garbage) do
@@ -223,10 +378,20 @@ for _, item in ipairs(set_aside) do
   redis.call('SADD', single('parked'), item[2])
 end
 local reply, moved, untracked = { 'ok', '0', next_due_ms, buried }, {}, {}
-local now_text = digits(now)
 for i = 1, taken do
   local id, record, queue = ids[i], records[i], queues[i]
   local job, delivery = job_prefix .. id, now_text
+  local extra = extras[id]
+  if extra then
+    if extra[3] == 'started' and redis.call('GET', named('unique', extra[2])) == id then
+      redis.call('DEL', named('unique', extra[2]))
+    end
+    for _, limit in ipairs(extra[4] or {}) do
+      if limit[2] == 'concurrency' then
+        redis.call('SADD', named('permits', limit[1]), id)
+      end
+    end
+  end
   if record[7] == '0' then
     delivery = '0'
     redis.call('DEL', job)
@@ -258,11 +423,114 @@ redis.call('HSET', instance, 'fetch', number, 'fetched', cmsgpack.pack(moved))
 if new_suspect then
   redis.call('HSET', instance, 'suspect', new_suspect)
 end
-if #due > 0 then
+for name, rate in pairs(rates) do
+  if rate.changed then
+    redis.call('SET', named('rate', name), string.format('%.3f', rate[1]), 'PX', math.ceil(rate[2] + rate[1] - now))
+  end
+end
+for _, lane in ipairs(visited) do
+  local lanes = named('lanes', lane.queue)
+  if lane.cut > 0 then
+    redis.call('LTRIM', lane.list, 0, -lane.cut - 1)
+    if redis.call('HINCRBY', single('laned'), lane.queue, -lane.cut) <= 0 then
+      redis.call('HDEL', single('laned'), lane.queue)
+    end
+    if lane.cut >= lane.total then
+      redis.call('HDEL', named('laned', lane.queue), lane.lane)
+    else
+      redis.call('HINCRBY', named('laned', lane.queue), lane.lane, -lane.cut)
+    end
+  end
+  if lane.cut >= lane.total then
+    redis.call('ZREM', lanes, lane.lane)
+  elseif lane.full then
+    redis.call('ZREM', lanes, lane.lane)
+    redis.call('ZADD', named('waiting', lane.full), now, lane.lane)
+  elseif lane.from then
+    redis.call('ZREM', lanes, lane.lane)
+    redis.call('ZADD', single('scheduled'), lane.from, '\1' .. lane.lane)
+    if not first_due or lane.from < first_due then
+      first_due = lane.from
+      reply[3] = digits(math.max(0, first_due - now))
+      wake(lane.queue, paused)
+    end
+  elseif lane.cut > 0 then
+    redis.call('ZREM', lanes, lane.lane)
+    ready_lane(lane.lane, paused)
+  end
+end
+for name, most in pairs(full_at) do
+  -- A lane that waited for a limit was woken and did not need it, or the limit was raised.
+  if used[name] < most then
+    wake_limit(name, paused)
+  end
+end
+-- Followers: the last of those that one comes after decides.
+local function begin(id, follower)
+  if follower.delay_ms then
+    local at = now + follower.delay_ms
+    redis.call('HSET', job_prefix .. id, 'state', 'scheduled', 'due_ms', digits(at))
+    redis.call('ZADD', single('scheduled'), at, id)
+    wake(follower.queue, paused)
+  else
+    redis.call('HSET', job_prefix .. id, 'state', 'queued')
+    push_job('LPUSH', id, follower.queue, follower.lane, follower.suspicion, paused)
+  end
+  follower.state = 'queued'
+end
+local function finish(id, follower, state, reason)
+  end_job(id, job_prefix .. id, follower.queue, follower.ties, paused, state, now_text, 3600000, 'reason', reason)
+  count(now, state, follower.queue, 1)
+  follower.state = state
+end
+for _, item in ipairs(told) do
+  for _, entry in ipairs(item.to) do
+    local id, at, result = entry[1], entry[2], entry[3]
+    local follower = followers[id]
+    if follower.state == 'waiting' then
+      follower.waits = follower.waits - 1
+      if not result then
+        follower.failed = follower.failed + 1
+      elseif result ~= '' then
+        redis.call('HSET', job_prefix .. id, 'in:' .. at, result)
+      end
+      redis.call('HSET', job_prefix .. id, 'waits', follower.waits, 'failed', follower.failed)
+      if follower.rule == 'fallback' then
+        if follower.failed > 0 then
+          begin(id, follower)
+        elseif follower.waits == 0 then
+          finish(id, follower, 'cancelled', 'not needed: what it is the fallback of succeeded')
+        end
+      elseif follower.rule == 'fail' and follower.failed > 0 then
+        finish(id, follower, 'failed', 'job ' .. item.id .. ', which it comes after, ended ' .. (item.state or 'gone'))
+      elseif follower.waits == 0 then
+        begin(id, follower)
+      end
+    end
+  end
+  if item.n > 0 then
+    redis.call('LTRIM', item.list, item.n, -1)
+  end
+  if item.all then
+    redis.call('LPOP', single('ended'))
+    if item.state then
+      redis.call('HDEL', job_prefix .. item.id, 'followed')
+      if item.state ~= 'dead' and not item.listed then
+        redis.call('PEXPIRE', job_prefix .. item.id, tonumber(item.keep or '120000'))
+      end
+    end
+  end
+end
+if #due > 0 or #told > 0 then
   reply[2] = '1'
 end
-for queue in pairs(left) do
-  reply[2] = '1'
-  wake(queue, paused)
+for queue, whom in pairs(left) do
+  if redis.call('LLEN', named('queue', queue)) + redis.call('LLEN', named('suspects', queue))
+    + redis.call('ZCARD', named('lanes', queue)) > 0 then
+    if whom == true then
+      reply[2] = '1'
+    end
+    wake(queue, paused)
+  end
 end
 return reply

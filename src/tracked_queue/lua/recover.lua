@@ -9,7 +9,8 @@
 -- ARGV[6]  resend_window   int   ms
 -- ARGV[7]  interval        int   ms of idle beats
 -- Derived: instances, instance:<lease>, processing:<lease>, cancel:<lease>, contact, hold, recovery_lock, job:<id>,
---          queue:<q>, suspects:<q>, wake:<q>, dead, paused, stats:<minute>
+--          queue:<q>, suspects:<q>, wake:<q>, lane:<lane>, lanes:<q>, laned, laned:<q>, waiting:<limit>, permits:<limit>,
+--          unique:<key>, ended, dead, paused, stats:<minute>
 --
 -- Returns a list; its first word:
 --   'ok'     then remaining, label, and 5 values per job: id, task, fate, recoveries, charges; fate is 'requeued',
@@ -24,15 +25,20 @@
 -- What ran out around a hold counts as an interruption, but not for ever: a job that kills a lone pod, which comes back
 -- late each time, would never be found; from the fourth time on it counts as a recovery.
 -- A lease that was revoked on somebody's word (release) is recovered during a hold as well.
+-- A job's permits are free with its move; its unique key stays its own until it ends.
 -- include keys
 -- include now_ms
 -- include writable
 -- include paused
 -- include wake
 -- include contact
+-- include record
+-- include ties
+-- include lanes
+-- include push
+-- include waiters
 -- include ended
 -- include garbage
--- include record
 -- include stats
 local lease, n, max_recoveries = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local owner, lock_ttl, window, interval = ARGV[4], tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
@@ -77,10 +83,12 @@ if total > n and held and lock ~= lease .. ' ' .. owner then
   return { 'busy' }
 end
 local ids = redis.call('LRANGE', processing, 0, n - 1)
-local records = {}
+local records, all_ties = {}, {}
 for i, id in ipairs(ids) do
-  records[i] = read_fields(named('job', id), 'state', 'lease', 'queue', 'task', 'waiter', 'cancel', 'buffered',
-    'interruptions', 'recoveries', 'charges', 'keep_ms', 'suspicion')
+  local job = named('job', id)
+  records[i] = read_fields(job, 'state', 'lease', 'queue', 'task', 'tied', 'lane', 'buffered', 'interruptions',
+    'recoveries', 'charges', 'suspicion')
+  all_ties[i] = read_ties(id, job, records[i][5])
 end
 
 -- Write.
@@ -92,34 +100,34 @@ if #ids > 0 then
 end
 local reply = { 'ok', tostring(total - #ids), about[4] or '' }
 local requeued = {}
-local function back(queue, list, id)
-  redis.call('RPUSH', named(list, queue), id)
+local function back(id, queue, lane, suspicion)
+  push_job('RPUSH', id, queue, lane, suspicion, paused)
   requeued[queue] = (requeued[queue] or 0) + 1
 end
 -- The list's left end is the newest; pushed to the right one by one, the oldest ends up as the next to be fetched.
 for i, id in ipairs(ids) do
-  local record, job = records[i], named('job', id)
+  local record, job, ties = records[i], named('job', id), all_ties[i]
   local state, queue = record[1], record[3]
   if about[3] == id and queue and redis.call('LLEN', named('suspects', queue)) > 0 then
     wake(queue, paused)  -- the place of this instance's suspect is free
   end
   local recoveries, charges = tonumber(record[9] or '0'), tonumber(record[10] or '0')
-  local suspicion = tonumber(record[12] or '0')
+  local suspicion = tonumber(record[11] or '0')
   local fate
   if not state then
     bury_garbage(id, '', now, 'an id in the list of a lost instance without a record')
     fate = 'gone'
   elseif state ~= 'active' or record[2] ~= lease then
     fate = 'gone'
-  elseif record[6] then
+  elseif ties.cancel then
     fate = 'cancelled'
-    end_job(id, job, record[5], 'cancelled', now,
-      math.max(window, tonumber(record[11] or '0')), 'reason', 'cancelled; its instance was lost')
+    end_job(id, job, queue, ties, paused, 'cancelled', now, math.max(window, ties.keep_ms), 'reason',
+      'cancelled; its instance was lost')
     count(now, 'cancelled', queue, 1)
   elseif record[7] ~= '1' and (cause == 'interrupted' or (cause == 'outage' and tonumber(record[8] or '0') < 3)) then
     fate = 'interrupted'
     redis.call('HSET', job, 'state', 'queued', 'interruptions', tonumber(record[8] or '0') + 1)
-    back(queue, suspicion >= 2 and 'suspects' or 'queue', id)
+    back(id, queue, record[6], suspicion)
   elseif record[7] == '1' then
     -- It may have started since it was marked, so it comes under suspicion like its neighbours; else the poison
     -- itself, marked so once, would stay one death behind them, and they would be charged for it.
@@ -129,7 +137,7 @@ for i, id in ipairs(ids) do
       suspicion = suspicion + 1
       redis.call('HSET', job, 'suspicion', suspicion)
     end
-    back(queue, suspicion >= 2 and 'suspects' or 'queue', id)
+    back(id, queue, record[6], suspicion)
   else
     recoveries = recoveries + 1
     suspicion = suspicion + 1
@@ -139,7 +147,7 @@ for i, id in ipairs(ids) do
     if charges >= max_recoveries then
       fate = 'dead'
       redis.call('HSET', job, 'recoveries', recoveries, 'charges', charges)
-      end_job(id, job, record[5], 'dead', now, nil, 'reason',
+      end_job(id, job, queue, ties, paused, 'dead', now, 'dead', 'reason',
         'its process died ' .. charges .. ' times while it ran as the only suspect')
       count(now, 'dead', queue, 1)
     else
@@ -148,15 +156,17 @@ for i, id in ipairs(ids) do
       if charges > 0 then
         redis.call('HSET', job, 'charges', charges)
       end
-      back(queue, suspicion >= 2 and 'suspects' or 'queue', id)
+      back(id, queue, record[6], suspicion)
     end
+  end
+  if ties.limits and fate ~= 'gone' then
+    free_permits(id, ties.limits, paused)
   end
   local at = #reply
   reply[at + 1], reply[at + 2], reply[at + 3] = id, record[4] or '', fate
   reply[at + 4], reply[at + 5] = tostring(recoveries), tostring(charges)
 end
 for queue, moved in pairs(requeued) do
-  wake(queue, paused)
   count(now, 'recovered', queue, moved)
 end
 if total > #ids then

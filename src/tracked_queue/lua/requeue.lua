@@ -2,23 +2,28 @@
 --
 -- KEYS[1]  tag
 -- ARGV     id  text  at most 250
--- Derived: job:<id>, dead, queue:<q>, suspects:<q>, wake:<q>, queues, paused, stats:<minute>
+-- Derived: job:<id>, dead, queue:<q>, suspects:<q>, lane:<lane>, lanes:<q>, laned, laned:<q>, wake:<q>, unique:<key>, queues, paused,
+--          stats:<minute>
 --
 -- Returns one word per job:
 --   'ok'        queued, with attempts and charges at 0; its suspicion stays, so that a suspect stays one
 --   'not_dead'  it is not dead (any more); nothing written
 --   'unusable'  it has no task: what was found had no record; nothing written
 --   'gone'      no record; nothing written
+--   'held'      its unique key is held by another job; nothing written
 -- include keys
 -- include now_ms
 -- include paused
 -- include wake
+-- include record
+-- include lanes
+-- include push
 -- include stats
 local now, paused = now_ms(), read_paused()
 local words, records, seen = {}, {}, {}
 for at = 1, #ARGV do
   local id = ARGV[at]
-  local found = redis.call('HMGET', named('job', id), 'state', 'queue', 'task', 'suspicion')
+  local found = redis.call('HMGET', named('job', id), 'state', 'queue', 'task', 'suspicion', 'lane', 'unique')
   if not found[1] then
     words[at] = 'gone'
   elseif found[1] ~= 'dead' or seen[id] then
@@ -26,19 +31,29 @@ for at = 1, #ARGV do
   elseif not found[3] then
     words[at] = 'unusable'
   else
-    seen[id] = true
-    words[at] = 'ok'
-    records[#records + 1] = { id, found[2], tonumber(found[4] or '0') }
+    local holder = found[6] and redis.call('GET', named('unique', found[6]))
+    if holder and holder ~= id or found[6] and seen['unique ' .. found[6]] then
+      words[at] = 'held'
+    else
+      seen[id] = true
+      if found[6] then
+        seen['unique ' .. found[6]] = true
+      end
+      words[at] = 'ok'
+      records[#records + 1] = { id, found[2], found[4], found[5], found[6] }
+    end
   end
 end
 for _, record in ipairs(records) do
   local id, queue = record[1], record[2]
   redis.call('HSET', named('job', id), 'state', 'queued', 'queued_ms', now, 'attempts', 0, 'charges', 0)
-  redis.call('HDEL', named('job', id), 'reason', 'finished_ms', 'cancel', 'waiter')
+  redis.call('HDEL', named('job', id), 'reason', 'finished_ms', 'cancel', 'waiter', 'expires_ms')
   redis.call('ZREM', single('dead'), id)
-  redis.call('LPUSH', named(record[3] >= 2 and 'suspects' or 'queue', queue), id)
+  if record[5] then
+    redis.call('SET', named('unique', record[5]), id)
+  end
+  push_job('LPUSH', id, queue, record[4], record[3], paused)
   redis.call('SADD', single('queues'), queue)
-  wake(queue, paused)
   count(now, 'requeued', queue, 1)
 end
 return words

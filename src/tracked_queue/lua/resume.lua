@@ -2,7 +2,7 @@
 --
 -- KEYS[1]  tag
 -- ARGV[1]  what  text  'queue:<name>' or 'task:<name>'
--- Derived: paused, queue:<q>, suspects:<q>, wake:<q>
+-- Derived: paused, queue:<q>, suspects:<q>, lanes:<q>, wake:<q>
 --
 -- Returns 'ok', or 'again' if it was not paused (nothing written).  The parked jobs of a task go back by unpark.
 -- include keys
@@ -15,7 +15,8 @@ if not paused[what] then
   return { 'again' }
 end
 local queue = string.sub(what, 1, 6) == 'queue:' and string.sub(what, 7) or nil
-local waiting = queue and redis.call('LLEN', named('queue', queue)) + redis.call('LLEN', named('suspects', queue)) or 0
+local waiting = queue and redis.call('LLEN', named('queue', queue)) + redis.call('LLEN', named('suspects', queue))
+  + redis.call('ZCARD', named('lanes', queue)) or 0
 begin_writing()
 redis.call('SREM', single('paused'), what)
 paused[what] = nil

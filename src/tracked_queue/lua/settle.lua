@@ -7,9 +7,10 @@
 -- then 3 values per outcome, at most 250:
 --   id        text
 --   delivery  int    number given out by fetch; fences a late outcome
---   more      bytes  '' for a plain success (no result, kept for result_ttl), else packed: outcome, ms, payload, reason:
+--   more      bytes  '' for a plain success (no result, kept for result_ttl), else packed: outcome, ms, payload, reason, '':
 --             outcome  'succeeded' 'failed' 'cancelled': ended, kept for ms
 --                      'retry': an attempt is spent, due again in ms
+--                      'snoozed': no attempt is spent, due again in ms
 --                      'dead': set aside, with reason; ms is 1 if it spends an attempt, 0 if it never ran
 --                      'interrupted': handed back to the right end of its queue; counts an interruption
 --                      'unstarted': handed back before it ran; counts nothing, and it is not buffered again
@@ -18,7 +19,8 @@
 --             payload  encoded result ('succeeded'), else encoded error; '' for none
 --             reason   for people; '' for none
 -- Derived: processing:<lease>, instance:<lease>, cancel:<lease>, job:<id>, scheduled, dead, queue:<q>, suspects:<q>,
---          wake:<q>, parked, parked:<task>, paused, stats:<minute>
+--          wake:<q>, lane:<lane>, lanes:<q>, laned, laned:<q>, waiting:<limit>, permits:<limit>, unique:<key>, ended, parked,
+--          parked:<task>, paused, stats:<minute>
 --
 -- Returns one word per outcome:
 --   'ok'       recorded
@@ -26,16 +28,21 @@
 --   'fenced'   the job belongs to another delivery (also a resend that comes after the next delivery); nothing written
 --   'gone'     no record of ours; the id leaves the processing list, if it is there
 -- A wish to cancel turns every outcome but success into 'cancelled'; the word is 'ok' all the same.
+-- The last error stands in `error`, four before it in `error:0` to `error:3`, each with its time and lease.
 -- Keeps: an id is in one place; a settled delivery never changes its outcome.
 -- include keys
 -- include now_ms
 -- include writable
 -- include paused
 -- include wake
+-- include record
+-- include ties
+-- include lanes
+-- include push
+-- include waiters
 -- include ended
 -- include stats
 -- include packed
--- include record
 local lease, window, result_ttl = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local processing = named('processing', lease)
 local now, paused = now_ms(), read_paused()
@@ -49,19 +56,21 @@ end
 local suspect = redis.call('HGET', named('instance', lease), 'suspect')
 local first_due = tonumber((redis.call('ZRANGE', single('scheduled'), 0, 0, 'WITHSCORES'))[2])
 local job_prefix = named('job', '')
-local words, accepted, vanished, ledgers = {}, {}, {}, {}
+local words, accepted, vanished, ledgers, all_ties = {}, {}, {}, {}, {}
 for at = 4, #ARGV, 3 do
   local id, delivery = ARGV[at], ARGV[at + 1]
-  local seen = read_fields(job_prefix .. id, 'delivery', 'queue', 'waiter', 'cancel')
+  local seen = read_fields(job_prefix .. id, 'delivery', 'queue', 'tied')
   local word
   if seen[1] == delivery and owned[id] then
     word = 'ok'
     owned[id] = nil
     accepted[#accepted + 1] = at
     if ARGV[at + 2] ~= '' then
-      ledgers[at] = read_fields(job_prefix .. id, 'task', 'attempts', 'interruptions', 'suspicion', 'keep_ms')
+      ledgers[at] = read_fields(job_prefix .. id, 'task', 'attempts', 'interruptions', 'suspicion', 'lane', 'error',
+        'failed_ms', 'failed_by', 'failures')
     end
     ledgers[-at] = seen
+    all_ties[at] = read_ties(id, job_prefix .. id, seen[3])
   elseif not seen[2] then
     word = 'gone'
     if owned[id] then
@@ -74,6 +83,18 @@ for at = 4, #ARGV, 3 do
     word = 'fenced'
   end
   words[#words + 1] = word
+end
+
+-- note_error: keeps the error of a failed run, and moves the one before it into the ring.
+local function note_error(job, ledger, payload)
+  if payload == '' then
+    return
+  end
+  local failures = tonumber(ledger[9] or '0')
+  if ledger[6] and ledger[6] ~= '' then
+    redis.call('HSET', job, 'error:' .. (failures - 1) % 4, (ledger[7] or '0') .. ' ' .. (ledger[8] or '-') .. ' ' .. ledger[6])
+  end
+  redis.call('HSET', job, 'error', payload, 'failed_ms', digits(now), 'failed_by', lease, 'failures', failures + 1)
 end
 
 -- Write.
@@ -93,14 +114,13 @@ for _, at in ipairs(accepted) do
     outcome, ms, payload, reason = read_packed(more)
     ms = tonumber(ms)
   end
-  local seen, ledger = ledgers[-at], ledgers[at]
+  local seen, ledger, ties = ledgers[-at], ledgers[at], all_ties[at]
   local job, queue = job_prefix .. id, seen[2]
   redis.call('LREM', processing, -1, id)
-  if seen[4] then
+  if ties.cancel then
     redis.call('SREM', named('cancel', lease), id)
     if outcome ~= 'succeeded' then
-      outcome = 'cancelled'
-      ms = tonumber(ledger[5] or '0')
+      outcome, ms = 'cancelled', ties.keep_ms
     end
   end
   if id == suspect then
@@ -111,31 +131,37 @@ for _, at in ipairs(accepted) do
   end
   if outcome == 'succeeded' then
     if payload == '' then
-      end_job(id, job, seen[3], outcome, now_text, math.max(ms, window), 'delivery', settled)
+      end_job(id, job, queue, ties, paused, outcome, now_text, math.max(ms, window), 'delivery', settled)
     else
-      end_job(id, job, seen[3], outcome, now_text, math.max(ms, window), 'delivery', settled, 'result', payload)
+      end_job(id, job, queue, ties, paused, outcome, now_text, math.max(ms, window), 'delivery', settled, 'result',
+        payload)
     end
   elseif outcome == 'failed' or outcome == 'cancelled' then
-    end_job(id, job, seen[3], outcome, now_text, math.max(ms, window), 'delivery', settled, 'error', payload,
-      'reason', reason)
+    note_error(job, ledger, payload)
+    end_job(id, job, queue, ties, paused, outcome, now_text, math.max(ms, window), 'delivery', settled, 'reason', reason)
   elseif outcome == 'dead' then
-    end_job(id, job, seen[3], outcome, now_text, nil, 'delivery', settled, 'error', payload, 'reason', reason,
+    note_error(job, ledger, payload)
+    end_job(id, job, queue, ties, paused, outcome, now_text, 'dead', 'delivery', settled, 'reason', reason,
       'attempts', tonumber(ledger[2] or '0') + ms)
-  elseif outcome == 'retry' then
-    local attempts = tonumber(ledger[2] or '0') + 1
+  elseif outcome == 'retry' or outcome == 'snoozed' then
+    note_error(job, ledger, payload)
+    if outcome == 'retry' then
+      redis.call('HSET', job, 'attempts', tonumber(ledger[2] or '0') + 1)
+    else
+      redis.call('HINCRBY', job, 'snoozes', 1)
+      redis.call('HDEL', job, 'expires_ms')  -- it has started
+    end
     if ms > 0 then
       local due = now + ms
-      redis.call('HSET', job, 'state', 'scheduled', 'due_ms', digits(due), 'delivery', settled, 'error', payload,
-        'attempts', attempts)
+      redis.call('HSET', job, 'state', 'scheduled', 'due_ms', digits(due), 'delivery', settled)
       redis.call('ZADD', single('scheduled'), due, id)
       if not first_due or due < first_due then
         first_due = due
         wake(queue, paused)
       end
     else
-      redis.call('HSET', job, 'state', 'queued', 'delivery', settled, 'error', payload, 'attempts', attempts)
-      redis.call('LPUSH', named(tonumber(ledger[4] or '0') >= 2 and 'suspects' or 'queue', queue), id)
-      wake(queue, paused)
+      redis.call('HSET', job, 'state', 'queued', 'delivery', settled)
+      push_job('LPUSH', id, queue, ledger[5], ledger[4], paused)
     end
   elseif outcome == 'parked' then
     redis.call('HSET', job, 'state', 'parked', 'delivery', settled)
@@ -149,8 +175,10 @@ for _, at in ipairs(accepted) do
     else
       redis.call('HSET', job, 'buffered', 'never')
     end
-    redis.call('RPUSH', named(tonumber(ledger[4] or '0') >= 2 and 'suspects' or 'queue', queue), id)
-    wake(queue, paused)
+    push_job('RPUSH', id, queue, ledger[5], ledger[4], paused)
+  end
+  if ties.limits then
+    free_permits(id, ties.limits, paused)  -- whatever became of it; a second time frees nothing
   end
   local by_queue = counts[outcome]
   if not by_queue then

@@ -4,7 +4,7 @@
 -- ARGV[1]  task   text
 -- ARGV[2]  n      int   of jobs in this portion, at most 250
 -- ARGV[3..] queue text  only jobs of these queues move; none given: of every queue
--- Derived: parked, parked:<task>, job:<id>, queue:<q>, suspects:<q>, wake:<q>, paused, dead
+-- Derived: parked, parked:<task>, job:<id>, queue:<q>, suspects:<q>, lane:<lane>, lanes:<q>, laned, laned:<q>, wake:<q>, paused, dead
 --
 -- Returns a list; its first word:
 --   'ok'      then moved, remaining
@@ -17,6 +17,8 @@
 -- include wake
 -- include garbage
 -- include record
+-- include lanes
+-- include push
 local task, n = ARGV[1], tonumber(ARGV[2])
 local list, paused = named('parked', task), read_paused()
 if paused['task:' .. task] then
@@ -30,7 +32,7 @@ local ids = redis.call('LRANGE', list, -n, -1)
 local total = redis.call('LLEN', list)
 local records = {}
 for i, id in ipairs(ids) do
-  records[i] = read_fields(named('job', id), 'state', 'queue', 'suspicion', 'keep_ms')
+  records[i] = read_fields(named('job', id), 'state', 'queue', 'suspicion', 'keep_ms', 'lane')
 end
 begin_writing()
 if #ids > 0 then
@@ -47,8 +49,7 @@ for i, id in ipairs(ids) do
   elseif state == 'parked' then
     if #ARGV == 2 or served[queue] then
       redis.call('HSET', named('job', id), 'state', 'queued')
-      redis.call('RPUSH', named(tonumber(records[i][3] or '0') >= 2 and 'suspects' or 'queue', queue), id)
-      wake(queue, paused)
+      push_job('RPUSH', id, queue, records[i][5], records[i][3], paused)
       moved = moved + 1
     else
       stay[#stay + 1] = id

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from .. import log
 from ..errors import StoreRefusedError, StoreUnavailableError
@@ -20,6 +20,7 @@ from ..transitions import MAX_BATCH, Call, Fetched, Refusal, fetch, quiet
 from .lease import LeaseState
 from .outage import Outage, insist, pauses
 from .runner import Runner
+from .served import Served
 
 # A standing fetch takes few: a burst spreads over the idle workers, and a frozen one can't swallow a hundred jobs.
 STANDING = 8
@@ -40,7 +41,7 @@ class Fetcher:
         wait_store: Store,
         state: LeaseState,
         runner: Runner,
-        queues: Sequence[str],
+        queues: Served,
         settings: Settings,
         outage: Outage,
         burst: bool,
@@ -49,10 +50,11 @@ class Fetcher:
     ) -> None:
         self._store, self._control = store, control
         self._wait_link, self._wait_store = wait_link, wait_store
-        self._state, self._runner, self._queues = state, runner, list(queues)
+        self._state, self._runner, self._served = state, runner, queues
         self._settings, self._outage, self._burst = settings, outage, burst
         self._settled, self._lost = settled, lost
-        self._markers = [store.keys.named("wake", queue) for queue in self._queues]
+        self._marker = lambda queue: store.keys.named("wake", queue)
+        self._capped = False
         self._loop = asyncio.get_running_loop()
         self._number = 0
         # How many jobs the next fetch may start: few after a rest, then twice as many each time, so that a burst is
@@ -73,6 +75,8 @@ class Fetcher:
 
     def room_changed(self) -> None:
         """A slot was freed."""
+        if self._capped:
+            self._more = True  # perhaps one of a queue that had as many as it may have here
         if not self._changed.is_set():
             self._changed.set()
 
@@ -118,22 +122,27 @@ class Fetcher:
                 await self._wait(LATE_PAUSE_S if self._state.doubtful else None, for_due=False)
                 continue
             start, buffer = self._runner.room()
+            queues, most = self._served.plan(self._runner.owned_of)
+            if not queues:
+                start = buffer = 0
+            elif most:
+                buffer = 0
             asked = self._standing_asks if self._standing is not None and self._standing_number == self._number else 0
             due = self._due_at is not None and self._loop.time() >= self._due_at
             if (self._more or due) and (start or buffer):
                 # A standing fetch that may still take jobs has spoken for its slots; past it a number makes it stale.
-                await self._fetch(min(max(start - asked, 1), self._step) if start else 0, buffer)
+                await self._fetch(min(max(start - asked, 1), self._step) if start else 0, buffer, queues, most)
                 self._step = min(self._step * 2, MAX_BATCH)
             elif self._burst:
                 if self._runner.idle and self._settled():
-                    await self._fetch(max(1, start), 0)
+                    await self._fetch(max(1, start), 0, queues, most)
                     if self._runner.idle and not self._more:
                         return
                 else:
                     await self._wait(LATE_PAUSE_S if self._runner.idle else None)
             elif start and self._standing is None:
                 self._step = STANDING
-                self._stand(min(start, STANDING))
+                self._stand(min(start, STANDING), queues, most)
             else:
                 await self._wait(None)
 
@@ -146,12 +155,14 @@ class Fetcher:
             async with asyncio.timeout(seconds):
                 await self._changed.wait()
 
-    def _next_call(self, start: int, buffer: int) -> tuple[int, Call[Fetched | Refusal]]:
+    def _next_call(
+        self, start: int, buffer: int, queues: Sequence[str], most: Mapping[str, int]
+    ) -> tuple[int, Call[Fetched | Refusal]]:
         self._number += 1
-        return self._number, fetch(self._state.lease, self._number, start, buffer, self._queues)
+        return self._number, fetch(self._state.lease, self._number, start, buffer, queues, most=most)
 
-    async def _fetch(self, start: int, buffer: int) -> None:
-        number, call = self._next_call(start, buffer)
+    async def _fetch(self, start: int, buffer: int, queues: Sequence[str], most: Mapping[str, int]) -> None:
+        number, call = self._next_call(start, buffer, queues, most)
         await self._answered(number, call)
 
     async def _answered(self, number: int, call: Call[Fetched | Refusal]) -> None:
@@ -166,14 +177,16 @@ class Fetcher:
     def _gave_up(self) -> bool:
         return self._state.lost or self._stopping
 
-    def _stand(self, start: int) -> None:
-        self._standing_number, call = self._next_call(start, 0)
+    def _stand(self, start: int, queues: Sequence[str], most: Mapping[str, int]) -> None:
+        self._standing_number, call = self._next_call(start, 0, queues, most)
         self._standing_asks = start
         self._standing_call = call
         self._in_flight[self._standing_number] = self._loop.time()
         block = self._settings.block
         self._standing = self._loop.create_task(
-            self._wait_store.wait_and_run(self._markers, block, call, block + self._settings.reply_timeout)
+            self._wait_store.wait_and_run(
+                list(map(self._marker, queues)), block, call, block + self._settings.reply_timeout
+            )
         )
         self._standing.add_done_callback(lambda _: self._changed.set())
 
@@ -205,6 +218,7 @@ class Fetcher:
             for job_id in reply.buried:
                 log.job_buried(job_id=job_id)
             self._runner.take(reply.jobs, hand_back=self._state.doubtful)
+            self._capped = self._served.capped(self._runner.owned_of)
             if self._more and not reply.jobs:
                 start, _ = self._runner.room()
                 # What is left can't wait here (it must start at once): only a freed slot helps.

@@ -7,20 +7,22 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
+from typing import Any, Protocol, TypeVar
 
 import anyio
 
 from .. import log
-from ..errors import StoreRefusedError, StoreUnavailableError, UsageError
-from ..job import check_name
+from ..errors import LifespanError, StoreRefusedError, StoreUnavailableError
 from ..keys import Keys
 from ..link import Endpoint, Link, LinkPool, SyncLink
+from ..middleware import Surroundings
+from ..schedules import Schedule
 from ..settings import Settings
 from ..store import Store, SyncStore, check_server
-from ..task import Registry
-from ..transitions import Beat, register, release, unpark
+from ..task import Registry, Request
+from ..transitions import Beat, Call, register, release, unpark
 from .fetcher import Fetcher
 from .heartbeat import Heartbeat
 from .lease import LeaseState, new_lease
@@ -29,9 +31,13 @@ from .outage import Outage, insist, pauses
 from .reconcile import Reconciler
 from .recovery import Recovery
 from .runner import MAX_BUFFERED_S, Cause, Runner
+from .scheduler import Scheduler
+from .served import Queues, Served
 from .settler import Settler
 from .shutdown import Shutdown
 from .watchdog import Watchdog
+
+T = TypeVar("T")
 
 # The processing list is compared with what really runs once in so many idle beats.
 RECONCILE_INTERVALS = 2
@@ -47,26 +53,22 @@ def package_version() -> str:
         return "unknown"
 
 
-def served_queues(tasks: Registry, queues: Sequence[str] | None) -> list[str]:
-    """
-    The queues to serve, in priority order.
+class App(Protocol):
+    """What an instance needs of its app."""
 
-    Raises:
-        UsageError: No tasks, or a queue that no task uses.
-    """
-    if not len(tasks):
-        raise UsageError(
-            "the app has no tasks; import the modules that define them where the app is defined, or name the module "
-            "that does"
-        )
-    known = tasks.queues()
-    if not queues:
-        return known
-    for queue in queues:
-        check_name("queue", queue)
-        if queue not in known:
-            raise UsageError(f"queue {queue!r}: no task uses it; the app's queues are {', '.join(sorted(known))}")
-    return list(dict.fromkeys(queues))
+    @property
+    def tasks(self) -> Registry: ...
+
+    @property
+    def keys(self) -> Keys: ...
+
+    @property
+    def around(self) -> Surroundings: ...
+
+    @property
+    def schedules(self) -> Mapping[str, Schedule]: ...
+
+    def tick(self, schedule: Schedule, tick_ms: int, mode: str) -> Request: ...
 
 
 class Stop:
@@ -95,18 +97,23 @@ class Instance:
 
     def __init__(
         self,
-        tasks: Registry,
+        app: App,
         settings: Settings,
         endpoint: Endpoint,
-        keys: Keys,
         *,
-        queues: Sequence[str] | None = None,
+        queues: Queues | None = None,
+        queue_concurrency: Mapping[str, int] | None = None,
         burst: bool = False,
         announce: Callable[[str], None] = lambda lease: None,
         ready: Callable[[], None] = lambda: None,
     ) -> None:
-        self._tasks, self._settings, self._endpoint, self._keys = tasks, settings, endpoint, keys
-        self._queues, self._burst, self._announce = served_queues(tasks, queues), burst, announce
+        self._tasks, self._settings, self._endpoint, self._keys = app.tasks, settings, endpoint, app.keys
+        self._app, self._around = app, app.around
+        for schedule in app.schedules.values():
+            app.tick(schedule, 1000, "pass")  # its arguments fit, or the start says so
+        self._state: Any = None  # what the lifespan yielded
+        self._served = Served(app.tasks, queues, queue_concurrency)
+        self._queues, self._burst, self._announce = self._served.names, burst, announce
         self._ready = ready
         self._label = settings.instance_id or default_label()
         self._sign = SignOfLife(settings.namespace, self._label)
@@ -143,12 +150,35 @@ class Instance:
                 self._ready()
                 if not await self._server_ready():
                     return 0
-                while True:
-                    code = await self._serve()
-                    if code is not None:
-                        return code
+                async with self._lifespan():
+                    while True:
+                        code = await self._serve()
+                        if code is not None:
+                            return code
             finally:
                 self._sign.remove()
+
+    @contextlib.asynccontextmanager
+    async def _lifespan(self) -> AsyncIterator[None]:
+        """The app's own set-up around all work of this process; its end is bounded by what is left of the grace."""
+        if self._around.lifespan is None:
+            yield
+            return
+        manager = self._around.lifespan()
+        try:
+            self._state = await manager.__aenter__()
+        except Exception as error:
+            raise LifespanError(
+                f"the app's lifespan raised at the start: {type(error).__qualname__}: {error}"
+            ) from error
+        try:
+            yield
+        finally:
+            try:
+                async with asyncio.timeout(self._settings.cancel_grace):
+                    await manager.__aexit__(None, None, None)
+            except Exception as error:
+                log.lifespan_ended(error=f"{type(error).__qualname__}: {error}"[:300])
 
     def _stop_on(self, name: str) -> None:
         meaning = "stopping without grace" if self.stop.asked.is_set() else "stopping"
@@ -257,7 +287,20 @@ class Instance:
             runner.cancel_all(Cause.DOUBT)
 
         settler = Settler(links.settle, state.lease, settings, outage, lambda: state.lost)
-        runner = Runner(self._tasks, settings, state.lease, settler.add, lambda: fetcher.room_changed())  # noqa: PLW0108  (fetcher comes after)
+
+        async def ask(call: Call[T]) -> T | None:
+            return await insist(links.rest, call, outage, lambda: state.lost)
+
+        runner = Runner(
+            self._tasks,
+            settings,
+            state.lease,
+            settler.add,
+            lambda: fetcher.room_changed(),  # noqa: PLW0108  (fetcher comes after)
+            self._around,
+            self._state,
+            ask,
+        )
         fetcher = Fetcher(
             store=links.fetch,
             control=links.rest,
@@ -265,7 +308,7 @@ class Instance:
             wait_store=links.wait,
             state=state,
             runner=runner,
-            queues=self._queues,
+            queues=self._served,
             settings=settings,
             outage=outage,
             burst=self._burst,
@@ -282,6 +325,14 @@ class Instance:
             busy=lambda: bool(runner.running),
             news=news,
             doubt=doubt,
+        )
+        scheduler = Scheduler(
+            store=links.rest,
+            schedules=list(self._app.schedules.values()),
+            make=self._app.tick,
+            settings=settings,
+            outage=outage,
+            lost=lambda: state.lost,
         )
         recovery = Recovery(links.rest, settings, state.lease, outage)
         reconciler = Reconciler(
@@ -309,7 +360,7 @@ class Instance:
         watchdog.start()
         try:
             async with anyio.create_task_group() as group:
-                for part in (fetch, settler.run, heartbeat.run, heartbeat.watch, recovery.run):
+                for part in (fetch, settler.run, heartbeat.run, heartbeat.watch, recovery.run, scheduler.run):
                     group.start_soon(part)
                 group.start_soon(self._reconcile, reconciler)
                 try:

@@ -7,20 +7,26 @@ import contextvars
 import math
 import random
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from enum import StrEnum
-from typing import Any
+from types import MappingProxyType
+from typing import Any, Protocol, TypeVar
 
+import anyio
 import msgspec
 
 from .. import log
-from ..codec import FORMAT, decode_options, encode_error, encode_exception
+from ..codec import FORMAT, NIL, decode_options, encode_error, encode_exception, packed_list
 from ..current import CurrentJob, current
-from ..errors import ArgumentError
-from ..retry import Retry
+from ..errors import ArgumentError, OwnershipLostError
+from ..middleware import Surroundings
+from ..retry import Dead, Discard, Exponential, Retry, Snooze, retry_delay
 from ..settings import Settings
 from ..task import Registry, Task
-from ..transitions import MAX_BATCH, Delivered, Outcome
+from ..transitions import MAX_BATCH, Call, Delivered, NoteWord, Outcome, inputs, note
+from .invoke import IsolatedError, invoker
+
+T = TypeVar("T")
 
 # Jobs wait in the instance only while they would start within about this time at the rate seen lately; so long jobs
 # are never hoarded.
@@ -54,6 +60,9 @@ class Delivery:
     started_at = 0.0
     buffered_at = 0.0
     asyncio_task: asyncio.Task[None] | None = None
+    exhausted_by: BaseException | None = None
+    headers: Mapping[str, Any] = MappingProxyType({})
+    inputs = ""
 
     def __init__(self, job: Delivered, task: Task[..., Any]) -> None:
         self.job, self.task = job, task
@@ -61,7 +70,7 @@ class Delivery:
         self.attempt = int(record[7] or 0) + 1 if len(record) > 7 else 1
         self.untracked = job.delivery == UNTRACKED
         options = task.task_options
-        self.timeout, self.max_attempts = options.timeout, options.max_attempts
+        self.timeout, self.max_attempts = options.timeout_s, options.max_attempts
 
     @property
     def id(self) -> str:
@@ -79,6 +88,16 @@ class Delivery:
         """A ledger before this delivery."""
         return self.job.ledger(name)
 
+    def checkpoint(self) -> bytes:
+        """What an earlier delivery stored, encoded."""
+        return self.job.checkpoint
+
+
+class Ask(Protocol):
+    """Carries out a call of a running job's, through outages; None once the lease is over."""
+
+    async def __call__(self, call: Call[T], /) -> T | None: ...
+
 
 class Runner:
     """
@@ -95,10 +114,17 @@ class Runner:
         lease: str,
         settle: Callable[[Outcome], None],
         on_room: Callable[[], None],
+        around: Surroundings,
+        state: Any,
+        ask: Ask,
     ) -> None:
-        self._settings, self._lease = settings, lease
+        self._settings, self.lease, self.state = settings, lease, state
+        self.max_payload = settings.max_payload
+        self._around, self._ask = around, ask
         # By the bytes that a record holds: no name is decoded for each job.
         self._by_name: dict[bytes | None, Task[..., Any]] = {task.name.encode(): task for task in tasks}
+        threads = anyio.CapacityLimiter(settings.threads)
+        self._invokers = {task: invoker(task, around, threads) for task in tasks}
         self._settle, self._on_room = settle, on_room
         self._loop = asyncio.get_running_loop()
         self._context = contextvars.copy_context()
@@ -135,6 +161,10 @@ class Runner:
             self._rate = (self._rate + self._ended / elapsed) / 2
             self._ended, self._rate_at = 0, now
         return min(self._settings.concurrency, int(self._rate * BUFFER_S))
+
+    def owned_of(self, queue: bytes) -> int:
+        """How many jobs of a queue are here."""
+        return sum(item.job.queue == queue for item in (*self.running, *self.buffer))
 
     @property
     def idle(self) -> bool:
@@ -184,6 +214,9 @@ class Runner:
             delivery.timeout = options.timeout_ms / 1000
         if options.max_attempts is not None:
             delivery.max_attempts = options.max_attempts
+        if options.headers:
+            delivery.headers = options.headers
+        delivery.inputs = options.inputs
         return True
 
     def _unusable(self, delivery: Delivery, problem: str) -> None:
@@ -214,7 +247,11 @@ class Runner:
                 text = "its outcome can't be told"
                 self._record(delivery, "dead", 0, encode_error(type(worse).__qualname__, text), text)
         finally:
-            self._finish(delivery)
+            try:
+                if delivery.exhausted_by is not None:
+                    await self._exhausted(delivery)
+            finally:
+                self._finish(delivery)
 
     async def _attempt(self, delivery: Delivery) -> None:
         delivery.begun = True
@@ -224,14 +261,55 @@ class Runner:
             return
         job = delivery.job
         try:
-            args, kwargs = delivery.task.signature.decode(job.args, job.kwargs)
+            if delivery.inputs:
+                first = await self._inputs(delivery)
+                args, kwargs = delivery.task.signature.decode(job.args, job.kwargs, 1)
+                args = (first, *args)
+            else:
+                args, kwargs = delivery.task.signature.decode(job.args, job.kwargs)
         except ArgumentError as error:
             self._unusable(delivery, error.problem if not error.argument else f"{error.argument}: {error.problem}")
             return
-        current.set(CurrentJob(delivery, self._lease))
-        value = await delivery.task.function(*args, **kwargs)
+        current.set(CurrentJob(delivery, self))
+        if "context" in delivery.headers:
+            for variable in self._around.carry:
+                if variable.name in delivery.headers["context"]:
+                    variable.set(delivery.headers["context"][variable.name])
+        value = await self._invokers[delivery.task](args, kwargs)
         if not delivery.settled:
             self._returned(delivery, value)
+
+    async def _inputs(self, delivery: Delivery) -> Any:
+        """The results of the jobs before this one, as its first argument."""
+        found = await self._ask(inputs(delivery.job.id))
+        if found is None:
+            raise asyncio.CancelledError  # the lease is over
+        packed = [item or NIL for item in found]
+        data = packed[0] if delivery.inputs == "one" else packed_list(packed)
+        try:
+            return delivery.task.signature.decode_first(data)
+        except ArgumentError:
+            raise
+        except Exception as error:
+            raise ArgumentError(delivery.task.name, "", f"the results before it don't fit: {error}") from None
+
+    async def note(self, delivery: Delivery, kind: str, value: bytes) -> None:
+        """See `CurrentJob.progress`, `checkpoint` and `log`. An untracked job has no record: nothing is stored."""
+        if delivery.untracked:
+            return
+        word = None
+        if not delivery.settled and delivery.cause is not Cause.LOST:
+            word = await self._ask(note(self.lease, delivery.job.id, delivery.job.delivery, kind, value))
+        if word is not NoteWord.OK:
+            raise OwnershipLostError(delivery.id)
+
+    def extend(self, delivery: Delivery, seconds: float) -> None:
+        """See `CurrentJob.extend_timeout`."""
+        if delivery.cause is None:
+            delivery.deadline = self._loop.time() + seconds
+            delivery.timeout = delivery.deadline - delivery.started_at
+            if delivery.deadline < self._timer_at:
+                self._arm(delivery.deadline)
 
     def _returned(self, delivery: Delivery, value: Any) -> None:
         if delivery.cause is Cause.LOST:
@@ -254,7 +332,7 @@ class Runner:
     def _disowned(self, delivery: Delivery) -> None:
         """The lease was lost while this job ran: whatever it did here changes nothing any more."""
         delivery.settled = True
-        log.job_fenced(job_id=delivery.id, lease=self._lease, delivery=delivery.job.delivery.decode())
+        log.job_fenced(job_id=delivery.id, lease=self.lease, delivery=delivery.job.delivery.decode())
 
     def _conclude(self, delivery: Delivery, error: BaseException, note: str = "") -> None:
         """The outcome of a delivery that raised, or did not end although it was cancelled (then `note` says so)."""
@@ -274,23 +352,57 @@ class Runner:
             count = delivery.job.ledger("interruptions") + 1
             log.job_interrupted(task=delivery.task.name, job_id=delivery.id, ran_ms=ran_ms, interruptions=count)
             self._record(delivery, "interrupted", 0, b"", "")
+        elif cause is Cause.TIMEOUT:
+            text = f"the attempt took longer than its timeout of {delivery.timeout:g} s{note}"
+            self._raised(delivery, TimeoutError(text), f"TimeoutError: {text}", encode_error("TimeoutError", text))
+        elif isinstance(error, Snooze):
+            log.job_snoozed(task=delivery.task.name, job_id=delivery.id, seconds=error.for_, reason=error.reason[:300])
+            self._record(delivery, "snoozed", round(error.for_ * 1000), b"", "")
+        elif isinstance(error, Discard):
+            self._failed(delivery, "failed", encode_error("Discard", error.reason), f"discarded: {error.reason}", 0.0)
+        elif isinstance(error, Dead):
+            self._failed(delivery, "dead", encode_error("Dead", error.reason), f"set aside: {error.reason}", 0.0)
+        elif isinstance(error, IsolatedError):
+            self._raised(delivery, error, error.text, error.packed)
         else:
-            retry_s: float | None = None
-            if cause is Cause.TIMEOUT:
-                text = f"the attempt took longer than its timeout of {delivery.timeout:g} s{note}"
-                reason, packed = f"TimeoutError: {text}", encode_error("TimeoutError", text)
-            else:
-                hidden = _OWN_FRAMES
-                reason, packed = _named(error), encode_exception(error, hidden)
-                if isinstance(error, Retry):
-                    retry_s = error.after
-            if delivery.attempt >= delivery.max_attempts:
-                why = f"attempts exhausted ({delivery.attempt} of {delivery.max_attempts}): {reason}"
-                self._failed(delivery, "dead", packed, why, 0.0)
-            else:
-                if retry_s is None:
-                    retry_s = delivery.task.task_options.backoff.delay(delivery.attempt, random.random)
-                self._failed(delivery, "retry", packed, reason, retry_s)
+            self._raised(delivery, error, _named(error), encode_exception(error, _OWN_FRAMES))
+
+    def _raised(self, delivery: Delivery, error: BaseException, reason: str, packed: bytes) -> None:
+        """The attempt failed: again later, or not, as the task says."""
+        options = delivery.task.task_options
+        wanted = isinstance(error, Retry) or (
+            not _is_a(error, options.give_up_on) and (not options.retry_on or _is_a(error, options.retry_on))
+        )
+        if not wanted:
+            self._failed(delivery, "failed", packed, f"not retried: {reason}", 0.0)
+        elif delivery.attempt >= delivery.max_attempts:
+            why = f"attempts exhausted ({delivery.attempt} of {delivery.max_attempts}): {reason}"
+            self._failed(delivery, "dead", packed, why, 0.0)
+            if options.on_exhausted is not None:
+                delivery.exhausted_by = error
+        else:
+            self._failed(delivery, "retry", packed, reason, self._retry_s(delivery, error))
+
+    def _retry_s(self, delivery: Delivery, error: BaseException) -> float:
+        if isinstance(error, Retry) and error.after is not None:
+            return error.after
+        try:
+            return retry_delay(delivery.task.task_options.retry, delivery.attempt, error, random.random)
+        except BaseException as broken:  # a function of the user's
+            log.hook_failed(hook="retry", task=delivery.task.name, job_id=delivery.id, error=_named(broken)[:300])
+            return Exponential().delay(delivery.attempt, random.random)
+
+    async def _exhausted(self, delivery: Delivery) -> None:
+        """Call the task's on_exhausted; whatever it does, the job is dead already."""
+        hook, error = delivery.task.task_options.on_exhausted, delivery.exhausted_by
+        assert hook is not None and error is not None
+        try:
+            async with asyncio.timeout(self._settings.cancel_grace):
+                await hook(CurrentJob(delivery, self), error)
+        except BaseException as broken:
+            log.hook_failed(
+                hook="on_exhausted", task=delivery.task.name, job_id=delivery.id, error=_named(broken)[:300]
+            )
 
     def _failed(self, delivery: Delivery, outcome: str, packed: bytes, reason: str, retry_s: float) -> None:
         log.job_failed(
@@ -321,7 +433,7 @@ class Runner:
         self._on_room()
 
     def _result_ttl(self, delivery: Delivery) -> float:
-        ttl = delivery.task.task_options.result_ttl
+        ttl = delivery.task.task_options.result_ttl_s
         return self._settings.result_ttl if ttl is None else ttl
 
     def _ran_ms(self, delivery: Delivery) -> int:
@@ -434,6 +546,10 @@ class Runner:
 
 
 _OWN_FRAMES = (Runner._run.__code__, Runner._attempt.__code__)
+
+
+def _is_a(error: BaseException, kinds: tuple[type[BaseException], ...]) -> bool:
+    return error.is_a(kinds) if isinstance(error, IsolatedError) else isinstance(error, kinds)
 
 
 def _named(error: BaseException) -> str:

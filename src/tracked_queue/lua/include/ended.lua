@@ -1,20 +1,30 @@
--- end_job: writes that every end of a job shares: its state and time, its expiry, the word to those who wait for it.
--- job: the record's key.  waiter: its field of that name.  keep_ms: ms for which the record stays, nil for a dead job,
--- which stays until a person or the trim removes it.  The rest: further fields and values.
--- A waiter gets the state on the job's own channel: sharded where the server has that (7.0), plain on 6.2. A user
--- without the right to publish must not stop a transition halfway; its waiters then find the end by asking.
-local PUBLISH = (redis.REDIS_VERSION_NUM and redis.REDIS_VERSION_NUM >= 0x00070000) and 'SPUBLISH' or 'PUBLISH'
-local function tell_waiters(id, waiter, state)
-  if waiter then
-    redis.pcall(PUBLISH, named('ended', id), state)
-  end
-end
-local function end_job(id, job, waiter, state, now, keep_ms, ...)
+-- end_job: writes that every end of a job shares: its state and time, its expiry, its unique key and permits, the word to
+-- those who wait for it and to the jobs that come after it.
+-- job: the record's key.  ties: of read_ties.  keep: ms for which the record stays; 'dead' for a dead job, which stays until
+-- a person or the trim removes it; 'listed' for one whose id still stands in a list, and which may expire only from when
+-- it is dropped there (then keep_ms is among the fields).  The rest: further fields and values.
+-- A job that others come after keeps its record until a fetch has told them.
+local function end_job(id, job, queue, ties, paused, state, now, keep, ...)
   redis.call('HSET', job, 'state', state, 'finished_ms', now, ...)
-  if keep_ms then
-    redis.call('PEXPIRE', job, keep_ms)
-  else
+  if keep == 'dead' then
     redis.call('ZADD', single('dead'), now, id)
+  elseif ties.followed and keep ~= 'listed' then
+    redis.call('HSET', job, 'keep_ms', keep)
+  elseif keep ~= 'listed' then
+    redis.call('PEXPIRE', job, keep)
   end
-  tell_waiters(id, waiter, state)
+  if ties == FREE then
+    return
+  end
+  if ties.unique then
+    redis.call('DEL', named('unique', ties.unique))
+  end
+  if ties.limits then
+    free_permits(id, ties.limits, paused)
+  end
+  if ties.followed then
+    redis.call('RPUSH', single('ended'), id)
+    wake(queue, paused)
+  end
+  tell_waiters(id, ties.waiter, state)
 end

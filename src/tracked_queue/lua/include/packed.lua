@@ -1,7 +1,8 @@
--- read_packed: one argument that holds four: two words, then two texts of bytes: 'word word length first..second'.
--- Plain jobs and plain outcomes send '' in its place: each argument costs time on both sides.
+-- read_packed: one argument that holds five: two words, then three texts of bytes: 'word word length length first..second..
+-- third'.  Plain jobs and plain outcomes send '' in its place: each argument costs time on both sides.
 local function read_packed(text)
-  local one, two, length, at = string.match(text, '^(%S+) (%S+) (%d+) ()')
-  length = tonumber(length)
-  return one, two, string.sub(text, at, at + length - 1), string.sub(text, at + length)
+  local one, two, first, second, at = string.match(text, '^(%S+) (%S+) (%d+) (%d+) ()')
+  first = at + tonumber(first)
+  second = first + tonumber(second)
+  return one, two, string.sub(text, at, first - 1), string.sub(text, first, second - 1), string.sub(text, second)
 end

@@ -1,7 +1,9 @@
 -- wake: set a queue's marker, for which idle workers wait in BZPOPMIN.  Every script that makes a job takeable, or
 -- makes a new earliest due time, calls it.  `paused` comes from read_paused: a paused queue has no marker.
+local woken = {}
 local function wake(queue, paused)
-  if not paused['queue:' .. queue] then
+  if not woken[queue] and not paused['queue:' .. queue] then
+    woken[queue] = true
     redis.call('ZADD', named('wake', queue), 0, 'takeable')
   end
 end

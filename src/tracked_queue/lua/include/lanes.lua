@@ -1,0 +1,27 @@
+-- lanes: where the jobs of one queue that share limits or a turn wait, a list `lane:<lane>` for each combination.  A lane is
+-- named '<queue>\n<what they share>'.  One that holds jobs stands in exactly one place: in lanes:<queue>, a zset in the
+-- order of turns, while its head may be taken; in waiting:<limit> while that limit is full; in scheduled, as '\1<lane>',
+-- until a rate lets it go on.
+local function ready_lane(lane, paused)
+  local queue = string.match(lane, '^[^\n]*')
+  local lanes = named('lanes', queue)
+  local last = redis.call('ZREVRANGE', lanes, 0, 0, 'WITHSCORES')
+  redis.call('ZADD', lanes, 'NX', tonumber(last[2] or '0') + 1, lane)
+  wake(queue, paused)
+end
+-- wake_limit: lets the lane that has waited longest for a limit be looked at again.
+local function wake_limit(name, paused)
+  local lane = redis.call('ZPOPMIN', named('waiting', name))[1]
+  if lane then
+    ready_lane(lane, paused)
+  end
+end
+-- free_permits: a delivery is over; its places in its limits are free.  limits: lists of name, kind ('concurrency' or
+-- 'rate'), number, ms.
+local function free_permits(id, limits, paused)
+  for _, limit in ipairs(limits) do
+    if limit[2] == 'concurrency' and redis.call('SREM', named('permits', limit[1]), id) == 1 then
+      wake_limit(limit[1], paused)
+    end
+  end
+end

@@ -1,0 +1,39 @@
+-- note: what a running job stores as it goes: progress, a checkpoint, log lines.  Called by transitions.note.
+--
+-- KEYS[1]  tag
+-- ARGV[1]  lease     text
+-- ARGV[2]  id        text
+-- ARGV[3]  delivery  int    number given out by fetch; fences a late note
+-- ARGV[4]  kind      word   'progress', 'checkpoint' or 'log'
+-- ARGV[5]  value     bytes
+-- Derived: job:<id>
+--
+-- Returns 'ok', 'fenced' (another delivery owns the job; nothing written), or 'gone' (no record; nothing written).
+-- Of log lines the last 100 stay.  Who waits for the job hears of each progress and line.
+-- Safe to run twice: a log line may then stand twice.
+-- include keys
+-- include now_ms
+-- include writable
+-- include record
+-- include waiters
+local LINES = 100
+local lease, id, delivery, kind, value = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
+local job = named('job', id)
+local found = read_fields(job, 'state', 'lease', 'delivery', 'waiter', 'lines')
+if not found[1] then
+  return { 'gone' }
+end
+if found[1] ~= 'active' or found[2] ~= lease or found[3] ~= delivery then
+  return { 'fenced' }
+end
+begin_writing()
+if kind == 'log' then
+  local lines = tonumber(found[5] or '0')
+  redis.call('HSET', job, 'line:' .. lines % LINES, digits(now_ms()) .. ' ' .. value, 'lines', lines + 1)
+else
+  redis.call('HSET', job, kind, value, 'tied', '1')
+end
+if kind ~= 'checkpoint' then
+  tell_waiters(id, found[4], kind)
+end
+return { 'ok' }

@@ -1,0 +1,32 @@
+-- schedule: tell what schedules an instance runs, and learn what was ticked last.  Called by transitions.schedule.
+--
+-- KEYS[1]  tag
+-- then 4 values per schedule, at most 250: name, task, queue, rule (as people wrote it)
+-- Derived: schedules, schedule:<name>, paused
+--
+-- Returns now in ms, and per schedule: last tick in ms (now, for one that is new), paused ('1' or '0').
+-- Schedules that no instance has run for 90 days are forgotten, a few a call.
+-- Safe to run twice.
+-- include keys
+-- include now_ms
+-- include writable
+-- include paused
+local FORGET_MS, FORGET = 7776000000, 10
+local now, paused = now_ms(), read_paused()
+local old = redis.call('ZRANGEBYSCORE', single('schedules'), '-inf', now - FORGET_MS, 'LIMIT', 0, FORGET)
+begin_writing()
+for _, name in ipairs(old) do
+  redis.call('ZREM', single('schedules'), name)
+  redis.call('DEL', named('schedule', name))
+end
+local reply = { digits(now) }
+for at = 1, #ARGV, 4 do
+  local name = ARGV[at]
+  local key = named('schedule', name)
+  redis.call('HSETNX', key, 'last_ms', digits(now))
+  redis.call('HSET', key, 'task', ARGV[at + 1], 'queue', ARGV[at + 2], 'rule', ARGV[at + 3])
+  redis.call('ZADD', single('schedules'), now, name)
+  reply[#reply + 1] = redis.call('HGET', key, 'last_ms')
+  reply[#reply + 1] = paused['schedule:' .. name] and '1' or '0'
+end
+return reply

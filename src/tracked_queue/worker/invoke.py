@@ -1,0 +1,119 @@
+"""Calling a task's function: as a coroutine, in a thread, in a child process, with the app's middleware around it."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+import anyio
+import anyio.to_process
+import anyio.to_thread
+
+from ..codec import decode_error
+from ..current import CurrentJob, JobContext, current
+from ..errors import TrackedQueueError
+from ..middleware import Surroundings, chained
+from ..retry import Dead, Discard, Retry, Signal, Snooze
+from ..task import Task
+from .isolated import class_name, run_isolated
+
+Invoke = Callable[[tuple[Any, ...], dict[str, Any]], Awaitable[Any]]
+
+
+class IsolatedError(TrackedQueueError):
+    """A job in a child process raised: the error as text with the child's traceback, and the names of its classes."""
+
+    def __init__(self, kind: str, packed: bytes, kinds: Sequence[str]) -> None:
+        super().__init__(kind)
+        self.packed, self._kinds = packed, frozenset(kinds)
+        found = decode_error(packed)
+        self.text = f"{kind}: {found.message}" if found else kind
+
+    def is_a(self, kinds: Sequence[type[BaseException]]) -> bool:
+        """Whether the child's error was of one of these classes."""
+        return any(class_name(kind) in self._kinds for kind in kinds)
+
+
+class ProcessLostError(TrackedQueueError):
+    """The child process of an isolated job died: a crash, or it was killed (out of memory)."""
+
+    def __init__(self, task: str) -> None:
+        super().__init__(task)
+        self.task = task
+
+    def __str__(self) -> str:
+        return f"the child process of task {self.task} died before it returned (a crash, or killed for its memory)"
+
+
+def invoker(task: Task[..., Any], around: Surroundings, threads: anyio.CapacityLimiter) -> Invoke:
+    """How the runner calls a task, with everything that is around it; made once for each task."""
+    call = _call(task, threads)
+    if task.takes_context:
+        call = _with_context(call)
+    return _with_middleware(call, around) if around.run else call
+
+
+def _call(task: Task[..., Any], threads: anyio.CapacityLimiter) -> Invoke:
+    function = task.function
+    if task.task_options.isolate == "process":
+        return _in_process(task)
+    if task.is_async:
+        return lambda args, kwargs: function(*args, **kwargs)
+
+    async def in_thread(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        # A thread can't be stopped: a timeout or a cancel lets go of it, its slot is freed when it ends.
+        return await anyio.to_thread.run_sync(lambda: function(*args, **kwargs), limiter=threads)
+
+    return in_thread
+
+
+def _in_process(task: Task[..., Any]) -> Invoke:
+    module, name = task.function.__module__, task.function.__qualname__
+
+    async def in_process(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        packed = task.signature.encode(args, kwargs, 2**62)
+        try:
+            kind, data, kinds, seconds = await anyio.to_process.run_sync(
+                run_isolated, module, name, *packed, cancellable=True, limiter=_processes()
+            )
+        except anyio.BrokenWorkerProcess:
+            raise ProcessLostError(task.name) from None
+        if kind and not kinds:
+            raise _signal(kind, data.decode(), seconds)
+        if kind:
+            raise IsolatedError(kind, data, kinds)
+        return task.signature.result.decode(data)
+
+    return in_process
+
+
+def _signal(kind: str, reason: str, seconds: float | None) -> Signal:
+    match kind:
+        case "Retry":
+            return Retry(seconds, reason)
+        case "Snooze":
+            return Snooze(seconds or 0.0, reason)
+        case "Discard":
+            return Discard(reason)
+    return Dead(reason)
+
+
+def _processes() -> anyio.CapacityLimiter:
+    return anyio.to_process.current_default_process_limiter()
+
+
+def _with_context(call: Invoke) -> Invoke:
+    def called(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Awaitable[Any]:
+        job = current.get()
+        return call((JobContext(job, job.state if job else None), *args), kwargs)
+
+    return called
+
+
+def _with_middleware(call: Invoke, around: Surroundings) -> Invoke:
+    def called(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Awaitable[Any]:
+        job = current.get()
+        assert isinstance(job, CurrentJob)
+        return chained(around.run, job, lambda: call(args, kwargs))
+
+    return called

@@ -1,0 +1,105 @@
+"""Which queues an instance serves: in strict order or by weights, and how many jobs of each at most."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping, Sequence
+
+from ..errors import UsageError
+from ..job import check_name
+from ..task import Registry
+
+Queues = Sequence[str] | Mapping[str, float]
+
+
+class Served:
+    """
+    The queues of one instance.
+
+    With names alone the order is strict: a later queue is served when the earlier ones are empty. With weights each fetch
+    asks in a random order in which a queue comes first as often as its weight says, so that none starves.
+    """
+
+    def __init__(self, tasks: Registry, queues: Queues | None, most: Mapping[str, int] | None = None) -> None:
+        self.names = served_queues(tasks, list(queues) if queues else None)
+        self._weights = dict(queues) if isinstance(queues, Mapping) else {}
+        for queue, weight in self._weights.items():
+            if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 < weight < float("inf"):
+                raise UsageError(f"queue {queue!r}: its weight {weight!r} must be a number above 0")
+        self._most = dict(most or {})
+        for queue, count in self._most.items():
+            if queue not in self.names:
+                raise UsageError(f"queue concurrency of {queue!r}: this worker doesn't serve that queue")
+            if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+                raise UsageError(f"queue concurrency of {queue!r}: {count!r} must be a whole number, 1 or more")
+
+    def plan(self, owned: Callable[[bytes], int]) -> tuple[list[str], Mapping[str, int]]:
+        """The queues to ask now, in order, and how many jobs of each may come."""
+        names = self.names
+        if self._weights:
+            names = sorted(names, key=lambda queue: random.random() ** (1 / self._weights[queue]), reverse=True)
+        if not self._most:
+            return names, {}
+        left = {queue: count - owned(queue.encode()) for queue, count in self._most.items()}
+        return [queue for queue in names if left.get(queue, 1) > 0], left
+
+    def capped(self, owned: Callable[[bytes], int]) -> bool:
+        """Whether some queue has as many jobs here as it may have."""
+        return any(owned(queue.encode()) >= count for queue, count in self._most.items())
+
+
+def served_queues(tasks: Registry, queues: Sequence[str] | None) -> list[str]:
+    """
+    The queues to serve, in priority order.
+
+    Raises:
+        UsageError: No tasks, or a queue that no task uses.
+    """
+    if not len(tasks):
+        raise UsageError(
+            "the app has no tasks; import the modules that define them where the app is defined, or name the module "
+            "that does"
+        )
+    known = tasks.queues()
+    if not queues:
+        return known
+    for queue in queues:
+        check_name("queue", queue)
+        if queue not in known:
+            raise UsageError(f"queue {queue!r}: no task uses it; the app's queues are {', '.join(sorted(known))}")
+    return list(dict.fromkeys(queues))
+
+
+def parse_queues(given: Sequence[str] | None) -> Queues | None:
+    """
+    Queues as the command line names them: `critical`, or `critical=5` with a weight.
+
+    Raises:
+        UsageError: Some have a weight and some have none, or a weight is no number.
+    """
+    if not given:
+        return None
+    weighted = [item for item in given if "=" in item]
+    if not weighted:
+        return given
+    if len(weighted) != len(given):
+        raise UsageError("--queue: give every queue a weight (critical=5), or none for a strict order")
+    return {name: _number(text, f"--queue {name}") for name, _, text in (item.rpartition("=") for item in given)}
+
+
+def parse_most(given: Sequence[str] | None) -> dict[str, int]:
+    """`mail=10` of the command line. Raises UsageError."""
+    found = {}
+    for item in given or ():
+        name, equals, text = item.rpartition("=")
+        if not equals or not text.isdigit():
+            raise UsageError(f"--queue-concurrency {item!r}: write queue=number, such as mail=10")
+        found[name] = int(text)
+    return found
+
+
+def _number(text: str, what: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise UsageError(f"{what}: the weight {text!r} is no number") from None

@@ -1,0 +1,58 @@
+"""Workflows: a chain of jobs, a group with a fan-in, a batch with progress; all are jobs that come after others."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from .errors import UsageError
+from .handle import Job
+from .job import State
+from .task import MAX_AFTER, PreparedCall, Step
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchProgress:
+    """How many jobs of a batch have ended, and how many of those without success."""
+
+    done: int
+    unsuccessful: int
+    total: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Group:
+    """The jobs of a group or batch, and those that come after them."""
+
+    jobs: tuple[Job[Any], ...]
+    then: Job[Any] | None = None
+    success: Job[Any] | None = None
+    complete: Job[Any] | None = None
+
+    async def results(self, timeout: float | None = None) -> list[Any]:
+        """The jobs' results in their order; raises as `Job.result` for the first that did not succeed."""
+        return [await job.result(timeout) for job in self.jobs]
+
+    async def progress(self) -> BatchProgress:
+        """How far it is; a job whose record has been removed since it ended counts as done."""
+        states = await self.jobs[0].states_of(self.jobs) if self.jobs else []
+        ended = [state for state in states if state is None or state.ended]
+        unsuccessful = sum(state is not None and state is not State.SUCCEEDED for state in ended)
+        return BatchProgress(done=len(ended), unsuccessful=unsuccessful, total=len(states))
+
+
+def check_calls(what: str, calls: Sequence[Any], kinds: tuple[type, ...] = (PreparedCall,)) -> None:
+    """Refuse what was not made by `task.call(...)` or `task.step(...)`, and what is too much for one job to come after."""
+    for position, call in enumerate(calls):
+        if not isinstance(call, kinds):
+            how = "task.call(...)" if kinds == (PreparedCall,) else "task.call(...) or task.step(...)"
+            raise UsageError(f"{what}: item {position} is a {type(call).__qualname__}; make it with {how}")
+    if len(calls) > MAX_AFTER:
+        raise UsageError(f"{what}: {len(calls)} jobs; one job can come after at most {MAX_AFTER}, so split it")
+
+
+def check_step(what: str, step: Any) -> None:
+    """Refuse what is no step."""
+    if step is not None and not isinstance(step, PreparedCall | Step):
+        raise UsageError(f"{what}: {step!r} must be made with task.step(...) or task.call(...)")

@@ -1,0 +1,758 @@
+"""What a team expects, in a worker of this very loop: outcomes on purpose, time, uniqueness, limits, workflows, context."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import threading
+from collections.abc import AsyncIterator, Callable
+from contextvars import ContextVar
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import anyio
+import pytest
+
+from tests.harness import wait_until
+from tests.redis.test_client import running_worker
+from tracked_queue import (
+    ArgumentError,
+    Concurrency,
+    Dead,
+    Discard,
+    DuplicateJobError,
+    Enqueueing,
+    Fixed,
+    JobContext,
+    JobFailedError,
+    Rate,
+    Retry,
+    Snooze,
+    State,
+    TrackedQueue,
+    Unique,
+    UsageError,
+    current_job,
+)
+
+QUICKLY = Fixed(0.01)
+
+
+# Outcomes on purpose and retry policies
+
+
+async def test_outcomes_that_a_job_raises_on_purpose(app: TrackedQueue) -> None:
+    runs: list[str] = []
+
+    @app.task(name="wish", max_attempts=2, retry=QUICKLY)
+    async def wish(what: str) -> str:
+        runs.append(what)
+        if what == "snooze" and runs.count("snooze") < 4:
+            raise Snooze(timedelta(milliseconds=10))
+        if what == "retry" and current_job().attempt == 1:
+            raise Retry(after=0)
+        if what == "discard":
+            raise Discard("the user is gone")
+        if what == "dead":
+            raise Dead("a person has to look")
+        return f"{what} in attempt {current_job().attempt}"
+
+    async with running_worker(app):
+        jobs = {what: await wish.enqueue(what) for what in ("snooze", "retry", "discard", "dead")}
+        assert await jobs["snooze"].result(10) == "snooze in attempt 1", "a snooze spends no attempt"
+        assert await jobs["retry"].result(10) == "retry in attempt 2"
+        for what, state, reason in (("discard", "failed", "the user is gone"), ("dead", "dead", "a person has to look")):
+            with pytest.raises(JobFailedError, match=reason) as found:
+                await jobs[what].result(10)
+            assert found.value.state == state and runs.count(what) == 1
+        assert (await jobs["snooze"].info()).snoozes == 3
+
+
+async def test_retry_on_and_give_up_on_decide_by_the_exceptions_type(app: TrackedQueue) -> None:
+    runs: list[str] = []
+
+    @app.task(name="picky", max_attempts=3, retry=QUICKLY, retry_on=(OSError, KeyError), give_up_on=FileNotFoundError)
+    async def picky(kind: str) -> None:
+        runs.append(kind)
+        raise {"os": OSError, "file": FileNotFoundError, "value": ValueError}[kind]("x")
+
+    async with running_worker(app):
+        states = {}
+        for kind in ("os", "file", "value"):
+            with pytest.raises(JobFailedError) as found:
+                await (await picky.enqueue(kind)).result(10)
+            states[kind] = found.value.state
+    assert states == {"os": "dead", "file": "failed", "value": "failed"}
+    assert [runs.count(kind) for kind in ("os", "file", "value")] == [3, 1, 1]
+
+
+async def test_delays_from_a_function_a_list_and_what_happens_when_the_function_raises(app: TrackedQueue) -> None:
+    asked: list[tuple[int, str]] = []
+
+    def delay(attempt: int, error: BaseException) -> float:
+        asked.append((attempt, str(error)))
+        if attempt == 2:
+            raise RuntimeError("a bug in the policy")
+        return 0.01
+
+    @app.task(name="computed", max_attempts=3, retry=delay)
+    async def computed() -> None:
+        raise ValueError("no")
+
+    @app.task(name="listed", max_attempts=3, retry=[0.01, 0.02])
+    async def listed() -> int:
+        if current_job().attempt < 3:
+            raise ValueError("no")
+        return current_job().attempt
+
+    async with running_worker(app):
+        job = await computed.enqueue()
+        assert await (await listed.enqueue()).result(10) == 3
+        await wait_until(lambda: len(asked) == 2, what="the second failure")
+        await wait_until(lambda: _is(job, State.SCHEDULED), what="the default delay in its place")
+    assert asked == [(1, "no"), (2, "no")]
+
+
+async def _is(job: Any, state: State) -> bool:
+    return await job.status() is state
+
+
+async def test_the_last_five_errors_stay_with_the_job_and_the_hook_hears_of_the_end(app: TrackedQueue) -> None:
+    told: list[str] = []
+
+    async def tell(job: Any, error: BaseException) -> None:
+        told.append(f"{job.task} {job.attempt} {error}")
+
+    @app.task(name="failing", max_attempts=7, retry=Fixed(0), on_exhausted=tell)
+    async def failing() -> None:
+        raise ValueError(f"attempt {current_job().attempt}")
+
+    async with running_worker(app):
+        job = await failing.enqueue()
+        with pytest.raises(JobFailedError):
+            await job.result(10)
+        await wait_until(lambda: told, what="the hook")
+    info = await job.info()
+    assert [failure.message for failure in info.failures] == [f"attempt {n}" for n in range(3, 8)]
+    assert all(failure.at and failure.lease and "ValueError" in failure.traceback for failure in info.failures)
+    assert told == ["failing 7 attempt 7"] and info.attempts == 7
+
+
+# Time
+
+
+async def test_a_job_that_has_not_started_in_time_expires_without_a_run(app: TrackedQueue) -> None:
+    ran: list[int] = []
+
+    @app.task(name="soon", expires=0.05)
+    async def soon(n: int) -> None:
+        ran.append(n)
+
+    late, long = await soon.enqueue(1), await soon.options(expires=timedelta(hours=1)).enqueue(2)
+    await wait_until(lambda: _older(late, 0.06), what="its time to be over")
+    async with running_worker(app):
+        await long.result(10)
+        with pytest.raises(JobFailedError, match="time to start"):
+            await late.result(10)
+    assert ran == [2] and await late.status() is State.EXPIRED
+
+
+async def _older(job: Any, seconds: float) -> bool:
+    queued_at = (await job.info()).queued_at
+    return bool((datetime.now(UTC) - queued_at).total_seconds() > seconds)
+
+
+async def test_a_job_that_has_started_does_not_expire(app: TrackedQueue) -> None:
+    """A retry or a snooze beyond `expires` still runs: it has started in time."""
+
+    @app.task(name="started", expires=0.2, max_attempts=2, retry=[0.3])
+    async def started(snooze: bool) -> int:
+        if current_job().attempt == 1 and not snooze:
+            raise ValueError("again")
+        if snooze and not current_job().saved:
+            await current_job().checkpoint(1)
+            raise Snooze(0.3)
+        return current_job().attempt
+
+    async with running_worker(app):
+        jobs = [await started.enqueue(snooze) for snooze in (False, True)]
+        assert [await job.result(10) for job in jobs] == [2, 1]
+
+
+async def test_a_job_can_extend_its_own_timeout(app: TrackedQueue) -> None:
+    @app.task(name="long", timeout=0.1, max_attempts=1)
+    async def long(extend: bool) -> str:
+        if extend:
+            current_job().extend_timeout(10)
+        await asyncio.sleep(0.3)
+        return "done"
+
+    async with running_worker(app):
+        assert await (await long.enqueue(True)).result(10) == "done"
+        with pytest.raises(JobFailedError, match="timeout"):
+            await (await long.enqueue(False)).result(10)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), timedelta(days=40000), "1", True])
+async def test_nonsense_times_are_refused_at_the_call(app: TrackedQueue, bad: Any) -> None:
+    """CASE-45."""
+    for name in ("delay", "timeout", "expires"):
+        with pytest.raises(UsageError, match=name):
+            app.options(**{name: bad})
+    with pytest.raises(UsageError):
+        Snooze(bad)
+
+
+# Cancelling
+
+
+async def test_cancel_many_by_task_and_queue(app: TrackedQueue) -> None:
+    started = asyncio.Event()
+
+    @app.task(name="one")
+    async def one(n: int) -> None:
+        started.set()
+        await asyncio.sleep(60)
+
+    @app.task(name="two", queue="other", limit=Concurrency(1))
+    async def two(n: int) -> None: ...
+
+    jobs = [await one.enqueue(1), await one.options(delay=60).enqueue(2), await two.enqueue(1), await two.enqueue(2)]
+    async with running_worker(app, queues=["default"]):
+        await started.wait()
+        assert await app.cancel_many(task="one") == 2
+        assert await app.cancel_many(queue="other") == 2
+        for job in jobs:
+            await wait_until(lambda job=job: _is(job, State.CANCELLED), what=f"{job} to be cancelled")
+    with pytest.raises(UsageError):
+        await app.cancel_many()
+
+
+# Uniqueness
+
+
+async def test_200_enqueues_of_one_unique_key_store_one_job(app: TrackedQueue) -> None:
+    """CASE-46: also when the arguments are given in another way."""
+
+    @app.task(name="once", unique="until_done")
+    async def once(user: int, locale: str = "en") -> str:
+        return locale
+
+    calls: list[Callable[[], Any]] = [
+        lambda: once.enqueue(1), lambda: once.enqueue(user=1), lambda: once.enqueue(1, locale="en"),
+    ]  # fmt: skip
+    jobs = await asyncio.gather(*(calls[n % 3]() for n in range(200)))
+    assert len({job.id for job in jobs}) == 1 and sum(job.created for job in jobs) == 1
+    assert (await once.enqueue(2)).created
+    async with running_worker(app):
+        assert await jobs[7].result(10) == "en"
+        assert (await once.enqueue(1)).created, "CASE-47: the key is free while the old result is kept"
+        assert await jobs[0].result(10) == "en"
+
+
+@pytest.mark.parametrize("end", ["succeeded", "failed", "cancelled", "dead", "expired"])
+async def test_the_key_is_free_after_every_end(app: TrackedQueue, end: str) -> None:
+    """CASE-47."""
+
+    @app.task(name="ends", unique="until_done", max_attempts=1, expires=0.05 if end == "expired" else None)
+    async def ends() -> None:
+        if end == "failed":
+            raise Discard("x")
+        if end == "dead":
+            raise ValueError("x")
+
+    job = await ends.enqueue()
+    assert not (await ends.enqueue()).created
+    if end == "cancelled":
+        await job.cancel()
+    if end == "expired":
+        await wait_until(lambda: _older(job, 0.06))
+    async with running_worker(app):
+        await wait_until(lambda: _is(job, State(end)), what=end)
+        assert (await ends.enqueue()).created
+
+
+async def test_conflicts_reject_and_replace(app: TrackedQueue) -> None:
+    @app.task(name="rejecting", unique=Unique(by="user", conflict="reject"))
+    async def rejecting(user: int, text: str) -> None: ...
+
+    @app.task(name="debounced", unique=Unique("started", by="user", conflict="replace"))
+    async def debounced(user: int, text: str) -> str:
+        return text
+
+    first = await rejecting.enqueue(1, "a")
+    with pytest.raises(DuplicateJobError) as found:
+        await rejecting.enqueue(1, "b")
+    assert found.value.job_id == first.id
+
+    job = await debounced.options(delay=0.2).enqueue(1, "old")
+    due = (await job.info()).due_at
+    again = await debounced.options(delay=0.4).enqueue(1, "new")
+    assert again.id == job.id and not again.created
+    later = (await job.info()).due_at
+    assert due and later and later > due, "the timer starts again"
+    async with running_worker(app):
+        assert await job.result(10) == "new"
+
+
+async def test_a_window_holds_the_key_whatever_the_job_does(app: TrackedQueue) -> None:
+    @app.task(name="throttled", unique=Unique(window=0.3))
+    async def throttled() -> int:
+        return 1
+
+    async with running_worker(app):
+        job = await throttled.enqueue()
+        await job.result(10)
+        again = await throttled.enqueue()
+        assert not again.created and await again.result(10) == 1
+        await wait_until(lambda: _created(throttled), what="the window to be over")
+
+
+async def _created(task: Any) -> bool:
+    return bool((await task.enqueue()).created)
+
+
+async def test_until_started_lets_a_job_enqueue_its_successor(app: TrackedQueue) -> None:
+    """CASE-49: twenty runs, never two at once."""
+    runs = 0
+    together = 0
+
+    @app.task(name="chained", unique="until_started")
+    async def chained() -> None:
+        nonlocal runs, together
+        together += 1
+        assert together == 1
+        runs += 1
+        if runs < 20:
+            assert (await chained.options(delay=0.01).enqueue()).created
+        together -= 1
+
+    async with running_worker(app):
+        await chained.enqueue()
+        await wait_until(lambda: runs == 20, what="20 runs")
+
+
+# Limits and turns
+
+
+async def test_concurrency_holds_over_two_workers_and_blocks_nobody_behind(app: TrackedQueue) -> None:
+    running = {"a": 0, "b": 0}
+    most = {"a": 0, "b": 0}
+
+    @app.task(name="limited", limit=Concurrency(2, key="tenant"))
+    async def limited(tenant: str, n: int) -> None:
+        running[tenant] += 1
+        most[tenant] = max(most[tenant], running[tenant])
+        await asyncio.sleep(0.02)
+        running[tenant] -= 1
+
+    @app.task(name="free")
+    async def free() -> None: ...
+
+    jobs = [await limited.enqueue(tenant, n) for tenant in "ab" for n in range(20)]
+    behind = await free.enqueue()
+    async with running_worker(app), running_worker(app):
+        await behind.result(10)
+        assert sum([await job.status() is State.SUCCEEDED for job in jobs]) < 40, "the free one did not wait for them"
+        for job in jobs:
+            await job.result(20)
+    assert most == {"a": 2, "b": 2}
+
+
+async def test_rate_spreads_the_starts(app: TrackedQueue) -> None:
+    loop = asyncio.get_running_loop()
+    starts: list[float] = []
+
+    @app.task(name="rated", limit=Rate(5, per=0.5))
+    async def rated() -> None:
+        starts.append(loop.time())
+
+    jobs = await app.enqueue_many([rated.call() for _ in range(15)])
+    async with running_worker(app):
+        for job in jobs:
+            await job.result(20)
+    windows = [sum(start <= other < start + 0.5 for other in starts) for start in starts]
+    assert max(windows) <= 11, "in any window no more than a burst and what the rate let in since"
+    assert starts[-1] - starts[0] > 0.9
+
+
+async def test_a_limit_of_a_whole_queue_and_a_shared_name(app: TrackedQueue) -> None:
+    running = most = 0
+    app.limit_queue("narrow", Concurrency(1))
+
+    async def work() -> None:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        await asyncio.sleep(0.01)
+        running -= 1
+
+    @app.task(name="one", queue="narrow")
+    async def one() -> None:
+        await work()
+
+    @app.task(name="two", queue="narrow", limit=Rate(1000, per=1))
+    async def two() -> None:
+        await work()
+
+    jobs = [await task.enqueue() for task in (one, two) * 5]
+    async with running_worker(app):
+        for job in jobs:
+            await job.result(10)
+    assert most == 1
+
+
+async def test_turns_let_one_job_of_a_small_tenant_pass_a_thousand_of_a_big_one(app: TrackedQueue) -> None:
+    done: list[str] = []
+
+    @app.task(name="fair", fair_by="tenant")
+    async def fair(tenant: str, n: int) -> None:
+        done.append(tenant)
+
+    await app.enqueue_many([fair.call("big", n) for n in range(1000)])
+    small = await fair.enqueue("small", 1)
+    async with running_worker(app, concurrency=1):
+        await small.result(10)
+        assert done.index("small") <= 20
+
+
+async def test_plain_jobs_and_lanes_of_one_queue_share_it(app: TrackedQueue) -> None:
+    done: list[str] = []
+
+    @app.task(name="laned", fair_by="tenant")
+    async def laned(tenant: int) -> None:
+        done.append("laned")
+
+    @app.task(name="plain")
+    async def plain(n: int) -> None:
+        done.append("plain")
+
+    await app.enqueue_many([laned.call(n % 7) for n in range(300)] + [plain.call(n) for n in range(300)])
+    async with running_worker(app, concurrency=10):
+        await wait_until(lambda: len(done) == 600, 20, "all jobs")
+    assert {"laned", "plain"} == set(done[:200]), "neither side waits for the end of the other"
+
+
+async def test_options_that_can_not_be_kept_are_refused(app: TrackedQueue) -> None:
+    with pytest.raises(UsageError, match="Concurrency"):
+        app.task(tracked=False, limit=Concurrency(1))
+    with pytest.raises(UsageError, match="until_started"):
+        app.task(tracked=False, unique="until_done")
+    for bad in (0, -1, 1.5, True):
+        with pytest.raises(UsageError):
+            Concurrency(bad)  # type: ignore[arg-type]
+
+    @app.task(limit=Concurrency(1, key="nobody"))
+    async def keyed(n: int) -> None: ...
+
+    with pytest.raises(UsageError, match="nobody"):
+        await keyed.enqueue(1)
+
+
+# Queues
+
+
+async def test_weights_serve_every_queue_and_caps_hold(app: TrackedQueue) -> None:
+    """CASE-62."""
+    running = most = 0
+    done: list[str] = []
+
+    @app.task(name="high", queue="high")
+    async def high() -> None:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        await asyncio.sleep(0.001)
+        running -= 1
+        done.append("high")
+
+    @app.task(name="low", queue="low")
+    async def low() -> None:
+        done.append("low")
+
+    await app.enqueue_many([high.call() for _ in range(400)] + [low.call() for _ in range(10)])
+    async with running_worker(app, queues={"high": 3, "low": 1}, concurrency=4, queue_concurrency={"high": 2}):
+        await wait_until(lambda: len(done) == 410, 20, "all jobs")
+    assert most == 2
+    assert len(done) - done[::-1].index("low") < 300, "the low ones did not wait for the end"
+
+
+async def test_wrong_queues_are_refused_at_the_start(app: TrackedQueue) -> None:
+    @app.task(name="t")
+    async def t() -> None: ...
+
+    for options in (
+        {"queues": {"default": 0}}, {"queues": {"default": "x"}}, {"queue_concurrency": {"default": 0}},
+        {"queue_concurrency": {"other": 1}},
+    ):  # fmt: skip
+        with pytest.raises(UsageError):
+            await app.run_worker(handle_signals=False, **options)  # type: ignore[arg-type]
+
+
+# Progress, checkpoints
+
+
+async def test_progress_and_lines_are_streamed_and_stay_readable(app: TrackedQueue) -> None:
+    @app.task(name="steps")
+    async def steps() -> str:
+        me = current_job()
+        for n in range(3):
+            await me.progress(n, 3, f"step {n}")
+            await me.log(f"line {n}")
+            await asyncio.sleep(0.05)
+        return "done"
+
+    job = await steps.enqueue()
+    seen = []
+    async with running_worker(app):
+        async for info in job.watch():
+            if info.progress:
+                seen.append((info.progress.done, info.progress.note))
+    assert set(seen) == {(n, f"step {n}") for n in range(3)}
+    info = await job.info()
+    assert [line.text for line in info.lines] == ["line 0", "line 1", "line 2"] and info.result == "done"
+
+
+async def test_the_last_hundred_lines_stay(app: TrackedQueue) -> None:
+    @app.task(name="chatty")
+    async def chatty() -> None:
+        for n in range(130):
+            await current_job().log(str(n))
+
+    async with running_worker(app):
+        job = await chatty.enqueue()
+        await job.result(10)
+    assert [line.text for line in (await job.info()).lines] == [str(n) for n in range(30, 130)]
+
+
+async def test_a_retry_resumes_where_the_checkpoint_is(app: TrackedQueue) -> None:
+    done: list[int] = []
+
+    @app.task(name="import", max_attempts=3, retry=QUICKLY)
+    async def import_all() -> int:
+        async for n in current_job().each(range(10), every=2):
+            if n == 5 and current_job().attempt == 1:
+                raise ValueError("in the middle")
+            done.append(n)
+        return len(done)
+
+    @app.task(name="saved", max_attempts=2, retry=QUICKLY)
+    async def saved() -> Any:
+        if current_job().saved is None:
+            await current_job().checkpoint({"page": 3, "ids": [1, 2]})
+            raise ValueError("in the middle")
+        return current_job().saved
+
+    async with running_worker(app):
+        assert await (await import_all.enqueue()).result(10) == 11
+        assert done == [0, 1, 2, 3, 4, 4, *range(5, 10)], "what came after the last checkpoint came again"
+        assert await (await saved.enqueue()).result(10) == {"page": 3, "ids": [1, 2]}
+
+
+async def test_a_checkpoint_that_can_not_be_kept_is_refused(app: TrackedQueue) -> None:
+    @app.task(name="bad", max_attempts=1)
+    async def bad() -> None:
+        await current_job().checkpoint({1, 2})
+
+    async with running_worker(app):
+        with pytest.raises(JobFailedError, match="checkpoint"):
+            await (await bad.enqueue()).result(10)
+
+
+# Workflows
+
+
+async def test_chain_group_and_fallback(app: TrackedQueue) -> None:
+    @app.task(name="add", max_attempts=1)
+    async def add(a: int, b: int = 1) -> int:
+        if a < 0:
+            raise ValueError("negative")
+        return a + b
+
+    @app.task(name="total")
+    async def total(parts: list[int | None], scale: int = 1) -> int:
+        return scale * sum(part or 0 for part in parts)
+
+    @app.task(name="clean")
+    async def clean(word: str) -> str:
+        return word
+
+    async with running_worker(app):
+        last = await app.chain(add.call(1), add.step(10), add.step(b=100), add.options(timeout=5).step())
+        assert await last.result(10) == 113
+        group = await app.group([add.call(n) for n in range(300)], then=total.step(scale=2))
+        assert group.then is not None and await group.then.result(20) == 2 * sum(range(1, 301))
+        assert await group.results(10) == list(range(1, 301))
+
+        failing = await app.group([add.call(-1), add.call(1)], then=total.step())
+        assert failing.then is not None
+        with pytest.raises(JobFailedError, match="comes after"):
+            await failing.then.result(10)
+        ignoring = await app.group([add.call(-1), add.call(1)], then=total.step(), on_failure="ignore")
+        assert ignoring.then is not None and await ignoring.then.result(10) == 2
+
+        bad, good = await add.enqueue(-1), await add.enqueue(1)
+        needed = await clean.options(after=[bad], on_failure="fallback").enqueue("mend")
+        unneeded = await clean.options(after=[good], on_failure="fallback").enqueue("mend")
+        assert await needed.result(10) == "mend"
+        await wait_until(lambda: _is(unneeded, State.CANCELLED), what="the fallback that is not needed")
+
+
+async def test_a_batch_tells_its_progress_and_calls_back(app: TrackedQueue) -> None:
+    @app.task(name="member", max_attempts=1)
+    async def member(n: int) -> int:
+        if n == 3:
+            raise ValueError("three")
+        return n
+
+    @app.task(name="told")
+    async def told(results: list[int | None]) -> list[int | None]:
+        return results
+
+    batch = await app.batch([member.call(n) for n in range(5)], success=told.step(), complete=told.step())
+    assert batch.success and batch.complete
+    assert (await batch.progress()).done == 0
+    async with running_worker(app):
+        assert await batch.complete.result(10) == [0, 1, 2, None, 4]
+        with pytest.raises(JobFailedError):
+            await batch.success.result(10)
+    found = await batch.progress()
+    assert (found.done, found.unsuccessful, found.total) == (5, 1, 5)
+
+
+@pytest.mark.parametrize("end", ["cancelled", "expired", "dead"])
+async def test_a_fan_in_ends_however_a_member_ends(app: TrackedQueue, end: str) -> None:
+    @app.task(name="member", max_attempts=1)
+    async def member(n: int) -> int:
+        if n == 1 and end == "dead":
+            raise ValueError("dead")
+        return n
+
+    @app.task(name="then")
+    async def then(results: list[int | None]) -> list[int | None]:
+        return results
+
+    options = {"expires": 0.01} if end == "expired" else {}
+    calls = [member.call(0), member.options(**options).call(1), member.call(2)]
+    group = await app.group(calls, then=then.step(), on_failure="ignore")
+    assert group.then is not None and await group.then.status() is State.WAITING
+    if end == "cancelled":
+        await group.jobs[1].cancel()
+    if end == "expired":
+        await wait_until(lambda: _older(group.jobs[1], 0.02))
+    async with running_worker(app):
+        assert await group.then.result(10) == [0, None, 2]
+
+
+async def test_what_a_workflow_refuses(app: TrackedQueue) -> None:
+    @app.task(name="one")
+    async def one(n: int) -> int:
+        return n
+
+    @app.task(name="none")
+    async def none() -> int:
+        return 1
+
+    with pytest.raises(UsageError, match="1000"):
+        await app.group([one.call(n) for n in range(1001)])
+    with pytest.raises(UsageError, match=r"task.call"):
+        await app.group([one.step()])  # type: ignore[list-item]
+    with pytest.raises(ArgumentError):
+        await app.chain(one.call(1), none.step())
+    with pytest.raises(Exception, match="no record"):
+        await one.options(after=["nobody"]).enqueue(1)
+
+
+async def test_a_waiting_job_can_be_cancelled_and_a_finished_dependency_does_not_wait(app: TrackedQueue) -> None:
+    @app.task(name="one")
+    async def one(n: int) -> int:
+        return n
+
+    first = await one.enqueue(1)
+    waiting = await one.options(after=[first]).enqueue(2)
+    assert await waiting.cancel() and await waiting.status() is State.CANCELLED
+    async with running_worker(app):
+        await first.result(10)
+        later = await one.options(after=[first], delay=0.05).enqueue(3)
+        assert await later.result(10) == 3
+
+
+# Context
+
+
+async def test_lifespan_context_middleware_headers_and_carried_variables(app: TrackedQueue) -> None:
+    request_id: ContextVar[str] = ContextVar("request_id")
+    log: list[str] = []
+
+    @contextlib.asynccontextmanager
+    async def lifespan() -> AsyncIterator[dict[str, int]]:
+        log.append("up")
+        yield {"answer": 42}
+        log.append("down")
+
+    app.around.lifespan, app.around.carry = lifespan, (request_id,)
+
+    @app.middleware
+    async def outer(job: Any, call_next: Any) -> Any:
+        log.append(f"> {job.task}")
+        result = await call_next()
+        log.append(f"< {result}")
+        return result
+
+    @app.enqueue_middleware
+    async def stamp(enqueueing: Enqueueing, call_next: Any) -> Any:
+        enqueueing.headers["tenant"] = "t1"
+        job = await call_next()
+        log.append(f"stored {enqueueing.task}")
+        return job
+
+    @app.task(name="ask")
+    async def ask(ctx: JobContext[dict[str, int]], n: int) -> str:
+        return f"{ctx.state['answer'] + n} {ctx.job.headers['tenant']} {request_id.get()} {current_job().state is ctx.state}"
+
+    request_id.set("r-1")
+    job = await ask.enqueue(1)
+    (many,) = await app.enqueue_many([ask.call(2)])
+    sync = await asyncio.to_thread(ask.enqueue_sync, 3)
+    assert log == ["stored ask"] * 3
+    async with running_worker(app):
+        assert await job.result(10) == "43 t1 r-1 True"
+        assert await many.result(10) == "44 t1 r-1 True"
+        assert await sync.result(10) == "45 t1 r-1 True"
+    assert log[3] == "up" and log[-1] == "down" and "> ask" in log and "< 43 t1 r-1 True" in log
+    with pytest.raises(UsageError, match="directly"):
+        await ask(1)  # type: ignore[call-arg, arg-type]
+
+
+async def test_an_app_includes_the_tasks_of_others(app: TrackedQueue) -> None:
+    part = TrackedQueue()
+
+    @part.every(3600)
+    @part.task(name="part")
+    async def of_part() -> str:
+        return "part"
+
+    app.include(part)
+    assert "part" in app.schedules
+    async with running_worker(app):
+        assert await (await of_part.enqueue()).result(10) == "part"
+    with pytest.raises(UsageError, match="part"):
+        app.include(part)
+
+
+# Plain functions
+
+
+async def test_a_plain_def_runs_in_a_thread_and_may_report(app: TrackedQueue) -> None:
+    @app.task(name="blocking")
+    def blocking(n: int) -> tuple[int, bool]:
+        anyio.from_thread.run(current_job().progress, n)
+        return n, threading.current_thread() is threading.main_thread()
+
+    async with running_worker(app):
+        job = await blocking.enqueue(3)
+        assert await job.result(10) == (3, False)
+        progress = await job.progress()
+        assert progress is not None and progress.done == 3
