@@ -63,7 +63,10 @@ async def test_outcomes_that_a_job_raises_on_purpose(app: TrackedQueue) -> None:
         jobs = {what: await wish.enqueue(what) for what in ("snooze", "retry", "discard", "dead")}
         assert await jobs["snooze"].result(10) == "snooze in attempt 1", "a snooze spends no attempt"
         assert await jobs["retry"].result(10) == "retry in attempt 2"
-        for what, state, reason in (("discard", "failed", "the user is gone"), ("dead", "dead", "a person has to look")):
+        for what, state, reason in (
+            ("discard", "failed", "the user is gone"),
+            ("dead", "dead", "a person has to look"),
+        ):
             with pytest.raises(JobFailedError, match=reason) as found:
                 await jobs[what].result(10)
             assert found.value.state == state and runs.count(what) == 1

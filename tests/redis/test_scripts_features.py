@@ -1,0 +1,389 @@
+"""The scripts of uniqueness, limits, turns, dependencies, notes and schedules: each word, each refusal, the second run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from tests.harness import START_MS, Scripts, request
+from tracked_queue import transitions as t
+from tracked_queue.transitions import CancelWord, Conflict, DeadWord, NoteWord, Verdict
+
+
+def extras(**fields: Any) -> bytes:
+    return msgspec.msgpack.encode(fields)
+
+
+def unique(key: str, until: str = "done", conflict: str = "existing", window_ms: int = 0) -> bytes:
+    return extras(unique=[key, until, conflict, window_ms])
+
+
+def limited(name: str, most: int, lane: str = "", kind: str = "concurrency", ms: int = 0) -> bytes:
+    return extras(limits=[[name, kind, most, ms]], lane=f"q\n{lane or name}")
+
+
+def after(*ids: str, on_failure: str = "fail") -> bytes:
+    return extras(after=ids, on_failure=on_failure)
+
+
+def ids(jobs: list[t.Delivered]) -> list[str]:
+    return [job.id.decode() for job in jobs]
+
+
+def drain(q: Scripts, lease: str = "w") -> list[t.Delivered]:
+    """Fetch until nothing more comes: the first ones may only tell followers."""
+    found: list[t.Delivered] = []
+    for _ in range(6):
+        found += q.take(lease)
+    return found
+
+
+# unique
+
+
+def test_a_held_key_answers_with_its_holder_and_writes_nothing(q: Scripts) -> None:
+    assert q.enqueue("a", extras=unique("k")) == [True]
+    before = q.snapshot()
+    assert q.enqueue("b", extras=unique("k")) == [Conflict("held", "a")]
+    assert q.enqueue("a", extras=unique("k")) == [False], "a resend is known by its id"
+    assert q.snapshot() == before
+    assert q.store.run(t.enqueue([request("c", extras=unique("m")), request("d", extras=unique("m"))])) == [
+        True,
+        Conflict("held", "c"),
+    ], "in one batch too"
+
+
+@pytest.mark.parametrize("until", ["started", "done"])
+def test_the_key_is_free_from_its_moment_on_and_kept_by_recovery(q: Scripts, until: str) -> None:
+    """CASE-48: compare and delete; the orphan runs again at once, and no second one slips in."""
+    q.enqueue("a", extras=unique("k", until))
+    q.register("w")
+    (job,) = q.take("w")
+    free = until == "started"
+    assert q.enqueue("b", extras=unique("k", until)) == [True if free else Conflict("held", "a")]
+    q.release("w")
+    q.recover("w")
+    q.register("w2")
+    again = next(job for job in q.take("w2") if job.id == b"a")
+    assert q.enqueue("c", extras=unique("k", until)) == [True if free else Conflict("held", "a")]
+    assert q.settle("w", job, "succeeded") is Verdict.FENCED
+    assert q.settle("w2", again, "succeeded") is Verdict.OK
+    assert q.enqueue("d", extras=unique("k", until)) == ([Conflict("held", "c")] if free else [True])
+
+
+def test_a_key_whose_holder_is_gone_or_names_another_key_is_not_held(q: Scripts) -> None:
+    q.redis.set(q.keys.named("unique", "k"), "nobody")
+    assert q.enqueue("a", extras=unique("k")) == [True]
+    q.redis.set(q.keys.named("unique", "m"), "a")
+    assert q.enqueue("b", extras=unique("m")) == [True]
+
+
+def test_a_job_frees_only_its_own_key(q: Scripts) -> None:
+    q.enqueue("a", extras=unique("k"))
+    q.register("w")
+    (job,) = q.take("w")
+    q.redis.set(q.keys.named("unique", "k"), "another")
+    q.settle("w", job, "succeeded")
+    assert q.redis.get(q.keys.named("unique", "k")) == b"another"
+
+
+def test_replace_gives_the_waiting_job_the_new_arguments(q: Scripts) -> None:
+    q.enqueue("a", extras=unique("k", conflict="replace"), delay_ms=1000)
+    q.pass_time(0.5)
+    again = request("b", extras=unique("k", conflict="replace"), delay_ms=1000, args=b"\x91\x02")
+    for _ in range(2):
+        assert q.store.run(t.enqueue([again])) == [Conflict("replaced", "a")]
+    assert q.job("a")["due_ms"] == str(START_MS + 1500) and q.redis.zscore(q.keys.single("scheduled"), "a") == START_MS + 1500
+    q.pass_time(1)
+    q.register("w")
+    q.take("w")
+    (job,) = q.take("w")
+    assert job.args == b"\x91\x02"
+    assert q.store.run(t.enqueue([again])) == [Conflict("held", "a")], "it has started"
+
+
+def test_a_window_ends_by_itself(q: Scripts) -> None:
+    assert q.enqueue("a", extras=unique("k", "window", window_ms=60_000)) == [True]
+    assert 0 < q.redis.pttl(q.keys.named("unique", "k")) <= 60_000
+    q.store.run(t.cancel(["a"], 1))
+    assert q.enqueue("b", extras=unique("k", "window", window_ms=60_000)) == [Conflict("held", "a")]
+
+
+def test_a_dead_job_comes_back_only_if_its_key_is_free(q: Scripts) -> None:
+    q.enqueue("a", extras=unique("k"))
+    q.register("w")
+    (job,) = q.take("w")
+    q.settle("w", job, "dead", 1)
+    assert q.enqueue("b", extras=unique("k")) == [True]
+    assert q.store.run(t.requeue(["a"])) == [DeadWord.HELD]
+    q.store.run(t.cancel(["b"], 1))
+    assert q.store.run(t.requeue(["a"])) == [DeadWord.OK]
+    assert q.enqueue("c", extras=unique("k")) == [Conflict("held", "a")], "it holds the key again"
+
+
+# limits and turns
+
+
+def test_a_full_limit_holds_its_lane_and_nothing_else(q: Scripts) -> None:
+    q.enqueue("a", "b", "c", extras=limited("L", 1))
+    q.enqueue("free")
+    q.register("w")
+    q.register("w2")
+    first = q.take("w")
+    assert sorted(ids(first)) == ["a", "free"]
+    assert q.take("w2") == [] and q.take("w2") == []
+    q.pop_marker()
+    assert q.take("w2") == [] and not q.marker(), "a limited head sets no marker: nobody spins"
+    assert q.redis.zrange(q.keys.named("waiting", "L"), 0, -1) == [b"q\nL"]
+    q.settle("w", next(job for job in first if job.id == b"a"), "succeeded")
+    assert q.marker() and ids(q.take("w2")) == ["b"]
+
+
+@pytest.mark.parametrize("outcome", ["succeeded", "failed", "dead", "retry", "snoozed", "interrupted", "unstarted", "parked"])
+def test_every_outcome_gives_the_permit_back(q: Scripts, outcome: str) -> None:
+    q.enqueue("a", "b", extras=limited("L", 1))
+    q.register("w")
+    (job,) = q.take("w")
+    q.settle("w", job, outcome, 60_000 if outcome in ("retry", "snoozed") else 0)
+    assert not q.redis.exists(q.keys.named("permits", "L"))
+    assert len(drain(q)) == 1
+    assert q.redis.scard(q.keys.named("permits", "L")) == 1
+
+
+def test_a_crashed_holders_permit_comes_back_with_recovery(q: Scripts) -> None:
+    q.enqueue("a", "b", extras=limited("L", 1))
+    q.register("w")
+    q.register("w2")
+    assert ids(q.take("w")) == ["a"]
+    q.release("w")
+    q.recover("w")
+    assert ids(drain(q, "w2")) == ["a"], "the orphan first, within the limit"
+    assert q.redis.scard(q.keys.named("permits", "L")) == 1
+
+
+def test_a_raised_limit_lets_more_lanes_in(q: Scripts) -> None:
+    for lane in "abcd":
+        q.enqueue(lane, extras=limited("L", 1, lane))
+    q.register("w")
+    (first,) = drain(q)
+    q.enqueue("e", extras=limited("L", 3, "e"))
+    q.redis.zadd(q.keys.named("lanes", "q"), {"q\ne": 0})
+    assert len(drain(q)) == 1, "the new number counts for the new job"
+    q.settle("w", first, "succeeded")
+    assert len(drain(q)) <= 2 and q.redis.scard(q.keys.named("permits", "L")) <= 3
+
+
+def test_a_rate_lets_a_burst_in_and_then_one_by_one(q: Scripts) -> None:
+    q.enqueue(*"abcdef", extras=limited("R", 2, kind="rate", ms=1000))
+    q.register("w")
+    reply = q.fetch("w")
+    assert ids(reply.jobs) == ["a", "b"] and reply.next_due == 0.5
+    q.pass_time(0.4)
+    assert drain(q) == []
+    q.pass_time(0.1)
+    assert ids(drain(q)) == ["c"]
+    q.pass_time(5)
+    q.beat("w")
+    assert ids(drain(q)) == ["d", "e"], "never more than the burst, however long it was quiet"
+
+
+def test_lanes_take_turns(q: Scripts) -> None:
+    for n in range(5):
+        q.enqueue(f"big{n}", extras=extras(lane="q\nbig"))
+    q.enqueue("small0", "small1", extras=extras(lane="q\nsmall"))
+    q.register("w")
+    order = [ids(q.take("w", start=1))[0] for _ in range(7)]
+    assert order == ["big0", "small0", "big1", "small1", "big2", "big3", "big4"]
+    assert not q.redis.exists(q.keys.named("lanes", "q"), q.keys.single("laned"), q.keys.named("laned", "q"))
+
+
+def test_100000_jobs_of_a_limited_key_cost_others_nothing(q: Scripts) -> None:
+    """A lane is looked at once, not each of its jobs."""
+    q.enqueue("holder", extras=limited("L", 1))
+    for start in range(0, 100_000, 250):
+        q.enqueue(*(f"x{n}" for n in range(start, start + 250)), extras=limited("L", 1))
+    q.register("w")
+    drain(q)
+    q.redis.config_resetstat()
+    q.enqueue(*(f"o{n}" for n in range(10)), extras=limited("O", 100))
+    assert len(q.take("w")) == 10
+    calls = sum(entry["calls"] for name, entry in q.redis.info("commandstats").items() if name != "cmdstat_config|resetstat")
+    assert calls < 400
+
+
+def test_most_of_a_queue_is_kept(q: Scripts) -> None:
+    q.enqueue(*"abcd")
+    q.register("w")
+    reply = q.store.run(t.fetch("w", 1, 10, 0, ["q"], most={"q": 3}))
+    assert isinstance(reply, t.Fetched) and ids(reply.jobs) == ["a", "b", "c"] and not reply.more
+    assert q.marker(), "others may take the rest"
+
+
+# dependencies
+
+
+def test_a_follower_waits_for_all_and_gets_their_results(q: Scripts) -> None:
+    q.enqueue("a", "b")
+    assert q.enqueue("c", extras=after("a", "b")) == [True]
+    assert q.state("c") == "waiting" and q.enqueue("c", extras=after("a", "b")) == [False]
+    q.register("w")
+    jobs = q.take("w")
+    q.settle("w", jobs[1], "succeeded", payload=b"\x02")
+    drain(q)
+    assert q.state("c") == "waiting"
+    q.settle("w", jobs[0], "succeeded", 1000)
+    assert q.ttl("a") == -1, "it stays until its followers are told"
+    assert ids(drain(q)) == ["c"]
+    assert q.store.run(t.inputs(b"c")) == [b"", b"\x02"] and q.ttl("a") > 0
+    assert not q.redis.exists(q.keys.named("followers", "a"), q.keys.single("ended"))
+
+
+@pytest.mark.parametrize(("on_failure", "state"), [("fail", "failed"), ("ignore", "active"), ("fallback", "active")])
+@pytest.mark.parametrize("end", ["dead", "cancelled", "expired", "failed"])
+def test_an_unsuccessful_end_decides(q: Scripts, on_failure: str, state: str, end: str) -> None:
+    q.enqueue("a", extras=extras(expires="+1") if end == "expired" else b"")
+    q.enqueue("b", extras=after("a", on_failure=on_failure))
+    q.enqueue("c", extras=after("b"))
+    q.register("w")
+    if end == "cancelled":
+        q.store.run(t.cancel(["a"], 1))
+    elif end == "expired":
+        q.pass_time(0.1)
+    else:
+        q.settle("w", q.take("w")[0], end, 1)
+    drain(q)
+    assert q.state("a") == end and q.state("b") == state
+    assert q.state("c") == ("failed" if state == "failed" else "waiting"), "it goes on along the chain"
+
+
+def test_a_fallback_that_is_not_needed_is_cancelled(q: Scripts) -> None:
+    q.enqueue("a")
+    q.enqueue("b", extras=after("a", on_failure="fallback"))
+    q.register("w")
+    q.settle("w", q.take("w")[0], "succeeded")
+    drain(q)
+    assert q.state("b") == "cancelled"
+
+
+def test_a_chain_in_one_batch_and_onto_ended_jobs(q: Scripts) -> None:
+    q.enqueue("dead")
+    q.register("w")
+    q.settle("w", q.take("w")[0], "dead", 1)
+    assert q.store.run(
+        t.enqueue([request("b", extras=after("dead")), request("c", extras=after("b")), request("d", extras=after("none"))])
+    ) == [True, True, Conflict("unknown", "none")]
+    drain(q)
+    assert q.state("b") == q.state("c") == "failed" and q.state("d") == ""
+    assert q.ttl("b") > 0 and q.ttl("c") > 0
+
+
+def test_250_followers_a_call(q: Scripts) -> None:
+    """CASE-80: bounded work, however many come after one job."""
+    q.enqueue("a")
+    for start in range(0, 600, 200):
+        q.enqueue(*(f"f{n}" for n in range(start, start + 200)), extras=after("a"))
+    q.register("w")
+    q.settle("w", q.take("w")[0], "succeeded")
+    states = []
+    for _ in range(4):
+        q.fetch("w", start=0)
+        states.append(sum(q.state(f"f{n}") == "queued" for n in range(600)))
+    assert states == [250, 500, 600, 600]
+
+
+def test_a_waiting_job_is_cancelled_and_its_dependency_does_not_mind(q: Scripts) -> None:
+    q.enqueue("a")
+    q.enqueue("b", extras=after("a"))
+    assert q.store.run(t.cancel(["b"], 1)) == [CancelWord.CANCELLED]
+    q.register("w")
+    q.settle("w", q.take("w")[0], "succeeded")
+    drain(q)
+    assert q.state("b") == "cancelled"
+
+
+# outcomes, notes
+
+
+def test_expiry_counts_only_until_the_first_start(q: Scripts) -> None:
+    q.enqueue("late", "started", "snoozed", extras=extras(expires="+1000"))
+    q.register("w")
+    q.redis.lrem(q.keys.named("queue", "q"), 0, "late")
+    started, snoozed = q.take("w")
+    q.redis.lpush(q.keys.named("queue", "q"), "late")
+    q.settle("w", started, "interrupted")
+    q.settle("w", snoozed, "snoozed", 2000)
+    q.pass_time(3)
+    q.beat("w")
+    assert sorted(ids(drain(q))) == ["snoozed", "started"]
+    assert q.state("late") == "expired" and q.ttl("late") > 0
+    assert q.job("snoozed")["snoozes"] == "1" and "attempts" not in q.job("snoozed")
+
+
+def test_notes_are_stored_for_the_owner_alone(q: Scripts) -> None:
+    q.enqueue("a")
+    q.register("w")
+    (job,) = q.take("w")
+
+    def note(delivery: bytes, kind: str = "checkpoint", value: bytes = b"\x01", id: bytes = b"a") -> NoteWord:
+        return q.store.run(t.note("w", id, delivery, kind, value))
+
+    assert note(job.delivery) is note(job.delivery) is NoteWord.OK
+    assert note(job.delivery, "progress") is note(job.delivery, "log") is NoteWord.OK
+    before = q.snapshot()
+    assert note(b"1") is NoteWord.FENCED and note(job.delivery, id=b"none") is NoteWord.GONE
+    assert q.snapshot() == before
+    q.settle("w", job, "interrupted")
+    assert note(job.delivery) is NoteWord.FENCED
+    (again,) = q.take("w")
+    assert again.checkpoint == b"\x01"
+
+
+def test_the_ring_of_errors(q: Scripts) -> None:
+    q.enqueue("a")
+    q.register("w")
+    for n in range(7):
+        (job,) = q.take("w")
+        q.settle("w", job, "retry", payload=b"e%d" % n)
+    record = q.job("a")
+    assert record["error"] == "e6" and record["failures"] == "7"
+    assert sorted(record[f"error:{at}"][-2:] for at in range(4)) == ["e2", "e3", "e4", "e5"]
+
+
+# schedules
+
+
+def tick(name: str, ms: int, mode: str = "store") -> t.Request:
+    return request(f"cron:{name}:{ms}", extras=extras(tick=[name, ms, mode]))
+
+
+def test_a_tick_is_stored_once_and_never_one_before_the_last(q: Scripts) -> None:
+    """CASE-41."""
+    told = q.store.run(t.schedule([("s", "t", "q", "every 1 s")]))
+    assert told == q.store.run(t.schedule([("s", "t", "q", "every 1 s")])) == t.Told(START_MS, (START_MS,), (False,))
+    ms = START_MS + 1000
+    assert q.store.run(t.enqueue([tick("s", ms), tick("s", ms + 1000)])) == [True, True]
+    before = q.snapshot()
+    assert q.store.run(t.enqueue([tick("s", ms)])) == [False]
+    q.redis.delete(q.keys.named("job", f"cron:s:{ms}"))
+    assert isinstance(q.store.run(t.enqueue([tick("s", ms)]))[0], Conflict), "also when its record has expired"
+    assert q.store.run(t.schedule([("s", "t", "q", "every 1 s")])).last_ms == (ms + 1000,)
+    assert before.keys() - q.snapshot().keys() == {q.keys.named("job", f"cron:s:{ms}").encode()}
+
+
+def test_a_paused_or_slow_schedule_stores_no_heap_of_ticks(q: Scripts) -> None:
+    """CASE-43: ticks go by, and are not made up for."""
+    q.store.run(t.schedule([("s", "t", "q", "x")]))
+    ms = START_MS
+    assert q.store.run(t.enqueue([tick("s", ms + 1, "coalesce")])) == [True]
+    for n in range(2, 20):
+        assert isinstance(q.store.run(t.enqueue([tick("s", ms + n, "coalesce")]))[0], Conflict)
+    q.register("w")
+    assert len(q.take("w")) == 1
+    assert q.store.run(t.enqueue([tick("s", ms + 20, "coalesce")])) == [True]
+    q.store.run(t.pause("schedule:s"))
+    assert isinstance(q.store.run(t.enqueue([tick("s", ms + 21)]))[0], Conflict)
+    q.store.run(t.resume("schedule:s"))
+    assert isinstance(q.store.run(t.enqueue([tick("s", ms + 22, "pass")]))[0], Conflict)
+    assert q.store.run(t.schedule([("s", "t", "q", "x")])).last_ms == (ms + 22,)
