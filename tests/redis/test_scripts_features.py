@@ -95,7 +95,10 @@ def test_replace_gives_the_waiting_job_the_new_arguments(q: Scripts) -> None:
     again = request("b", extras=unique("k", conflict="replace"), delay_ms=1000, args=b"\x91\x02")
     for _ in range(2):
         assert q.store.run(t.enqueue([again])) == [Conflict("replaced", "a")]
-    assert q.job("a")["due_ms"] == str(START_MS + 1500) and q.redis.zscore(q.keys.single("scheduled"), "a") == START_MS + 1500
+    assert (
+        q.job("a")["due_ms"] == str(START_MS + 1500)
+        and q.redis.zscore(q.keys.single("scheduled"), "a") == START_MS + 1500
+    )
     q.pass_time(1)
     q.register("w")
     q.take("w")
@@ -141,7 +144,9 @@ def test_a_full_limit_holds_its_lane_and_nothing_else(q: Scripts) -> None:
     assert q.marker() and ids(q.take("w2")) == ["b"]
 
 
-@pytest.mark.parametrize("outcome", ["succeeded", "failed", "dead", "retry", "snoozed", "interrupted", "unstarted", "parked"])
+@pytest.mark.parametrize(
+    "outcome", ["succeeded", "failed", "dead", "retry", "snoozed", "interrupted", "unstarted", "parked"]
+)
 def test_every_outcome_gives_the_permit_back(q: Scripts, outcome: str) -> None:
     q.enqueue("a", "b", extras=limited("L", 1))
     q.register("w")
@@ -209,7 +214,9 @@ def test_100000_jobs_of_a_limited_key_cost_others_nothing(q: Scripts) -> None:
     q.redis.config_resetstat()
     q.enqueue(*(f"o{n}" for n in range(10)), extras=limited("O", 100))
     assert len(q.take("w")) == 10
-    calls = sum(entry["calls"] for name, entry in q.redis.info("commandstats").items() if name != "cmdstat_config|resetstat")
+    calls = sum(
+        entry["calls"] for name, entry in q.redis.info("commandstats").items() if name != "cmdstat_config|resetstat"
+    )
     assert calls < 400
 
 
@@ -272,7 +279,9 @@ def test_a_chain_in_one_batch_and_onto_ended_jobs(q: Scripts) -> None:
     q.register("w")
     q.settle("w", q.take("w")[0], "dead", 1)
     assert q.store.run(
-        t.enqueue([request("b", extras=after("dead")), request("c", extras=after("b")), request("d", extras=after("none"))])
+        t.enqueue(
+            [request("b", extras=after("dead")), request("c", extras=after("b")), request("d", extras=after("none"))]
+        )
     ) == [True, True, Conflict("unknown", "none")]
     drain(q)
     assert q.state("b") == q.state("c") == "failed" and q.state("d") == ""

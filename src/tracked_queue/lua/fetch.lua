@@ -174,8 +174,6 @@ local function blocked_by(limits)
   for _, limit in ipairs(limits) do
     local name, most = limit[1], limit[3]
     if limit[2] == 'concurrency' then
-      used[name] = used[name] or redis.call('SCARD', named('permits', name))
-      full_at[name] = most
       if used[name] >= most then
         return name, nil
       end
@@ -185,6 +183,16 @@ local function blocked_by(limits)
       if from > now then
         return nil, math.ceil(from)
       end
+    end
+  end
+end
+-- Every limit of whatever is looked at is noted: its lane may have been woken for a place that it does not take, because its
+-- head is cancelled, say, or another limit holds it; then the next lane has to be woken (see full_at below).
+local function note_limits(limits)
+  for _, limit in ipairs(limits) do
+    if limit[2] == 'concurrency' then
+      used[limit[1]] = used[limit[1]] or redis.call('SCARD', named('permits', limit[1]))
+      full_at[limit[1]] = limit[3]
     end
   end
 end
@@ -209,6 +217,10 @@ local function look(id, queue, may_buffer, room)
   local record = read(id)
   local size = size_of(record)
   local extra = extras[id]
+  local limits = extra and extra[4] and cmsgpack.unpack(extra[4])
+  if limits then
+    note_limits(limits)
+  end
   if not record[1] or not record[3] then
     garbage[#garbage + 1] = { id, queue }
   elseif record[1] == 'cancelled' then
@@ -227,7 +239,6 @@ local function look(id, queue, may_buffer, room)
       or (taken > 0 and bytes + size > max_bytes) then
       return false
     end
-    local limits = extra and extra[4] and cmsgpack.unpack(extra[4])
     if limits then
       local full, from = blocked_by(limits)
       if full or from then
@@ -259,9 +270,12 @@ local function take_list(queue, list, room)
 end
 -- Lanes take turns: one job of each, and again, while there is room.
 local function take_lanes(queue, room)
+  if room <= 0 then
+    return
+  end
   local lanes = redis.call('ZRANGE', named('lanes', queue), 0, room + 9)
   local open, before = {}, taken
-  local share = math.ceil(room / math.max(1, #lanes))
+  local share = math.ceil(room / #lanes)
   for i, lane in ipairs(lanes) do
     local list = named('lane', lane)
     local heads = redis.call('LRANGE', list, -share, -1)
@@ -344,17 +358,6 @@ end
 -- Write.
 begin_writing()
 local now_text = digits(now)
-for i, id in ipairs(due) do
-  redis.call('ZREM', single('scheduled'), id)
-  if string.byte(id) == 1 then
-    ready_lane(string.sub(id, 2), paused)
-  elseif not due_records[i][1] then
-    bury_garbage(id, '', now, 'a scheduled id without a record')
-  elseif due_records[i][1] == 'scheduled' then
-    redis.call('HSET', job_prefix .. id, 'state', 'queued')
-    push_job('LPUSH', id, due_records[i][2], due_records[i][4], due_records[i][3], paused)
-  end
-end
 for _, cut in ipairs(cuts) do
   redis.call('LTRIM', cut[1], 0, -cut[2] - 1)
 end
@@ -457,6 +460,18 @@ for _, lane in ipairs(visited) do
   elseif lane.cut > 0 then
     redis.call('ZREM', lanes, lane.lane)
     ready_lane(lane.lane, paused)
+  end
+end
+-- After the lanes: a job that is pushed into one that this call has emptied makes it ready again.
+for i, id in ipairs(due) do
+  redis.call('ZREM', single('scheduled'), id)
+  if string.byte(id) == 1 then
+    ready_lane(string.sub(id, 2), paused)
+  elseif not due_records[i][1] then
+    bury_garbage(id, '', now, 'a scheduled id without a record')
+  elseif due_records[i][1] == 'scheduled' then
+    redis.call('HSET', job_prefix .. id, 'state', 'queued')
+    push_job('LPUSH', id, due_records[i][2], due_records[i][4], due_records[i][3], paused)
   end
 end
 for name, most in pairs(full_at) do
