@@ -1,5 +1,7 @@
 """`python -m tracked_queue`."""
 
-from .cli import main
+# Absolute, and guarded: the child process of an isolated job loads this file by its path.
+if __name__ == "__main__":
+    from tracked_queue.cli import main
 
-main()
+    main()

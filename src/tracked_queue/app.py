@@ -47,7 +47,7 @@ from .task import (
     prepared,
     task_name,
 )
-from .transitions import CancelWord, Recovered, Stored, cancel, pause, resume
+from .transitions import CancelWord, Recovered, Stored, cancel, pause, resume, unpark
 from .workflow import Group, check_calls, check_step
 
 if TYPE_CHECKING:
@@ -349,16 +349,20 @@ class TrackedQueue:
         Everything is checked before anything is sent. When Redis fails in between, the error's `job_ids` are those
         that may be missing; the same calls can be sent again, since each has its id.
         """
-        return await self._store_many([await self._ready(call) for call in prepared(calls)])
+        ready = [await self._ready(call) for call in prepared(calls)]
+        requests = [item for item in ready if isinstance(item, Request)]
+        stored = await self._client().enqueue_many(requests)
+        return self._handles(ready, requests, stored)
 
     def enqueue_many_sync(self, calls: Sequence[PreparedCall[Any]]) -> list[Job[Any]]:
         """`enqueue_many` for code without an event loop."""
-        requests = [run_now(self._ready(call)) for call in prepared(calls)]
+        ready = [run_now(self._ready(call)) for call in prepared(calls)]
+        requests = [item for item in ready if isinstance(item, Request)]
         stored = enqueue_sync(self._sync_store(), requests, self._settings.enqueue_timeout)
-        return [self._handle(*pair) for pair in zip(requests, stored, strict=True)]
+        return self._handles(ready, requests, stored)
 
-    async def _ready(self, call: PreparedCall[Any]) -> Request:
-        """The request of a prepared call, after middleware has seen it."""
+    async def _ready(self, call: PreparedCall[Any]) -> Request | Job[Any]:
+        """The request of a prepared call, after middleware has seen it; or the handle that middleware gave in its place."""
         if not self.around.enqueue:
             return call.request
         made: list[Request] = []
@@ -367,12 +371,10 @@ class TrackedQueue:
             made.append(self.request(call.task, call.options, call.args, call.kwargs, headers, call.request.id))
             return made[0]
 
-        await self._through_middleware(
+        job = await self._through_middleware(
             call.task.name, call.request.queue, call.options, call.args, call.kwargs, make, hold=True
         )
-        if not made:
-            raise UsageError(f"task {call.task.name}: an enqueue middleware did not call call_next(), in a batch")
-        return made[0]
+        return made[0] if made else job
 
     # Workflows
 
@@ -517,8 +519,13 @@ class TrackedQueue:
         return await self.store.run(pause(_what(queue, task, schedule)))
 
     async def resume(self, *, queue: str | None = None, task: str | None = None, schedule: str | None = None) -> bool:
-        """Undo a pause; False if there was none."""
-        return await self.store.run(resume(_what(queue, task, schedule)))
+        """Undo a pause; False if there was none. A task's parked jobs go back to their queues."""
+        changed = await self.store.run(resume(_what(queue, task, schedule)))
+        while task is not None:
+            moved, remaining = await self.store.run(unpark(task, []))
+            if not moved or not remaining:
+                break
+        return changed
 
     async def cancel_many(self, *, queue: str | None = None, task: str | None = None) -> int:
         """
@@ -535,9 +542,11 @@ class TrackedQueue:
             count += sum(word in (CancelWord.CANCELLED, CancelWord.REQUESTED) for word in words)
         return count
 
-    async def _store_many(self, requests: Sequence[Request]) -> list[Job[Any]]:
-        stored = await self._client().enqueue_many(requests)
-        return [self._handle(*pair) for pair in zip(requests, stored, strict=True)]
+    def _handles(
+        self, ready: Sequence[Request | Job[Any]], requests: Sequence[Request], stored: Sequence[Stored]
+    ) -> list[Job[Any]]:
+        handles = iter([self._handle(*pair) for pair in zip(requests, stored, strict=True)])
+        return [next(handles) if isinstance(item, Request) else item for item in ready]
 
     async def enqueue_call(
         self, task: Task[..., Any], options: JobOptions, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -600,7 +609,7 @@ class TrackedQueue:
         sync: bool = False,
         hold: bool = False,
     ) -> Job[Any]:
-        on_its_way = Enqueueing(task=task, queue=queue, id=options.id, args=args, kwargs=kwargs)
+        on_its_way = Enqueueing(task=task, queue=queue, id=options.id, args=args, kwargs=kwargs, options=options)
 
         async def store() -> Job[Any]:
             request = make(on_its_way.headers)

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from .current import CurrentJob
 from .errors import UsageError
 from .handle import Job
+from .task import JobOptions
 
 T = TypeVar("T")
 
@@ -27,6 +28,7 @@ class Enqueueing:
     id: str | None
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
+    options: JobOptions
     headers: dict[str, Any] = field(default_factory=dict)
 
 

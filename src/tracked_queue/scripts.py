@@ -20,14 +20,26 @@ class Script:
     sha: str
 
 
-@cache
-def load_scripts(clock: str = "now_ms") -> dict[str, Script]:
+_clock = ["now_ms"]
+
+
+def use_clock(clock: str) -> None:
+    """Which clock scripts get in this process when nobody says: `now_ms`, or for tests `now_ms_test`."""
+    _clock[0] = clock
+
+
+def load_scripts(clock: str | None = None) -> dict[str, Script]:
     """
     Every transition's script by name.
 
     Args:
         clock: The include that stands for the clock: `now_ms`, or in tests `now_ms_test`, which reads a key.
     """
+    return _load(clock or _clock[0])
+
+
+@cache
+def _load(clock: str) -> dict[str, Script]:
     folder = files(__package__) / "lua"
     found = {}
     for path in sorted(folder.iterdir(), key=lambda item: item.name):

@@ -117,6 +117,9 @@ class Notes:
 
         return wait_for(look, timeout, f"{count} x {what}")
 
+    def starting(self, prefix: str) -> list[list[str]]:
+        return [note for note in self.all() if note[0].startswith(prefix)]
+
     def close(self) -> None:
         self._redis.delete(self._key)
         self._redis.close()

@@ -85,13 +85,22 @@ def _json(name: str, text: str, kind: type) -> Any:
 @cli.command()
 @guarded
 def cancel(
-    ids: Annotated[list[str], typer.Argument(metavar="ID...")],
+    ids: Annotated[list[str] | None, typer.Argument(metavar="[ID]...")] = None,
+    queue: Annotated[str | None, typer.Option("--queue", "-q", help="All jobs of a queue.")] = None,
+    task: Annotated[str | None, typer.Option("--task", help="All jobs of a task.")] = None,
     app: AppOption = None,
     redis_url: UrlOption = None,
     namespace: NamespaceOption = None,
 ) -> None:
-    """Cancel jobs: at once if they have not started, else within a second."""
+    """Cancel jobs, or all of a queue or task: at once if they have not started, else within a second."""
     setup_logging()
+    if sum((bool(ids), queue is not None, task is not None)) != 1:
+        raise UsageError("name one of ID..., --queue and --task")
+    if not ids:
+        count = run(chosen_app(app, redis_url, namespace), lambda chosen: chosen.cancel_many(queue=queue, task=task))
+        acted("cancel_many", queue=queue, task=task, jobs=count)
+        print(f"{count} jobs cancelled, or asked to end")
+        return
     for job_id in ids:
         check_name("job id", job_id)
 
@@ -117,54 +126,72 @@ def cancel(
         raise typer.Exit(EXIT_FAILED)
 
 
-def _what(queue: str | None, task: str | None) -> str:
-    if (queue is None) == (task is None):
-        raise UsageError("name one of --queue and --task")
-    check_name("queue" if queue is not None else "task name", queue if queue is not None else task)
-    return f"queue:{queue}" if queue is not None else f"task:{task}"
+PauseQueue = Annotated[str | None, typer.Option("--queue", "-q")]
+PauseTask = Annotated[str | None, typer.Option("--task")]
+PauseSchedule = Annotated[str | None, typer.Option("--schedule", help="Its ticks go by, and are not made up for.")]
 
 
 @cli.command()
 @guarded
 def pause(
-    queue: Annotated[str | None, typer.Option("--queue", "-q")] = None,
-    task: Annotated[str | None, typer.Option("--task")] = None,
+    queue: PauseQueue = None,
+    task: PauseTask = None,
+    schedule: PauseSchedule = None,
     app: AppOption = None,
     redis_url: UrlOption = None,
     namespace: NamespaceOption = None,
 ) -> None:
-    """Stop the fetching of a queue's or a task's jobs over the whole fleet; what runs goes on."""
-    _pause_or_resume("pause", _what(queue, task), chosen_app(app, redis_url, namespace))
+    """Stop the fetching of a queue's or a task's jobs, or a schedule, over the whole fleet; what runs goes on."""
+    _pause_or_resume(
+        "pause", {"queue": queue, "task": task, "schedule": schedule}, chosen_app(app, redis_url, namespace)
+    )
 
 
 @cli.command()
 @guarded
 def resume(
-    queue: Annotated[str | None, typer.Option("--queue", "-q")] = None,
-    task: Annotated[str | None, typer.Option("--task")] = None,
+    queue: PauseQueue = None,
+    task: PauseTask = None,
+    schedule: PauseSchedule = None,
     app: AppOption = None,
     redis_url: UrlOption = None,
     namespace: NamespaceOption = None,
 ) -> None:
     """Undo a pause."""
-    _pause_or_resume("resume", _what(queue, task), chosen_app(app, redis_url, namespace))
+    _pause_or_resume(
+        "resume", {"queue": queue, "task": task, "schedule": schedule}, chosen_app(app, redis_url, namespace)
+    )
 
 
-def _pause_or_resume(action: str, what: str, app: TrackedQueue) -> None:
+def _pause_or_resume(action: str, what: dict[str, str | None], app: TrackedQueue) -> None:
     setup_logging()
+    given = {kind: name for kind, name in what.items() if name is not None}
+    if len(given) != 1:
+        raise UsageError("name one of --queue, --task and --schedule")
 
     async def work(chosen: TrackedQueue) -> bool:
-        call = transitions.pause(what) if action == "pause" else transitions.resume(what)
-        changed = await chosen.store.run(call)
-        while action == "resume" and what.startswith("task:"):
-            moved, remaining = await chosen.store.run(transitions.unpark(what[5:], []))
-            if not moved or not remaining:
-                break
-        return changed
+        return await (chosen.pause(**given) if action == "pause" else chosen.resume(**given))
 
     changed = run(app, work)
-    acted(action, what=what, changed=changed)
-    print(f"{clean(what)}: {action}d" if changed else f"{clean(what)}: was {'' if action == 'pause' else 'not '}paused")
+    ((kind, name),) = given.items()
+    acted(action, what=f"{kind}:{name}", changed=changed)
+    said = f"{action}d" if changed else f"was {'' if action == 'pause' else 'not '}paused"
+    print(f"{kind}:{clean(name)}: {said}")
+
+
+@cli.command()
+@guarded
+def trigger(
+    schedule: Annotated[str, typer.Argument(help="A schedule's name, as `schedules` shows it.")],
+    app: Annotated[str, typer.Option("--app", help="module:app that defines the schedule.")],
+    redis_url: UrlOption = None,
+    namespace: NamespaceOption = None,
+) -> None:
+    """Run a schedule's task now, beside its ticks; prints the job's id."""
+    setup_logging()
+    stored = run(chosen_app(app, redis_url, namespace), lambda chosen: chosen.trigger(schedule))
+    acted("trigger", schedule=schedule, job_id=stored.id)
+    print(stored.id)
 
 
 @cli.command()

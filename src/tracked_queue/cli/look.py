@@ -25,6 +25,9 @@ from .common import (
     span,
 )
 
+# An instance tells of its schedules at least this often (see worker/scheduler.py).
+STALE_S = 90.0
+
 
 @cli.command()
 @guarded
@@ -71,6 +74,44 @@ def job(
 
 @cli.command()
 @guarded
+def schedules(
+    app: AppOption = None,
+    redis_url: UrlOption = None,
+    namespace: NamespaceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Schedules: when they run, their last tick, and whether an instance still runs them."""
+    found = run(chosen_app(app, redis_url, namespace), lambda chosen: chosen.read_schedules())
+    if as_json:
+        print_json(found)
+        return
+    print_table(
+        "Schedules",
+        ("schedule", "rule", "task", "queue", "last tick", "notes"),
+        [
+            (
+                item.name,
+                item.rule,
+                item.task,
+                item.queue,
+                item.last_tick.strftime("%Y-%m-%d %H:%M:%S UTC") if item.last_tick else None,
+                ", ".join(
+                    note
+                    for note, on in (
+                        ("paused", item.paused),
+                        (f"no instance has run it for {span(item.seen_s)}", item.seen_s > STALE_S),
+                    )
+                    if on
+                ),
+            )
+            for item in found
+        ],
+        "no schedules",
+    )
+
+
+@cli.command()
+@guarded
 def queues(
     app: AppOption = None,
     redis_url: UrlOption = None,
@@ -104,6 +145,7 @@ def queues(
                         ("paused", item.paused),
                         ("NO INSTANCE SERVES IT", item.unserved),
                         (f"{item.suspects} suspects", item.suspects > 0),
+                        (f"{item.limited} in lanes (limits, turns)", item.limited > 0),
                     )
                     if on
                 ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
@@ -61,8 +62,13 @@ def _call(task: Task[..., Any], threads: anyio.CapacityLimiter) -> Invoke:
         return lambda args, kwargs: function(*args, **kwargs)
 
     async def in_thread(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        # A thread can't be stopped: a timeout or a cancel lets go of it, its slot is freed when it ends.
-        return await anyio.to_thread.run_sync(lambda: function(*args, **kwargs), limiter=threads)
+        # A thread can't be stopped: a timeout or a cancel is recorded in its time, the slot is freed when the thread ends.
+        work = asyncio.ensure_future(anyio.to_thread.run_sync(lambda: function(*args, **kwargs), limiter=threads))
+        try:
+            return await asyncio.shield(work)
+        except asyncio.CancelledError:
+            await asyncio.wait({work})
+            raise
 
     return in_thread
 

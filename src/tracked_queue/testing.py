@@ -1,0 +1,337 @@
+"""
+Testing code that uses tracked_queue: run what was enqueued, or only record it, on a real embedded Redis and a clock of the
+test's own.
+
+pytest finds the fixture `queue_kit` by itself (see pytest_plugin.py); in other runners use `QueueKit` as it does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import os
+import tempfile
+import time
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from functools import cache
+from types import MappingProxyType
+from typing import Any
+
+import anyio
+
+from . import scripts
+from .app import TrackedQueue
+from .current import CurrentJob, current
+from .embedded import start_embedded
+from .errors import OwnershipLostError, UsageError
+from .handle import Job
+from .job import JobInfo, State
+from .middleware import Enqueueing
+from .reports import DeadFilter, read_dead
+from .retry import Seconds, to_seconds
+from .task import JobOptions, Task
+from .transitions import Delivered, Fetched, fetch, recover, register, release
+from .worker.invoke import invoker
+
+_number = itertools.count()
+
+
+@cache
+def embedded_url() -> str:
+    """The Redis of this process' tests: one embedded server in a temporary folder, started once; it ends with the process."""
+    folder = tempfile.mkdtemp(prefix="tracked_queue-test-")
+    server = start_embedded(f"embedded://{folder}")
+    _servers.append(server)
+    return server.url
+
+
+_servers: list[Any] = []  # kept open for the life of the process
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recorded:
+    """One enqueue that `fake()` recorded."""
+
+    task: str
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    options: JobOptions
+
+
+@dataclass(slots=True)
+class Fake:
+    """What `fake()` yields: the enqueues that were made, none of which was stored."""
+
+    calls: list[Recorded] = field(default_factory=list)
+
+    def assert_enqueued(self, task: Task[..., Any] | str, *args: Any, **kwargs: Any) -> Recorded:
+        """The first recorded call of a task, with these arguments if some are given. Raises AssertionError."""
+        name = task if isinstance(task, str) else task.name
+        found = [call for call in self.calls if call.task == name]
+        for call in found:
+            if (not args and not kwargs) or (call.args, call.kwargs) == (args, kwargs):
+                return call
+        shown = ", ".join(f"{call.args!r} {call.kwargs!r}" for call in found) or "none"
+        raise AssertionError(f"no enqueue of {name} with {args!r} {kwargs!r}; its enqueues: {shown}")
+
+    def assert_not_enqueued(self, task: Task[..., Any] | str) -> None:
+        """Raises AssertionError if there was one."""
+        name = task if isinstance(task, str) else task.name
+        found = [call for call in self.calls if call.task == name]
+        assert not found, f"{len(found)} enqueues of {name}: {found}"
+
+
+class QueueKit:
+    """
+    An app in a namespace of its own on the embedded Redis, for the time of an `async with`.
+
+    Args:
+        app: The app under test; its settings are put back at the end.
+    """
+
+    def __init__(self, app: TrackedQueue) -> None:
+        self.app = app
+        self._settings = app._settings
+        self._shift_ms = 0
+
+    async def __aenter__(self) -> QueueKit:
+        await self.app.aclose()
+        self.app._settings = replace(
+            self._settings,
+            redis_url=await asyncio.to_thread(embedded_url),
+            namespace=f"test{os.getpid()}-{next(_number)}",
+            sources={},
+        )
+        scripts.use_clock("now_ms_test")
+        self._keys = self.app.keys
+        await self._set_clock(int(time.time() * 1000))
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        store = self.app.store
+        (found,) = await store.read(("KEYS", self._keys.tag.replace("{", "[{]") + ":*"))
+        if found:
+            await store.read(("DEL", *found))
+        scripts.use_clock("now_ms")
+        await self.app.aclose()
+        self.app._settings = self._settings
+
+    async def _set_clock(self, ms: int) -> None:
+        await self.app.store.read(("SET", self._keys.single("clock"), ms))
+
+    async def now_ms(self) -> int:
+        """The clock that the scripts obey."""
+        (value,) = await self.app.store.read(("GET", self._keys.single("clock")))
+        return int(value)
+
+    async def advance(self, by: Seconds | None = None, **parts: float) -> None:
+        """Move the clock: `advance(90)`, `advance(timedelta(hours=1))`, `advance(days=3)`. Nothing runs until `drain`."""
+        seconds = to_seconds("advance", timedelta(**parts) if by is None else by)
+        await self._set_clock(await self.now_ms() + round(seconds * 1000))
+
+    async def drain(self, *, raises: bool = True) -> int:
+        """
+        Run everything that is takeable now, with a real worker, until nothing is left.
+
+        Returns:
+            How many runs there were.
+
+        Raises:
+            Exception: The first error that a job raised, as itself; unless `raises` is False.
+        """
+        errors: list[BaseException] = []
+        runs = 0
+
+        async def watch(job: CurrentJob, call_next: Any) -> Any:
+            nonlocal runs
+            runs += 1
+            try:
+                return await call_next()
+            except Exception as error:
+                errors.append(error)
+                raise
+
+        self.app.around.run.insert(0, watch)
+        try:
+            await self.app.run_worker(burst=True, handle_signals=False)
+        finally:
+            self.app.around.run.remove(watch)
+        if errors and raises:
+            raise errors[0]
+        return runs
+
+    async def crash_after(self, jobs: int = 1, *, run: bool = True) -> int:
+        """
+        A worker takes up to so many jobs, runs each to its end, and dies before it has recorded anything; then its jobs
+        are recovered. What your tasks do twice now, they do twice in production.
+
+        Args:
+            jobs: How many it takes at most.
+            run: False: it dies before they start.
+
+        Returns:
+            How many it took.
+        """
+        app, lease = self.app, f"crashing.{next(_number)}"
+        store, settings = app.store, app.settings
+        await store.run(register(lease, settings.heartbeat_ttl, settings.heartbeat_interval, {"label": "crashing"}))
+        taken: list[Delivered] = []
+        for number in range(1, 4):  # the first ones may only promote what is due
+            reply = await store.run(fetch(lease, number, jobs - len(taken), 0, app.tasks.queues()))
+            assert isinstance(reply, Fetched)
+            taken += reply.jobs
+            if len(taken) >= jobs or not reply.more:
+                break
+        for job in taken if run else ():
+            task = app.tasks.get(job.task)
+            if task is not None:
+                args, kwargs = task.signature.decode(job.args, job.kwargs)
+                with contextlib.suppress(Exception):
+                    await _call(app, task, args, kwargs, job.id.decode(), job.queue.decode())
+        await store.run(release(lease, interrupted=False))
+        while True:
+            portion = await store.run(
+                recover(
+                    lease,
+                    owner="kit",
+                    max_recoveries=settings.max_recoveries,
+                    lock_ttl=settings.recovery_lock_ttl,
+                    resend_window=settings.resend_window,
+                    interval=settings.heartbeat_interval,
+                )
+            )
+            if portion.word != "ok" or not portion.remaining:
+                return len(taken)
+
+    async def dead(self) -> list[str]:
+        """Ids of the jobs that are dead now."""
+        return [job.id async for job in read_dead(self.app.store, DeadFilter())]
+
+
+@contextlib.contextmanager
+def fake(app: TrackedQueue) -> Iterator[Fake]:
+    """Record enqueues and store none; arguments are checked all the same. Needs no Redis."""
+    recorded = Fake()
+
+    async def record(on_its_way: Enqueueing, call_next: Any) -> Job[Any]:
+        task = app.tasks.get(on_its_way.task)
+        if task is not None:
+            given = 1 if on_its_way.options.inputs else 0
+            task.signature.encode(on_its_way.args, on_its_way.kwargs, app.settings.max_payload, given)
+        recorded.calls.append(
+            Recorded(
+                task=on_its_way.task, args=on_its_way.args, kwargs=dict(on_its_way.kwargs), options=on_its_way.options
+            )
+        )
+        return Job(on_its_way.id or f"fake-{len(recorded.calls)}", True, app)
+
+    app.around.enqueue.append(record)
+    try:
+        yield recorded
+    finally:
+        app.around.enqueue.remove(record)
+
+
+@contextlib.asynccontextmanager
+async def inline(app: TrackedQueue) -> AsyncIterator[None]:
+    """
+    An enqueue runs the job at once, here, with its arguments encoded and decoded as they would be; what the job raises,
+    the enqueue raises. Needs no Redis; the app's lifespan and middleware are around it.
+    """
+    state: Any = None
+    async with contextlib.AsyncExitStack() as stack:
+        if app.around.lifespan is not None:
+            state = await stack.enter_async_context(app.around.lifespan())
+
+        async def run(on_its_way: Enqueueing, call_next: Any) -> Job[Any]:
+            task = app.tasks.get(on_its_way.task)
+            if task is None:
+                raise UsageError(f"inline: this app has no task {on_its_way.task!r}")
+            packed = task.signature.encode(on_its_way.args, on_its_way.kwargs, app.settings.max_payload)
+            args, kwargs = task.signature.decode(*packed)
+            job_id = on_its_way.id or f"inline-{next(_number)}"
+            value = await _call(app, task, args, kwargs, job_id, on_its_way.queue, state, on_its_way.headers)
+            result = task.signature.result.decode(task.signature.result.encode(value))
+            return Job(job_id, True, _Done(result), None)
+
+        app.around.enqueue.append(run)
+        try:
+            yield
+        finally:
+            app.around.enqueue.remove(run)
+
+
+async def _call(
+    app: TrackedQueue, task: Task[..., Any], args: Any, kwargs: Any, job_id: str, queue: str, state: Any = None,
+    headers: Any = MappingProxyType({}),
+) -> Any:  # fmt: skip
+    host = _Host(state, app.settings.max_payload)
+    delivery = _Delivery({"id": job_id, "task": task.name, "queue": queue, "delivery": "1"}, headers)
+    delivery.max_attempts = task.task_options.max_attempts
+    token = current.set(CurrentJob(delivery, host))
+    try:
+        return await invoker(task, app.around, anyio.CapacityLimiter(1))(args, kwargs)
+    finally:
+        current.reset(token)
+
+
+class _Delivery:
+    """A delivery that no worker made."""
+
+    attempt, max_attempts = 1, 1
+
+    def __init__(self, facts: dict[str, str], headers: Any) -> None:
+        self._facts, self.headers = facts, headers
+        self.saved = b""
+
+    def fact(self, name: str) -> str:
+        return self._facts[name]
+
+    def count(self, name: str) -> int:
+        return 0
+
+    def checkpoint(self) -> bytes:
+        return self.saved
+
+
+class _Host:
+    """An instance that keeps what a job notes in memory."""
+
+    lease = "inline"
+
+    def __init__(self, state: Any, max_payload: int) -> None:
+        self.state, self.max_payload = state, max_payload
+
+    async def note(self, delivery: Any, kind: str, value: bytes) -> None:
+        if not isinstance(delivery, _Delivery):
+            raise OwnershipLostError(delivery.fact("id"))
+        if kind == "checkpoint":
+            delivery.saved = value
+
+    def extend(self, delivery: Any, seconds: float) -> None:
+        pass
+
+
+class _Done:
+    """Reads the outcome of a job that has run inline."""
+
+    def __init__(self, result: Any) -> None:
+        self._result = result
+
+    async def job_info(self, job_id: str, codec: Any) -> JobInfo:
+        raise UsageError("an inline job has no record; it has succeeded, or the enqueue had raised")
+
+    async def job_result(self, job_id: str, codec: Any, timeout: float | None) -> Any:
+        return self._result
+
+    async def job_cancel(self, job_id: str) -> bool:
+        return False
+
+    async def job_states(self, job_ids: Any) -> list[State | None]:
+        return [State.SUCCEEDED for _ in job_ids]
+
+    async def job_watch(self, job_id: str, codec: Any) -> AsyncIterator[JobInfo]:
+        yield await self.job_info(job_id, codec)

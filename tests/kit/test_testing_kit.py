@@ -1,0 +1,126 @@
+"""The testing kit as its users use it: recorded, inline, drained, with a moved clock, and after a crash."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from tracked_queue import ArgumentError, Fixed, JobContext, Retry, State, TrackedQueue, current_job
+from tracked_queue.testing import Fake, QueueKit, fake, inline
+
+app = TrackedQueue()
+ran: list[Any] = []
+
+
+@app.task(name="welcome", max_attempts=3, retry=Fixed(60))
+async def welcome(user: int, *, locale: str = "en") -> str:
+    ran.append(user)
+    if user == 13 and current_job().attempt < 3:
+        raise ValueError("unlucky")
+    if user == 7:
+        await welcome.enqueue(8)
+    return f"{user}:{locale}"
+
+
+@app.task(name="with-context")
+async def with_context(ctx: JobContext[dict[str, int]], n: int) -> int:
+    return ctx.state["base"] + n
+
+
+@pytest.fixture
+def queue_app() -> TrackedQueue:
+    ran.clear()
+    return app
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+async def test_fake_records_and_checks_arguments(fake_queue: Fake) -> None:
+    await welcome.enqueue(1, locale="de")
+    await app.enqueue_many([welcome.call(2), welcome.options(delay=60).call(3)])
+    fake_queue.assert_enqueued(welcome, 1, locale="de")
+    assert fake_queue.assert_enqueued("welcome", 3).options.delay == 60
+    fake_queue.assert_not_enqueued(with_context)
+    with pytest.raises(AssertionError, match="no enqueue of welcome"):
+        fake_queue.assert_enqueued(welcome, 4)
+    with pytest.raises(ArgumentError):
+        await welcome.enqueue("x")  # type: ignore[arg-type]
+    assert ran == []
+
+
+def test_fake_without_an_event_loop() -> None:
+    with fake(app) as recorded:
+        welcome.enqueue_sync(1)
+    recorded.assert_enqueued(welcome, 1)
+
+
+async def test_inline_runs_at_once_with_lifespan_and_errors() -> None:
+    @asynccontextmanager
+    async def lifespan() -> AsyncIterator[dict[str, int]]:
+        yield {"base": 40}
+
+    app.around.lifespan = lifespan
+    try:
+        async with inline(app):
+            assert await (await welcome.enqueue(7)).result() == "7:en" and ran[-2:] == [7, 8]
+            assert await (await with_context.enqueue(2)).result() == 42
+            with pytest.raises(ValueError, match="unlucky"):
+                await welcome.enqueue(13)
+    finally:
+        app.around.lifespan = None
+
+
+async def test_drain_advance_and_the_job_s_own_error(queue_kit: QueueKit) -> None:
+    async with queue_kit as kit:
+        job = await welcome.enqueue(7)
+        later = await welcome.options(delay=timedelta(days=3)).enqueue(9)
+        assert await kit.drain() == 2, "what it enqueued ran as well"
+        assert await job.result(1) == "7:en" and await later.status() is State.SCHEDULED
+        await kit.advance(days=3)
+        await kit.drain()
+        assert await later.result(1) == "9:en"
+        await welcome.enqueue(13)
+        with pytest.raises(ValueError, match="unlucky"):
+            await kit.drain()
+        await kit.advance(120)
+        assert await kit.drain(raises=False) == 1
+        await kit.advance(120)
+        assert await kit.drain() == 1 and await kit.dead() == []
+    assert ran == [7, 8, 9, 13, 13, 13]
+
+
+async def test_crash_after_runs_a_job_twice_as_production_would(queue_kit: QueueKit) -> None:
+    async with queue_kit as kit:
+        job = await welcome.enqueue(5)
+        assert await kit.crash_after(1) == 1
+        info = await job.info()
+        assert info.state is State.QUEUED and info.recoveries == 1
+        assert await kit.crash_after(1, run=False) == 1
+        await kit.drain()
+        assert await job.result(1) == "5:en" and ran == [5, 5]
+
+
+def test_the_fixture_for_tests_that_are_no_coroutines(run_queue_test: Any) -> None:
+    async def check(kit: QueueKit) -> int:
+        await welcome.enqueue(1)
+        return await kit.drain()
+
+    assert run_queue_test(check) == 1
+
+
+async def test_the_app_is_as_before(queue_kit: QueueKit) -> None:
+    before = app.settings
+    async with queue_kit:
+        assert app.settings.namespace != before.namespace
+    assert app.settings is before
+
+
+def test_signals_have_text() -> None:
+    assert str(Retry(after=1, reason="why")) == "why"
