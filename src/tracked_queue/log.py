@@ -46,6 +46,11 @@ def ticks_skipped(*, schedule: str, until_ms: int) -> None:
     log.warning("ticks.skipped", schedule=schedule, until_ms=until_ms)
 
 
+def code_changed(*, path: str, children: int) -> None:
+    """A source file has changed (`--reload`): processes are stopped with grace, and started with the new code."""
+    log.info("code.changed", path=path, children=children)
+
+
 def hook_failed(*, hook: str, task: str, job_id: str, error: str) -> None:
     """A function of the app around a job raised: its retry policy (the default delay was taken), or on_exhausted."""
     log.error("hook.failed", hook=hook, task=task, job_id=job_id, error=error)

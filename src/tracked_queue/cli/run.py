@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import atexit
 import contextlib
+import importlib.util
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -37,6 +38,9 @@ def worker(
     concurrency: Annotated[int | None, typer.Option(help="Jobs at the same time in one process.")] = None,
     processes: Annotated[int, typer.Option(help="Worker processes.")] = 1,
     burst: Annotated[bool, typer.Option("--burst", help="End when the queues are empty.")] = False,
+    reload: Annotated[
+        bool, typer.Option("--reload", help="Start anew when a .py file below the folder changes.")
+    ] = False,
     redis_url: UrlOption = None,
     namespace: NamespaceOption = None,
     instance_id: Annotated[str | None, typer.Option(help="Label of this worker: the pod's name.")] = None,
@@ -77,7 +81,9 @@ def worker(
             _run_child(app, options, parse_queues(queue), parse_most(queue_concurrency), burst, supervised)
         )
     served = parse_queues(queue), parse_most(queue_concurrency)
-    raise typer.Exit(_supervise(app, options, served, processes, burst))
+    if reload and importlib.util.find_spec("watchfiles") is None:
+        raise UsageError("--reload needs watchfiles: pip install 'tracked-queue[reload]'")
+    raise typer.Exit(_supervise(app, options, served, processes, burst, reload))
 
 
 def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
@@ -127,7 +133,12 @@ def _exit_process(code: int) -> None:
 
 
 def _supervise(
-    path: str, options: dict[str, Any], served: tuple[Queues | None, dict[str, int]], processes: int, burst: bool
+    path: str,
+    options: dict[str, Any],
+    served: tuple[Queues | None, dict[str, int]],
+    processes: int,
+    burst: bool,
+    reload: bool,
 ) -> int:
     from ..worker.supervisor import Supervisor
 
@@ -140,13 +151,29 @@ def _supervise(
         Served(app.tasks, *served)
         endpoint = await asyncio.to_thread(app.endpoint)
         command = [sys.executable, "-m", "tracked_queue", *sys.argv[1:]]
-        supervisor = Supervisor(command, processes, app.settings, endpoint, app.keys, burst=burst)
+        supervisor = Supervisor(
+            command,
+            processes,
+            app.settings,
+            endpoint,
+            app.keys,
+            burst=burst,
+            changes=_source_changes() if reload else None,
+        )
         try:
             return await supervisor.run()
         finally:
             await app.aclose()
 
     return asyncio.run(work())
+
+
+async def _source_changes() -> AsyncIterator[str]:
+    """Names of Python files below the current folder, each time some have changed."""
+    from watchfiles import PythonFilter, awatch
+
+    async for changes in awatch(".", watch_filter=PythonFilter(), raise_interrupt=False):
+        yield ", ".join(sorted({os.path.relpath(path) for _, path in changes}))
 
 
 def _run_loop(work: Any, then: Callable[[int], None]) -> int:

@@ -14,7 +14,7 @@ import os
 import random
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 
 from .. import log
@@ -52,6 +52,7 @@ class _Child:
     life: int  # our end of the pipe whose closing tells the child that we are gone
     leases: list[str] = field(default_factory=list)
     ready: bool = False
+    replaced: bool = False  # stopped because the code has changed
     told_all: asyncio.Event = field(default_factory=asyncio.Event)
 
 
@@ -61,11 +62,21 @@ class Supervisor:
 
     Args:
         command: The child's command line; `--supervised R:W` with the two pipe ends is added.
+        changes: Names of source files that have changed (`--reload`): children are stopped with grace and started anew.
     """
 
     def __init__(
-        self, command: Sequence[str], processes: int, settings: Settings, endpoint: Endpoint, keys: Keys, *, burst: bool
+        self,
+        command: Sequence[str],
+        processes: int,
+        settings: Settings,
+        endpoint: Endpoint,
+        keys: Keys,
+        *,
+        burst: bool,
+        changes: AsyncIterator[str] | None = None,
     ) -> None:
+        self._changes, self._changed = changes, asyncio.Event()
         self._command, self._processes, self._settings, self._burst = list(command), processes, settings, burst
         self._store = Store(LinkPool(endpoint, 2), keys)
         self._outage = Outage()
@@ -88,6 +99,7 @@ class Supervisor:
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
             loop.add_signal_handler(number, self._on_signal, number)
         keepers = [loop.create_task(self._keep()) for _ in range(self._processes)]
+        watcher = loop.create_task(self._watch(self._changes)) if self._changes is not None else None
         try:
             await asyncio.gather(*keepers)
             if self._aftermath:
@@ -95,6 +107,8 @@ class Supervisor:
         finally:
             for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
                 loop.remove_signal_handler(number)
+            if watcher is not None:
+                watcher.cancel()
             for child in self._children:
                 _kill_group(child.process.pid)
             await self._store.close()
@@ -159,6 +173,11 @@ class Supervisor:
                 # One that was still starting had nothing to hand back, and no handler for the signal yet.
                 self._codes.append(0 if code == -signal.SIGTERM and not child.ready else code)
                 return
+            if child.replaced:
+                continue
+            if self._changes is not None and code == USAGE_EXIT:
+                await self._next_change()  # a mistake in the code, which its author is about to mend
+                continue
             if code == USAGE_EXIT and not self._ever_served:
                 self._usage_error = True
                 self.stop()
@@ -167,6 +186,24 @@ class Supervisor:
             delay = self._delay(ran_s)
             log.process_died(pid=child.process.pid, code=code, ran_s=ran_s, again_s=delay)
             await self._pause(delay)
+
+    async def _watch(self, changes: AsyncIterator[str]) -> None:
+        async for path in changes:
+            log.code_changed(path=path, children=len(self._children))
+            self._changed.set()
+            self._changed = asyncio.Event()
+            for child in self._children:
+                if not child.replaced:
+                    child.replaced = True
+                    self._signal(child, signal.SIGTERM)
+
+    async def _next_change(self) -> None:
+        waits = [asyncio.ensure_future(event.wait()) for event in (self._changed, self._stop)]
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
 
     async def _pause(self, seconds: float) -> None:
         with contextlib.suppress(TimeoutError):
