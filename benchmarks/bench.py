@@ -27,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from tests.server import RedisServer
 
-from benchmarks.bench_tasks import app, noop, stamp
+from benchmarks.bench_tasks import app, keyed, noop, stamp
 from tracked_queue import transitions as t
 from tracked_queue.link import Link
 from tracked_queue.store import Store
@@ -37,6 +37,7 @@ TEXT = "abcdefghijklmnopqrst"
 BULK = 50_000
 DRAIN = 40_000
 ORPHANS = 10_000
+KEYS, LANED, BACKLOG = 1_000, 5_000, 100_000
 
 Results = dict[str, float]
 
@@ -229,6 +230,37 @@ async def bench_recovery(results: Results) -> None:
         await store.close()
 
 
+async def bench_lanes(results: Results) -> None:
+    """Fetch and settle of limited jobs over 1,000 keys, alone and beside 100,000 that wait for one full key."""
+
+    async def drain(jobs: int) -> float:
+        lease, number, done = new_lease("bench"), 0, 0
+        await app.store.run(t.register(lease, 30, 5, {}))
+        await app.enqueue_many([keyed.call(n % KEYS) for n in range(jobs)])
+        began = time.perf_counter()
+        while done < jobs:
+            number += 1
+            reply = await app.store.run(t.fetch(lease, number, 100, 0, ["lanes"]))
+            assert isinstance(reply, t.Fetched)
+            outcomes = [t.Outcome(job.id, job.delivery, "succeeded", 3_600_000, b"", "") for job in reply.jobs]
+            if outcomes:
+                await app.store.run(t.settle(lease, outcomes, 120, 3600))
+            done += len(outcomes)
+        rate = per_s(jobs, time.perf_counter() - began)
+        await app.store.run(t.release(lease, interrupted=True))
+        return rate
+
+    await flush()
+    alone = await drain(LANED)
+    await app.enqueue_many([keyed.call(-1) for _ in range(BACKLOG)])
+    holder = new_lease("holder")
+    await app.store.run(t.register(holder, 300, 5, {}))
+    for number in range(1, 4):
+        await app.store.run(t.fetch(holder, number, 250, 0, ["lanes"]))
+    results["limited jobs over 1,000 keys, fetch and settle /s"] = alone
+    results["the same beside 100,000 of one full key / alone"] = await drain(LANED) / alone
+
+
 async def run(url: str) -> Results:
     results: Results = {}
     async with app:
@@ -238,6 +270,7 @@ async def run(url: str) -> Results:
         await bench_drain(results, url, 2)
         await bench_latency(results, url)
         await bench_recovery(results)
+        await bench_lanes(results)
     results["enqueue many / floor"] = results["enqueue many /s"] / results["floor: enqueue script, 250 a call /s"]
     results["drain, 1 process / floor"] = (
         results["drain, 1 process /s"] / results["floor: fetch and settle scripts, 100 a call, overlapped /s"]
@@ -252,6 +285,7 @@ TARGETS: dict[str, tuple[float, Callable[[float, float], bool]]] = {
     "pickup (enqueue to start) p50 ms": (1.0, float.__lt__),
     "bytes per queued job": (275, float.__lt__),
     "10,000 orphans back, s": (1.0, float.__lt__),
+    "the same beside 100,000 of one full key / alone": (0.7, float.__ge__),
 }
 
 

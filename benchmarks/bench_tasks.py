@@ -2,7 +2,7 @@
 
 import time
 
-from tracked_queue import TrackedQueue
+from tracked_queue import Concurrency, TrackedQueue
 
 app = TrackedQueue()
 
@@ -16,3 +16,8 @@ async def noop(number: int, text: str) -> None:
 async def stamp() -> float:
     """When it started, on this machine's clock."""
     return time.time()
+
+
+@app.task(name="keyed", queue="lanes", limit=Concurrency(5, key="key"))
+async def keyed(key: int) -> None:
+    """At most five of a key at a time."""

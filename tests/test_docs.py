@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.server import RedisServer
+
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
@@ -70,3 +72,39 @@ def test_commands_in_the_docs_exist() -> None:
     used = set(re.findall(r"python -m tracked_queue ([a-z]+)", text))
     listed = (ROOT / "docs/reference/commands.md").read_text("utf-8")
     assert used and all(f"| `{name}" in listed for name in used), used
+
+
+HOW_TO = sorted(
+    path.name for path in (ROOT / "docs" / "how-to").glob("*.md") if "async def main()" in path.read_text("utf-8")
+)
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("page", HOW_TO)
+def test_a_how_to_runs_as_printed(page: str, server: RedisServer, namespace: str, tmp_path: Path) -> None:
+    """A page's Python blocks are one module with an `app` and a `main()`; a worker of that app runs beside it."""
+    module = tmp_path / f"howto_{page.removesuffix('.md').replace('-', '_')}.py"
+    module.write_text("\n\n".join(blocks(f"docs/how-to/{page}", "python")))
+    program = f"""
+import asyncio, {module.stem} as page
+
+async def all_of_it():
+    if "QueueKit" in vars(page):
+        return await page.main()
+    worker = asyncio.ensure_future(page.app.run_worker(handle_signals=False))
+    try:
+        async with asyncio.timeout(40):
+            await page.main()
+    finally:
+        worker.cancel()
+        await asyncio.wait({{worker}})
+        await page.app.aclose()
+
+asyncio.run(all_of_it())
+print("ran to its end")
+"""
+    env = {**os.environ, "REDIS_URL": server.url, "PROCESSING_NS": namespace, "HEARTBEAT_INTERVAL": "0.5"}
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0 and "ran to its end" in done.stdout, done.stdout + done.stderr

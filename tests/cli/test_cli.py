@@ -87,7 +87,7 @@ def test_enqueue_wait_and_job(cli: Cli, worker: Worker) -> None:
         (("enqueue", "noop", "--app", APP, "--args", '["x"]'), 2, "argument number"),
         (("queues", "--redis-url", "redis://127.0.0.1:1"), 3, "not available"),
         (("queues", "--app", "nowhere:app"), 2, "can't be imported"),
-        (("pause",), 2, "--queue and --task"),
+        (("pause",), 2, "name one of"),
         (("cancel", "nobody"), 1, "no such job"),
         (("quiet", "nobody"), 1, "no live instance"),
         (("dead", "requeue"), 2, "--all"),
