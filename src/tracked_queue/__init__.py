@@ -22,7 +22,7 @@ from .errors import (
     UsageError,
 )
 from .handle import Job
-from .job import ErrorInfo, JobInfo, State
+from .job import ErrorInfo, Failure, JobInfo, LogLine, Progress, State
 from .middleware import Enqueueing
 from .retry import Dead, Discard, Exponential, Fixed, Retry, Snooze
 from .task import PreparedCall, Step, Task
@@ -41,6 +41,7 @@ __all__ = [
     "Enqueueing",
     "ErrorInfo",
     "Exponential",
+    "Failure",
     "Fixed",
     "Group",
     "InvariantError",
@@ -51,9 +52,11 @@ __all__ = [
     "JobFailedError",
     "JobInfo",
     "JobNotFoundError",
+    "LogLine",
     "OwnershipLostError",
     "PayloadTooLargeError",
     "PreparedCall",
+    "Progress",
     "Rate",
     "Retry",
     "SettingsError",

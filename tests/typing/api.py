@@ -1,8 +1,21 @@
-"""Checked by mypy --strict: the signature survives the decorator, and wrong calls are refused."""
+"""Checked by mypy --strict and by pyright's rules: the signature survives the decorator, and wrong calls are refused."""
 
+from datetime import timedelta
 from typing import Any, assert_type
 
-from tracked_queue import Job, JobInfo, PreparedCall, State, Task, TrackedQueue
+from tracked_queue import (
+    Concurrency,
+    Group,
+    Job,
+    JobContext,
+    JobInfo,
+    PreparedCall,
+    Progress,
+    State,
+    Step,
+    Task,
+    TrackedQueue,
+)
 
 app = TrackedQueue()
 
@@ -37,6 +50,42 @@ async def wrong() -> None:
     await send_welcome.options(daley=60).enqueue(42)  # type: ignore[call-arg]
     send_welcome.enqueue_sync("42")  # type: ignore[arg-type]
     send_welcome.call(1, locale=2)  # type: ignore[arg-type]
+
+
+# A context parameter is the worker's, a plain def stays one, steps and workflows.
+
+
+@app.task(name="ctx")
+async def with_context(ctx: JobContext[int], a: int, b: str = "") -> int:
+    assert_type(ctx.state, int)
+    return a
+
+
+@app.cron("0 3 * * *")
+@app.task(limit=Concurrency(1), unique="until_done")
+def blocking(a: int) -> str:
+    return str(a)
+
+
+async def right_too() -> None:
+    assert_type(await with_context.enqueue(1, "x"), Job[int])
+    assert_type(await with_context.options(expires=timedelta(seconds=1)).enqueue(1), Job[int])
+    assert_type(blocking(1), str)
+    assert_type(await blocking.enqueue(1), Job[str])
+    assert_type(with_context.step("x"), Step)
+    group = await app.group([blocking.call(1)], then=with_context.step())
+    assert_type(group, Group)
+    async for info in (await blocking.enqueue(1)).watch():
+        assert_type(info, JobInfo)
+    assert_type(await (await blocking.enqueue(1)).progress(), Progress | None)
+
+
+async def wrong_too() -> None:
+    await with_context.enqueue("x")  # type: ignore[arg-type]
+    await with_context.enqueue(1, c=2)  # type: ignore[call-arg]
+    await blocking.enqueue("x")  # type: ignore[arg-type]
+    app.task(limit=3)  # type: ignore[arg-type]
+    app.task(retry="often")  # type: ignore[arg-type]
 
 
 def names(task: Task[[int], str]) -> str:
