@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 from .client import Client, enqueue_sync, value_of
 from .codec import encode_any
-from .constraints import Key, Limit, Unique, limits_of, unique_of
+from .constraints import Concurrency, Key, Limit, Unique, limits_of, unique_of
 from .current import CurrentJob, JobContext
 from .errors import ArgumentError, DuplicateJobError, JobNotFoundError, PayloadTooLargeError, UsageError
 from .handle import Job
@@ -273,6 +273,10 @@ class TrackedQueue:
                 lambda: signature.canonical(args, kwargs),
                 self._queue_limits.get(queue, ()),
             )
+            if not chosen.tracked and any(
+                isinstance(limit, Concurrency) for limit in self._queue_limits.get(queue, ())
+            ):
+                raise UsageError(f"task {task.name}: tracked=False, and queue {queue!r} has a Concurrency limit")
             if options.after is not None and not chosen.tracked:
                 raise UsageError(f"task {task.name}: tracked=False and after= don't go together")
         return Request(

@@ -129,7 +129,8 @@ class Rate:
     def parts(self, owner: str, arguments: Mapping[str, Any]) -> list[Any]:
         """name, kind, number, ms: as lua/fetch.lua takes them."""
         ms = max(1, round(to_seconds("per", self.per) * 1000))
-        return [_limit_name(self.name or owner, self.key, arguments), "rate", self.most, ms]
+        # The period is part of the name: a rate a second and one an hour of the same owner are two.
+        return [f"{_limit_name(self.name or owner, self.key, arguments)}/{ms}ms", "rate", self.most, ms]
 
 
 Limit = Concurrency | Rate
@@ -150,6 +151,9 @@ def limits_of(given: Limit | Sequence[Limit] | None) -> tuple[Limit, ...]:
     for limit in limits:
         if not isinstance(limit, Concurrency | Rate):
             raise UsageError(f"limit: {limit!r} must be Concurrency(...) or Rate(...)")
+    bounds = [(limit.key, limit.name) for limit in limits if isinstance(limit, Concurrency)]
+    if any(bound in bounds[:at] for at, bound in enumerate(bounds)):
+        raise UsageError("limit: two Concurrency(...) of the same key and name; give one of them a name")
     return limits
 
 

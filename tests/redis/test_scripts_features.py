@@ -312,6 +312,79 @@ def test_a_waiting_job_is_cancelled_and_its_dependency_does_not_mind(q: Scripts)
     assert q.state("b") == "cancelled"
 
 
+def test_a_requeued_dependency_lives_on_and_its_next_end_counts(q: Scripts) -> None:
+    q.enqueue("a", "bb")
+    q.enqueue("f", extras=after("a", "bb"))
+    q.register("w")
+    first, second = q.take("w")
+    q.settle("w", first, "dead", 1)
+    assert q.store.run(t.requeue(["a"])) == [DeadWord.OK]
+    drained = drain(q)
+    assert ids(drained) == ["a"] and q.state("f") == "waiting" and q.ttl("a") == -1
+    q.settle("w", drained[0], "dead", 1)
+    q.store.run(t.requeue(["a"]))
+    (again,) = q.take("w")
+    q.settle("w", again, "succeeded")
+    drain(q)
+    assert q.state("f") == "waiting", "one of two has ended, however often"
+    q.settle("w", second, "succeeded")
+    assert ids(drain(q)) == ["f"]
+
+
+def test_nobody_comes_after_an_untracked_job(q: Scripts) -> None:
+    batch = [request("u", tracked=False), request("f", extras=after("u"))]
+    assert q.store.run(t.enqueue(batch)) == [True, Conflict("unknown", "u")]
+    assert q.store.run(t.enqueue(batch)) == [False, Conflict("unknown", "u")]
+
+
+def test_a_shared_limit_wakes_every_queue_that_waits(q: Scripts) -> None:
+    def shared(queue: str) -> bytes:
+        return extras(limits=[["L", "concurrency", 1, 0]], lane=f"{queue}\nL")
+
+    q.enqueue("a", "b", queue="q1", extras=shared("q1"))
+    q.enqueue("c", queue="q2", extras=shared("q2"))
+    q.register("w")
+    (job,) = [job for _ in range(3) for job in q.take("w", queues=("q1", "q2"))]
+    q.settle("w", job, "succeeded")
+    found = [job for _ in range(3) for job in q.take("w", queues=("q2",))]
+    assert ids(found) == ["c"], "nobody serves q1; the place is not kept for it"
+
+
+def test_a_suspect_whose_limit_is_full_makes_nobody_ask_again_and_again(q: Scripts) -> None:
+    q.enqueue("a", "b", extras=limited("L", 1))
+    for lease in ("x", "y"):
+        q.register(lease)
+        while not q.take(lease, start=1):
+            pass
+        q.release(lease)
+        q.recover(lease)
+    q.register("w")
+    q.redis.sadd(q.keys.named("permits", "L"), "other")
+    drain(q)
+    reply = q.fetch("w")
+    assert reply.jobs == [] and not reply.more
+    q.redis.delete(q.keys.named("permits", "L"))
+    assert len(drain(q)) == 1
+
+
+def test_a_tick_that_is_passed_over_claims_no_key(q: Scripts) -> None:
+    q.store.run(t.schedule([("s1", "t", "q", "x"), ("s2", "t", "q", "x")]))
+    key = ["k", "done", "existing", 0]
+    ticks = [
+        request("t1", extras=extras(tick=["s1", START_MS + 1, "pass"], unique=key)),
+        request("t2", extras=extras(tick=["s2", START_MS + 1, "store"], unique=key)),
+    ]
+    assert q.store.run(t.enqueue(ticks)) == [Conflict("held", ""), True]
+
+
+def test_records_that_make_no_sense_stop_nobody(q: Scripts) -> None:
+    q.enqueue("bad", "worse", "good", extras=extras(expires="+100000"))
+    q.redis.hset(q.keys.named("job", "bad"), "delivery", "x")
+    q.redis.hset(q.keys.named("job", "worse"), "limits", "\xc1")
+    q.register("w")
+    assert sorted(ids(q.take("w"))) == ["bad", "good", "worse"]
+
+
 # outcomes, notes
 
 

@@ -30,7 +30,7 @@
 --   {'held', id}      its unique key is held by that job, or this tick is dealt with; nothing written for this one, but
 --                     that its schedule has ticked
 --   {'replaced', id}  that job holds the key and has not started: it got these arguments and this due time
---   {'unknown', id}   it comes after that job, which has no record; nothing written for this one
+--   {'unknown', id}   it comes after that job, which has no record, or is untracked; nothing written for this one
 -- Refuses: a full Redis (OOM), before the first write.
 -- A record has the fields kwargs, options and tracked only if one of them says something; delivery '0' is the sign of it,
 -- so that a fetch reads four fields of a plain job.  `tied` is the sign of extras.
@@ -80,8 +80,8 @@ end
 local function look_back(after)
   local open, failed, results = {}, 0, {}
   for at, id in ipairs(after) do
-    local found = seen[id] and { 'queued' } or read_fields(job_prefix .. id, 'state', 'result')
-    if not found[1] then
+    local found = seen[id] and { 'queued', nil, seen[id] } or read_fields(job_prefix .. id, 'state', 'result', 'tracked')
+    if not found[1] or found[3] == '0' then
       return nil, id
     end
     if not FINAL[found[1]] then
@@ -95,30 +95,17 @@ local function look_back(after)
   return { open = open, failed = failed, results = results }
 end
 for at = 1, #ARGV, 5 do
-  local id, word = ARGV[at], 'created'
+  local id, word, tracked_word = ARGV[at], 'created', '1'
   if seen[id] or redis.call('EXISTS', job_prefix .. id) == 1 then
     word = 'exists'
   elseif ARGV[at + 4] == '' then
     fresh[#fresh + 1] = at  -- a table for each plain job would cost more than the rest of this loop
   else
     local tracked, due, kwargs, options, extras = read_packed(ARGV[at + 4])
+    tracked_word = tracked
     local job = { at = at, tracked = tracked, due = due, kwargs = kwargs, options = options }
     if extras ~= '' then
       job.extras = cmsgpack.unpack(extras)
-      local unique, after = job.extras.unique, job.extras.after
-      if unique then
-        local holder, state = holder_of(unique[1], unique[2])
-        if holder and holder ~= id then
-          local waits = state == 'queued' or state == 'scheduled' or state == 'parked' or state == 'waiting'
-          local replaces = unique[3] == 'replace' and waits and not claimed[unique[1]]
-          word = { replaces and 'replaced' or 'held', holder }
-          if replaces then
-            job.replaces, job.was = holder, state
-          end
-        else
-          claimed[unique[1]] = id
-        end
-      end
       local tick = job.extras.tick
       if tick then
         local name = tick[1]
@@ -135,9 +122,21 @@ for at = 1, #ARGV, 5 do
           last.ms, last.changed = tick[2], true
           if tick[3] == 'pass' or paused['schedule:' .. name] or (tick[3] == 'coalesce' and last.waits) then
             word = { 'held', last.id or '' }
-          else
-            last.id, last.waits = id, true
           end
+        end
+      end
+      local unique, after = job.extras.unique, job.extras.after
+      if unique and word == 'created' then
+        local holder, state = holder_of(unique[1], unique[2])
+        if holder and holder ~= id then
+          local waits = state == 'queued' or state == 'scheduled' or state == 'parked' or state == 'waiting'
+          local replaces = unique[3] == 'replace' and waits and not claimed[unique[1]]
+          word = { replaces and 'replaced' or 'held', holder }
+          if replaces then
+            job.replaces, job.was = holder, state
+          end
+        else
+          claimed[unique[1]] = id
         end
       end
       if after and word == 'created' then
@@ -151,12 +150,16 @@ for at = 1, #ARGV, 5 do
         end
       end
     end
+    if word == 'created' and job.extras and job.extras.tick then
+      local last = ticked[job.extras.tick[1]]
+      last.id, last.waits = id, true
+    end
     if word == 'created' or job.replaces then
       fresh[#fresh + 1] = job
     end
   end
   if word == 'created' then
-    seen[id] = true
+    seen[id] = tracked_word
   end
   words[#words + 1] = word
 end

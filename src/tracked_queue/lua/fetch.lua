@@ -134,7 +134,8 @@ end
 
 -- Ended jobs that others come after, and what their end means for those.
 local ended = redis.call('LRANGE', single('ended'), 0, ENDED - 1)
-local told, followers = {}, {}
+local FINAL = { succeeded = true, failed = true, cancelled = true, expired = true, dead = true }
+local told, followers, told_once = {}, {}, {}
 local budget = FOLLOW
 for _, id in ipairs(ended) do
   if budget <= 0 then
@@ -142,8 +143,11 @@ for _, id in ipairs(ended) do
   end
   local list = named('followers', id)
   local found = read_fields(job_prefix .. id, 'state', 'result', 'keep_ms', 'listed')
-  local entries = redis.call('LRANGE', list, 0, budget - 1)
-  local item = { id = id, list = list, n = #entries, all = #entries == redis.call('LLEN', list), state = found[1],
+  -- Back in a queue by a requeue, or twice in the list for the same reason: its followers hear of its next end.
+  local tells = (not found[1] or FINAL[found[1]]) and not told_once[id]
+  told_once[id] = true
+  local entries = tells and redis.call('LRANGE', list, 0, budget - 1) or {}
+  local item = { id = id, list = list, n = #entries, all = not tells or #entries == redis.call('LLEN', list), state = tells and found[1],
     keep = found[3], listed = found[4], to = {} }
   budget = budget - #entries - 1
   for _, entry in ipairs(entries) do
@@ -217,7 +221,10 @@ local function look(id, queue, may_buffer, room)
   local record = read(id)
   local size = size_of(record)
   local extra = extras[id]
-  local limits = extra and extra[4] and cmsgpack.unpack(extra[4])
+  local limits = extra and read_limits(extra[4])
+  if extra then
+    extra[4] = limits
+  end
   if limits then
     note_limits(limits)
   end
@@ -245,7 +252,6 @@ local function look(id, queue, may_buffer, room)
         return false, full, from
       end
       count_permits(limits)
-      extra[4] = limits
     end
     taken = taken + 1
     seen[id] = true
@@ -314,12 +320,15 @@ for at = 6, #ARGV, 2 do
     if waiting > 0 and not suspect then
       if started < start and most ~= 0 then
         local id = redis.call('LINDEX', suspects, -1)
-        if look(id, queue, false, 1) then
+        local gone, full, from = look(id, queue, false, 1)
+        if gone then
           cuts[#cuts + 1] = { suspects, 1 }
           waiting = waiting - 1
           if taken > before then
             suspect, new_suspect = id, id
           end
+        elseif full or from then
+          waiting = 0  -- it is held up by a limit: no reason to ask again before the next round
         end
       end
       if waiting > 0 then
@@ -390,7 +399,7 @@ for i = 1, taken do
       redis.call('DEL', named('unique', extra[2]))
     end
     for _, limit in ipairs(extra[4] or {}) do
-      if limit[2] == 'concurrency' then
+      if limit[2] == 'concurrency' and record[7] ~= '0' then
         redis.call('SADD', named('permits', limit[1]), id)
       end
     end
@@ -401,7 +410,7 @@ for i = 1, taken do
     untracked[queue] = (untracked[queue] or 0) + 1
   else
     if record[2] then
-      delivery = digits(math.max(math.abs(tonumber(record[2])) + 1, now))
+      delivery = digits(math.max(math.abs(tonumber(record[2]) or 0) + 1, now))
     end
     if buffered[i] == '1' then
       redis.call('HSET', job, 'state', 'active', 'delivery', delivery, 'lease', lease, 'buffered', '1')

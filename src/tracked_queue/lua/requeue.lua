@@ -47,7 +47,8 @@ end
 for _, record in ipairs(records) do
   local id, queue = record[1], record[2]
   redis.call('HSET', named('job', id), 'state', 'queued', 'queued_ms', now, 'attempts', 0, 'charges', 0)
-  redis.call('HDEL', named('job', id), 'reason', 'finished_ms', 'cancel', 'waiter', 'expires_ms')
+  redis.call('HDEL', named('job', id), 'reason', 'finished_ms', 'cancel', 'waiter', 'expires_ms', 'keep_ms')
+  redis.call('PERSIST', named('job', id))
   redis.call('ZREM', single('dead'), id)
   if record[5] then
     redis.call('SET', named('unique', record[5]), id)

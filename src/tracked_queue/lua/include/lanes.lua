@@ -9,11 +9,18 @@ local function ready_lane(lane, paused)
   redis.call('ZADD', lanes, 'NX', tonumber(last[2] or '0') + 1, lane)
   wake(queue, paused)
 end
--- wake_limit: lets the lane that has waited longest for a limit be looked at again.
+-- wake_limit: lets the lanes that have waited longest for a limit be looked at again: one of each queue among the first ones,
+-- since a limit may be shared over queues, and nobody may be serving one of them.  Those that get no place wait again.
+local WAKE = 20
 local function wake_limit(name, paused)
-  local lane = redis.call('ZPOPMIN', named('waiting', name))[1]
-  if lane then
-    ready_lane(lane, paused)
+  local queues = {}
+  for _, lane in ipairs(redis.call('ZRANGE', named('waiting', name), 0, WAKE - 1)) do
+    local queue = string.match(lane, '^[^\n]*')
+    if not queues[queue] and not paused['queue:' .. queue] then
+      queues[queue] = true
+      redis.call('ZREM', named('waiting', name), lane)
+      ready_lane(lane, paused)
+    end
   end
 end
 -- free_permits: a delivery is over; its places in its limits are free.  limits: lists of name, kind ('concurrency' or

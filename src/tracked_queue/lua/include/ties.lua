@@ -1,13 +1,18 @@
 -- read_ties: what hangs on a record beside the job itself: a waiter, a wish to cancel, a unique key that it holds, limits
 -- whose permits it may hold, jobs that come after it.  tied: the record's field of that name; a plain job has none, and
 -- costs no further read.
+-- read_limits: a record's limits as a list, or nil; what doesn't decode holds nobody up.
+local function read_limits(packed)
+  local ok, limits = pcall(cmsgpack.unpack, packed or '')
+  return ok and type(limits) == 'table' and limits or nil
+end
 local FREE = {}
 local function read_ties(id, job, tied)
   if not tied then
     return FREE
   end
   local found = read_fields(job, 'waiter', 'cancel', 'unique', 'limits', 'followed', 'keep_ms')
-  local ties = { waiter = found[1], cancel = found[2], limits = found[4] and cmsgpack.unpack(found[4]),
+  local ties = { waiter = found[1], cancel = found[2], limits = read_limits(found[4]),
     followed = found[5], keep_ms = tonumber(found[6] or '0') }
   if found[3] and redis.call('GET', named('unique', found[3])) == id then
     ties.unique = found[3]
