@@ -147,8 +147,9 @@ for _, id in ipairs(ended) do
   local tells = (not found[1] or FINAL[found[1]]) and not told_once[id]
   told_once[id] = true
   local entries = tells and redis.call('LRANGE', list, 0, budget - 1) or {}
-  local item = { id = id, list = list, n = #entries, all = not tells or #entries == redis.call('LLEN', list), state = tells and found[1],
-    keep = found[3], listed = found[4], to = {} }
+  local all = not tells or #entries == redis.call('LLEN', list)
+  local item = { id = id, list = list, n = #entries, all = all, state = tells and found[1], keep = found[3],
+    listed = found[4], to = {} }
   budget = budget - #entries - 1
   for _, entry in ipairs(entries) do
     local at, follower = string.match(entry, '^(%d+) (.*)$')
