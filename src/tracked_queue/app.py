@@ -269,7 +269,7 @@ class TrackedQueue:
                 queue,
                 chosen,
                 options,
-                lambda: signature.bind(args, kwargs),
+                lambda: signature.bind(args, kwargs, given),
                 lambda: signature.canonical(args, kwargs),
                 self._queue_limits.get(queue, ()),
             )
@@ -277,6 +277,11 @@ class TrackedQueue:
                 isinstance(limit, Concurrency) for limit in self._queue_limits.get(queue, ())
             ):
                 raise UsageError(f"task {task.name}: tracked=False, and queue {queue!r} has a Concurrency limit")
+            if given and chosen.unique is not None and chosen.unique.by is None:
+                raise UsageError(
+                    f"task {task.name}: a step of a unique task; its first argument is not known yet, so name those that "
+                    "count: Unique(by=...)"
+                )
             if options.after is not None and not chosen.tracked:
                 raise UsageError(f"task {task.name}: tracked=False and after= don't go together")
         return Request(

@@ -192,11 +192,14 @@ class Signature:
             raise PayloadTooLargeError(self.task, size, max_bytes)
         return packed_args, packed_kwargs
 
-    def bind(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
-        """The arguments by name, defaults included; of a call that `encode` accepts."""
-        bound = {**self._defaults, **dict(zip(self._positional, args, strict=False)), **kwargs}
+    def bind(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], given: int = 0) -> dict[str, Any]:
+        """The arguments by name, defaults included, of a call that `encode` accepts; without those from elsewhere."""
+        names = self._positional[given:]
+        bound = {**self._defaults, **dict(zip(names, args, strict=False)), **kwargs}
+        for name in self._positional[:given]:
+            bound.pop(name, None)
         if self._rest is not None:
-            bound[self._rest] = list(args[len(self._positional) :])
+            bound[self._rest] = list(args[len(names) :])
         return bound
 
     def canonical(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bytes:

@@ -48,11 +48,12 @@ class Host(Protocol):
 class CurrentJob:
     """The delivery that runs in this context."""
 
-    __slots__ = ("_delivery", "_host", "_saved")
+    __slots__ = ("_delivery", "_host", "_iterated", "_saved")
 
     def __init__(self, delivery: RunningDelivery, host: Host) -> None:
         self._delivery, self._host = delivery, host
         self._saved: Any = None
+        self._iterated = False
 
     def __repr__(self) -> str:
         return f"<CurrentJob {self.id} of {self.task}, attempt {self.attempt} of {self.max_attempts}>"
@@ -185,7 +186,12 @@ class CurrentJob:
                 or a function that is given the number of items done and returns the rest.
             every: Items from one checkpoint to the next.
         """
-        done = self.saved if isinstance(self.saved, int) else 0
+        if self._iterated:
+            raise UsageError(
+                "each() was used before in this job; there is one position, so use checkpoint() for more loops"
+            )
+        self._iterated = True
+        done = self.saved if isinstance(self.saved, int) and not isinstance(self.saved, bool) else 0
         items = source(done) if callable(source) else source
         skip = 0 if callable(source) else done
         count = done - skip

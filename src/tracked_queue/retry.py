@@ -37,9 +37,9 @@ def to_seconds(name: str, value: Any, *, above: bool = False, negative: bool = F
 class Signal(Exception):
     """Raised by a job on purpose: no error, but the outcome that it wants. Stands outside of the error tree."""
 
-    def __init__(self, reason: str) -> None:
-        super().__init__(reason)
-        self.reason = reason
+    def __init__(self, reason: object) -> None:
+        self.reason = str(reason)
+        super().__init__(self.reason)
 
     def __str__(self) -> str:
         return self.reason
@@ -54,7 +54,7 @@ class Retry(Signal):
         reason: Text for the job's error.
     """
 
-    def __init__(self, after: Seconds | None = None, reason: str = "the job asked for a retry") -> None:
+    def __init__(self, after: Seconds | None = None, reason: object = "the job asked for a retry") -> None:
         super().__init__(reason)
         self.after = None if after is None else to_seconds("Retry(after)", after)
 
@@ -68,7 +68,7 @@ class Snooze(Signal):
         reason: Text for the log.
     """
 
-    def __init__(self, for_: Seconds, reason: str = "the job asked for a later time") -> None:
+    def __init__(self, for_: Seconds, reason: object = "the job asked for a later time") -> None:
         super().__init__(reason)
         self.for_ = to_seconds("Snooze(for_)", for_)
 
@@ -76,14 +76,14 @@ class Snooze(Signal):
 class Discard(Signal):
     """There is nothing to do any more: the job ends `failed` at once, with this reason, and is removed after a while."""
 
-    def __init__(self, reason: str) -> None:
+    def __init__(self, reason: object) -> None:
         super().__init__(reason)
 
 
 class Dead(Signal):
     """A person has to look: the job is `dead` at once, with this reason, whatever attempts it has left."""
 
-    def __init__(self, reason: str) -> None:
+    def __init__(self, reason: object) -> None:
         super().__init__(reason)
 
 

@@ -61,6 +61,10 @@ class TaskOptions:
         if self.isolate not in (None, "process"):
             raise UsageError(f"isolate={self.isolate!r}: it must be 'process' or None")
         if not self.tracked:
+            if self.on_exhausted is not None:
+                raise UsageError(
+                    "tracked=False: such a job runs once and has no attempts, so on_exhausted= is never called"
+                )
             if self.unique is not None and self.unique.window is None and self.unique.until == "done":
                 raise UsageError("tracked=False: nobody tells when such a job is done; use unique='until_started'")
             if any(isinstance(limit, Concurrency) for limit in self.limits):

@@ -27,6 +27,8 @@ STANDING = 8
 # After a fetch that brought nothing although something is left (due jobs were promoted, cancelled ones dropped).
 EMPTY_PAUSE_S = 0.005
 LATE_PAUSE_S = 0.1
+# A wait that leaves out queues which have as many jobs here as they may have is looked at again so soon.
+CAPPED_BLOCK_S = 0.25
 
 
 class Fetcher:
@@ -183,6 +185,8 @@ class Fetcher:
         self._standing_call = call
         self._in_flight[self._standing_number] = self._loop.time()
         block = self._settings.block
+        if len(queues) < len(self._served.names):
+            block = min(block, CAPPED_BLOCK_S)  # it waits for some queues only, until the others have room again
         self._standing = self._loop.create_task(
             self._wait_store.wait_and_run(
                 list(map(self._marker, queues)), block, call, block + self._settings.reply_timeout

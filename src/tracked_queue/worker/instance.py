@@ -351,7 +351,7 @@ class Instance:
             tick=self._sign.touch,
         )
         fetching_over = asyncio.Event()
-        cancelled = False
+        cancelled, left = False, 0
 
         async def fetch() -> None:
             await fetcher.run()

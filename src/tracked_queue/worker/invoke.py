@@ -62,13 +62,31 @@ def _call(task: Task[..., Any], threads: anyio.CapacityLimiter) -> Invoke:
         return lambda args, kwargs: function(*args, **kwargs)
 
     async def in_thread(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        # A thread can't be stopped: a timeout or a cancel is recorded in its time, the slot is freed when the thread ends.
-        work = asyncio.ensure_future(anyio.to_thread.run_sync(lambda: function(*args, **kwargs), limiter=threads))
+        begun = False
+
+        def run() -> tuple[Any, BaseException | None]:
+            # What the function raises is carried by hand: asyncio lets SystemExit and KeyboardInterrupt of a second
+            # task through to the whole loop.
+            nonlocal begun
+            begun = True
+            try:
+                return function(*args, **kwargs), None
+            except BaseException as error:
+                return None, error
+
+        work = asyncio.ensure_future(anyio.to_thread.run_sync(run, limiter=threads))
         try:
-            return await asyncio.shield(work)
+            value, error = await asyncio.shield(work)
         except asyncio.CancelledError:
+            # A thread can't be stopped: a timeout or a cancel is recorded in its time, the slot is freed when the thread
+            # ends. One that still waits for a thread never begins.
+            if not begun:
+                work.cancel()
             await asyncio.wait({work})
             raise
+        if error is not None:
+            raise error
+        return value
 
     return in_thread
 
