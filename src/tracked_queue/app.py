@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import inspect
+import math
 import os
 import random
 import threading
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 from .client import Client, enqueue_sync, value_of
 from .codec import encode_any
-from .constraints import Concurrency, Key, Limit, Unique, limits_of, unique_of
+from .constraints import Key, Limit, Unique, limits_of, unique_of
 from .current import CurrentJob, JobContext
 from .errors import ArgumentError, DuplicateJobError, JobNotFoundError, PayloadTooLargeError, UsageError
 from .handle import Job
@@ -24,29 +25,21 @@ from .job import JobInfo, State, check_name
 from .keys import Keys
 from .link import Endpoint, SyncLink
 from .middleware import Enqueueing, EnqueueMiddleware, Lifespan, RunMiddleware, Surroundings, chained, run_now
-from .reports import ScheduleReport, read_job, read_open_jobs, read_schedules, read_states
-from .retry import RetryArgument, Seconds, retry_policy
-from .schedules import Schedule, interval_ms
-from .settings import Settings, resolve, with_options
-from .store import Store, SyncStore
-from .task import (
+from .options import (
     DEFAULT_MAX_ATTEMPTS,
     DEFAULT_QUEUE,
     DEFAULT_TIMEOUT,
     JobOptions,
     JobOptionsArgs,
-    PreparedCall,
-    Registry,
-    Request,
-    Step,
-    SyncTask,
-    Task,
     TaskOptions,
-    check_function,
     extras_of,
-    prepared,
-    task_name,
 )
+from .reports import ScheduleReport, read_job, read_open_jobs, read_schedules, read_states
+from .retry import RetryArgument, Seconds, retry_policy
+from .schedules import Schedule, interval_ms
+from .settings import Settings, resolve, with_options
+from .store import Store, SyncStore
+from .task import PreparedCall, Registry, Request, Step, SyncTask, Task, check_function, task_name
 from .transitions import CancelWord, Recovered, Stored, cancel, pause, resume, unpark
 from .workflow import Group, check_calls, check_step
 
@@ -259,7 +252,7 @@ class TrackedQueue:
     ) -> Request:
         """A checked, encoded call. Raises ArgumentError, PayloadTooLargeError."""
         signature, chosen = task.signature, task.task_options
-        given = 1 if options.inputs else 0
+        given = 1 if options.inputs else 0  # positional arguments that come from the jobs before it
         packed_args, packed_kwargs = signature.encode(args, kwargs, self._settings.max_payload, given)
         queue = options.queue or chosen.queue
         extras = b""
@@ -273,37 +266,37 @@ class TrackedQueue:
                 lambda: signature.canonical(args, kwargs),
                 self._queue_limits.get(queue, ()),
             )
-            if not chosen.tracked and any(
-                isinstance(limit, Concurrency) for limit in self._queue_limits.get(queue, ())
-            ):
-                raise UsageError(f"task {task.name}: tracked=False, and queue {queue!r} has a Concurrency limit")
-            if given and chosen.unique is not None and chosen.unique.by is None:
-                raise UsageError(
-                    f"task {task.name}: a step of a unique task; its first argument is not known yet, so name those that "
-                    "count: Unique(by=...)"
-                )
-            if options.after is not None and not chosen.tracked:
-                raise UsageError(f"task {task.name}: tracked=False and after= don't go together")
+        packed = packed_args, packed_kwargs
+        return self._made(task.name, queue, packed, options, headers, extras, id, chosen.tracked, signature.result)
+
+    def _made(
+        self,
+        task: str,
+        queue: str,
+        packed: tuple[bytes, bytes],
+        options: JobOptions,
+        headers: Mapping[str, Any] | None,
+        extras: bytes,
+        id: str | None = None,
+        tracked: bool = True,
+        result: Any = None,
+    ) -> Request:
+        context = self.around.carried() if self.around.carry else {}
+        if options.headers:
+            headers = {**options.headers, **(headers or {})}
         return Request(
             id=id or options.id or new_id(),
-            task=task.name,
+            task=task,
             queue=queue,
-            args=packed_args,
-            kwargs=packed_kwargs,
-            options=options.stored(self._headers(options, headers)),
+            args=packed[0],
+            kwargs=packed[1],
+            options=options.stored(headers or {}, context),
             delay_ms=options.delay_ms,
             due_ms=options.due_ms,
-            tracked=chosen.tracked,
+            tracked=tracked,
             extras=extras,
-            result=signature.result,
+            result=result,
         )
-
-    def _headers(self, options: JobOptions, headers: Mapping[str, Any] | None) -> Mapping[str, Any]:
-        if not self.around.carry and not options.headers and not headers:
-            return {}
-        found = {**(options.headers or {}), **(headers or {})}
-        carried = self.around.carried()
-        return {**found, "context": carried} if carried else found
 
     def _named_request(
         self,
@@ -313,26 +306,13 @@ class TrackedQueue:
         kwargs: dict[str, Any],
         headers: Mapping[str, Any] | None = None,
     ) -> Request:
-        packed = [_encode_plain(name, args) if args else b"", _encode_plain(name, kwargs) if kwargs else b""]
+        packed = (_encode_plain(name, args) if args else b"", _encode_plain(name, kwargs) if kwargs else b"")
         size = sum(map(len, packed))
         if size > self._settings.max_payload:
             raise PayloadTooLargeError(name, size, self._settings.max_payload)
         queue = options.queue or DEFAULT_QUEUE
-        limits = self._queue_limits.get(queue, ())
-        extras = extras_of(name, queue, TaskOptions(), options, dict, bytes, limits)
-        return Request(
-            id=options.id or new_id(),
-            task=name,
-            queue=queue,
-            args=packed[0],
-            kwargs=packed[1],
-            options=options.stored(self._headers(options, headers)),
-            delay_ms=options.delay_ms,
-            due_ms=options.due_ms,
-            tracked=True,
-            extras=extras,
-            result=None,
-        )
+        extras = extras_of(name, queue, TaskOptions(), options, dict, bytes, self._queue_limits.get(queue, ()))
+        return self._made(name, queue, packed, options, headers, extras)
 
     async def enqueue(self, task_name: str, /, *args: Any, **kwargs: Any) -> Job[Any]:
         """
@@ -341,11 +321,11 @@ class TrackedQueue:
         Where the task is registered here its signature and queue count; else the arguments must be plain data, and
         the queue is "default" unless `options(queue=...)` says another.
         """
-        return await self._enqueue_named(task_name, JobOptions(), args, kwargs)
+        return await self.enqueue_named(task_name, JobOptions(), args, kwargs)
 
     def enqueue_sync(self, task_name: str, /, *args: Any, **kwargs: Any) -> Job[Any]:
         """`enqueue` for code without an event loop."""
-        return self._enqueue_named_sync(task_name, JobOptions(), args, kwargs)
+        return run_now(self.enqueue_named(task_name, JobOptions(), args, kwargs, sync=True))
 
     def options(self, **options: Unpack[JobOptionsArgs]) -> NamedEnqueue:
         """Options (see JobOptions) for the next enqueue by name, as `Task.options`."""
@@ -358,14 +338,16 @@ class TrackedQueue:
         Everything is checked before anything is sent. When Redis fails in between, the error's `job_ids` are those
         that may be missing; the same calls can be sent again, since each has its id.
         """
-        ready = [await self._ready(call) for call in prepared(calls)]
+        check_calls("enqueue_many", calls, most=math.inf)
+        ready = [await self._ready(call) for call in calls]
         requests = [item for item in ready if isinstance(item, Request)]
         stored = await self._client().enqueue_many(requests)
         return self._handles(ready, requests, stored)
 
     def enqueue_many_sync(self, calls: Sequence[PreparedCall[Any]]) -> list[Job[Any]]:
         """`enqueue_many` for code without an event loop."""
-        ready = [run_now(self._ready(call)) for call in prepared(calls)]
+        check_calls("enqueue_many", calls, most=math.inf)
+        ready = [run_now(self._ready(call)) for call in calls]
         requests = [item for item in ready if isinstance(item, Request)]
         stored = enqueue_sync(self._sync_store(), requests, self._settings.enqueue_timeout)
         return self._handles(ready, requests, stored)
@@ -507,9 +489,7 @@ class TrackedQueue:
 
     def tick(self, schedule: Schedule, tick_ms: int, mode: str) -> Request:
         """The job of one tick; its id is that of the tick, so that any number of workers make one of it."""
-        options = JobOptions(
-            id=f"cron:{schedule.name}:{tick_ms}", headers={"tick_ms": tick_ms}, tick=(schedule.name, tick_ms, mode)
-        )
+        options = JobOptions(id=f"cron:{schedule.name}:{tick_ms}", tick=(schedule.name, tick_ms, mode))
         return self.request(schedule.task, options, tuple(schedule.args), dict(schedule.kwargs))
 
     async def trigger(self, schedule: str) -> Job[Any]:
@@ -545,9 +525,9 @@ class TrackedQueue:
         """
         if (queue is None) == (task is None):
             raise UsageError("cancel_many: give queue= or task=")
-        keep, count = max(self._settings.result_ttl, self._settings.resend_window), 0
+        count = 0
         async for ids in read_open_jobs(self.store, queue=queue, task=task):
-            words = await self.store.run(cancel(ids, keep))
+            words = await self.store.run(cancel(ids, self._settings.ended_ttl))
             count += sum(word in (CancelWord.CANCELLED, CancelWord.REQUESTED) for word in words)
         return count
 
@@ -558,52 +538,38 @@ class TrackedQueue:
         return [next(handles) if isinstance(item, Request) else item for item in ready]
 
     async def enqueue_call(
-        self, task: Task[..., Any], options: JobOptions, args: tuple[Any, ...], kwargs: dict[str, Any]
+        self,
+        task: Task[..., Any],
+        options: JobOptions,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        *,
+        sync: bool = False,
     ) -> Job[Any]:
-        """What `task.enqueue` ends in: middleware, checks, one job stored."""
+        """What `task.enqueue` ends in: middleware, checks, one job stored. `sync`: without waiting for an event loop."""
         if not self.around.enqueue:
-            request = self.request(task, options, args, kwargs)
-            return self._handle(request, await self._client().enqueue(request))
+            return await self._store(self.request(task, options, args, kwargs), sync)
         return await self._through_middleware(
             task.name, options.queue or task.task_options.queue, options, args, kwargs,
-            lambda headers: self.request(task, options, args, kwargs, headers),
+            lambda headers: self.request(task, options, args, kwargs, headers), sync=sync,
         )  # fmt: skip
 
     def enqueue_call_sync(
         self, task: Task[..., Any], options: JobOptions, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Job[Any]:
         """`enqueue_call` without an event loop."""
-        if not self.around.enqueue:
-            return self._store_one_sync(self.request(task, options, args, kwargs))
-        return run_now(
-            self._through_middleware(
-                task.name, options.queue or task.task_options.queue, options, args, kwargs,
-                lambda headers: self.request(task, options, args, kwargs, headers), sync=True,
-            )
-        )  # fmt: skip
+        return run_now(self.enqueue_call(task, options, args, kwargs, sync=True))
 
-    async def _enqueue_named(
-        self, name: str, options: JobOptions, args: tuple[Any, ...], kwargs: dict[str, Any]
+    async def enqueue_named(
+        self, name: str, options: JobOptions, args: tuple[Any, ...], kwargs: dict[str, Any], *, sync: bool = False
     ) -> Job[Any]:
+        """`enqueue_call` of a task by its name, whether its code is at hand or not."""
         task = self.tasks.get(check_name("task name", name))
         if task is not None:
-            return await self.enqueue_call(task, options, args, kwargs)
+            return await self.enqueue_call(task, options, args, kwargs, sync=sync)
         return await self._through_middleware(
             name, options.queue or DEFAULT_QUEUE, options, args, kwargs,
-            lambda headers: self._named_request(name, options, args, kwargs, headers),
-        )  # fmt: skip
-
-    def _enqueue_named_sync(
-        self, name: str, options: JobOptions, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Job[Any]:
-        task = self.tasks.get(check_name("task name", name))
-        if task is not None:
-            return self.enqueue_call_sync(task, options, args, kwargs)
-        return run_now(
-            self._through_middleware(
-                name, options.queue or DEFAULT_QUEUE, options, args, kwargs,
-                lambda headers: self._named_request(name, options, args, kwargs, headers), sync=True,
-            )
+            lambda headers: self._named_request(name, options, args, kwargs, headers), sync=sync,
         )  # fmt: skip
 
     async def _through_middleware(
@@ -624,14 +590,15 @@ class TrackedQueue:
             request = make(on_its_way.headers)
             if hold:  # it is stored with the others of its batch
                 return Job(request.id, True, self, request.result)
-            if sync:
-                return self._store_one_sync(request)
-            return self._handle(request, await self._client().enqueue(request))
+            return await self._store(request, sync)
 
         return await chained(self.around.enqueue, on_its_way, store)
 
-    def _store_one_sync(self, request: Request) -> Job[Any]:
-        (stored,) = enqueue_sync(self._sync_store(), [request], self._settings.enqueue_timeout)
+    async def _store(self, request: Request, sync: bool) -> Job[Any]:
+        if sync:
+            (stored,) = enqueue_sync(self._sync_store(), [request], self._settings.enqueue_timeout)
+        else:
+            stored = await self._client().enqueue(request)
         return self._handle(request, stored)
 
     def _handle(self, request: Request, stored: Stored) -> Job[Any]:
@@ -681,8 +648,7 @@ class TrackedQueue:
 
     async def job_cancel(self, job_id: str) -> bool:
         """See `Job.cancel`."""
-        keep = max(self._settings.result_ttl, self._settings.resend_window)
-        (word,) = await self.store.run(cancel([job_id], keep))
+        (word,) = await self.store.run(cancel([job_id], self._settings.ended_ttl))
         return word in (CancelWord.CANCELLED, CancelWord.REQUESTED)
 
     async def recover(self) -> list[Recovered]:
@@ -840,8 +806,8 @@ class NamedEnqueue:
 
     async def enqueue(self, task_name: str, /, *args: Any, **kwargs: Any) -> Job[Any]:
         """See `TrackedQueue.enqueue`."""
-        return await self._app._enqueue_named(task_name, self._options, args, kwargs)
+        return await self._app.enqueue_named(task_name, self._options, args, kwargs)
 
     def enqueue_sync(self, task_name: str, /, *args: Any, **kwargs: Any) -> Job[Any]:
         """See `TrackedQueue.enqueue_sync`."""
-        return self._app._enqueue_named_sync(task_name, self._options, args, kwargs)
+        return run_now(self._app.enqueue_named(task_name, self._options, args, kwargs, sync=True))

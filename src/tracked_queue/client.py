@@ -51,12 +51,12 @@ def portions(requests: Sequence[Request]) -> list[list[Request]]:
     cut: list[list[Request]] = []
     size = 0
     for request in requests:
-        bytes_here = len(request.args) + len(request.kwargs) + len(request.options)
-        if not cut or len(cut[-1]) >= MAX_BATCH or size + bytes_here > MAX_BYTES:
+        weight = request.weight()
+        if not cut or len(cut[-1]) >= MAX_BATCH or size + weight > MAX_BYTES:
             cut.append([])
             size = 0
         cut[-1].append(request)
-        size += bytes_here
+        size += weight
     return cut
 
 
@@ -145,7 +145,7 @@ class Client:
             waiting = self._queue.popleft()
             if not waiting.created.done():
                 batch.append(waiting)
-                size += len(waiting.request.args) + len(waiting.request.kwargs)
+                size += waiting.request.weight()
         return batch
 
     async def _flush_all(self) -> None:

@@ -39,7 +39,9 @@ class Options(msgspec.Struct, frozen=True, omit_defaults=True):
     timeout_ms: int | None = None
     max_attempts: int | None = None
     headers: dict[str, Any] | None = None
+    context: dict[str, Any] | None = None
     inputs: str = ""
+    tick_ms: int | None = None
     format: int = FORMAT
 
 

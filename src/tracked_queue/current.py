@@ -20,6 +20,7 @@ class RunningDelivery(Protocol):
     attempt: int
     max_attempts: int
     headers: Mapping[str, Any]
+    tick_ms: int | None
 
     def fact(self, name: str) -> str: ...
 
@@ -126,7 +127,7 @@ class CurrentJob:
     @property
     def scheduled_for(self) -> datetime | None:
         """The tick of a cron or interval schedule that this job stands for; None for any other job."""
-        ms = self._delivery.headers.get("tick_ms")
+        ms = self._delivery.tick_ms
         return None if ms is None else datetime.fromtimestamp(ms / 1000, UTC)
 
     def extend_timeout(self, seconds: float) -> None:

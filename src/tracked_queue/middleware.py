@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from .current import CurrentJob
 from .errors import UsageError
 from .handle import Job
-from .task import JobOptions
+from .options import JobOptions
 
 T = TypeVar("T")
 

@@ -147,9 +147,12 @@ async def read_open_jobs(
         lists += [keys.named("lane", _text(lane)) for lane in await _lanes(store, name)]
     lists += [keys.named("processing", item.lease) for item in await read_instances(store)]
     (parked,) = await store.read(("SMEMBERS", keys.single("parked")))
-    lists += [keys.named("parked", _text(name)) for name in parked]
     for key in lists:
         async for ids in _pages(store, key):
+            yield await _wanted(store, ids, queue, task)
+    for name in parked:
+        # Whoever cancels takes ids out of this list, so all of it is read first.
+        for ids in [ids async for ids in _pages(store, keys.named("parked", _text(name)))]:
             yield await _wanted(store, ids, queue, task)
     async for page in _scan(store, "ZSCAN", keys.single("scheduled")):
         yield await _wanted(store, [job_id for job_id in page if not job_id.startswith(b"\x01")], queue, task)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
+from itertools import islice, takewhile
 from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -20,6 +21,8 @@ MISSED = ("skip", "once", "all")
 ON_TIME_MS = 5_000
 # Ticks that one look finds at most; more of them come with the next look.
 MOST_TICKS = 250
+# The last tick before now is looked for in the last minute first.
+FIRST_PIECE_MS = 60_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,18 +81,25 @@ class Schedule:
 
     def due(self, after_ms: int, now_ms: int) -> tuple[list[int], int]:
         """What to run of the ticks after one moment up to now, and the last tick that is dealt with so."""
-        found: list[int] = []
-        for tick in self.ticks(after_ms):
-            if tick > now_ms or (self.missed == "all" and len(found) >= MOST_TICKS):
-                break
-            found.append(tick)
-            if self.missed != "all":
-                del found[:-1]
+        if self.missed == "all":
+            found = list(islice(takewhile(lambda tick: tick <= now_ms, self.ticks(after_ms)), MOST_TICKS))
+        else:
+            found = self._last_tick(after_ms, now_ms)
         if not found:
             return [], after_ms
         if self.missed == "skip" and now_ms - found[-1] > ON_TIME_MS:
             return [], found[-1]
         return found, found[-1]
+
+    def _last_tick(self, after_ms: int, now_ms: int) -> list[int]:
+        """The last tick of a span: looked for backwards in growing pieces, so that a long absence costs no more."""
+        piece_ms = FIRST_PIECE_MS
+        while True:
+            start_ms = max(after_ms, now_ms - piece_ms)
+            found = list(takewhile(lambda tick: tick <= now_ms, self.ticks(start_ms)))
+            if found or start_ms == after_ms:
+                return found[-1:]
+            piece_ms *= 4
 
     def next_after(self, after_ms: int) -> int:
         """The first tick after a moment."""
@@ -103,8 +113,6 @@ class Schedule:
 
 def interval_ms(every: Seconds) -> int:
     """A fixed interval in ms. Raises UsageError below a second."""
-    if isinstance(every, timedelta):
-        every = every.total_seconds()
     seconds = to_seconds("every", every)
     if seconds < 1:
         raise UsageError(f"every={every!r}: it must be a second or more")

@@ -91,6 +91,11 @@ class Settings:
                 self._source("heartbeat_ttl"),
             )
 
+    @property
+    def ended_ttl(self) -> float:
+        """Seconds for which the record of a cancelled job stays."""
+        return max(self.result_ttl, self.resend_window)
+
     def _source(self, name: str) -> str:
         source = self.sources.get(name, "")
         return "" if source in ("default", "keyword") else source

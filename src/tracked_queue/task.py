@@ -1,241 +1,29 @@
-"""A registered function: its options, its typed calls, and the registry that finds it by name."""
+"""A registered function: its typed calls, and the registry that finds it by name."""
 
 from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from collections.abc import Callable, Coroutine, Iterator
 from functools import cached_property, update_wrapper
 from pathlib import Path
-from typing import Any, Generic, ParamSpec, Protocol, TypedDict, TypeVar, Unpack
+from typing import Any, Generic, ParamSpec, Protocol, TypeVar, Unpack
 
 import msgspec
 
-from .codec import Options, Signature, encode_extras, encode_options
-from .constraints import Concurrency, Key, Limit, Unique, key_text, lane_of
-from .current import CurrentJob, JobContext
+from .codec import Signature
+from .current import JobContext
 from .errors import UsageError
 from .handle import Job
 from .job import check_name
-from .retry import Exponential, RetryPolicy, Seconds, to_seconds
+from .options import JobOptions, JobOptionsArgs, TaskOptions
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
-DEFAULT_QUEUE = "default"
-DEFAULT_TIMEOUT = 3600.0
-DEFAULT_MAX_ATTEMPTS = 10
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TaskOptions:
-    """What a task says about its jobs; times in seconds. `result_ttl` None takes the app's setting."""
-
-    queue: str = DEFAULT_QUEUE
-    timeout: Seconds | None = DEFAULT_TIMEOUT
-    max_attempts: int = DEFAULT_MAX_ATTEMPTS
-    retry: RetryPolicy = field(default_factory=Exponential)
-    retry_on: tuple[type[BaseException], ...] = ()
-    give_up_on: tuple[type[BaseException], ...] = ()
-    on_exhausted: Callable[[CurrentJob, BaseException], Coroutine[Any, Any, object]] | None = None
-    expires: Seconds | None = None
-    result_ttl: Seconds | None = None
-    tracked: bool = True
-    unique: Unique | None = None
-    limits: tuple[Limit, ...] = ()
-    fair_by: Key | None = None
-    isolate: str | None = None
-
-    def __post_init__(self) -> None:
-        check_name("queue", self.queue)
-        for name in ("timeout", "expires"):
-            _check_seconds(name, getattr(self, name), above=True)
-        _check_seconds("result_ttl", self.result_ttl)
-        check_attempts(self.max_attempts)
-        for name in ("retry_on", "give_up_on"):
-            for kind in getattr(self, name):
-                if not (isinstance(kind, type) and issubclass(kind, BaseException)):
-                    raise UsageError(f"{name}: {kind!r} is not an exception class")
-        if self.isolate not in (None, "process"):
-            raise UsageError(f"isolate={self.isolate!r}: it must be 'process' or None")
-        if not self.tracked:
-            if self.on_exhausted is not None:
-                raise UsageError(
-                    "tracked=False: such a job runs once and has no attempts, so on_exhausted= is never called"
-                )
-            if self.unique is not None and self.unique.window is None and self.unique.until == "done":
-                raise UsageError("tracked=False: nobody tells when such a job is done; use unique='until_started'")
-            if any(isinstance(limit, Concurrency) for limit in self.limits):
-                raise UsageError("tracked=False: nobody tells when such a job ends, so Concurrency(...) can't count it")
-
-    @property
-    def constrained(self) -> bool:
-        """Whether an enqueue has to tell more than the call."""
-        return self.expires is not None or self.unique is not None or bool(self.limits) or self.fair_by is not None
-
-    @property
-    def timeout_s(self) -> float | None:
-        """`timeout` as a number."""
-        return None if self.timeout is None else to_seconds("timeout", self.timeout)
-
-    @property
-    def result_ttl_s(self) -> float | None:
-        """`result_ttl` as a number."""
-        return None if self.result_ttl is None else to_seconds("result_ttl", self.result_ttl)
-
-
-class JobOptionsArgs(TypedDict, total=False):
-    """What one enqueue may say beyond its task; see JobOptions."""
-
-    id: str | None
-    queue: str | None
-    delay: Seconds | None
-    at: datetime | None
-    timeout: Seconds | None
-    max_attempts: int | None
-    expires: Seconds | None
-    headers: Mapping[str, Any] | None
-    after: Sequence[Job[Any] | str] | None
-    on_failure: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JobOptions:
-    """
-    What one enqueue says beyond its task. None takes the task's word.
-
-    Args:
-        id: The job's id; a second enqueue of it adds nothing.
-        queue: Where it waits.
-        delay: Seconds or timedelta from when the server stores it; the past means now.
-        at: When it is due, a datetime with a timezone; the past means now.
-        timeout: Seconds for one attempt.
-        max_attempts: Runs in all.
-        expires: Seconds from the enqueue; not started by then, it ends `expired`.
-        headers: Plain data that travels with the job, for middleware.
-        after: Jobs (or ids) that must end first; at most 1,000.
-        on_failure: What an unsuccessful end of one of `after` means: `fail` ends this job too, `ignore` runs it all the
-            same once all have ended, `fallback` runs it only then.
-    """
-
-    id: str | None = None
-    queue: str | None = None
-    delay: Seconds | None = None
-    at: datetime | None = None
-    timeout: Seconds | None = None
-    max_attempts: int | None = None
-    expires: Seconds | None = None
-    headers: Mapping[str, Any] | None = None
-    after: Sequence[Job[Any] | str] | None = None
-    on_failure: str = "fail"
-    # How the results of `after` reach the function: "" not at all, "one" as first argument, "list" as a list.
-    inputs: str = ""
-    # Schedule, ms of the tick, mode: for the scheduler.
-    tick: tuple[str, int, str] | None = None
-
-    def __post_init__(self) -> None:
-        if self.id is not None:
-            check_name("job id", self.id)
-        if self.queue is not None:
-            check_name("queue", self.queue)
-        _check_seconds("delay", self.delay, negative=True)
-        for name in ("timeout", "expires"):
-            _check_seconds(name, getattr(self, name), above=True)
-        if self.max_attempts is not None:
-            check_attempts(self.max_attempts)
-        if self.at is not None and (not isinstance(self.at, datetime) or self.at.tzinfo is None):
-            raise UsageError(f"at={self.at!r}: it must be a datetime with a timezone, such as datetime.now(UTC)")
-        if self.at is not None and self.delay is not None:
-            raise UsageError("delay and at were both given; a job is due at one time")
-        if self.on_failure not in ("fail", "ignore", "fallback"):
-            raise UsageError(f"on_failure={self.on_failure!r}: it must be 'fail', 'ignore' or 'fallback'")
-        if self.after is not None:
-            if isinstance(self.after, str | bytes) or len(self.after) > MAX_AFTER:
-                raise UsageError(f"after: it must be a list of at most {MAX_AFTER} jobs or ids")
-            for id in self.after_ids:
-                check_name("after: job id", id)
-
-    @property
-    def after_ids(self) -> list[str]:
-        """The ids of `after`."""
-        return [job if isinstance(job, str) else job.id for job in self.after or ()]
-
-    @property
-    def constrained(self) -> bool:
-        """Whether the enqueue has to tell more than the call."""
-        return self.expires is not None or self.after is not None or self.tick is not None
-
-    @property
-    def due_ms(self) -> int | None:
-        """`at` as milliseconds since 1970, compared with the server's clock; the past means now."""
-        return None if self.at is None else max(0, int(self.at.astimezone(UTC).timestamp() * 1000))
-
-    @property
-    def delay_ms(self) -> int | None:
-        """`delay` in milliseconds, counted from when the server stores the job; the past means now."""
-        return None if self.delay is None else max(0, round(to_seconds("delay", self.delay, negative=True) * 1000))
-
-    def stored(self, headers: Mapping[str, Any]) -> bytes:
-        """The part that travels with the job, encoded; empty when there is none."""
-        if self.timeout is None and self.max_attempts is None and not headers and not self.inputs:
-            return b""
-        timeout_ms = None if self.timeout is None else max(1, round(to_seconds("timeout", self.timeout) * 1000))
-        return encode_options(
-            Options(
-                timeout_ms=timeout_ms, max_attempts=self.max_attempts, headers=dict(headers) or None, inputs=self.inputs
-            )
-        )
-
-
-MAX_AFTER = 1000
-
-
-def _check_seconds(name: str, value: Any, *, above: bool = False, negative: bool = False) -> None:
-    if value is not None:
-        to_seconds(name, value, above=above, negative=negative)
-
-
-def check_attempts(value: object) -> None:
-    """Refuse what is no number of runs: `max_attempts` 1 means no retry."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise UsageError(f"max_attempts={value!r}: it must be a whole number, 1 or more (1 means no retry)")
-
-
-def extras_of(
-    task: str,
-    queue: str,
-    chosen: TaskOptions,
-    options: JobOptions,
-    arguments: Callable[[], Mapping[str, Any]],
-    canonical: Callable[[], bytes],
-    of_queue: Sequence[Limit] = (),
-) -> bytes:
-    """What lua/enqueue.lua has to know beyond the call: MessagePack of its `extras`; empty for a plain job."""
-    extras: dict[str, Any] = {}
-    expires = options.expires if options.expires is not None else chosen.expires
-    if expires is not None:
-        extras["expires"] = f"+{max(1, round(to_seconds('expires', expires) * 1000))}"
-    if chosen.unique is not None:
-        extras["unique"] = chosen.unique.parts(task, arguments() if chosen.unique.by is not None else {}, canonical)
-    if chosen.limits or of_queue or chosen.fair_by is not None:
-        given = arguments()
-        limits = [limit.parts(task, given) for limit in chosen.limits]
-        limits += [limit.parts(f"queue:{queue}", given) for limit in of_queue]
-        turn = None if chosen.fair_by is None else key_text(chosen.fair_by, given, f"task {task}: fair_by")
-        extras["lane"] = lane_of(queue, limits, turn)
-        if limits:
-            extras["limits"] = limits
-    if options.after is not None:
-        extras["after"] = options.after_ids
-        extras["on_failure"] = options.on_failure
-    if options.tick is not None:
-        extras["tick"] = options.tick
-    return encode_extras(extras) if extras else b""
-
-
 _NO_JOB_OPTIONS = JobOptions()
+# With 1 MiB a call, about 1,000 ids of jobs that others come after.
+EXTRAS_WEIGHT = 32
 
 
 class Request(msgspec.Struct, frozen=True):
@@ -252,6 +40,10 @@ class Request(msgspec.Struct, frozen=True):
     tracked: bool
     extras: bytes
     result: Any  # the task's ValueCodec for its result, or None for a task whose code is not at hand
+
+    def weight(self) -> int:
+        """What it adds to a call, in bytes; extras weigh more, since the ids in them are looked at one by one."""
+        return len(self.args) + len(self.kwargs) + len(self.options) + EXTRAS_WEIGHT * len(self.extras)
 
 
 class Enqueuer(Protocol):
@@ -464,13 +256,3 @@ def task_name(function: Callable[..., Any]) -> str:
         elif file:
             module = Path(file).stem
     return f"{module}.{function.__qualname__}"
-
-
-def prepared(calls: Sequence[PreparedCall[Any]]) -> Sequence[PreparedCall[Any]]:
-    """The calls. Raises UsageError for anything else, before anything is sent."""
-    for position, call in enumerate(calls):
-        if not isinstance(call, PreparedCall):
-            raise UsageError(
-                f"enqueue_many: item {position} is a {type(call).__qualname__}; make it with task.call(...)"
-            )
-    return calls

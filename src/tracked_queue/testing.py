@@ -26,13 +26,14 @@ from . import scripts
 from .app import TrackedQueue
 from .current import CurrentJob, current
 from .embedded import start_embedded
-from .errors import OwnershipLostError, UsageError
+from .errors import UsageError
 from .handle import Job
 from .job import JobInfo, State
 from .middleware import Enqueueing
+from .options import JobOptions
 from .reports import DeadFilter, read_dead
 from .retry import Seconds, to_seconds
-from .task import JobOptions, Task
+from .task import Task
 from .transitions import Delivered, Fetched, fetch, recover, register, release
 from .worker.invoke import invoker
 
@@ -282,6 +283,7 @@ class _Delivery:
     """A delivery that no worker made."""
 
     attempt, max_attempts = 1, 1
+    tick_ms: int | None = None
 
     def __init__(self, facts: dict[str, str], headers: Any) -> None:
         self._facts, self.headers = facts, headers
@@ -306,8 +308,6 @@ class _Host:
         self.state, self.max_payload = state, max_payload
 
     async def note(self, delivery: Any, kind: str, value: bytes) -> None:
-        if not isinstance(delivery, _Delivery):
-            raise OwnershipLostError(delivery.fact("id"))
         if kind == "checkpoint":
             delivery.saved = value
 

@@ -127,11 +127,10 @@ def _read_enqueue(reply: Any) -> list[Stored]:
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """The server's time, and per schedule its last tick and whether it is paused."""
+    """The server's time, and per schedule its last tick."""
 
     now_ms: int
     last_ms: tuple[int, ...]
-    paused: tuple[bool, ...]
 
 
 def schedule(about: Sequence[tuple[str, str, str, str]]) -> Call[Told]:
@@ -140,7 +139,7 @@ def schedule(about: Sequence[tuple[str, str, str, str]]) -> Call[Told]:
 
 
 def _read_schedule(reply: Any) -> Told:
-    return Told(int(reply[0]), tuple(map(int, reply[1::2])), tuple(item == b"1" for item in reply[2::2]))
+    return Told(int(reply[0]), tuple(map(int, reply[1:])))
 
 
 # leases

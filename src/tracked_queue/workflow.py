@@ -9,7 +9,8 @@ from typing import Any
 from .errors import UsageError
 from .handle import Job
 from .job import State
-from .task import MAX_AFTER, PreparedCall, Step
+from .options import MAX_AFTER
+from .task import PreparedCall, Step
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,13 +43,15 @@ class Group:
         return BatchProgress(done=len(ended), unsuccessful=unsuccessful, total=len(states))
 
 
-def check_calls(what: str, calls: Sequence[Any], kinds: tuple[type, ...] = (PreparedCall,)) -> None:
-    """Refuse what was not made by `task.call(...)` or `task.step(...)`, and what is too much for one job to come after."""
+def check_calls(
+    what: str, calls: Sequence[Any], kinds: tuple[type, ...] = (PreparedCall,), most: float = MAX_AFTER
+) -> None:
+    """Refuse what was not made by `task.call(...)` or `task.step(...)`, and more calls than `most`."""
     for position, call in enumerate(calls):
         if not isinstance(call, kinds):
             how = "task.call(...)" if kinds == (PreparedCall,) else "task.call(...) or task.step(...)"
             raise UsageError(f"{what}: item {position} is a {type(call).__qualname__}; make it with {how}")
-    if len(calls) > MAX_AFTER:
+    if len(calls) > most:
         raise UsageError(f"{what}: {len(calls)} jobs; one job can come after at most {MAX_AFTER}, so split it")
 
 

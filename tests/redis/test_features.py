@@ -233,6 +233,21 @@ async def test_cancel_many_by_task_and_queue(app: TrackedQueue) -> None:
         await app.cancel_many()
 
 
+async def test_cancel_many_of_more_parked_jobs_than_a_page(app: TrackedQueue) -> None:
+    """They leave their list while it is read."""
+
+    @app.task(name="parked")
+    async def parked(n: int) -> None: ...
+
+    await app.pause(task="parked")
+    jobs = await app.enqueue_many([parked.call(n) for n in range(600)])
+    async with running_worker(app):
+        await wait_until(lambda: _is(jobs[-1], State.PARKED), what="all to be parked")
+        await wait_until(lambda: _is(jobs[0], State.PARKED))
+    assert await app.cancel_many(task="parked") == 600
+    assert await app.cancel_many(task="parked") == 0
+
+
 # Uniqueness
 
 
@@ -447,6 +462,17 @@ async def test_options_that_can_not_be_kept_are_refused(app: TrackedQueue) -> No
         with pytest.raises(UsageError):
             Concurrency(bad)  # type: ignore[arg-type]
 
+    app.limit_queue("narrow", Concurrency(1))
+
+    @app.task(name="untracked", tracked=False)
+    async def untracked() -> None: ...
+
+    with pytest.raises(UsageError, match="narrow"):
+        await untracked.options(queue="narrow").enqueue()
+    job = await untracked.enqueue()
+    with pytest.raises(UsageError, match="after="):
+        await untracked.options(after=[job]).enqueue()
+
     @app.task(limit=Concurrency(1, key="nobody"))
     async def keyed(n: int) -> None: ...
 
@@ -480,6 +506,22 @@ async def test_weights_serve_every_queue_and_caps_hold(app: TrackedQueue) -> Non
         await wait_until(lambda: len(done) == 410, 20, "all jobs")
     assert most == 2
     assert len(done) - done[::-1].index("low") < 300, "the low ones did not wait for the end"
+
+
+async def test_a_queue_at_its_cap_is_served_again_as_soon_as_it_has_room(app: TrackedQueue) -> None:
+    """The wait that left it out ends by itself, long before a block time."""
+    app._settings = replace(app._settings, block=60.0)
+
+    @app.task(name="other", queue="a")
+    async def other() -> None: ...
+
+    @app.task(name="capped", queue="b")
+    async def capped(seconds: float) -> None:
+        await asyncio.sleep(seconds)
+
+    async with running_worker(app, queues=["a", "b"], queue_concurrency={"b": 1}):
+        await (await capped.enqueue(0.3)).result(10)
+        await (await capped.enqueue(0.0)).result(10)
 
 
 async def test_wrong_queues_are_refused_at_the_start(app: TrackedQueue) -> None:
@@ -716,11 +758,12 @@ async def test_lifespan_context_middleware_headers_and_carried_variables(app: Tr
     async def ask(ctx: JobContext[dict[str, int]], n: int) -> str:
         return f"{ctx.state['answer'] + n} {ctx.job.headers['tenant']} {request_id.get()} {current_job().state is ctx.state}"
 
-    request_id.set("r-1")
-    job = await ask.enqueue(1)
+    token = request_id.set("r-1")
+    job = await ask.options(headers={"context": "a user's own", "tick_ms": "too"}).enqueue(1)
     (many,) = await app.enqueue_many([ask.call(2)])
     sync = await asyncio.to_thread(ask.enqueue_sync, 3)
     assert log == ["stored ask"] * 3
+    request_id.reset(token)  # else the worker of this very context would know it
     async with running_worker(app):
         assert await job.result(10) == "43 t1 r-1 True"
         assert await many.result(10) == "44 t1 r-1 True"

@@ -17,9 +17,11 @@ from typing import Any
 import pytest
 
 import tracked_queue
+from tests.harness import request
 from tracked_queue import Exponential, InvariantError, Retry, State, TrackedQueue, UsageError, errors
 from tracked_queue import transitions as t
 from tracked_queue.app import new_id
+from tracked_queue.client import portions
 from tracked_queue.job import check_name
 from tracked_queue.keys import Keys
 from tracked_queue.worker.lease import MAX_LABEL_IN_LEASE, LeaseState, new_lease
@@ -198,6 +200,14 @@ def test_leases_differ_and_stay_short() -> None:
     """CASE-07; below the 64 bytes up to which Redis keeps a record compact."""
     leases = {new_lease("pod" * 100) for _ in range(100)}
     assert len(leases) == 100 and all(len(lease) <= MAX_LABEL_IN_LEASE + 11 for lease in leases)
+
+
+def test_ids_in_extras_count_for_the_size_of_a_call() -> None:
+    """A call looks at each of them: about a thousand a call, however many jobs name them."""
+    many = [request(extras=b"x" * 16_000) for _ in range(10)]
+    assert [len(portion) for portion in portions(many)] == [2] * 5
+    plain = [request(extras=b"x" * 80) for _ in range(300)]
+    assert [len(portion) for portion in portions(plain)] == [250, 50]
 
 
 def test_states_that_end() -> None:

@@ -105,7 +105,7 @@ def cancel(
         check_name("job id", job_id)
 
     async def work(chosen: TrackedQueue) -> list[transitions.CancelWord]:
-        keep = max(chosen.settings.result_ttl, chosen.settings.resend_window)
+        keep = chosen.settings.ended_ttl
         words: list[transitions.CancelWord] = []
         for at in range(0, len(ids), transitions.MAX_BATCH):
             answers = await chosen.store.run(transitions.cancel(ids[at : at + transitions.MAX_BATCH], keep))

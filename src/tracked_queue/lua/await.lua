@@ -10,13 +10,14 @@
 --   'gone'     no record; nothing written
 -- include keys
 -- include writable
+-- include states
 local job = named('job', ARGV[1])
 local seen = redis.call('HMGET', job, 'state', 'result', 'reason', 'error', 'waiter')
 local state = seen[1]
 if not state then
   return { 'gone' }
 end
-if state == 'succeeded' or state == 'failed' or state == 'cancelled' or state == 'expired' or state == 'dead' then
+if FINAL[state] then
   return { 'ended', state, seen[2] or '', seen[3] or '', seen[4] or '' }
 end
 if not seen[5] then

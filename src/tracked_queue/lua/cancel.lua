@@ -3,8 +3,8 @@
 -- KEYS[1]  tag
 -- ARGV[1]  keep  int  ms for which an ended record stays
 -- ARGV[2..] id   text at most 250
--- Derived: job:<id>, scheduled, parked, parked:<task>, cancel:<lease>, wake:<q>, lanes:<q>, waiting:<limit>,
---          permits:<limit>, unique:<key>, ended, paused, stats:<minute>
+-- Derived: job:<id>, scheduled, parked, parked:<task>, cancel:<lease>, wake:<q>, unique:<key>, ended, paused,
+--          stats:<minute>
 --
 -- Returns one word per job:
 --   'cancelled'  it was scheduled, waiting, queued or parked; it will not run
@@ -19,8 +19,8 @@
 -- include paused
 -- include wake
 -- include record
+-- include states
 -- include ties
--- include lanes
 -- include waiters
 -- include ended
 -- include stats
@@ -34,8 +34,7 @@ for at = 2, #ARGV do
   local state = found[1]
   if not state then
     words[#words + 1] = 'gone'
-  elseif seen[id] or state == 'succeeded' or state == 'failed' or state == 'cancelled' or state == 'expired'
-    or state == 'dead' then
+  elseif seen[id] or FINAL[state] then
     words[#words + 1] = 'ended'
   else
     seen[id] = true

@@ -21,8 +21,8 @@
 --              tick        schedule, ms of the tick, mode: 'store'; 'coalesce' stores nothing while the job of the last tick
 --                          waits in its queue; 'pass' stores nothing
 --              on_failure  'fail', 'ignore' or 'fallback': what an unsuccessful end of one of those means
--- Derived: job:<id>, queue:<queue>, wake:<queue>, scheduled, queues, paused, unique:<key>, lane:<lane>, lanes:<queue>, laned, laned:<q>,
---          followers:<id>, ended, schedule:<name>, stats:<minute>
+-- Derived: job:<id>, queue:<queue>, wake:<queue>, scheduled, queues, paused, unique:<key>, lane:<lane>, lanes:<queue>,
+--          laned, laned:<queue>, followers:<id>, ended, schedule:<name>, stats:<minute>
 --
 -- Returns one value per job:
 --   'created'   recorded
@@ -34,8 +34,9 @@
 -- Refuses: a full Redis (OOM), before the first write.
 -- A record has the fields kwargs, options and tracked only if one of them says something; delivery '0' is the sign of it,
 -- so that a fetch reads four fields of a plain job.  `tied` is the sign of extras.
--- Keeps: a job whose id is known is never recorded twice; a tick that is not after its schedule's last one is not stored; jobs of one queue keep the order of the batch; a unique key counts
--- as held only if that job's record exists, has not ended, and names the key.
+-- Keeps: a job whose id is known is never recorded twice; a tick that is not after its schedule's last one is not stored;
+-- jobs of one queue keep the order of the batch; a unique key counts as held only if that job's record exists, has not
+-- ended, and names the key.
 -- include keys
 -- include now_ms
 -- include paused
@@ -43,12 +44,12 @@
 -- include stats
 -- include packed
 -- include record
+-- include states
 -- include lanes
 -- include push
 local now, paused = now_ms(), read_paused()
 local first_due = tonumber((redis.call('ZRANGE', single('scheduled'), 0, 0, 'WITHSCORES'))[2])
 local job_prefix = named('job', '')
-local FINAL = { succeeded = true, failed = true, cancelled = true, expired = true, dead = true }
 local words, fresh, seen, claimed, ticked = {}, {}, {}, {}, {}
 
 -- Read.
@@ -262,7 +263,7 @@ local function record_extras(job, id, record, due_ms)
   redis.call('HSET', record, unpack(fields))
   if FINAL[state] then
     -- A job later in this batch may come after it: a fetch tells that one, and lets this record expire.
-    redis.call('HSET', record, 'followed', '1', 'keep_ms', 3600000)
+    redis.call('HSET', record, 'followed', '1', 'keep_ms', KEPT_MS)
     redis.call('RPUSH', single('ended'), id)
     wakes[ARGV[job.at + 2]] = true
   end

@@ -9,9 +9,9 @@
 -- then 2 values per queue, in priority order:
 --   queue  text
 --   most   int  jobs of this queue that may be taken, '' for no limit of its own
--- Derived: instances, instance:<lease>, processing:<lease>, scheduled, queue:<q>, suspects:<q>, lanes:<q>, lane:<lane>, laned, laned:<q>,
---          waiting:<limit>, permits:<limit>, rate:<limit>, unique:<key>, ended, followers:<id>, wake:<q>, job:<id>, paused,
---          parked, parked:<task>, dead
+-- Derived: instances, instance:<lease>, processing:<lease>, scheduled, queue:<q>, suspects:<q>, lanes:<q>, lane:<lane>,
+--          laned, laned:<q>, waiting:<limit>, permits:<limit>, rate:<limit>, unique:<key>, ended, followers:<id>, wake:<q>, job:<id>,
+--          paused, parked, parked:<task>, dead, stats:<minute>
 --
 -- Returns a list; its first word:
 --   'ok'     then more, next_due, buried, and 5 values per job: id, delivery ('0' for an untracked one), buffered
@@ -37,6 +37,7 @@
 -- include wake
 -- include garbage
 -- include record
+-- include states
 -- include ties
 -- include lanes
 -- include push
@@ -134,7 +135,6 @@ end
 
 -- Ended jobs that others come after, and what their end means for those.
 local ended = redis.call('LRANGE', single('ended'), 0, ENDED - 1)
-local FINAL = { succeeded = true, failed = true, cancelled = true, expired = true, dead = true }
 local told, followers, told_once = {}, {}, {}
 local budget = FOLLOW
 for _, id in ipairs(ended) do
@@ -253,6 +253,9 @@ local function look(id, queue, may_buffer, room)
         return false, full, from
       end
       count_permits(limits)
+    end
+    if extra and extra[3] == 'started' then
+      extra.frees = redis.call('GET', named('unique', extra[2])) == id
     end
     taken = taken + 1
     seen[id] = true
@@ -377,7 +380,7 @@ for _, id in ipairs(dropped) do
   redis.call('PEXPIRE', job_prefix .. id, keep)
 end
 for _, item in ipairs(expired) do
-  end_job(item[1], job_prefix .. item[1], item[2], item[3], paused, 'expired', now_text, 3600000, 'reason',
+  end_job(item[1], job_prefix .. item[1], item[2], item[3], paused, 'expired', now_text, KEPT_MS, 'reason',
     'it had not started when its time to start was over')
   count(now, 'expired', item[2], 1)
 end
@@ -396,7 +399,7 @@ for i = 1, taken do
   local job, delivery = job_prefix .. id, now_text
   local extra = extras[id]
   if extra then
-    if extra[3] == 'started' and redis.call('GET', named('unique', extra[2])) == id then
+    if extra.frees then
       redis.call('DEL', named('unique', extra[2]))
     end
     for _, limit in ipairs(extra[4] or {}) do
@@ -504,7 +507,7 @@ local function begin(id, follower)
   follower.state = 'queued'
 end
 local function finish(id, follower, state, reason)
-  end_job(id, job_prefix .. id, follower.queue, follower.ties, paused, state, now_text, 3600000, 'reason', reason)
+  end_job(id, job_prefix .. id, follower.queue, follower.ties, paused, state, now_text, KEPT_MS, 'reason', reason)
   count(now, state, follower.queue, 1)
   follower.state = state
 end

@@ -10,7 +10,7 @@
 --
 -- Returns 'ok', 'fenced' (another delivery owns the job; nothing written), or 'gone' (no record; nothing written).
 -- Of log lines the last 100 stay.  Who waits for the job hears of each progress and line.
--- Safe to run twice: a log line may then stand twice.
+-- Run twice it stores the same, except that a log line then stands twice.
 -- include keys
 -- include now_ms
 -- include writable

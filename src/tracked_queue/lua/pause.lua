@@ -1,7 +1,8 @@
--- pause: stop the fetching of a queue's or a task's jobs over the whole fleet.  Called by transitions.pause.
+-- pause: stop the fetching of a queue's or a task's jobs, or a schedule's ticks, over the whole fleet.
+-- Called by transitions.pause.
 --
 -- KEYS[1]  tag
--- ARGV[1]  what  text  'queue:<name>' or 'task:<name>'
+-- ARGV[1]  what  text  'queue:<name>', 'task:<name>' or 'schedule:<name>'
 -- Derived: paused, wake:<queue>
 --
 -- Returns 'ok', or 'again' if it was paused (nothing written).  Jobs of a paused task are parked when a fetch meets

@@ -2,8 +2,8 @@
 --
 -- KEYS[1]  tag
 -- ARGV     id  text  at most 250
--- Derived: job:<id>, dead, queue:<q>, suspects:<q>, lane:<lane>, lanes:<q>, laned, laned:<q>, wake:<q>, unique:<key>, queues, paused,
---          stats:<minute>
+-- Derived: job:<id>, dead, queue:<q>, suspects:<q>, lane:<lane>, lanes:<q>, laned, laned:<q>, wake:<q>, unique:<key>,
+--          queues, paused, stats:<minute>
 --
 -- Returns one word per job:
 --   'ok'        queued, with attempts and charges at 0; its suspicion stays, so that a suspect stays one
@@ -20,7 +20,7 @@
 -- include push
 -- include stats
 local now, paused = now_ms(), read_paused()
-local words, records, seen = {}, {}, {}
+local words, records, seen, claimed = {}, {}, {}, {}
 for at = 1, #ARGV do
   local id = ARGV[at]
   local found = redis.call('HMGET', named('job', id), 'state', 'queue', 'task', 'suspicion', 'lane', 'unique')
@@ -32,12 +32,12 @@ for at = 1, #ARGV do
     words[at] = 'unusable'
   else
     local holder = found[6] and redis.call('GET', named('unique', found[6]))
-    if holder and holder ~= id or found[6] and seen['unique ' .. found[6]] then
+    if holder and holder ~= id or found[6] and claimed[found[6]] then
       words[at] = 'held'
     else
       seen[id] = true
       if found[6] then
-        seen['unique ' .. found[6]] = true
+        claimed[found[6]] = true
       end
       words[at] = 'ok'
       records[#records + 1] = { id, found[2], found[4], found[5], found[6] }
@@ -48,7 +48,6 @@ for _, record in ipairs(records) do
   local id, queue = record[1], record[2]
   redis.call('HSET', named('job', id), 'state', 'queued', 'queued_ms', now, 'attempts', 0, 'charges', 0)
   redis.call('HDEL', named('job', id), 'reason', 'finished_ms', 'cancel', 'waiter', 'expires_ms', 'keep_ms')
-  redis.call('PERSIST', named('job', id))
   redis.call('ZREM', single('dead'), id)
   if record[5] then
     redis.call('SET', named('unique', record[5]), id)

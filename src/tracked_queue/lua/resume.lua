@@ -1,7 +1,7 @@
--- resume: let a paused queue's or task's jobs be fetched again.  Called by transitions.resume.
+-- resume: let a paused queue's or task's jobs be fetched, or a schedule tick, again.  Called by transitions.resume.
 --
 -- KEYS[1]  tag
--- ARGV[1]  what  text  'queue:<name>' or 'task:<name>'
+-- ARGV[1]  what  text  'queue:<name>', 'task:<name>' or 'schedule:<name>'
 -- Derived: paused, queue:<q>, suspects:<q>, lanes:<q>, wake:<q>
 --
 -- Returns 'ok', or 'again' if it was not paused (nothing written).  The parked jobs of a task go back by unpark.

@@ -2,17 +2,16 @@
 --
 -- KEYS[1]  tag
 -- then 4 values per schedule, at most 250: name, task, queue, rule (as people wrote it)
--- Derived: schedules, schedule:<name>, paused
+-- Derived: schedules, schedule:<name>
 --
--- Returns now in ms, and per schedule: last tick in ms (now, for one that is new), paused ('1' or '0').
+-- Returns now in ms, and per schedule its last tick in ms (now, for one that is new).
 -- Schedules that no instance has run for 90 days are forgotten, a few a call.
 -- Safe to run twice.
 -- include keys
 -- include now_ms
 -- include writable
--- include paused
 local FORGET_MS, FORGET = 7776000000, 10
-local now, paused = now_ms(), read_paused()
+local now = now_ms()
 local old = redis.call('ZRANGEBYSCORE', single('schedules'), '-inf', now - FORGET_MS, 'LIMIT', 0, FORGET)
 begin_writing()
 for _, name in ipairs(old) do
@@ -27,6 +26,5 @@ for at = 1, #ARGV, 4 do
   redis.call('HSET', key, 'task', ARGV[at + 1], 'queue', ARGV[at + 2], 'rule', ARGV[at + 3])
   redis.call('ZADD', single('schedules'), now, name)
   reply[#reply + 1] = redis.call('HGET', key, 'last_ms')
-  reply[#reply + 1] = paused['schedule:' .. name] and '1' or '0'
 end
 return reply

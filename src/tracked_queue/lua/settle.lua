@@ -178,7 +178,7 @@ for _, at in ipairs(accepted) do
     push_job('RPUSH', id, queue, ledger[5], ledger[4], paused)
   end
   if ties.limits then
-    free_permits(id, ties.limits, paused)  -- whatever became of it; a second time frees nothing
+    free_permits(id, ties.limits, paused)  -- whatever became of it
   end
   local by_queue = counts[outcome]
   if not by_queue then

@@ -4,7 +4,8 @@
 -- ARGV[1]  task   text
 -- ARGV[2]  n      int   of jobs in this portion, at most 250
 -- ARGV[3..] queue text  only jobs of these queues move; none given: of every queue
--- Derived: parked, parked:<task>, job:<id>, queue:<q>, suspects:<q>, lane:<lane>, lanes:<q>, laned, laned:<q>, wake:<q>, paused, dead
+-- Derived: parked, parked:<task>, job:<id>, queue:<q>, suspects:<q>, lane:<lane>, lanes:<q>, laned,
+--          laned:<q>, wake:<q>, paused, dead
 --
 -- Returns a list; its first word:
 --   'ok'      then moved, remaining

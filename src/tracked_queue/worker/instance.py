@@ -330,7 +330,6 @@ class Instance:
             store=links.rest,
             schedules=list(self._app.schedules.values()),
             make=self._app.tick,
-            settings=settings,
             outage=outage,
             lost=lambda: state.lost,
         )

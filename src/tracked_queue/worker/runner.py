@@ -62,7 +62,9 @@ class Delivery:
     asyncio_task: asyncio.Task[None] | None = None
     exhausted_by: BaseException | None = None
     headers: Mapping[str, Any] = MappingProxyType({})
+    context: Mapping[str, Any] | None = None
     inputs = ""
+    tick_ms: int | None = None
 
     def __init__(self, job: Delivered, task: Task[..., Any]) -> None:
         self.job, self.task = job, task
@@ -216,7 +218,7 @@ class Runner:
             delivery.max_attempts = options.max_attempts
         if options.headers:
             delivery.headers = options.headers
-        delivery.inputs = options.inputs
+        delivery.context, delivery.inputs, delivery.tick_ms = options.context, options.inputs, options.tick_ms
         return True
 
     def _unusable(self, delivery: Delivery, problem: str) -> None:
@@ -271,10 +273,10 @@ class Runner:
             self._unusable(delivery, error.problem if not error.argument else f"{error.argument}: {error.problem}")
             return
         current.set(CurrentJob(delivery, self))
-        if "context" in delivery.headers:
+        if delivery.context:
             for variable in self._around.carry:
-                if variable.name in delivery.headers["context"]:
-                    variable.set(delivery.headers["context"][variable.name])
+                if variable.name in delivery.context:
+                    variable.set(delivery.context[variable.name])
         value = await self._invokers[delivery.task](args, kwargs)
         if not delivery.settled:
             self._returned(delivery, value)

@@ -8,10 +8,9 @@ from collections.abc import Callable, Sequence
 
 from .. import log
 from ..schedules import Schedule
-from ..settings import Settings
 from ..store import Store
 from ..task import Request
-from ..transitions import enqueue, schedule
+from ..transitions import MAX_BATCH, enqueue, schedule
 from .outage import Outage, insist
 
 # How often what runs is told anew, so that the list of schedules shows which are still alive.
@@ -29,12 +28,11 @@ class Scheduler:
         store: Store,
         schedules: Sequence[Schedule],
         make: Callable[[Schedule, int, str], Request],
-        settings: Settings,
         outage: Outage,
         lost: Callable[[], bool],
     ) -> None:
         self._store, self._schedules, self._make = store, list(schedules), make
-        self._settings, self._outage, self._lost = settings, outage, lost
+        self._outage, self._lost = outage, lost
         self._last: dict[str, int] = {}
         self._ahead_s = 0.0  # server's clock less the loop's
         self._loop = asyncio.get_running_loop()
@@ -78,5 +76,5 @@ class Scheduler:
                 log.ticks_skipped(schedule=item.name, until_ms=last)
             requests += [self._make(item, tick, mode) for tick in ticks]
             self._last[item.name] = last
-        for at in range(0, len(requests), 250):
-            await insist(self._store, enqueue(requests[at : at + 250]), self._outage, self._lost)
+        for at in range(0, len(requests), MAX_BATCH):
+            await insist(self._store, enqueue(requests[at : at + MAX_BATCH]), self._outage, self._lost)

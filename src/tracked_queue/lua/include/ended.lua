@@ -1,5 +1,5 @@
--- end_job: writes that every end of a job shares: its state and time, its expiry, its unique key and permits, the word to
--- those who wait for it and to the jobs that come after it.
+-- end_job: writes that every end of a job shares: its state and time, its expiry, its unique key, the word to those who
+-- wait for it and to the jobs that come after it.  Permits belong to a delivery: settle and recover free them.
 -- job: the record's key.  ties: of read_ties.  keep: ms for which the record stays; 'dead' for a dead job, which stays until
 -- a person or the trim removes it; 'listed' for one whose id still stands in a list, and which may expire only from when
 -- it is dropped there (then keep_ms is among the fields).  The rest: further fields and values.
@@ -18,9 +18,6 @@ local function end_job(id, job, queue, ties, paused, state, now, keep, ...)
   end
   if ties.unique then
     redis.call('DEL', named('unique', ties.unique))
-  end
-  if ties.limits then
-    free_permits(id, ties.limits, paused)
   end
   if ties.followed then
     redis.call('RPUSH', single('ended'), id)

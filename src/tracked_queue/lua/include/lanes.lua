@@ -10,13 +10,14 @@ local function ready_lane(lane, paused)
   wake(queue, paused)
 end
 -- wake_limit: lets the lanes that have waited longest for a limit be looked at again: one of each queue among the first ones,
--- since a limit may be shared over queues, and nobody may be serving one of them.  Those that get no place wait again.
+-- since a limit may be shared over queues, and one of them may be paused, or served by nobody.  Those that get no place wait
+-- again.
 local WAKE = 20
 local function wake_limit(name, paused)
   local queues = {}
   for _, lane in ipairs(redis.call('ZRANGE', named('waiting', name), 0, WAKE - 1)) do
     local queue = string.match(lane, '^[^\n]*')
-    if not queues[queue] and not paused['queue:' .. queue] then
+    if not queues[queue] then
       queues[queue] = true
       redis.call('ZREM', named('waiting', name), lane)
       ready_lane(lane, paused)

@@ -1,11 +1,11 @@
--- read_ties: what hangs on a record beside the job itself: a waiter, a wish to cancel, a unique key that it holds, limits
--- whose permits it may hold, jobs that come after it.  tied: the record's field of that name; a plain job has none, and
--- costs no further read.
 -- read_limits: a record's limits as a list, or nil; what doesn't decode holds nobody up.
 local function read_limits(packed)
   local ok, limits = pcall(cmsgpack.unpack, packed or '')
   return ok and type(limits) == 'table' and limits or nil
 end
+-- read_ties: what hangs on a record beside the job itself: a waiter, a wish to cancel, a unique key that it holds, limits
+-- whose permits it may hold, jobs that come after it.  tied: the record's field of that name; a plain job has none, and
+-- costs no further read.
 local FREE = {}
 local function read_ties(id, job, tied)
   if not tied then
