@@ -19,7 +19,7 @@ from .client import Client, enqueue_sync, value_of
 from .codec import encode_any
 from .constraints import Key, Limit, Unique, limits_of, unique_of
 from .current import CurrentJob, JobContext
-from .errors import ArgumentError, DuplicateJobError, JobNotFoundError, PayloadTooLargeError, UsageError
+from .errors import ArgumentError, DuplicateJobError, JobError, JobNotFoundError, PayloadTooLargeError, UsageError
 from .handle import Job
 from .job import JobInfo, State, check_name
 from .keys import Keys
@@ -39,7 +39,7 @@ from .retry import RetryArgument, Seconds, retry_policy
 from .schedules import Schedule, interval_ms
 from .settings import Settings, resolve, with_options
 from .store import Store, SyncStore
-from .task import PreparedCall, Registry, Request, Step, SyncTask, Task, check_function, task_name
+from .task import PreparedCall, Registry, Request, Step, SyncTask, Task, check_function, check_keys, task_name
 from .transitions import CancelWord, Recovered, Stored, cancel, pause, resume, unpark
 from .workflow import Group, check_calls, check_step
 
@@ -99,7 +99,7 @@ class TrackedQueue:
         self.tasks = Registry()
         self.around = Surroundings(lifespan, tuple(carry))
         self.schedules: dict[str, Schedule] = {}
-        self._queue_limits: dict[str, tuple[Limit, ...]] = {}
+        self.queue_limits: dict[str, tuple[Limit, ...]] = {}
         self._clients: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, tuple[int, Client]]
         self._clients = weakref.WeakKeyDictionary()
         self._local = threading.local()
@@ -199,6 +199,7 @@ class TrackedQueue:
 
         def register(function: Any) -> Any:
             check_function(function, isolate=isolate is not None)
+            check_keys(function, options)
             kind = Task if inspect.iscoroutinefunction(function) else SyncTask
             task: Task[Any, Any] = kind(name or task_name(function), function, options, self)
             self.tasks.add(task)
@@ -218,7 +219,7 @@ class TrackedQueue:
                 task.move_to(self)
             self.around.run += other.around.run
             self.around.enqueue += other.around.enqueue
-            self._queue_limits.update(other._queue_limits)
+            self.queue_limits.update(other.queue_limits)
             for schedule in other.schedules.values():
                 self._scheduled(
                     schedule.name, schedule.args, schedule.kwargs, cron=schedule.cron, every_ms=schedule.every_ms,
@@ -227,7 +228,7 @@ class TrackedQueue:
 
     def limit_queue(self, queue: str, limit: Limit | Sequence[Limit]) -> None:
         """Limits of a whole queue over the fleet, beside those of its tasks. Say it before the queue's first enqueue."""
-        self._queue_limits[check_name("queue", queue)] = limits_of(limit)
+        self.queue_limits[check_name("queue", queue)] = limits_of(limit)
 
     def middleware(self, function: RunMiddleware) -> RunMiddleware:
         """Register `async def mw(job, call_next)` around the run of every job; the first one registered is outermost."""
@@ -256,7 +257,7 @@ class TrackedQueue:
         packed_args, packed_kwargs = signature.encode(args, kwargs, self._settings.max_payload, given)
         queue = options.queue or chosen.queue
         extras = b""
-        if chosen.constrained or options.constrained or self._queue_limits:
+        if chosen.constrained or options.constrained or self.queue_limits:
             extras = extras_of(
                 task.name,
                 queue,
@@ -264,7 +265,7 @@ class TrackedQueue:
                 options,
                 lambda: signature.bind(args, kwargs, given),
                 lambda: signature.canonical(args, kwargs),
-                self._queue_limits.get(queue, ()),
+                self.queue_limits.get(queue, ()),
             )
         packed = packed_args, packed_kwargs
         return self._made(task.name, queue, packed, options, headers, extras, id, chosen.tracked, signature.result)
@@ -311,7 +312,7 @@ class TrackedQueue:
         if size > self._settings.max_payload:
             raise PayloadTooLargeError(name, size, self._settings.max_payload)
         queue = options.queue or DEFAULT_QUEUE
-        extras = extras_of(name, queue, TaskOptions(), options, dict, bytes, self._queue_limits.get(queue, ()))
+        extras = extras_of(name, queue, TaskOptions(), options, dict, bytes, self.queue_limits.get(queue, ()))
         return self._made(name, queue, packed, options, headers, extras)
 
     async def enqueue(self, task_name: str, /, *args: Any, **kwargs: Any) -> Job[Any]:
@@ -534,7 +535,20 @@ class TrackedQueue:
     def _handles(
         self, ready: Sequence[Request | Job[Any]], requests: Sequence[Request], stored: Sequence[Stored]
     ) -> list[Job[Any]]:
-        handles = iter([self._handle(*pair) for pair in zip(requests, stored, strict=True)])
+        """The handles of a call's jobs; the first that was refused raises, with those of the others."""
+        outcomes: list[Job[Any] | JobError] = []
+        for request, one in zip(requests, stored, strict=True):
+            try:
+                outcomes.append(self._handle(request, one))
+            except JobError as error:
+                outcomes.append(error)
+        refused = [item for item in outcomes if isinstance(item, JobError)]
+        handles = iter(item for item in outcomes if isinstance(item, Job))
+        if refused:
+            refused[0].stored = tuple(handles)
+            if refused[0].stored:
+                refused[0].add_note(f"{len(refused[0].stored)} other jobs of this call were stored; see .stored")
+            raise refused[0]
         return [next(handles) if isinstance(item, Request) else item for item in ready]
 
     async def enqueue_call(

@@ -9,11 +9,13 @@ import contextlib
 import random
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from .codec import decode_any, decode_error
+import msgspec
+
+from .codec import decode_any, decode_error, decode_extras, encode_extras
 from .errors import (
     EnqueueUnavailableError,
     JobCancelledError,
@@ -30,7 +32,7 @@ from .retry import pauses
 from .settings import Settings
 from .store import Store, SyncStore
 from .task import Request
-from .transitions import MAX_BATCH, MAX_BYTES, Call, Ended, Stored, await_end, enqueue
+from .transitions import MAX_BATCH, MAX_BYTES, Call, Conflict, Ended, Stored, await_end, enqueue
 
 T = TypeVar("T")
 
@@ -58,6 +60,25 @@ def portions(requests: Sequence[Request]) -> list[list[Request]]:
         cut[-1].append(request)
         size += weight
     return cut
+
+
+def note_stand_ins(known: dict[str, str], requests: Sequence[Request], stored: Sequence[Stored]) -> None:
+    """Note which jobs of a call were not stored because another one holds their unique key, and which that is."""
+    for request, one in zip(requests, stored, strict=False):
+        if isinstance(one, Conflict) and one.word != "unknown":
+            known[request.id] = one.id
+
+
+def resolved(request: Request, stand_ins: Mapping[str, str]) -> Request:
+    """A request that comes after the jobs which stand for those that were not stored; within a call the script sees to it."""
+    if not request.extras:
+        return request
+    extras = decode_extras(request.extras)
+    after = extras.get("after")
+    if not after or stand_ins.keys().isdisjoint(after):
+        return request
+    extras["after"] = [stand_ins.get(id, id) for id in after]
+    return msgspec.structs.replace(request, extras=encode_extras(extras))
 
 
 @dataclass(slots=True, eq=False)
@@ -104,6 +125,7 @@ class Client:
     async def enqueue_many(self, requests: Sequence[Request]) -> list[Stored]:
         """Store jobs in portions, in order. On failure the jobs of earlier portions are stored."""
         created: list[Stored] = []
+        stand_ins: dict[str, str] = {}
         loop = asyncio.get_running_loop()
         under_way: asyncio.Task[list[Stored]] | None = None
         done = 0
@@ -112,6 +134,9 @@ class Client:
                 call = enqueue(portion)
                 if under_way is not None:
                     created += await under_way
+                    note_stand_ins(stand_ins, requests[done:], created[done:])
+                    if stand_ins:
+                        call = enqueue([resolved(request, stand_ins) for request in portion])
                     done = len(created)
                 deadline = loop.time() + self._settings.enqueue_timeout
                 under_way = loop.create_task(self._insist(call, portion, deadline))
@@ -212,9 +237,10 @@ def _enqueue_error(error: StoreUnavailableError, ran: bool, requests: Sequence[R
 def enqueue_sync(store: SyncStore, requests: Sequence[Request], timeout: float) -> list[Stored]:
     """`Client.enqueue_many` without an event loop."""
     created: list[Stored] = []
+    stand_ins: dict[str, str] = {}
     for portion in portions(requests):
         deadline, pauses, ran = time.monotonic() + timeout, _pauses(), False
-        call = enqueue(portion)
+        call = enqueue([resolved(request, stand_ins) for request in portion] if stand_ins else portion)
         while True:
             try:
                 done = store.run(call)
@@ -226,6 +252,7 @@ def enqueue_sync(store: SyncStore, requests: Sequence[Request], timeout: float) 
                     raise _enqueue_error(error, ran, requests[len(created) :]) from error
             time.sleep(pause)
         created += done
+        note_stand_ins(stand_ins, portion, done)
     return created
 
 

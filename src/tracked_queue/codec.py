@@ -361,6 +361,15 @@ def encode_extras(extras: Mapping[str, Any]) -> bytes:
     return _encoder.encode(extras)
 
 
+def decode_extras(data: bytes) -> dict[str, Any]:
+    """The map that `encode_extras` made."""
+    extras: dict[str, Any] = _extras_decoder.decode(data)
+    return extras
+
+
+_extras_decoder = msgspec.msgpack.Decoder(dict[str, Any])
+
+
 def decode_options(data: bytes | None) -> Options:
     """Raises msgspec.DecodeError for bytes that are none of ours."""
     return _options_decoder.decode(data) if data else _NO_OPTIONS

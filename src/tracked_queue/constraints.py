@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .errors import UsageError
+from .job import check_name
 from .retry import Seconds, to_seconds
 
 Key = str | Sequence[str] | Callable[..., object]
@@ -99,11 +100,16 @@ class Concurrency:
     name: str | None = None
 
     def __post_init__(self) -> None:
-        _check_count("Concurrency", self.most)
+        _check_limit("Concurrency", self.most, self.name)
+
+    def base(self, owner: str) -> str:
+        """Its name without a key's value: what all of its limits have in common."""
+        return _base(self.name or owner, self.key)
 
     def parts(self, owner: str, arguments: Mapping[str, Any]) -> list[Any]:
-        """name, kind, number, ms: as lua/fetch.lua takes them."""
-        return [_limit_name(self.name or owner, self.key, arguments), "concurrency", self.most, 0]
+        """name, kind, number, ms, bytes of the base: as lua/fetch.lua takes them."""
+        base = self.base(owner)
+        return [_limit_name(base, self.key, arguments), "concurrency", self.most, 0, len(base.encode())]
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,26 +129,46 @@ class Rate:
     name: str | None = None
 
     def __post_init__(self) -> None:
-        _check_count("Rate", self.most)
+        _check_limit("Rate", self.most, self.name)
         to_seconds("Rate(per)", self.per, above=True)
 
+    @property
+    def per_ms(self) -> int:
+        """`per` in milliseconds."""
+        return max(1, round(to_seconds("per", self.per) * 1000))
+
+    def base(self, owner: str) -> str:
+        """As of Concurrency. The period is part of it: a rate a second and one an hour of the same owner are two."""
+        return f"{_base(self.name or owner, self.key)}/{self.per_ms}ms"
+
     def parts(self, owner: str, arguments: Mapping[str, Any]) -> list[Any]:
-        """name, kind, number, ms: as lua/fetch.lua takes them."""
-        ms = max(1, round(to_seconds("per", self.per) * 1000))
-        # The period is part of the name: a rate a second and one an hour of the same owner are two.
-        return [f"{_limit_name(self.name or owner, self.key, arguments)}/{ms}ms", "rate", self.most, ms]
+        """As of Concurrency."""
+        base = self.base(owner)
+        return [_limit_name(base, self.key, arguments), "rate", self.most, self.per_ms, len(base.encode())]
 
 
 Limit = Concurrency | Rate
 
 
-def _check_count(what: str, most: object) -> None:
+def _check_limit(what: str, most: object, name: str | None) -> None:
+    if name is not None:
+        check_name("limit", name)
     if not isinstance(most, int) or isinstance(most, bool) or most < 1:
         raise UsageError(f"{what}({most!r}): it must be a whole number, 1 or more")
 
 
-def _limit_name(owner: str, key: Key | None, arguments: Mapping[str, Any]) -> str:
-    return owner if key is None else f"{owner}:{key_text(key, arguments, f'limit of {owner}')}"
+def _base(owner: str, key: Key | None) -> str:
+    return owner if key is None else f"{owner}:{_label(key)}"
+
+
+def _label(key: Key) -> str:
+    if callable(key):
+        return getattr(key, "__name__", type(key).__name__)
+    return key if isinstance(key, str) else ",".join(key)
+
+
+def _limit_name(base: str, key: Key | None, arguments: Mapping[str, Any]) -> str:
+    return base if key is None else f"{base}={key_text(key, arguments, f'limit of {base}')}"
 
 
 def limits_of(given: Limit | Sequence[Limit] | None) -> tuple[Limit, ...]:
@@ -151,9 +177,9 @@ def limits_of(given: Limit | Sequence[Limit] | None) -> tuple[Limit, ...]:
     for limit in limits:
         if not isinstance(limit, Concurrency | Rate):
             raise UsageError(f"limit: {limit!r} must be Concurrency(...) or Rate(...)")
-    bounds = [(limit.key, limit.name) for limit in limits if isinstance(limit, Concurrency)]
-    if any(bound in bounds[:at] for at, bound in enumerate(bounds)):
-        raise UsageError("limit: two Concurrency(...) of the same key and name; give one of them a name")
+    bases = [limit.base("") for limit in limits]
+    if len(set(bases)) < len(bases):
+        raise UsageError("limit: two of the same kind, key and name; give one of them a name")
     return limits
 
 

@@ -24,6 +24,8 @@ Every exception of tracked_queue, as one tree.
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class TrackedQueueError(Exception):
     """Base of every error that tracked_queue raises."""
@@ -72,7 +74,13 @@ class PayloadTooLargeError(UsageError):
 
 
 class JobError(TrackedQueueError):
-    """Something about one job."""
+    """
+    Something about one job.
+
+    `stored` has the handles of the other jobs of a call that stored several (enqueue_many, a workflow).
+    """
+
+    stored: tuple[Any, ...] = ()
 
     def __init__(self, job_id: str) -> None:
         super().__init__(job_id)

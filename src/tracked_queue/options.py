@@ -62,9 +62,14 @@ class TaskOptions:
                 raise UsageError("tracked=False: nobody tells when such a job ends, so Concurrency(...) can't count it")
 
     @property
+    def bound(self) -> bool:
+        """Whether its jobs are kept apart from others: by a unique key, limits or turns."""
+        return self.unique is not None or bool(self.limits) or self.fair_by is not None
+
+    @property
     def constrained(self) -> bool:
         """Whether an enqueue has to tell more than the call."""
-        return self.expires is not None or self.unique is not None or bool(self.limits) or self.fair_by is not None
+        return self.expires is not None or self.bound
 
     @property
     def timeout_s(self) -> float | None:
@@ -199,6 +204,43 @@ def check_attempts(value: object) -> None:
         raise UsageError(f"max_attempts={value!r}: it must be a whole number, 1 or more (1 means no retry)")
 
 
+def bounds_of(
+    task: str,
+    queue: str,
+    chosen: TaskOptions,
+    arguments: Callable[[], Mapping[str, Any]],
+    canonical: Callable[[], bytes],
+    of_queue: Sequence[Limit],
+) -> dict[str, Any]:
+    """
+    What keeps a job apart from others: its unique key, lane and limits, as lua/enqueue.lua and lua/settle.lua take them.
+
+    Args:
+        arguments, canonical: The call's arguments by name, and all of them as bytes; asked for only if they count.
+        of_queue: The limits of its queue.
+
+    Raises:
+        UsageError: A key of an argument that the task doesn't have.
+    """
+    bounds: dict[str, Any] = {}
+    if chosen.unique is not None:
+        bounds["unique"] = chosen.unique.parts(task, arguments() if chosen.unique.by is not None else {}, canonical)
+    if chosen.limits or of_queue or chosen.fair_by is not None:
+        given = arguments()
+        limits = [limit.parts(task, given) for limit in chosen.limits]
+        limits += [limit.parts(queue_owner(queue), given) for limit in of_queue]
+        turn = None if chosen.fair_by is None else key_text(chosen.fair_by, given, f"task {task}: fair_by")
+        bounds["lane"] = lane_of(queue, limits, turn)
+        if limits:
+            bounds["limits"] = limits
+    return bounds
+
+
+def queue_owner(queue: str) -> str:
+    """Whose the limits of a queue are, in their names."""
+    return f"queue:{queue}"
+
+
 def extras_of(
     task: str,
     queue: str,
@@ -223,20 +265,10 @@ def extras_of(
             f"task {task}: a step of a unique task; its first argument is not known yet, so name those that count: "
             "Unique(by=...)"
         )
-    extras: dict[str, Any] = {}
+    extras = bounds_of(task, queue, chosen, arguments, canonical, of_queue)
     expires = options.expires if options.expires is not None else chosen.expires
     if expires is not None:
         extras["expires"] = f"+{max(1, round(to_seconds('expires', expires) * 1000))}"
-    if chosen.unique is not None:
-        extras["unique"] = chosen.unique.parts(task, arguments() if chosen.unique.by is not None else {}, canonical)
-    if chosen.limits or of_queue or chosen.fair_by is not None:
-        given = arguments()
-        limits = [limit.parts(task, given) for limit in chosen.limits]
-        limits += [limit.parts(f"queue:{queue}", given) for limit in of_queue]
-        turn = None if chosen.fair_by is None else key_text(chosen.fair_by, given, f"task {task}: fair_by")
-        extras["lane"] = lane_of(queue, limits, turn)
-        if limits:
-            extras["limits"] = limits
     if options.after is not None:
         extras["after"] = options.after_ids
         extras["on_failure"] = options.on_failure

@@ -59,6 +59,7 @@ class Settings:
         3, "Charges (deaths of its process while it ran alone as suspect) until a job is dead."
     )
     concurrency: int = _setting(100, "Jobs that one worker process runs at the same time.")
+    processes: int = _setting(0, "Child processes of one worker process for isolated jobs; 0: one a core.")
     threads: int = _setting(40, "Threads of one worker process for tasks that are plain `def` functions.")
     grace: float = _setting(25.0, "Seconds that running jobs get after SIGTERM before they are handed back.")
     cancel_grace: float = _setting(5.0, "Seconds a job gets to end after it was cancelled or timed out.")
@@ -133,6 +134,7 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
         ),
         _POSITIVE,
     ),
+    "processes": (lambda value: value >= 0, "it must be a whole number, 0 or more"),
     **dict.fromkeys(("grace", "cancel_grace", "result_ttl"), _NOT_NEGATIVE),
     **dict.fromkeys(
         ("max_recoveries", "concurrency", "threads", "max_connections", "max_payload", "max_result", "dead_max_count"), _COUNT

@@ -227,6 +227,29 @@ def check_function(function: Any, *, isolate: bool = False) -> None:
     raise TaskDefinitionError(f"{shown} can't be a task: it is {problem}")
 
 
+def check_keys(function: Callable[..., Any], options: TaskOptions) -> None:
+    """
+    Refuse keys of arguments that the function doesn't have, in `unique`, `limit` and `fair_by`.
+
+    Raises:
+        UsageError: Also a TypeError; names the argument.
+    """
+    parameters = inspect.signature(function).parameters
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+        return
+    wanted: list[tuple[str, Any]] = [("fair_by", options.fair_by)]
+    wanted += [("limit", limit.key) for limit in options.limits]
+    if options.unique is not None:
+        wanted.append(("unique", options.unique.by))
+    for what, key in wanted:
+        if key is None or callable(key):
+            continue
+        for name in [key] if isinstance(key, str) else key:
+            if name not in parameters:
+                has = ", ".join(parameters) or "none"
+                raise TaskDefinitionError(f"{function.__qualname__}: {what} names the argument {name!r}; it has {has}")
+
+
 class TaskDefinitionError(UsageError, TypeError):
     """Something that is not a plain function was decorated."""
 

@@ -36,6 +36,7 @@ from .retry import Seconds, to_seconds
 from .task import Task
 from .transitions import Delivered, Fetched, fetch, recover, register, release
 from .worker.invoke import invoker
+from .worker.processes import ProcessPool
 
 _number = itertools.count()
 
@@ -273,9 +274,11 @@ async def _call(
     delivery = _Delivery({"id": job_id, "task": task.name, "queue": queue, "delivery": "1"}, headers)
     delivery.max_attempts = task.task_options.max_attempts
     token = current.set(CurrentJob(delivery, host))
+    processes = ProcessPool(1)
     try:
-        return await invoker(task, app.around, anyio.CapacityLimiter(1))(args, kwargs)
+        return await invoker(task, app.around, anyio.CapacityLimiter(1), processes)(args, kwargs)
     finally:
+        await processes.close()
         current.reset(token)
 
 

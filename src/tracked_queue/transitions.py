@@ -15,6 +15,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 import msgspec
 
+from .codec import encode_extras
 from .errors import InvariantError
 from .job import State
 from .task import Request
@@ -145,10 +146,13 @@ def _read_schedule(reply: Any) -> Told:
 # leases
 
 
-def register(lease: str, ttl: float, interval: float, about: Mapping[str, str]) -> Call[bool]:
-    """Open a lease with the instance's description; False if it was revoked meanwhile."""
+def register(
+    lease: str, ttl: float, interval: float, about: Mapping[str, str], limits: Mapping[str, int] | None = None
+) -> Call[bool]:
+    """Open a lease with the instance's description, and the numbers of the limits it knows; False if it was revoked."""
     pairs = [part for item in about.items() for part in item]
-    return Call("register", [lease, _ms(ttl), _ms(interval), *pairs], _READ_REGISTER)
+    packed = encode_extras(dict(limits)) if limits else b""
+    return Call("register", [lease, _ms(ttl), _ms(interval), packed, *pairs], _READ_REGISTER)
 
 
 _READ_REGISTER = _word("register", {b"ok": True, b"lost": False})
@@ -218,7 +222,8 @@ class Delivered(msgspec.Struct, gc=False):
     One job as a fetch hands it over; `delivery` is b"0" for an untracked one, which needs no settling.
 
     `record` is the list of the script's header: state, delivery before, task, args; for a job that is no plain one, or
-    was delivered before, also kwargs, options, tracked, attempts, interruptions, recoveries, buffered before, checkpoint.
+    was delivered before, also kwargs, options, tracked, attempts, interruptions, recoveries, buffered before, checkpoint,
+    bound.
     """
 
     id: bytes
@@ -251,6 +256,11 @@ class Delivered(msgspec.Struct, gc=False):
     def checkpoint(self) -> bytes:
         """What an earlier run stored, encoded."""
         return (self.record[11] or b"") if len(self.record) > 11 else b""
+
+    @property
+    def bound(self) -> bool:
+        """Whether its task's unique key and limits were put on its record."""
+        return len(self.record) > 12 and self.record[12] is not None
 
     def ledger(self, name: str) -> int:
         """attempts, interruptions or recoveries before this delivery."""

@@ -25,6 +25,7 @@ from tracked_queue import (
     DuplicateJobError,
     Enqueueing,
     Fixed,
+    JobCancelledError,
     JobContext,
     JobFailedError,
     Rate,
@@ -422,6 +423,138 @@ async def test_a_limit_of_a_whole_queue_and_a_shared_name(app: TrackedQueue) -> 
     assert most == 1
 
 
+async def test_equal_values_of_two_keys_are_two_limits(app: TrackedQueue) -> None:
+    together: set[int] = set()
+    most = 0
+
+    @app.task(name="keyed", limit=[Concurrency(1, key="a"), Concurrency(1, key="b")])
+    async def keyed(a: int, b: int) -> None:
+        nonlocal most
+        together.add(a)
+        most = max(most, len(together))
+        await wait_until(lambda: most == 2, what="the other one")
+
+    jobs = [await keyed.enqueue(1, 2), await keyed.enqueue(2, 1)]
+    async with running_worker(app):
+        for job in jobs:
+            await job.result(10)
+
+
+async def test_a_job_enqueued_by_name_gets_the_limits_of_its_task_from_the_worker(
+    app: TrackedQueue, elsewhere: TrackedQueue
+) -> None:
+    running = most = 0
+
+    @app.task(name="narrow", limit=Concurrency(1, key="tenant"), retry=QUICKLY)
+    async def narrow(tenant: str, n: int = 0) -> int:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        await asyncio.sleep(0.001)
+        running -= 1
+        if current_job().attempt == 1 and n == 3:
+            raise ValueError("once")
+        return current_job().attempt
+
+    jobs = [await elsewhere.enqueue("narrow", "one", n=n) for n in range(10)]
+    jobs += [await narrow.enqueue("one", n) for n in range(10, 20)]
+    bad = await elsewhere.enqueue("narrow", "one", 2, 3, 4)
+    async with running_worker(app):
+        assert sum([await job.result(10) for job in jobs]) == 21, "binding spends no attempt"
+        with pytest.raises(JobFailedError, match="takes 2 positional"):
+            await bad.result(10)
+    assert most == 1
+    info = await jobs[0].info()
+    assert info.interruptions == info.recoveries == 0
+
+
+async def test_a_job_enqueued_by_name_respects_the_unique_key(app: TrackedQueue, elsewhere: TrackedQueue) -> None:
+    runs: list[int] = []
+    go = asyncio.Event()
+
+    @app.task(name="one_of_a_kind", unique=Unique(by="user"))
+    async def one_of_a_kind(user: int) -> None:
+        runs.append(user)
+        await go.wait()
+
+    async with running_worker(app):
+        first = await elsewhere.enqueue("one_of_a_kind", 7)
+        await wait_until(lambda: runs, what="the first run")
+        again = await one_of_a_kind.enqueue(7)
+        assert again.id == first.id and not again.created, "the worker has claimed the key"
+        late = await elsewhere.enqueue("one_of_a_kind", user=7)
+        with pytest.raises(JobCancelledError):
+            await late.result(10)
+        assert f"job {first.id} holds its unique key" in ((await late.info()).reason or "")
+        go.set()
+        await first.result(10)
+        third = await elsewhere.enqueue("one_of_a_kind", 7)
+        await third.result(10)
+    assert runs == [7, 7]
+
+
+async def test_a_deploy_changes_the_number_of_a_limit_for_jobs_that_wait(app: TrackedQueue) -> None:
+    def define(on: TrackedQueue, most: int) -> Any:
+        @on.task(name="resized", limit=Concurrency(most, key="tenant"))
+        async def resized(tenant: int, n: int) -> None:
+            nonlocal running, top
+            running += 1
+            top = max(top, running)
+            await asyncio.sleep(0.005)
+            running -= 1
+
+        return resized
+
+    running = top = 0
+    old = define(app, 1)
+    jobs = [await old.enqueue(1, n) for n in range(30)]
+    newer = TrackedQueue(**_same_place(app))
+    define(newer, 4)
+    async with newer, running_worker(newer):
+        for job in jobs:
+            await newer.job(job.id).result(10)
+    assert top == 4
+
+
+def _same_place(app: TrackedQueue) -> dict[str, Any]:
+    return {"redis_url": app.settings.redis_url, "namespace": app.settings.namespace}
+
+
+@pytest.fixture
+async def elsewhere(app: TrackedQueue) -> AsyncIterator[TrackedQueue]:
+    """A producer of the same queues without the tasks' code."""
+    async with TrackedQueue(**_same_place(app)) as producer:
+        yield producer
+
+
+async def test_a_member_whose_unique_key_is_held_is_stood_in_for_by_its_holder(app: TrackedQueue) -> None:
+    @app.task(name="member", unique=Unique(by="n"))
+    async def member(n: int) -> int:
+        return n
+
+    @app.task(name="total")
+    async def total(parts: list[int]) -> int:
+        return sum(parts)
+
+    @app.task(name="strict", unique=Unique(by="n", conflict="reject"))
+    async def strict(n: int) -> int:
+        return n
+
+    holder = await member.enqueue(3)
+    # Over several calls to Redis, and within one.
+    group = await app.group([member.call(n) for n in range(300)], then=total.step())
+    assert group.jobs[3].id == holder.id and not group.jobs[3].created
+    small = await app.group([member.call(3), member.call(1000)], then=total.step())
+    held = await strict.enqueue(1)
+    with pytest.raises(DuplicateJobError) as found:
+        await app.group([strict.call(0), strict.call(1)], then=total.step())
+    assert found.value.job_id == held.id and len(found.value.stored) == 2
+    async with running_worker(app):
+        assert await group.then.result(10) == sum(range(300))
+        assert await small.then.result(10) == 1003
+        assert await found.value.stored[-1].result(10) == 1
+
+
 async def test_turns_let_one_job_of_a_small_tenant_pass_a_thousand_of_a_big_one(app: TrackedQueue) -> None:
     done: list[str] = []
 
@@ -473,11 +606,19 @@ async def test_options_that_can_not_be_kept_are_refused(app: TrackedQueue) -> No
     with pytest.raises(UsageError, match="after="):
         await untracked.options(after=[job]).enqueue()
 
-    @app.task(limit=Concurrency(1, key="nobody"))
-    async def keyed(n: int) -> None: ...
+    for bad in (
+        {"limit": Concurrency(1, key="nobody")},
+        {"unique": Unique(by=["n", "nobody"])},
+        {"fair_by": "nobody"},
+    ):
+        with pytest.raises(UsageError, match="'nobody'; it has n"):
 
-    with pytest.raises(UsageError, match="nobody"):
-        await keyed.enqueue(1)
+            @app.task(**bad)
+            async def keyed(n: int) -> None: ...
+
+    with pytest.raises(UsageError, match="two of the same kind"):
+        app.task(limit=[Rate(1, per=1, key="n"), Rate(2, per=1, key="n")])
+    app.task(limit=[Rate(1, per=1, key="n"), Rate(2, per=60, key="n")])
 
 
 # Queues

@@ -21,7 +21,7 @@ def unique(key: str, until: str = "done", conflict: str = "existing", window_ms:
 
 
 def limited(name: str, most: int, lane: str = "", kind: str = "concurrency", ms: int = 0) -> bytes:
-    return extras(limits=[[name, kind, most, ms]], lane=f"q\n{lane or name}")
+    return extras(limits=[[name, kind, most, ms, len(name)]], lane=f"q\n{lane or name}")
 
 
 def after(*ids: str, on_failure: str = "fail") -> bytes:
@@ -181,6 +181,63 @@ def test_a_raised_limit_lets_more_lanes_in(q: Scripts) -> None:
     assert drain(q) == [] and q.redis.scard(q.keys.named("permits", "L")) == 1
     q.settle("w", second, "succeeded")
     assert len(drain(q)) == 1 and q.redis.scard(q.keys.named("permits", "L")) == 1
+
+
+def test_lanes_that_know_different_numbers_of_two_limits_end_their_wait(q: Scripts) -> None:
+    """The number of the code that started last counts for all; else two lanes could hold each other up for ever."""
+    q.store.run(t.register("w", 10.0, 3.0, {"label": "w"}, {"A": 2, "B": 2}))
+    pairs = {"x": [["A", "concurrency", 1, 0, 1], ["B", "concurrency", 3, 0, 1]],
+             "y": [["A", "concurrency", 3, 0, 1], ["B", "concurrency", 1, 0, 1]]}  # fmt: skip
+    for lane, limits in pairs.items():
+        q.enqueue(*(f"{lane}{n}" for n in range(3)), extras=extras(limits=limits, lane=f"q\n{lane}"))
+    seen: list[str] = []
+    for _ in range(6):
+        taken = q.take("w")
+        assert len(taken) <= 2
+        seen += ids(taken)
+        for job in taken:
+            assert q.settle("w", job, "succeeded") is Verdict.OK
+    assert sorted(seen) == ["x0", "x1", "x2", "y0", "y1", "y2"]
+
+
+def test_a_job_is_bound_by_its_worker_in_one_step(q: Scripts) -> None:
+    q.register("w")
+    q.enqueue("a", "b", "c")
+    a, b, c = q.take("w")
+    bounds = msgspec.msgpack.encode(
+        {"unique": ["k", "done", "existing", 0], "lane": "q\nL", "limits": [["L", "concurrency", 1, 0, 1]]}
+    )
+    assert not a.bound
+    assert q.settle("w", a, "bound", payload=bounds) is Verdict.OK
+    before = q.snapshot()
+    assert q.settle("w", a, "bound", payload=bounds) is Verdict.AGAIN
+    assert q.snapshot() == before
+    assert q.settle("w", b, "bound", payload=bounds) is Verdict.OK
+    assert q.state("b") == "cancelled" and "job a holds" in q.job("b")["reason"]
+    assert q.enqueue("d", extras=unique("k")) == [Conflict("held", "a")]
+    (again,) = drain(q)
+    assert again.id == b"a" and again.bound and again.ledger("attempts") == 0
+    assert q.redis.scard(q.keys.named("permits", "L")) == 1
+    q.settle("w", again, "succeeded")
+    assert q.redis.scard(q.keys.named("permits", "L")) == 0
+    assert q.settle("w", c, "bound", payload=bounds) is Verdict.OK, "the key is free again"
+    assert ids(drain(q)) == ["c"]
+
+
+@pytest.mark.parametrize("how", ["in its queue", "while it runs", "in a lost instance"])
+def test_a_job_that_comes_after_one_whose_record_is_lost_hears_of_it(q: Scripts, how: str) -> None:
+    q.register("w")
+    q.register("v")
+    q.enqueue("a")
+    q.enqueue("b", extras=after("a", on_failure="ignore"))
+    (job,) = q.take("w") if how != "in its queue" else (None,)
+    q.redis.delete(q.keys.named("job", "a"))
+    if how == "while it runs":
+        assert job and q.settle("w", job, "succeeded") is Verdict.GONE
+    elif job:
+        q.release("w")
+        q.recover("w")
+    assert ids(drain(q, "v")) == ["b"]
 
 
 def test_a_rate_lets_a_burst_in_and_then_one_by_one(q: Scripts) -> None:

@@ -16,8 +16,9 @@
 --              expires     '+ms' from now or 'ms' since 1970: not started by then, it ends 'expired'
 --              unique      key, until ('started', 'done' or 'window'), conflict ('existing' or 'replace'), ms of the window
 --              lane        where it waits if it has limits or turns
---              limits      list of name, kind, number, ms; see lua/include/lanes.lua
---              after       ids (at most 1,000) of the jobs that it comes after
+--              limits      list of name, kind, number, ms, bytes of the name without its key; see lua/include/lanes.lua
+--              after       ids (at most 1,000) of the jobs that it comes after; one of this batch that was not stored, since
+--                          another holds its unique key, stands for that other
 --              tick        schedule, ms of the tick, mode: 'store'; 'coalesce' stores nothing while the job of the last tick
 --                          waits in its queue; 'pass' stores nothing
 --              on_failure  'fail', 'ignore' or 'fallback': what an unsuccessful end of one of those means
@@ -33,7 +34,8 @@
 --   {'unknown', id}   it comes after that job, which has no record, or is untracked; nothing written for this one
 -- Refuses: a full Redis (OOM), before the first write.
 -- A record has the fields kwargs, options and tracked only if one of them says something; delivery '0' is the sign of it,
--- so that a fetch reads four fields of a plain job.  `tied` is the sign of extras.
+-- so that a fetch reads four fields of a plain job.  `tied` is the sign of extras, `bound` of those among them that the task
+-- asks for: a job that was enqueued without its task's code has none, and gets them from the worker (see settle).
 -- Keeps: a job whose id is known is never recorded twice; a tick that is not after its schedule's last one is not stored;
 -- jobs of one queue keep the order of the batch; a unique key counts as held only if that job's record exists, has not
 -- ended, and names the key.
@@ -45,12 +47,13 @@
 -- include packed
 -- include record
 -- include states
+-- include unique
 -- include lanes
 -- include push
 local now, paused = now_ms(), read_paused()
 local first_due = tonumber((redis.call('ZRANGE', single('scheduled'), 0, 0, 'WITHSCORES'))[2])
 local job_prefix = named('job', '')
-local words, fresh, seen, claimed, ticked = {}, {}, {}, {}, {}
+local words, fresh, seen, claimed, ticked, stand_ins = {}, {}, {}, {}, {}, {}
 
 -- Read.
 local function moment(text)
@@ -59,28 +62,18 @@ local function moment(text)
   end
   return string.sub(text, 1, 1) == '+' and now + tonumber(string.sub(text, 2)) or tonumber(text)
 end
--- Who holds a unique key: its id and state, or nil.
+-- Who holds a unique key, in Redis or by an earlier job of this batch.
 local function holder_of(key, until_what)
   if claimed[key] then
     return claimed[key], 'queued'
   end
-  local id = redis.call('GET', named('unique', key))
-  if not id then
-    return nil
-  end
-  local found = read_fields(job_prefix .. id, 'state', 'unique')
-  if until_what == 'window' then
-    return id, found[1] or 'gone'
-  end
-  if found[2] == key and found[1] and not FINAL[found[1]] then
-    return id, found[1]
-  end
-  return nil
+  return live_holder(key, until_what)
 end
 -- What the jobs that one comes after have come to: how many are open, how many ended without success, and results.
 local function look_back(after)
   local open, failed, results = {}, 0, {}
-  for at, id in ipairs(after) do
+  for at, named_id in ipairs(after) do
+    local id = stand_ins[named_id] or named_id
     local found = seen[id] and { 'queued', nil, seen[id] } or read_fields(job_prefix .. id, 'state', 'result', 'tracked')
     if not found[1] or found[3] == '0' then
       return nil, id
@@ -133,6 +126,7 @@ for at = 1, #ARGV, 5 do
           local waits = state == 'queued' or state == 'scheduled' or state == 'parked' or state == 'waiting'
           local replaces = unique[3] == 'replace' and waits and not claimed[unique[1]]
           word = { replaces and 'replaced' or 'held', holder }
+          stand_ins[id] = holder
           if replaces then
             job.replaces, job.was = holder, state
           end
@@ -215,6 +209,9 @@ local function record_extras(job, id, record, due_ms)
   end
   if extras.lane then
     note('lane', extras.lane)
+  end
+  if extras.lane or extras.unique then
+    note('bound', '1')
   end
   if extras.limits then
     note('limits', cmsgpack.pack(extras.limits))

@@ -10,14 +10,14 @@
 --   queue  text
 --   most   int  jobs of this queue that may be taken, '' for no limit of its own
 -- Derived: instances, instance:<lease>, processing:<lease>, scheduled, queue:<q>, suspects:<q>, lanes:<q>, lane:<lane>,
---          laned, laned:<q>, waiting:<limit>, permits:<limit>, rate:<limit>, unique:<key>, ended, followers:<id>, wake:<q>, job:<id>,
+--          laned, laned:<q>, waiting:<limit>, permits:<limit>, rate:<limit>, limits, unique:<key>, ended, followers:<id>, wake:<q>, job:<id>,
 --          paused, parked, parked:<task>, dead, stats:<minute>
 --
 -- Returns a list; its first word:
 --   'ok'     then more, next_due, buried, and 5 values per job: id, delivery ('0' for an untracked one), buffered
 --            ('1' or '0'), queue, and the record as a list: state, delivery before this one, task, args; for a job
 --            that was delivered before, or is no plain one, also kwargs, options, tracked, attempts, interruptions,
---            recoveries, buffered before, checkpoint (nil where there is none)
+--            recoveries, buffered before, checkpoint, bound (nil where there is none)
 --            more      '1' if something is left that this instance could have taken with more slots
 --            next_due  ms until the next scheduled job is due, -1 if there is none
 --            buried    ids without a record that were set aside as dead
@@ -35,13 +35,13 @@
 -- include writable
 -- include paused
 -- include wake
+-- include waiters
 -- include garbage
 -- include record
 -- include states
 -- include ties
 -- include lanes
 -- include push
--- include waiters
 -- include ended
 -- include stats
 local PROMOTE, LOOK, FOLLOW, ENDED = 250, 300, 250, 25
@@ -77,8 +77,8 @@ local function read(id)
       record[4 + i] = more[i]
     end
     if record[12] then
-      local found = read_fields(job_prefix .. id, 'expires_ms', 'unique', 'until', 'limits', 'checkpoint')
-      record[12] = found[5]
+      local found = read_fields(job_prefix .. id, 'expires_ms', 'unique', 'until', 'limits', 'checkpoint', 'bound')
+      record[12], record[13] = found[5], found[6]
       extras[id] = found
     end
   end
@@ -193,8 +193,15 @@ local function blocked_by(limits)
 end
 -- Every limit of whatever is looked at is noted: its lane may have been woken for a place that it does not take, because its
 -- head is cancelled, say, or another limit holds it; then the next lane has to be woken (see full_at below).
+-- The number that counts is that of the code that started last (see register): a deploy changes it for waiting jobs too.
+local numbers = {}
 local function note_limits(limits)
   for _, limit in ipairs(limits) do
+    local base = limit[5] and string.sub(limit[1], 1, limit[5]) or limit[1]
+    if numbers[base] == nil then
+      numbers[base] = tonumber(redis.call('HGET', single('limits'), base) or nil) or false
+    end
+    limit[3] = numbers[base] or limit[3]
     if limit[2] == 'concurrency' then
       used[limit[1]] = used[limit[1]] or redis.call('SCARD', named('permits', limit[1]))
       full_at[limit[1]] = limit[3]

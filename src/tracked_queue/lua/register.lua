@@ -4,13 +4,15 @@
 -- ARGV[1]  lease        text  fresh for each start; never used again
 -- ARGV[2]  ttl_ms       int
 -- ARGV[3]  interval_ms  int   of idle beats
--- ARGV[4..] field, value pairs of the instance's description
--- Derived: instances, instance:<lease>, contact, hold
+-- ARGV[4]  limits       bytes MessagePack of a map: the limits that the instance's code knows, by name (without a key's value),
+--                       and their numbers; '' for none
+-- ARGV[5..] field, value pairs of the instance's description
+-- Derived: instances, instance:<lease>, contact, hold, limits
 --
 -- Returns:
 --   'ok'    the lease is open (again the same after a resend)
 --   'lost'  it was revoked meanwhile; nothing written
--- Keeps: nothing revives a revoked lease.
+-- Keeps: nothing revives a revoked lease.  Of several numbers of a limit, that of the instance which started last counts.
 -- include keys
 -- include now_ms
 -- include writable
@@ -26,8 +28,11 @@ begin_writing()
 note_contact(now, hold)
 redis.call('ZADD', single('instances'), now + ttl_ms, lease)
 local fields = { 'ttl_ms', ttl_ms, 'started_ms', now, 'seen_ms', now }
-for at = 4, #ARGV do
+for at = 5, #ARGV do
   fields[#fields + 1] = ARGV[at]
 end
 redis.call('HSET', named('instance', lease), unpack(fields))
+for name, number in pairs(ARGV[4] ~= '' and cmsgpack.unpack(ARGV[4]) or {}) do
+  redis.call('HSET', single('limits'), name, number)
+end
 return { 'ok' }

@@ -16,6 +16,8 @@
 -- include paused
 -- include wake
 -- include record
+-- include states
+-- include unique
 -- include lanes
 -- include push
 -- include stats
@@ -31,7 +33,7 @@ for at = 1, #ARGV do
   elseif not found[3] then
     words[at] = 'unusable'
   else
-    local holder = found[6] and redis.call('GET', named('unique', found[6]))
+    local holder = found[6] and live_holder(found[6], 'done')
     if holder and holder ~= id or found[6] and claimed[found[6]] then
       words[at] = 'held'
     else

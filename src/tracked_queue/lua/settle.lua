@@ -15,6 +15,9 @@
 --                      'interrupted': handed back to the right end of its queue; counts an interruption
 --                      'unstarted': handed back before it ran; counts nothing, and it is not buffered again
 --                      'parked': set aside until an instance beats that knows the task
+--                      'bound': it was enqueued without its task's code, and has not run; payload is MessagePack of a map
+--                      with its unique key, lane and limits, as in enqueue.  It goes to its lane (or the left end of
+--                      its queue); where its key is held by another job it ends 'cancelled'
 --             ms       see above
 --             payload  encoded result ('succeeded'), else encoded error; '' for none
 --             reason   for people; '' for none
@@ -36,6 +39,8 @@
 -- include paused
 -- include wake
 -- include record
+-- include states
+-- include unique
 -- include ties
 -- include lanes
 -- include push
@@ -101,8 +106,33 @@ end
 begin_writing()
 for _, id in ipairs(vanished) do
   redis.call('LREM', processing, -1, id)
+  tell_followers(id)
   if id == suspect then
     redis.call('HDEL', named('instance', lease), 'suspect')
+  end
+end
+-- bind: what the job's task asks of its place, put on its record; or the job that holds its unique key.
+local function bind(id, job, extras)
+  local unique = extras.unique
+  if unique then
+    local key, until_what = unique[1], unique[2]
+    local holder = live_holder(key, until_what)
+    if holder and holder ~= id then
+      return holder
+    end
+    if until_what == 'window' then
+      redis.call('SET', named('unique', key), id, 'PX', unique[4])
+    elseif until_what == 'done' then
+      redis.call('SET', named('unique', key), id)
+      redis.call('HSET', job, 'unique', key, 'until', until_what)
+    end
+  end
+  redis.call('HSET', job, 'tied', '1', 'bound', '1')
+  if extras.lane then
+    redis.call('HSET', job, 'lane', extras.lane)
+  end
+  if extras.limits then
+    redis.call('HSET', job, 'limits', cmsgpack.pack(extras.limits))
   end
 end
 local now_text = digits(now)
@@ -162,6 +192,17 @@ for _, at in ipairs(accepted) do
     else
       redis.call('HSET', job, 'state', 'queued', 'delivery', settled)
       push_job('LPUSH', id, queue, ledger[5], ledger[4], paused)
+    end
+  elseif outcome == 'bound' then
+    local extras = cmsgpack.unpack(payload)
+    local holder = bind(id, job, extras)
+    if holder then
+      outcome = 'cancelled'
+      end_job(id, job, queue, ties, paused, outcome, now_text, KEPT_MS, 'delivery', settled, 'reason',
+        'job ' .. holder .. ' holds its unique key')
+    else
+      redis.call('HSET', job, 'state', 'queued', 'delivery', settled)
+      push_job('LPUSH', id, queue, extras.lane or ledger[5], ledger[4], paused)
     end
   elseif outcome == 'parked' then
     redis.call('HSET', job, 'state', 'parked', 'delivery', settled)

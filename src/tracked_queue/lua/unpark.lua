@@ -16,6 +16,7 @@
 -- include writable
 -- include paused
 -- include wake
+-- include waiters
 -- include garbage
 -- include record
 -- include lanes

@@ -14,6 +14,7 @@ from typing import Any, Protocol, TypeVar
 import anyio
 
 from .. import log
+from ..constraints import Limit
 from ..errors import LifespanError, StoreRefusedError, StoreUnavailableError
 from ..keys import Keys
 from ..link import Endpoint, Link, LinkPool, SyncLink
@@ -23,6 +24,7 @@ from ..settings import Settings
 from ..store import Store, SyncStore, check_server
 from ..task import Registry, Request
 from ..transitions import Beat, Call, register, release, unpark
+from .binding import Binder, known_limits
 from .fetcher import Fetcher
 from .heartbeat import Heartbeat
 from .lease import LeaseState, new_lease
@@ -61,6 +63,9 @@ class App(Protocol):
 
     @property
     def keys(self) -> Keys: ...
+
+    @property
+    def queue_limits(self) -> Mapping[str, tuple[Limit, ...]]: ...
 
     @property
     def around(self) -> Surroundings: ...
@@ -108,6 +113,8 @@ class Instance:
         ready: Callable[[], None] = lambda: None,
     ) -> None:
         self._tasks, self._settings, self._endpoint, self._keys = app.tasks, settings, endpoint, app.keys
+        self._binder = Binder(app.tasks, app.queue_limits)
+        self._limits = known_limits(app.tasks, app.queue_limits)
         self._app, self._around = app, app.around
         for schedule in app.schedules.values():
             app.tick(schedule, 1000, "pass")  # its arguments fit, or the start says so
@@ -228,7 +235,7 @@ class Instance:
         async with _links(self._endpoint, self._keys) as links:
             sent_at = time.monotonic()
             about = self._about()
-            call = register(lease, self._settings.heartbeat_ttl, self._settings.heartbeat_interval, about)
+            call = register(lease, self._settings.heartbeat_ttl, self._settings.heartbeat_interval, about, self._limits)
             registered = await insist(links.beat, call, self._outage, self.stop.asked.is_set)
             if registered is None:
                 return 0
@@ -300,6 +307,7 @@ class Instance:
             self._around,
             self._state,
             ask,
+            self._binder,
         )
         fetcher = Fetcher(
             store=links.fetch,
@@ -392,7 +400,7 @@ class Instance:
             await self._end_what_runs(runner)
             if all(item.settled for item in runner.running):
                 watchdog.stop()
-            runner.close()
+            await runner.close()
         if not state.lost and not left:
             with contextlib.suppress(StoreUnavailableError, StoreRefusedError, TimeoutError):
                 # Beats have ended and the list is empty: the instance deregisters. What could not be handed back is

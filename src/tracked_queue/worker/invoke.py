@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import anyio
-import anyio.to_process
 import anyio.to_thread
 
 from ..codec import decode_error
@@ -16,7 +16,8 @@ from ..errors import TrackedQueueError
 from ..middleware import Surroundings, chained
 from ..retry import Dead, Discard, Retry, Signal, Snooze
 from ..task import Task
-from .isolated import class_name, run_isolated
+from .isolated import class_name
+from .processes import ProcessPool
 
 Invoke = Callable[[tuple[Any, ...], dict[str, Any]], Awaitable[Any]]
 
@@ -35,29 +36,20 @@ class IsolatedError(TrackedQueueError):
         return any(class_name(kind) in self._kinds for kind in kinds)
 
 
-class ProcessLostError(TrackedQueueError):
-    """The child process of an isolated job died: a crash, or it was killed (out of memory)."""
-
-    def __init__(self, task: str) -> None:
-        super().__init__(task)
-        self.task = task
-
-    def __str__(self) -> str:
-        return f"the child process of task {self.task} died before it returned (a crash, or killed for its memory)"
-
-
-def invoker(task: Task[..., Any], around: Surroundings, threads: anyio.CapacityLimiter) -> Invoke:
+def invoker(
+    task: Task[..., Any], around: Surroundings, threads: anyio.CapacityLimiter, processes: ProcessPool
+) -> Invoke:
     """How the runner calls a task, with everything that is around it; made once for each task."""
-    call = _call(task, threads)
+    call = _call(task, threads, processes)
     if task.takes_context:
         call = _with_context(call)
     return _with_middleware(call, around) if around.run else call
 
 
-def _call(task: Task[..., Any], threads: anyio.CapacityLimiter) -> Invoke:
+def _call(task: Task[..., Any], threads: anyio.CapacityLimiter, processes: ProcessPool) -> Invoke:
     function = task.function
     if task.task_options.isolate == "process":
-        return _in_process(task)
+        return _in_process(task, processes)
     if task.is_async:
         return lambda args, kwargs: function(*args, **kwargs)
 
@@ -91,17 +83,13 @@ def _call(task: Task[..., Any], threads: anyio.CapacityLimiter) -> Invoke:
     return in_thread
 
 
-def _in_process(task: Task[..., Any]) -> Invoke:
+def _in_process(task: Task[..., Any], processes: ProcessPool) -> Invoke:
     module, name = task.function.__module__, task.function.__qualname__
+    script = str(getattr(sys.modules["__main__"], "__file__", "")) if module == "__main__" else ""
 
     async def in_process(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         packed = task.signature.encode(args, kwargs, 2**62)
-        try:
-            kind, data, kinds, seconds = await anyio.to_process.run_sync(
-                run_isolated, module, name, *packed, cancellable=True, limiter=_processes()
-            )
-        except anyio.BrokenWorkerProcess:
-            raise ProcessLostError(task.name) from None
+        kind, data, kinds, seconds = await processes.run(task.name, (module, script, name, *packed))
         if kind and not kinds:
             raise _signal(kind, data.decode(), seconds)
         if kind:
@@ -120,10 +108,6 @@ def _signal(kind: str, reason: str, seconds: float | None) -> Signal:
         case "Discard":
             return Discard(reason)
     return Dead(reason)
-
-
-def _processes() -> anyio.CapacityLimiter:
-    return anyio.to_process.current_default_process_limiter()
 
 
 def _with_context(call: Invoke) -> Invoke:

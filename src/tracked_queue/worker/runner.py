@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import math
+import os
 import random
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -18,13 +19,15 @@ import msgspec
 from .. import log
 from ..codec import FORMAT, NIL, decode_options, encode_error, encode_exception, packed_list
 from ..current import CurrentJob, current
-from ..errors import ArgumentError, OwnershipLostError
+from ..errors import ArgumentError, OwnershipLostError, UsageError
 from ..middleware import Surroundings
 from ..retry import Dead, Discard, Exponential, Retry, Snooze, retry_delay
 from ..settings import Settings
 from ..task import Registry, Task
 from ..transitions import MAX_BATCH, Call, Delivered, NoteWord, Outcome, inputs, note
+from .binding import Binder
 from .invoke import IsolatedError, invoker
+from .processes import ProcessPool
 
 T = TypeVar("T")
 
@@ -119,14 +122,17 @@ class Runner:
         around: Surroundings,
         state: Any,
         ask: Ask,
+        binder: Binder,
     ) -> None:
         self._settings, self.lease, self.state = settings, lease, state
+        self._binder = binder
         self.max_payload = settings.max_payload
         self._around, self._ask = around, ask
         # By the bytes that a record holds: no name is decoded for each job.
         self._by_name: dict[bytes | None, Task[..., Any]] = {task.name.encode(): task for task in tasks}
         threads = anyio.CapacityLimiter(settings.threads)
-        self._invokers = {task: invoker(task, around, threads) for task in tasks}
+        self._processes = ProcessPool(settings.processes or os.cpu_count() or 1)
+        self._invokers = {task: invoker(task, around, threads, self._processes) for task in tasks}
         self._settle, self._on_room = settle, on_room
         self._loop = asyncio.get_running_loop()
         self._context = contextvars.copy_context()
@@ -180,7 +186,7 @@ class Runner:
 
     def take(self, jobs: list[Delivered], *, hand_back: bool = False) -> None:
         """Accept what a fetch brought: start it, or let it wait for a slot; or return it all unstarted."""
-        known, running, slots = self._by_name, self.running, self._settings.concurrency
+        known, running, slots, binds = self._by_name, self.running, self._settings.concurrency, self._binder.any
         for job in jobs:
             task = known.get(job.record[2])
             if task is None:
@@ -188,6 +194,8 @@ class Runner:
                 continue
             delivery = Delivery(job, task)
             if len(job.record) > 5 and job.record[5] and not self._apply_options(delivery):
+                continue
+            if binds and self._bind(delivery):
                 continue
             if hand_back or not self._accepting:
                 self._hand_back(delivery)
@@ -219,6 +227,22 @@ class Runner:
         if options.headers:
             delivery.headers = options.headers
         delivery.context, delivery.inputs, delivery.tick_ms = options.context, options.inputs, options.tick_ms
+        return True
+
+    def _bind(self, delivery: Delivery) -> bool:
+        """Put its task's unique key and limits on a job that lacks them; True if that ended the delivery."""
+        if delivery.untracked or not self._binder.lacks(delivery.job, delivery.task):
+            return False
+        try:
+            bounds = self._binder.bounds(delivery.job, delivery.task, 1 if delivery.inputs else 0)
+        except ArgumentError:
+            return False  # the run will say so
+        except UsageError as error:
+            self._unusable(delivery, str(error))
+        except Exception as error:  # a key function of the user's
+            self._unusable(delivery, f"its keys can't be told: {_named(error)}")
+        else:
+            self._record(delivery, "bound", 0, bounds, "")
         return True
 
     def _unusable(self, delivery: Delivery, problem: str) -> None:
@@ -541,10 +565,11 @@ class Runner:
         self._conclude(delivery, asyncio.CancelledError(), "; it did not stop when it was cancelled")
         delivery.settled = True
 
-    def close(self) -> None:
-        """Drop the timer."""
+    async def close(self) -> None:
+        """Drop the timer, and end the child processes."""
         if self._timer is not None:
             self._timer.cancel()
+        await self._processes.close()
 
 
 _OWN_FRAMES = (Runner._run.__code__, Runner._attempt.__code__)

@@ -11,5 +11,6 @@ local function bury_garbage(raw, queue, now, reason)
   redis.call('HSET', named('job', id), 'state', 'dead', 'queue', queue, 'finished_ms', now, 'reason', reason,
     'raw', string.sub(raw, 1, MAX_RAW))
   redis.call('ZADD', single('dead'), now, id)
+  tell_followers(raw)
   return id
 end

@@ -25,7 +25,7 @@ local function wake_limit(name, paused)
   end
 end
 -- free_permits: a delivery is over; its places in its limits are free.  limits: lists of name, kind ('concurrency' or
--- 'rate'), number, ms.
+-- 'rate'), number, ms, bytes of the name without its key's value.
 local function free_permits(id, limits, paused)
   for _, limit in ipairs(limits) do
     if limit[2] == 'concurrency' and redis.call('SREM', named('permits', limit[1]), id) == 1 then

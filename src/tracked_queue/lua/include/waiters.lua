@@ -7,3 +7,9 @@ local function tell_waiters(id, waiter, state)
     redis.pcall(PUBLISH, named('ended', id), state)
   end
 end
+-- tell_followers: the jobs that come after one whose record is lost hear of it from the next fetch.
+local function tell_followers(id)
+  if redis.call('EXISTS', named('followers', id)) == 1 then
+    redis.call('RPUSH', single('ended'), id)
+  end
+end

@@ -1,0 +1,57 @@
+"""Jobs that were enqueued without their task's code: the worker, which has it, puts unique key and limits on them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from ..codec import encode_extras
+from ..constraints import Limit
+from ..options import bounds_of, queue_owner
+from ..task import Registry, Task
+from ..transitions import Delivered
+
+
+class Binder:
+    """
+    What the tasks and queues of an app ask of their jobs' places.
+
+    Such a job came by its name, or was stored before a deploy that gave its task a limit. It is bound once: from then on it
+    waits in its lane like any other (outcome `bound` of lua/settle.lua).
+    """
+
+    def __init__(self, tasks: Registry, of_queues: Mapping[str, tuple[Limit, ...]]) -> None:
+        self._tasks = frozenset(task for task in tasks if task.task_options.bound)
+        self._of_queues = {name.encode(): limits for name, limits in of_queues.items() if limits}
+        self.any = bool(self._tasks or self._of_queues)
+
+    def lacks(self, job: Delivered, task: Task[..., object]) -> bool:
+        """Whether a job has to be bound before it may run."""
+        return (task in self._tasks or job.queue in self._of_queues) and not job.bound
+
+    def bounds(self, job: Delivered, task: Task[..., object], given: int) -> bytes:
+        """
+        What the job's record lacks, encoded. `given`: leading arguments that come from the jobs before it.
+
+        Raises:
+            ArgumentError: Its arguments don't decode.
+            UsageError: A key of an argument that the task doesn't have.
+        """
+        signature = task.signature
+        args, kwargs = signature.decode(job.args, job.kwargs, given)
+        return encode_extras(
+            bounds_of(
+                task.name,
+                job.queue.decode(),
+                task.task_options,
+                lambda: signature.bind(args, kwargs, given),
+                lambda: signature.canonical(args, kwargs),
+                self._of_queues.get(job.queue, ()),
+            )
+        )
+
+
+def known_limits(tasks: Registry, of_queues: Mapping[str, tuple[Limit, ...]]) -> dict[str, int]:
+    """The numbers of all limits of an app, by name without a key's value: what lua/register.lua takes."""
+    owned = [(task.name, limit) for task in tasks for limit in task.task_options.limits]
+    owned += [(queue_owner(queue), limit) for queue, limits in of_queues.items() for limit in limits]
+    return {limit.base(owner): limit.most for owner, limit in owned}

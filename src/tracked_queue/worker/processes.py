@@ -1,0 +1,143 @@
+"""Child processes for `isolate="process"`: started when needed, kept for the next job, ended for certain."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import signal
+import socket
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import anyio
+import msgspec
+
+from ..errors import TrackedQueueError
+
+# A child that has had no job for so long is ended.
+IDLE_S = 300.0
+# Killed children are waited for at most so long at the end.
+CLOSE_S = 2.0
+# The import path is the parent's, so that whatever the parent could import the child can.
+_START = (
+    "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from tracked_queue.worker.isolated import main; main()"
+)
+
+
+class ProcessLostError(TrackedQueueError):
+    """The child process of an isolated job died: a crash, or it was killed (out of memory)."""
+
+    def __init__(self, task: str, how: str) -> None:
+        super().__init__(task, how)
+        self.task, self.how = task, how
+
+    def __str__(self) -> str:
+        return f"the child process of task {self.task} died before it returned: {self.how} (a crash, or killed for its memory)"
+
+
+class ProcessPool:
+    """
+    At most `size` children at a time. Each speaks with its parent over a socket of their own: standard input is empty,
+    standard output and error are the worker's. A child whose socket closes ends, so none is left behind by a cancellation
+    at any moment, nor by the parent's death.
+    """
+
+    def __init__(self, size: int) -> None:
+        self._limiter = anyio.CapacityLimiter(size)
+        self._idle: list[_Child] = []
+        self._busy: set[_Child] = set()
+
+    async def run(self, task: str, call: Sequence[Any]) -> Any:
+        """
+        Have a child carry out a call of `isolated.run_isolated`; a cancellation ends the child.
+
+        Raises:
+            ProcessLostError: The child died.
+        """
+        async with self._limiter:
+            self._end_old()
+            child = self._idle.pop() if self._idle else await _Child.start()
+            self._busy.add(child)
+            try:
+                reply = await child.ask(call)
+            except (EOFError, OSError):
+                raise ProcessLostError(task, await child.how_it_ended()) from None
+            finally:
+                self._busy.discard(child)
+                if not child.usable:
+                    child.kill()
+            child.idle_at = time.monotonic()
+            self._idle.append(child)
+            return reply
+
+    def _end_old(self) -> None:
+        too_old = time.monotonic() - IDLE_S
+        while self._idle and self._idle[0].idle_at < too_old:
+            self._idle.pop(0).kill()
+
+    async def close(self) -> None:
+        """End all children."""
+        children = [*self._idle, *self._busy]
+        self._idle.clear()
+        for child in children:
+            child.kill()
+        with anyio.move_on_after(CLOSE_S, shield=True):
+            for child in children:
+                await child.ended()
+
+
+class _Child:
+    def __init__(
+        self, process: asyncio.subprocess.Process, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        self._process, self._reader, self._writer = process, reader, writer
+        self.usable = True
+        self.idle_at = 0.0
+
+    @classmethod
+    async def start(cls) -> _Child:
+        ours, theirs = socket.socketpair()
+        try:
+            with theirs:
+                # Cancelled in here, the process may have been started; it finds its socket closed and ends.
+                process = await asyncio.create_subprocess_exec(
+                    sys.executable, "-c", _START, json.dumps(sys.path), str(theirs.fileno()),
+                    stdin=asyncio.subprocess.DEVNULL, pass_fds=[theirs.fileno()],
+                )  # fmt: skip
+            try:
+                reader, writer = await asyncio.open_connection(sock=ours)
+            except BaseException:
+                process.kill()
+                raise
+        except BaseException:
+            ours.close()
+            raise
+        return cls(process, reader, writer)
+
+    async def ask(self, call: Sequence[Any]) -> Any:
+        self.usable = False  # until its answer is here
+        data = msgspec.msgpack.encode(call)
+        self._writer.write(len(data).to_bytes(8, "big") + data)
+        size = int.from_bytes(await self._reader.readexactly(8), "big")
+        reply = msgspec.msgpack.decode(await self._reader.readexactly(size))
+        self.usable = True
+        return reply
+
+    async def how_it_ended(self) -> str:
+        self.kill()  # it may have closed its socket and gone on
+        code = await self._process.wait()
+        return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+
+    async def ended(self) -> None:
+        await self._process.wait()
+        with contextlib.suppress(OSError):
+            await self._writer.wait_closed()
+
+    def kill(self) -> None:
+        self._writer.close()
+        if self._process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                self._process.kill()

@@ -1,0 +1,75 @@
+"""The children of isolated jobs, without a worker around them."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+
+from tests.harness import wait_until
+from tests.process.isolated_tasks import gone, quick, renamed, slow
+from tracked_queue.middleware import Surroundings
+from tracked_queue.worker.invoke import invoker
+from tracked_queue.worker.processes import ProcessLostError, ProcessPool
+
+
+@pytest.fixture
+async def pool() -> AsyncIterator[ProcessPool]:
+    made = ProcessPool(2)
+    yield made
+    await made.close()
+
+
+async def call(pool: ProcessPool, task: Any, *args: Any) -> Any:
+    return await invoker(task, Surroundings(None, ()), anyio.CapacityLimiter(1), pool)(args, {})
+
+
+def children() -> set[int]:
+    """Processes whose parent is this one; those that have ended and are not reaped yet don't count."""
+    found = set()
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, parent = path.read_text().rpartition(")")[2].split()[:2]
+        except OSError:
+            continue
+        if int(parent) == os.getpid() and state != "Z":
+            found.add(int(path.parent.name))
+    return found
+
+
+async def test_a_child_serves_many_calls_and_its_output_is_the_workers(
+    pool: ProcessPool, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert [await call(pool, quick, n) for n in range(3)] == [1, 2, 3]
+    assert await call(pool, quick, -1) == await call(pool, quick, -1) != os.getpid()
+    assert await call(pool, renamed, 21) == 42
+    shown = capfd.readouterr()
+    assert "said by 2" in shown.out and "nothing to read" in shown.err
+
+
+async def test_a_child_that_dies_is_told_of_and_replaced(pool: ProcessPool) -> None:
+    with pytest.raises(ProcessLostError, match="exit code 7"):
+        await call(pool, gone)
+    assert await call(pool, quick, 1) == 2
+
+
+async def test_a_cancellation_at_any_moment_leaves_no_child_behind(pool: ProcessPool) -> None:
+    """Also one while the process is being started."""
+    before = children()
+    chance = random.Random(7)
+    for _ in range(12):
+        run = asyncio.ensure_future(call(pool, slow))
+        await asyncio.sleep(chance.random() * 0.05)
+        run.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await run
+    await wait_until(lambda: children() <= before, what="the children to end")
+    assert await call(pool, quick, 1) == 2, "the places are free again"
+    await pool.close()
+    await wait_until(lambda: children() <= before, what="the idle child to end")
