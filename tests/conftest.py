@@ -64,23 +64,40 @@ def q(server: RedisServer, namespace: str) -> Iterator[Scripts]:
 
 def unexpired_keys(scripts: Scripts) -> list[str]:
     """Keys of ended jobs or dead instances that nothing will remove."""
-    bad = []
+    bad: list[str] = []
+    records: list[bytes] = []
     tag = scripts.keys.tag
+    look = scripts.redis.register_script(ENDED_WITHOUT_EXPIRY)
     for raw in scripts.redis.scan_iter(match=tag.replace("{", "[{]") + ":*", count=1000):
         key = raw.decode("utf-8", "replace")
         kind = key[len(tag) + 1 :].split(":")[0]
-        if kind == "job" and scripts.redis.type(raw) == b"hash":
-            state, keep = scripts.redis.hmget(raw, "state", "keep_ms")
-            # A job cancelled while it was queued expires when it leaves its list; keep_ms is the sign of that.
-            if state in (b"succeeded", b"failed", b"cancelled") and scripts.redis.pttl(raw) == -1 and not keep:
-                bad.append(key)
+        if kind == "job":
+            records.append(raw)
         elif kind in ("instance", "processing", "cancel"):
             lease = key[len(tag) + 2 + len(kind) :]
             if scripts.redis.zscore(scripts.keys.single("instances"), lease) is None:
                 bad.append(key)
         elif kind == "stats" and scripts.redis.pttl(raw) == -1:
             bad.append(key)
+    for at in range(0, len(records), 1000):
+        bad += [key.decode("utf-8", "replace") for key in look(keys=records[at : at + 1000])]
     return bad
+
+
+# A job cancelled while it was queued expires when it leaves its list; keep_ms is the sign of that.
+ENDED_WITHOUT_EXPIRY = """
+local bad = {}
+for _, key in ipairs(KEYS) do
+  if redis.call('TYPE', key).ok == 'hash' then
+    local found = redis.call('HMGET', key, 'state', 'keep_ms')
+    local ended = found[1] == 'succeeded' or found[1] == 'failed' or found[1] == 'cancelled'
+    if ended and not found[2] and redis.call('PTTL', key) == -1 then
+      bad[#bad + 1] = key
+    end
+  end
+end
+return bad
+"""
 
 
 @pytest.fixture

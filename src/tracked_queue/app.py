@@ -364,7 +364,7 @@ class TrackedQueue:
             return made[0]
 
         job = await self._through_middleware(
-            call.task.name, call.request.queue, call.options, call.args, call.kwargs, make, hold=True
+            call.task.name, call.request.queue, call.options, call.args, call.kwargs, make, call.request.id, hold=True
         )
         return made[0] if made else job
 
@@ -594,11 +594,12 @@ class TrackedQueue:
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
         make: Callable[[Mapping[str, Any]], Request],
+        id: str | None = None,
         *,
         sync: bool = False,
         hold: bool = False,
     ) -> Job[Any]:
-        on_its_way = Enqueueing(task=task, queue=queue, id=options.id, args=args, kwargs=kwargs, options=options)
+        on_its_way = Enqueueing(task=task, queue=queue, id=id or options.id, args=args, kwargs=kwargs, options=options)
 
         async def store() -> Job[Any]:
             request = make(on_its_way.headers)

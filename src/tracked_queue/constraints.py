@@ -115,7 +115,7 @@ class Concurrency:
 @dataclass(frozen=True, slots=True)
 class Rate:
     """
-    At most `most` starts in any `per` seconds over the whole fleet; after a burst of `most` they come evenly spaced.
+    At most `most` starts in any `per` seconds over the whole fleet.
 
     Args:
         most: 1 or more.

@@ -24,19 +24,23 @@ import anyio
 
 from . import scripts
 from .app import TrackedQueue
+from .codec import NIL, packed_list
 from .current import CurrentJob, current
 from .embedded import start_embedded
-from .errors import UsageError
+from .errors import JobCancelledError, UsageError
 from .handle import Job
 from .job import JobInfo, State
 from .middleware import Enqueueing
 from .options import JobOptions
 from .reports import DeadFilter, read_dead
 from .retry import Seconds, to_seconds
+from .settings import with_options
 from .task import Task
 from .transitions import Delivered, Fetched, fetch, recover, register, release
+from .worker.binding import Binder
 from .worker.invoke import invoker
 from .worker.processes import ProcessPool
+from .worker.runner import Runner
 
 _number = itertools.count()
 
@@ -187,12 +191,8 @@ class QueueKit:
             taken += reply.jobs
             if len(taken) >= jobs or not reply.more:
                 break
-        for job in taken if run else ():
-            task = app.tasks.get(job.task)
-            if task is not None:
-                args, kwargs = task.signature.decode(job.args, job.kwargs)
-                with contextlib.suppress(Exception):
-                    await _call(app, task, args, kwargs, job.id.decode(), job.queue.decode())
+        if run:
+            await self._run_unrecorded(lease, taken)
         await store.run(release(lease, interrupted=False))
         while True:
             portion = await store.run(
@@ -207,6 +207,30 @@ class QueueKit:
             )
             if portion.word != "ok" or not portion.remaining:
                 return len(taken)
+
+    async def _run_unrecorded(self, lease: str, jobs: list[Delivered]) -> None:
+        """Run what a fetch brought as a worker does, and tell nobody how it ended."""
+        app = self.app
+        ended = asyncio.Event()
+        async with _lifespan(app) as state:
+            runner = Runner(
+                app.tasks,
+                with_options(app.settings, {"concurrency": max(1, len(jobs))}),
+                lease,
+                lambda outcome: None,
+                ended.set,
+                app.around,
+                state,
+                app.store.run,
+                Binder(app.tasks, app.queue_limits),
+            )
+            try:
+                runner.take(jobs)
+                while not runner.idle:
+                    ended.clear()
+                    await ended.wait()
+            finally:
+                await runner.close()
 
     async def dead(self) -> list[str]:
         """Ids of the jobs that are dead now."""
@@ -241,22 +265,35 @@ def fake(app: TrackedQueue) -> Iterator[Fake]:
 async def inline(app: TrackedQueue) -> AsyncIterator[None]:
     """
     An enqueue runs the job at once, here, with its arguments encoded and decoded as they would be; what the job raises,
-    the enqueue raises. Needs no Redis; the app's lifespan and middleware are around it.
+    the enqueue raises. Chains, groups and `after` work among the jobs that ran so; a fallback is not run. Needs no Redis; the
+    app's lifespan and middleware are around it.
     """
-    state: Any = None
-    async with contextlib.AsyncExitStack() as stack:
-        if app.around.lifespan is not None:
-            state = await stack.enter_async_context(app.around.lifespan())
+    done: dict[
+        str, bytes | None
+    ] = {}  # encoded results, for the jobs that come after; None for one that was not needed
+    async with _lifespan(app) as state:
 
         async def run(on_its_way: Enqueueing, call_next: Any) -> Job[Any]:
             task = app.tasks.get(on_its_way.task)
             if task is None:
                 raise UsageError(f"inline: this app has no task {on_its_way.task!r}")
-            packed = task.signature.encode(on_its_way.args, on_its_way.kwargs, app.settings.max_payload)
-            args, kwargs = task.signature.decode(*packed)
+            options, signature = on_its_way.options, task.signature
             job_id = on_its_way.id or f"inline-{next(_number)}"
+            before = [_result_of(id, done) for id in options.after_ids]
+            given = 1 if options.inputs else 0
+            packed = signature.encode(on_its_way.args, on_its_way.kwargs, app.settings.max_payload, given)
+            if options.on_failure == "fallback" and options.after is not None and None not in before:
+                done[job_id] = None
+                return Job(job_id, True, _NotNeeded(job_id), None)
+            args, kwargs = signature.decode(*packed, given)
+            if given:
+                results = [item or NIL for item in before]
+                first = signature.decode_first(results[0] if options.inputs == "one" else packed_list(results))
+                args = (first, *args)
             value = await _call(app, task, args, kwargs, job_id, on_its_way.queue, state, on_its_way.headers)
-            result = task.signature.result.decode(task.signature.result.encode(value))
+            encoded = b"" if value is None else signature.result.encode(value)
+            result = None if value is None else signature.result.decode(encoded)
+            done[job_id] = encoded
             return Job(job_id, True, _Done(result), None)
 
         app.around.enqueue.append(run)
@@ -264,6 +301,21 @@ async def inline(app: TrackedQueue) -> AsyncIterator[None]:
             yield
         finally:
             app.around.enqueue.remove(run)
+
+
+def _result_of(id: str, done: dict[str, bytes | None]) -> bytes | None:
+    if id not in done:
+        raise UsageError(f"inline: job {id}, which this one comes after, has not run inline")
+    return done[id]
+
+
+@contextlib.asynccontextmanager
+async def _lifespan(app: TrackedQueue) -> AsyncIterator[Any]:
+    if app.around.lifespan is None:
+        yield None
+    else:
+        async with app.around.lifespan() as state:
+            yield state
 
 
 async def _call(
@@ -338,3 +390,10 @@ class _Done:
 
     async def job_watch(self, job_id: str, codec: Any) -> AsyncIterator[JobInfo]:
         yield await self.job_info(job_id, codec)
+
+
+class _NotNeeded(_Done):
+    """A fallback: everything before it has succeeded."""
+
+    async def job_result(self, job_id: str, codec: Any, timeout: float | None) -> Any:
+        raise JobCancelledError(job_id)

@@ -9,7 +9,17 @@ from typing import Any
 
 import pytest
 
-from tracked_queue import ArgumentError, Fixed, JobContext, Retry, State, TrackedQueue, current_job
+from tracked_queue import (
+    ArgumentError,
+    Fixed,
+    JobCancelledError,
+    JobContext,
+    Retry,
+    State,
+    TrackedQueue,
+    UsageError,
+    current_job,
+)
 from tracked_queue.testing import Fake, QueueKit, fake, inline
 
 app = TrackedQueue()
@@ -29,6 +39,20 @@ async def welcome(user: int, *, locale: str = "en") -> str:
 @app.task(name="with-context")
 async def with_context(ctx: JobContext[dict[str, int]], n: int) -> int:
     return ctx.state["base"] + n
+
+
+doubled: list[int] = []
+
+
+@app.task(name="double")
+async def double(n: int) -> int:
+    doubled.append(n)
+    return 2 * n
+
+
+@app.task(name="total")
+async def total(parts: list[int]) -> int:
+    return sum(parts)
 
 
 @pytest.fixture
@@ -73,6 +97,47 @@ async def test_inline_runs_at_once_with_lifespan_and_errors() -> None:
             assert await (await with_context.enqueue(2)).result() == 42
             with pytest.raises(ValueError, match="unlucky"):
                 await welcome.enqueue(13)
+    finally:
+        app.around.lifespan = None
+
+
+async def test_inline_runs_workflows() -> None:
+    async with inline(app):
+        last = await app.chain(double.call(1), double.step(), double.step())
+        assert await last.result() == 8
+        group = await app.group([double.call(n) for n in range(4)], then=total.step())
+        assert group.then and await group.then.result() == 12 and await group.results() == [0, 2, 4, 6]
+        assert (await group.progress()).done == 4
+        job = await double.enqueue(3)
+        assert await (await double.options(after=[job]).enqueue(4)).result() == 8
+        unused = await double.options(after=[job], on_failure="fallback").enqueue(5)
+        with pytest.raises(JobCancelledError):
+            await unused.result()
+        with pytest.raises(UsageError, match="has not run inline"):
+            await double.options(after=["elsewhere"]).enqueue(4)
+
+
+async def test_crash_after_runs_jobs_as_a_worker_does(queue_kit: QueueKit) -> None:
+    """With the app's lifespan, and steps of a chain with the result before them."""
+
+    @asynccontextmanager
+    async def lifespan() -> AsyncIterator[dict[str, int]]:
+        yield {"base": 40}
+
+    app.around.lifespan = lifespan
+    try:
+        async with queue_kit as kit:
+            doubled.clear()
+            job = await with_context.enqueue(2)
+            last = await app.chain(double.call(2), double.step())
+            assert await kit.crash_after(2) == 2
+            await kit.drain()
+            assert await job.result(1) == 42 and await last.result(1) == 8
+            assert doubled == [2, 2, 4]
+            last = await app.chain(double.call(3), double.step())
+            assert await kit.crash_after(1) == 1
+            await kit.drain()
+            assert await last.result(1) == 12
     finally:
         app.around.lifespan = None
 

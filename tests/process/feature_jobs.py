@@ -12,6 +12,12 @@ from tracked_queue import Concurrency, Fixed, TrackedQueue, current_job
 
 app = TrackedQueue()
 
+if shift := float(os.environ.get("CLOCK_SHIFT", "0")):
+    # A host whose wall clock is wrong; what counts is the server's.
+    _true_time, _true_time_ns = time.time, time.time_ns
+    time.time = lambda: _true_time() + shift
+    time.time_ns = lambda: _true_time_ns() + int(shift * 1e9)
+
 
 @app.task(name="limited", limit=Concurrency(2))
 async def limited(seconds: float) -> None:
@@ -25,6 +31,11 @@ async def unique(seconds: float) -> str:
     await note("start")
     await asyncio.sleep(seconds)
     return current_job().lease
+
+
+@app.task(name="due")
+async def due(n: int) -> None:
+    await note(f"due{n}")
 
 
 @app.task(name="member")

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -111,6 +113,50 @@ async def test_three_workers_tick_once_a_second_and_a_killed_one_is_not_missed(
     await wait_until(lambda: _ticked_after(jobs, last), 10, "a tick that is passed over")
     assert len(notes.starting("tick-")) <= ran + 1
     await jobs.resume(schedule="tick")
+
+
+async def test_two_thousand_jobs_due_in_one_second_while_a_worker_is_killed(
+    start: Start, jobs: TrackedQueue, notes: Notes
+) -> None:
+    """CASE-40: each runs; only what the killed worker had may run twice."""
+    workers = [start("--concurrency", "50", app=APP) for _ in range(3)]
+    for worker in workers:
+        worker.ready()
+    at = datetime.now(UTC) + timedelta(seconds=2)
+    stored = await jobs.enqueue_many([feature_jobs.due.options(at=at).call(n) for n in range(2000)])
+    await wait_until(lambda: notes.count() > 0, 20, "the first one")
+    (child,) = workers[0].children()
+    os.kill(child, signal.SIGKILL)
+    for job in stored:
+        await job.result(60)
+    runs = Counter(what for what, *_ in notes.starting("due"))
+    assert set(runs) == {f"due{n}" for n in range(2000)}
+    twice = [int(what.removeprefix("due")) for what, count in runs.items() if count > 1]
+    assert len(twice) <= 50
+    for n in twice:
+        info = await stored[n].info()
+        assert info.recoveries + info.interruptions >= 1, "a second run without a cause"
+
+
+async def test_hosts_whose_clocks_are_an_hour_apart_agree_on_what_is_due(
+    start: Start, jobs: TrackedQueue, notes: Notes
+) -> None:
+    """CASE-44, also for schedules: due times, leases and ticks are decided by the server's clock."""
+    workers = [start(app=APP, WITH_SCHEDULE="1", CLOCK_SHIFT=str(shift)) for shift in (3600, -3600)]
+    for worker in workers:
+        worker.ready()
+    long = await feature_jobs.unique.enqueue(5.0)
+    delayed = await feature_jobs.due.options(delay=1.5).enqueue(0)
+    begun = time.monotonic()
+    await delayed.result(20)
+    assert 1.4 < time.monotonic() - begun < 10
+    await wait_until(lambda: len(notes.starting("tick-")) >= 4, 20, "four ticks")
+    ticks = [int(what.removeprefix("tick-")) for what, *_ in notes.starting("tick-")]
+    assert len(set(ticks)) == len(ticks)
+    assert sorted(ticks) == list(range(min(ticks), max(ticks) + 1))
+    assert abs(min(ticks) - time.time()) < 60
+    await long.result(20)
+    assert (await long.info()).recoveries == 0
 
 
 async def _ticked_after(app: TrackedQueue, last: object) -> bool:

@@ -110,7 +110,9 @@ async def test_two_processes_with_one_label(start: Start, queue: TrackedQueue, n
     again = start("--concurrency", "1", PROCESSING_INSTANCE_ID="pod")
     again.ready()
     assert set(await ended(jobs)) == {State.SUCCEEDED}
-    assert sorted(info.recoveries for info in [await job.info() for job in jobs]) == [0, 1]
+    # On a machine that stood still for a while the death may look like a part of an outage, and count as an interruption.
+    moved = [info.recoveries + info.interruptions for info in [await job.info() for job in jobs]]
+    assert sorted(moved) == [0, 1]
 
 
 # Frozen

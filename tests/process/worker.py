@@ -117,6 +117,9 @@ class Notes:
 
         return wait_for(look, timeout, f"{count} x {what}")
 
+    def count(self) -> int:
+        return int(self._redis.llen(self._key))
+
     def starting(self, prefix: str) -> list[list[str]]:
         return [note for note in self.all() if note[0].startswith(prefix)]
 

@@ -240,18 +240,40 @@ def test_a_job_that_comes_after_one_whose_record_is_lost_hears_of_it(q: Scripts,
     assert ids(drain(q, "v")) == ["b"]
 
 
-def test_a_rate_lets_a_burst_in_and_then_one_by_one(q: Scripts) -> None:
-    q.enqueue(*"abcdef", extras=limited("R", 2, kind="rate", ms=1000))
+def test_a_rate_holds_in_any_window(q: Scripts) -> None:
+    q.enqueue(*"abcdefg", extras=limited("R", 2, kind="rate", ms=1000))
     q.register("w")
-    reply = q.fetch("w")
-    assert ids(reply.jobs) == ["a", "b"] and reply.next_due == 0.5
+    assert ids(q.take("w", start=1)) == ["a"]
     q.pass_time(0.4)
+    reply = q.fetch("w")
+    assert ids(reply.jobs) == ["b"] and reply.next_due == 0.6
+    q.pass_time(0.5)
     assert drain(q) == []
     q.pass_time(0.1)
-    assert ids(drain(q)) == ["c"]
+    assert ids(drain(q)) == ["c"], "a second after a, and not a second after b"
+    q.pass_time(0.4)
+    assert ids(drain(q)) == ["d"]
     q.pass_time(5)
     q.beat("w")
-    assert ids(drain(q)) == ["d", "e"], "never more than the burst, however long it was quiet"
+    assert ids(drain(q)) == ["e", "f"], "never more than its number, however long it was quiet"
+
+
+def test_a_thousand_lanes_that_wait_for_one_rate_are_not_all_looked_at(q: Scripts) -> None:
+    for n in range(1000):
+        q.enqueue(f"j{n}", extras=limited("R", 1, lane=f"lane{n}", kind="rate", ms=1000))
+    q.register("w")
+    seen: list[str] = ids(drain(q))
+    while q.redis.zcard(q.keys.named("lanes", "q")):
+        q.take("w")  # each lane is looked at once, and then waits for the limit
+    commands = []
+    for _ in range(5):
+        q.pass_time(1.0)
+        q.beat("w")
+        before = q.redis.info("commandstats")["cmdstat_hmget"]["calls"]
+        seen += ids(drain(q))
+        commands.append(q.redis.info("commandstats")["cmdstat_hmget"]["calls"] - before)
+    assert len(set(seen)) == 6, "one a second"
+    assert max(commands) < 100
 
 
 def test_lanes_take_turns(q: Scripts) -> None:

@@ -24,20 +24,21 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from tests.harness import Scripts, request
+from tests.harness import INTERVAL, TTL, Scripts, request
 from tests.server import RedisServer
 from tracked_queue import transitions as t
 from tracked_queue.scripts import Script, load_scripts, make_script, read_source
 
 FINAL = {"succeeded", "failed", "cancelled", "expired", "dead"}
 LIMITS = {"one": 1, "two": 2}
+RATE, RATE_MS = 2, 700
 QUEUES = ("q", "low")
 LEASES = ("w1", "w2")
 _number = itertools.count()
 
 
 class Machine(RuleBasedStateMachine):
-    """One shard, two instances, two queues, two limits, three unique keys."""
+    """One shard, two instances, two queues, two limits, a rate, two unique keys, a schedule."""
 
     url = ""
     changed: dict[str, Script] | None = None
@@ -53,6 +54,8 @@ class Machine(RuleBasedStateMachine):
         self.held: list[tuple[str, t.Delivered]] = []
         self.settled: set[tuple[bytes, bytes]] = set()
         self.expiring: set[str] = set()
+        self.starts: list[int] = []
+        self.last_tick, self.last_tick_job = 0, ""
 
     @initialize()
     def start(self) -> None:
@@ -73,7 +76,7 @@ class Machine(RuleBasedStateMachine):
         key=st.sampled_from([None, "k1", "k2"]),
         until=st.sampled_from(["started", "done"]),
         conflict=st.sampled_from(["existing", "replace"]),
-        limits=st.sampled_from([(), ("one",), ("two",), ("one", "two")]),
+        limits=st.sampled_from([(), ("one",), ("two",), ("one", "two"), ("rate",), ("rate", "one")]),
         turn=st.sampled_from([None, "a", "b"]),
         delay=st.sampled_from([0, 0, 500]),
         expires=st.sampled_from([None, None, 800]),
@@ -92,7 +95,7 @@ class Machine(RuleBasedStateMachine):
         if limits or turn:
             extras["lane"] = f"{queue}\n{'|'.join(limits)}:{turn}"
         if limits:
-            extras["limits"] = [[name, "concurrency", LIMITS[name], 0] for name in limits]
+            extras["limits"] = [_limit(name) for name in limits]
         if expires is not None:
             extras["expires"] = f"+{expires}"
         known = [other for other in self.jobs if self.q.state(other)]
@@ -117,6 +120,26 @@ class Machine(RuleBasedStateMachine):
         if expires is not None:
             self.expiring.add(job)
 
+    @rule(
+        n=st.integers(2, 5),
+        limits=st.sampled_from([("one",), ("two",), ("one", "two"), ("rate",), ("rate", "two")]),
+        lanes=st.integers(1, 3),
+        queue=st.sampled_from(QUEUES),
+    )
+    def a_burst_of_limited_jobs(self, n: int, limits: tuple[str, ...], lanes: int, queue: str) -> None:
+        for at in range(n):
+            job = f"j{len(self.jobs)}"
+            packed = msgspec.msgpack.encode(
+                {"lane": f"{queue}\n{'|'.join(limits)}:{at % lanes}", "limits": [_limit(name) for name in limits]}
+            )
+            self.requests[job], self.limits[job] = request(job, queue=queue, extras=packed), limits
+            assert self.q.store.run(t.enqueue([self.requests[job]])) == [True]
+            self.jobs.append(job)
+
+    @rule(lease=st.sampled_from(LEASES))
+    def fetch_all(self, lease: str) -> None:
+        self.fetch(lease, 10, 0, list(QUEUES))
+
     @precondition(lambda self: self.jobs)
     @rule(data=st.data())
     def resend(self, data: st.DataObject) -> None:
@@ -133,7 +156,15 @@ class Machine(RuleBasedStateMachine):
         reply = self.q.fetch(lease, start=start, buffer=buffer, queues=tuple(queues))
         if isinstance(reply, t.Fetched):
             assert len(reply.jobs) <= start + buffer
-            self.held += [(lease, job) for job in reply.jobs]
+            self.hold(lease, reply.jobs)
+
+    def hold(self, lease: str, jobs: list[t.Delivered]) -> None:
+        """Note what an instance got. What has a rate starts no more often than it says, retries included."""
+        now = self.q.now()
+        self.held += [(lease, job) for job in jobs]
+        self.starts += [now for job in jobs if "rate" in self.limits.get(job.id.decode(), ())]
+        for first, later in zip(self.starts, self.starts[RATE:], strict=False):
+            assert later - first >= RATE_MS, (self.starts, "more starts than the rate allows")
 
     @precondition(lambda self: self.held)
     @rule(
@@ -162,7 +193,102 @@ class Machine(RuleBasedStateMachine):
             assert self.q.snapshot() == before
         self.held.remove((lease, job))
 
-    @rule(lease=st.sampled_from(LEASES), portion=st.integers(1, 3), interrupted=st.booleans())
+    @precondition(lambda self: self.held)
+    @rule(data=st.data(), what=st.sampled_from(["bind", "progress", "checkpoint", "log"]))
+    def its_worker_says(self, data: st.DataObject, what: str) -> None:
+        lease, job = data.draw(st.sampled_from(self.held))
+        if what == "bind":
+            self.bind(lease, job)
+        else:
+            self.note(lease, job, what)
+
+    def bind(self, lease: str, job: t.Delivered) -> None:
+        """The worker puts limits on a job that came without them, before it runs."""
+        name = job.id.decode()
+        if not job.bound and self.unique.get(name) is None and self.q.job(name).get("lease") == lease:
+            owned = self.q.job(name).get("delivery") == job.delivery.decode() and self.q.state(name) == "active"
+            cancelled = "cancel" in self.q.job(name)
+            bounds = msgspec.msgpack.encode({"lane": "q\none", "limits": [_limit("one")]})
+            verdict = self.q.settle(lease, job, "bound", payload=bounds)
+            assert (verdict is t.Verdict.OK) is owned
+            if owned:
+                self.settled.add((job.id, job.delivery))
+                if not cancelled:
+                    self.limits[name] = ("one",)
+            self.held.remove((lease, job))
+
+    def note(self, lease: str, job: t.Delivered, kind: str) -> None:
+        """Only the delivery that owns a job stores anything."""
+        record = self.q.job(job.id.decode())
+        owns = (record.get("delivery"), record.get("lease"), record.get("state")) == (
+            job.delivery.decode(), lease, "active",
+        )  # fmt: skip
+        before = self.q.snapshot()
+        word = self.q.store.run(t.note(lease, job.id, job.delivery, kind, b"\x01"))
+        assert (word is t.NoteWord.OK) is owns
+        assert owns or self.q.snapshot() == before
+
+    @rule(step=st.integers(-1, 2), mode=st.sampled_from(["store", "coalesce", "pass"]), paused=st.booleans())
+    def tick(self, step: int, mode: str, paused: bool) -> None:
+        """Any instance may say that a tick is due: there is one job of it, in order, and none while its schedule is paused."""
+        at = max(1, self.last_tick + step)
+        job, last = f"cron{at}", self.last_tick_job
+        self.q.store.run(t.pause("schedule:s") if paused else t.resume("schedule:s"))
+        waits = bool(last) and self.q.state(last) == "queued"
+        made = request(job, extras=msgspec.msgpack.encode({"tick": ["s", at, mode]}))
+        known = bool(self.q.state(job))
+        (answer,) = self.q.store.run(t.enqueue([made]))
+        if known:
+            assert answer is False
+            return
+        stores = at > self.last_tick and mode != "pass" and not paused and not (mode == "coalesce" and waits)
+        assert answer == (True if stores else t.Conflict("held", last))
+        self.last_tick = max(self.last_tick, at)
+        if stores:
+            self.last_tick_job = job
+            self.jobs.append(job)
+            self.requests[job], self.limits[job] = made, ()
+
+    # One rule for many rare things, so that they don't crowd out the everyday ones.
+    @rule(
+        what=st.sampled_from(["crash", "crash", "interrupted", "silence", "outage"]),
+        lease=st.sampled_from(LEASES),
+        portion=st.integers(1, 3),
+    )
+    def trouble(self, what: str, lease: str, portion: int) -> None:
+        if what == "silence":
+            self.falls_silent(lease, portion)
+        elif what == "outage":
+            self.nobody_can_beat(TTL + portion)
+        else:
+            self.crash(lease, portion, what == "interrupted")
+
+    def falls_silent(self, lease: str, portion: int) -> None:
+        """An instance doesn't beat while the other one does: its lease runs out, and its jobs are taken from it."""
+        other = next(name for name in LEASES if name != lease)
+        assert self.q.beat(lease) is not None
+        for _ in range(int(TTL / INTERVAL) + 1):
+            assert self.q.recover(lease, n=portion).word in ("alive", "hold")
+            self.q.pass_time(INTERVAL)
+            assert self.q.beat(other) is not None
+        while self.q.recover(lease, n=portion).word in ("ok", "hold"):
+            self.q.pass_time(INTERVAL)
+            assert self.q.beat(other) is not None
+        assert self.q.recover(lease).word == "gone"
+        assert self.q.beat(lease) is None, "a revoked lease came back"
+        assert self.q.fetch(lease) is t.Refusal.LOST
+        self.q.numbers[lease] = 0
+        self.q.register(lease)
+
+    def nobody_can_beat(self, seconds: float) -> None:
+        """An outage: when it is over nobody may be called dead before all had the time to beat."""
+        self.q.pass_time(seconds)
+        for lease in LEASES:
+            portion = self.q.recover(lease)
+            assert portion.word == "hold" and portion.wait > 0
+        for lease in LEASES:
+            assert self.q.beat(lease) is not None
+
     def crash(self, lease: str, portion: int, interrupted: bool) -> None:
         """The instance dies, is recovered in portions, and comes back; what its former self held it may still settle."""
         self.q.release(lease, interrupted=interrupted)
@@ -186,13 +312,12 @@ class Machine(RuleBasedStateMachine):
         expected = "gone" if not was else "ended" if was in FINAL else "requested" if was == "active" else "cancelled"
         assert word == expected
 
-    @rule(what=st.sampled_from(["queue:q", "task:t"]), on=st.booleans())
+    @rule(what=st.sampled_from(["queue:q", "task:t", "unpark"]), on=st.booleans())
     def pause(self, what: str, on: bool) -> None:
-        self.q.store.run(t.pause(what) if on else t.resume(what))
-
-    @rule()
-    def unpark(self) -> None:
-        self.q.store.run(t.unpark("t", []))
+        if what == "unpark":
+            self.q.store.run(t.unpark("t", []))
+        else:
+            self.q.store.run(t.pause(what) if on else t.resume(what))
 
     @precondition(lambda self: self.jobs)
     @rule(data=st.data())
@@ -240,6 +365,7 @@ class Machine(RuleBasedStateMachine):
         self.each_job_is_in_one_place(view, states)
         self.permits_are_those_of_active_jobs_and_never_too_many(view, states)
         self.a_lane_that_holds_jobs_stands_in_one_place(view)
+        self.a_rate_that_lanes_wait_for_has_its_time(view)
         self.one_open_job_holds_a_unique_key(view)
         self.waiting_jobs_have_something_to_wait_for(view, states)
 
@@ -282,11 +408,19 @@ class Machine(RuleBasedStateMachine):
                 continue
             queue = lane.split("\n")[0]
             places = [lane in view.get(f"lanes:{queue}", ())]
-            places += [lane in view.get(f"waiting:{name}", ()) for name in LIMITS]
+            places += [lane in view.get(f"waiting:{name}", ()) for name in (*LIMITS, "rate")]
             assert sum(places) == 1, (lane, places)
             counts[queue] = counts.get(queue, 0) + len(ids)
             assert view[f"laned:{queue}"][lane] == str(len(ids))
         assert {queue: int(count) for queue, count in view.get("laned", {}).items()} == counts
+
+    def a_rate_that_lanes_wait_for_has_its_time(self, view: dict[str, Any]) -> None:
+        """Else a lane of its own is about to be looked at, which wakes the next one."""
+        ready = [lane for queue in QUEUES for lane in view.get(f"lanes:{queue}", ()) if "rate" in lane]
+        assert not view.get("waiting:rate") or ready or "\x01rate" in view.get("scheduled", ()), (
+            "nobody would wake them"
+        )
+        assert len(view.get("rate:rate", ())) <= RATE
 
     def one_open_job_holds_a_unique_key(self, view: dict[str, Any]) -> None:
         open_jobs: dict[str, list[str]] = {}
@@ -317,7 +451,9 @@ class Machine(RuleBasedStateMachine):
             self.q.store.run(t.unpark("t", []))
             self.time_passes(1.0)
             for lease in LEASES:
-                for job in self.q.take(lease, queues=QUEUES):
+                jobs = self.q.take(lease, queues=QUEUES)
+                self.hold(lease, jobs)
+                for job in jobs:
                     assert self.q.settle(lease, job, "succeeded") is t.Verdict.OK
                 for lease_held, held in self.held:
                     if lease_held == lease:
@@ -329,6 +465,12 @@ class Machine(RuleBasedStateMachine):
             assert not left, f"left behind: {left}"
         for key in ("k1", "k2"):
             assert self.q.redis.get(self.q.keys.named("unique", key)) is None
+
+
+def _limit(name: str) -> list[Any]:
+    if name == "rate":
+        return [name, "rate", RATE, RATE_MS, len(name)]
+    return [name, "concurrency", LIMITS[name], 0, len(name)]
 
 
 def run_machine(
@@ -359,6 +501,11 @@ def test_random_histories_keep_every_promise(server: RedisServer) -> None:
 FAULTS: dict[str, tuple[str, str, str]] = {
     "settle keeps the permit": ("settle", "free_permits(id, ties.limits, paused)  -- whatever", "-- whatever"),
     "recover keeps the permit": ("recover", "    free_permits(id, ties.limits, paused)\n", ""),
+    "fetch forgets the starts of a rate": ("fetch", "redis.call('LPUSH', named('rate', name), unpack(starts))", ""),
+    "fetch forgets when a rate opens": ("fetch", "redis.call('ZADD', single('scheduled'), at, '\\1' .. name)", ""),
+    "a tick is taken twice": ("enqueue", "if tick[2] <= last.ms then", "if tick[2] < last.ms then"),
+    "notes are not fenced": ("note", "if found[1] ~= 'active' or found[2] ~= lease or found[3] ~= delivery then", "if false then"),
+    "there is no hold after an outage": ("recover", "if found then", "if false then"),
     "fetch counts no permits": ("fetch", "      count_permits(limits)\n", ""),
     "enqueue ignores the key": ("enqueue", "if holder and holder ~= id then", "if false then"),
     "fetch forgets a blocked lane": ("fetch", "redis.call('ZADD', named('waiting', lane.full), now, lane.lane)", ""),
@@ -373,6 +520,6 @@ def test_it_finds_a_fault_put_into_a_script(server: RedisServer, fault: str) -> 
     source = read_source(name)
     assert source.count(old) == 1, f"{name}.lua changed; the fault no longer fits"
     changed = {**load_scripts("now_ms_test"), name: make_script(name, source.replace(old, new), "now_ms_test")}
-    check: Callable[[], None] = lambda: run_machine(server.url, 100, 40, changed, shrink=False)  # noqa: E731
+    check: Callable[[], None] = lambda: run_machine(server.url, 150, 60, changed, shrink=False)  # noqa: E731
     with pytest.raises(AssertionError):
         check()

@@ -172,22 +172,22 @@ local ids, records, queues, buffered = {}, {}, {}, {}
 local dropped, expired, set_aside, garbage, cuts, visited, left = {}, {}, {}, {}, {}, {}, {}
 local bytes, started, taken, looked, suspect, new_suspect = 0, 0, 0, 0, own[4], nil
 local seen, strays = {}, 0
--- Permits of concurrency limits out, and the times from which rates count, as they will be after this call.
+-- Permits of concurrency limits out, and starts of rates, as they will be after this call.
 local used, rates, full_at = {}, {}, {}
--- What keeps limited work from starting now: the name of a limit that is full, or the ms from when a rate lets it start.
+-- The ms from which a rate has room, or nil if it has now: its last starts are in a list, the newest first.
+local function opens_at(name, rate)
+  if rate.taken >= rate.most then
+    return now + rate.ms
+  end
+  local nth = tonumber(redis.call('LINDEX', named('rate', name), rate.most - 1 - rate.taken) or nil)
+  return nth and nth + rate.ms > now and nth + rate.ms or nil
+end
+-- The name of a limit that keeps work from starting now, or nil.
 local function blocked_by(limits)
   for _, limit in ipairs(limits) do
-    local name, most = limit[1], limit[3]
-    if limit[2] == 'concurrency' then
-      if used[name] >= most then
-        return name, nil
-      end
-    else
-      rates[name] = rates[name] or { tonumber(redis.call('GET', named('rate', name)) or '0'), limit[4] }
-      local from = math.max(rates[name][1], now) - limit[4] + limit[4] / most
-      if from > now then
-        return nil, math.ceil(from)
-      end
+    local name = limit[1]
+    if limit[2] == 'concurrency' and used[name] >= limit[3] or rates[name] and opens_at(name, rates[name]) then
+      return name
     end
   end
 end
@@ -201,10 +201,13 @@ local function note_limits(limits)
     if numbers[base] == nil then
       numbers[base] = tonumber(redis.call('HGET', single('limits'), base) or nil) or false
     end
+    local name = limit[1]
     limit[3] = numbers[base] or limit[3]
     if limit[2] == 'concurrency' then
-      used[limit[1]] = used[limit[1]] or redis.call('SCARD', named('permits', limit[1]))
-      full_at[limit[1]] = limit[3]
+      used[name] = used[name] or redis.call('SCARD', named('permits', name))
+      full_at[name] = limit[3]
+    else
+      rates[name] = rates[name] or { most = limit[3], ms = limit[4], taken = 0 }
     end
   end
 end
@@ -214,8 +217,7 @@ local function count_permits(limits)
     if limit[2] == 'concurrency' then
       used[name] = used[name] + 1
     else
-      rates[name][1] = math.max(rates[name][1], now) + limit[4] / limit[3]
-      rates[name].changed = true
+      rates[name].taken = rates[name].taken + 1
     end
   end
 end
@@ -255,9 +257,9 @@ local function look(id, queue, may_buffer, room)
       return false
     end
     if limits then
-      local full, from = blocked_by(limits)
-      if full or from then
-        return false, full, from
+      local full = blocked_by(limits)
+      if full then
+        return false, full
       end
       count_permits(limits)
     end
@@ -305,14 +307,14 @@ local function take_lanes(queue, room)
     moved = false
     for _, lane in ipairs(open) do
       if not lane.over then
-        local gone, full, from = false, nil, nil
+        local gone, full = false, nil
         if lane.at > 0 then
-          gone, full, from = look(lane.heads[lane.at], queue, true, room - (taken - before))
+          gone, full = look(lane.heads[lane.at], queue, true, room - (taken - before))
         end
         if gone then
           lane.at, lane.cut, moved = lane.at - 1, lane.cut + 1, true
-        elseif full or from then
-          lane.over, lane.full, lane.from = true, full, from
+        elseif full then
+          lane.over, lane.full = true, full
         elseif lane.at > 0 then
           return
         else
@@ -331,14 +333,14 @@ for at = 6, #ARGV, 2 do
     if waiting > 0 and not suspect then
       if started < start and most ~= 0 then
         local id = redis.call('LINDEX', suspects, -1)
-        local gone, full, from = look(id, queue, false, 1)
+        local gone, full = look(id, queue, false, 1)
         if gone then
           cuts[#cuts + 1] = { suspects, 1 }
           waiting = waiting - 1
           if taken > before then
             suspect, new_suspect = id, id
           end
-        elseif full or from then
+        elseif full then
           waiting = 0  -- it is held up by a limit: no reason to ask again before the next round
         end
       end
@@ -447,8 +449,15 @@ if new_suspect then
   redis.call('HSET', instance, 'suspect', new_suspect)
 end
 for name, rate in pairs(rates) do
-  if rate.changed then
-    redis.call('SET', named('rate', name), string.format('%.3f', rate[1]), 'PX', math.ceil(rate[2] + rate[1] - now))
+  if rate.taken > 0 then
+    local starts = {}
+    for i = 1, rate.taken do
+      starts[i] = now_text
+    end
+    redis.call('LPUSH', named('rate', name), unpack(starts))
+    redis.call('LTRIM', named('rate', name), 0, rate.most - 1)
+    redis.call('PEXPIRE', named('rate', name), rate.ms)
+    rate.taken = 0  -- they are in the list now
   end
 end
 for _, lane in ipairs(visited) do
@@ -469,14 +478,6 @@ for _, lane in ipairs(visited) do
   elseif lane.full then
     redis.call('ZREM', lanes, lane.lane)
     redis.call('ZADD', named('waiting', lane.full), now, lane.lane)
-  elseif lane.from then
-    redis.call('ZREM', lanes, lane.lane)
-    redis.call('ZADD', single('scheduled'), lane.from, '\1' .. lane.lane)
-    if not first_due or lane.from < first_due then
-      first_due = lane.from
-      reply[3] = digits(math.max(0, first_due - now))
-      wake(lane.queue, paused)
-    end
   elseif lane.cut > 0 then
     redis.call('ZREM', lanes, lane.lane)
     ready_lane(lane.lane, paused)
@@ -486,7 +487,7 @@ end
 for i, id in ipairs(due) do
   redis.call('ZREM', single('scheduled'), id)
   if string.byte(id) == 1 then
-    ready_lane(string.sub(id, 2), paused)
+    wake_limit(string.sub(id, 2), paused)
   elseif not due_records[i][1] then
     bury_garbage(id, '', now, 'a scheduled id without a record')
   elseif due_records[i][1] == 'scheduled' then
@@ -497,6 +498,20 @@ end
 for name, most in pairs(full_at) do
   -- A lane that waited for a limit was woken and did not need it, or the limit was raised.
   if used[name] < most then
+    wake_limit(name, paused)
+  end
+end
+for name, rate in pairs(rates) do
+  local at = opens_at(name, rate)
+  local waits = redis.call('ZRANGE', named('waiting', name), 0, 0)[1]
+  if waits and at then
+    redis.call('ZADD', single('scheduled'), at, '\1' .. name)
+    if not first_due or at < first_due then
+      first_due = at
+      reply[3] = digits(at - now)
+      wake(string.match(waits, '^[^\n]*'), paused)
+    end
+  elseif waits then
     wake_limit(name, paused)
   end
 end

@@ -1,7 +1,7 @@
 -- lanes: where the jobs of one queue that share limits or a turn wait, a list `lane:<lane>` for each combination.  A lane is
 -- named '<queue>\n<what they share>'.  One that holds jobs stands in exactly one place: in lanes:<queue>, a zset in the
--- order of turns, while its head may be taken; in waiting:<limit> while that limit is full; in scheduled, as '\1<lane>',
--- until a rate lets it go on.
+-- order of turns, while its head may be taken; in waiting:<limit> while that limit is full.  A rate that lanes wait for
+-- stands in scheduled, as '\1<limit>', at the time of its next start.
 local function ready_lane(lane, paused)
   local queue = string.match(lane, '^[^\n]*')
   local lanes = named('lanes', queue)
