@@ -519,7 +519,7 @@ class TrackedQueue:
 
     async def cancel_many(self, *, queue: str | None = None, task: str | None = None) -> int:
         """
-        Cancel the jobs of a queue or a task that are queued, scheduled, parked or running now.
+        Cancel the jobs of a queue or a task that are queued, scheduled, waiting for others, parked or running now.
 
         Returns:
             How many were cancelled, or asked to end.

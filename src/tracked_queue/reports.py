@@ -138,7 +138,7 @@ async def read_states(store: Store, job_ids: Sequence[str]) -> list[State | None
 async def read_open_jobs(
     store: Store, *, queue: str | None = None, task: str | None = None
 ) -> AsyncIterator[list[str]]:
-    """Ids of the jobs of a queue or a task that are queued, in lanes, scheduled, parked or active now, in pages."""
+    """Ids of the jobs of a queue or a task that are queued, in lanes, scheduled, waiting, parked or active now, in pages."""
     keys = store.keys
     (names,) = await store.read(("SMEMBERS", keys.single("queues")))
     queues = [queue] if queue is not None else [_text(name) for name in names]
@@ -154,6 +154,8 @@ async def read_open_jobs(
         # Whoever cancels takes ids out of this list, so all of it is read first.
         for ids in [ids async for ids in _pages(store, keys.named("parked", _text(name)))]:
             yield await _wanted(store, ids, queue, task)
+    async for page in _scan(store, "ZSCAN", keys.single("dependents")):
+        yield await _wanted(store, page, queue, task)
     async for page in _scan(store, "ZSCAN", keys.single("scheduled")):
         yield await _wanted(store, [job_id for job_id in page if not job_id.startswith(b"\x01")], queue, task)
 

@@ -225,9 +225,10 @@ async def test_cancel_many_by_task_and_queue(app: TrackedQueue) -> None:
     async def two(n: int) -> None: ...
 
     jobs = [await one.enqueue(1), await one.options(delay=60).enqueue(2), await two.enqueue(1), await two.enqueue(2)]
+    jobs.append(await one.options(after=[jobs[2]], on_failure="ignore").enqueue(3))
     async with running_worker(app, queues=["default"]):
         await started.wait()
-        assert await app.cancel_many(task="one") == 2
+        assert await app.cancel_many(task="one") == 3
         assert await app.cancel_many(queue="other") == 2
         for job in jobs:
             await wait_until(lambda job=job: _is(job, State.CANCELLED), what=f"{job} to be cancelled")

@@ -224,6 +224,35 @@ def test_a_job_is_bound_by_its_worker_in_one_step(q: Scripts) -> None:
     assert ids(drain(q)) == ["c"]
 
 
+def test_a_strange_entry_among_the_followers_stops_nobody(q: Scripts) -> None:
+    q.register("w")
+    q.enqueue("a")
+    q.redis.rpush(q.keys.named("followers", "a"), "no place", b"\xff", "1 nobody")
+    q.enqueue("b", extras=after("a"))
+    (job,) = q.take("w")
+    q.settle("w", job, "succeeded")
+    assert ids(drain(q)) == ["b"]
+
+
+def test_a_hundred_thousand_scheduled_jobs_cost_an_idle_fleet_nothing(q: Scripts) -> None:
+    """The same calls, heartbeat and fetch, with one scheduled job and with 100,000."""
+
+    def calls() -> dict[str, int]:
+        q.redis.config_resetstat()
+        assert q.take("w") == [] and q.beat("w") is not None
+        stats = q.redis.info("commandstats")
+        return {name: entry["calls"] for name, entry in stats.items() if not name.startswith("cmdstat_config")}
+
+    q.register("w")
+    q.enqueue("first", delay_ms=3_600_000)
+    q.take("w")
+    one = calls()
+    for start in range(0, 100_000, 250):
+        q.enqueue(*(f"s{n}" for n in range(start, start + 250)), delay_ms=3_600_001)
+    q.take("w")
+    assert calls() == one
+
+
 @pytest.mark.parametrize("how", ["in its queue", "while it runs", "in a lost instance"])
 def test_a_job_that_comes_after_one_whose_record_is_lost_hears_of_it(q: Scripts, how: str) -> None:
     q.register("w")

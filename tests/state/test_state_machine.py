@@ -387,6 +387,7 @@ class Machine(RuleBasedStateMachine):
                     places.setdefault(job, []).append(where[kind])
         for job, state in states.items():
             found = places.get(job, [])
+            assert (job in view.get("dependents", ())) == (state == "waiting"), (job, state)
             if state == "cancelled":
                 assert len(found) <= 1 and "active" not in found, (job, found)
             elif state in ("succeeded", "failed", "expired", "waiting"):

@@ -3,7 +3,7 @@
 -- KEYS[1]  tag
 -- ARGV[1]  keep  int  ms for which an ended record stays
 -- ARGV[2..] id   text at most 250
--- Derived: job:<id>, scheduled, parked, parked:<task>, cancel:<lease>, wake:<q>, unique:<key>, ended, paused,
+-- Derived: job:<id>, scheduled, dependents, parked, parked:<task>, cancel:<lease>, wake:<q>, unique:<key>, ended, paused,
 --          stats:<minute>
 --
 -- Returns one word per job:
@@ -57,7 +57,7 @@ for _, record in ipairs(records) do
       end
       end_job(record.id, record.job, record.queue, record.ties, paused, 'cancelled', now, keep, 'reason', REASON)
     elseif record.state == 'scheduled' or record.state == 'waiting' then
-      redis.call('ZREM', single('scheduled'), record.id)
+      redis.call('ZREM', single(record.state == 'waiting' and 'dependents' or 'scheduled'), record.id)
       end_job(record.id, record.job, record.queue, record.ties, paused, 'cancelled', now, keep, 'reason', REASON)
     else
       end_job(record.id, record.job, record.queue, record.ties, paused, 'cancelled', now, 'listed', 'keep_ms', keep,

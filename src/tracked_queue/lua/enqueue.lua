@@ -23,7 +23,7 @@
 --                          waits in its queue; 'pass' stores nothing
 --              on_failure  'fail', 'ignore' or 'fallback': what an unsuccessful end of one of those means
 -- Derived: job:<id>, queue:<queue>, wake:<queue>, scheduled, queues, paused, unique:<key>, lane:<lane>, lanes:<queue>,
---          laned, laned:<queue>, followers:<id>, ended, schedule:<name>, stats:<minute>
+--          laned, laned:<queue>, followers:<id>, dependents, ended, schedule:<name>, stats:<minute>
 --
 -- Returns one value per job:
 --   'created'   recorded
@@ -238,6 +238,7 @@ local function record_extras(job, id, record, due_ms)
       state = 'waiting'
     end
     if state == 'waiting' then
+      redis.call('ZADD', single('dependents'), now, id)
       note('waits', #open)
       note('failed', failed)
       if due_ms then

@@ -10,7 +10,7 @@
 --   queue  text
 --   most   int  jobs of this queue that may be taken, '' for no limit of its own
 -- Derived: instances, instance:<lease>, processing:<lease>, scheduled, queue:<q>, suspects:<q>, lanes:<q>, lane:<lane>,
---          laned, laned:<q>, waiting:<limit>, permits:<limit>, rate:<limit>, limits, unique:<key>, ended, followers:<id>, wake:<q>, job:<id>,
+--          laned, laned:<q>, waiting:<limit>, permits:<limit>, rate:<limit>, limits, unique:<key>, ended, followers:<id>, dependents, wake:<q>, job:<id>,
 --          paused, parked, parked:<task>, dead, stats:<minute>
 --
 -- Returns a list; its first word:
@@ -153,7 +153,7 @@ for _, id in ipairs(ended) do
   budget = budget - #entries - 1
   for _, entry in ipairs(entries) do
     local at, follower = string.match(entry, '^(%d+) (.*)$')
-    local known = followers[follower]
+    local known = not at and FREE or followers[follower]  -- an entry that is none of ours tells nobody
     if not known then
       local fields = read_fields(job_prefix .. follower, 'state', 'waits', 'failed', 'on_failure', 'queue', 'lane',
         'suspicion', 'delay_ms', 'tied')
@@ -162,7 +162,9 @@ for _, id in ipairs(ended) do
         ties = read_ties(follower, job_prefix .. follower, fields[9]) }
       followers[follower] = known
     end
-    item.to[#item.to + 1] = { follower, at, found[1] == 'succeeded' and (found[2] or '') or nil }
+    if at then
+      item.to[#item.to + 1] = { follower, at, found[1] == 'succeeded' and (found[2] or '') or nil }
+    end
   end
   told[#told + 1] = item
 end
@@ -517,6 +519,7 @@ for name, rate in pairs(rates) do
 end
 -- Followers: the last of those that one comes after decides.
 local function begin(id, follower)
+  redis.call('ZREM', single('dependents'), id)
   if follower.delay_ms then
     local at = now + follower.delay_ms
     redis.call('HSET', job_prefix .. id, 'state', 'scheduled', 'due_ms', digits(at))
@@ -529,6 +532,7 @@ local function begin(id, follower)
   follower.state = 'queued'
 end
 local function finish(id, follower, state, reason)
+  redis.call('ZREM', single('dependents'), id)
   end_job(id, job_prefix .. id, follower.queue, follower.ties, paused, state, now_text, KEPT_MS, 'reason', reason)
   count(now, state, follower.queue, 1)
   follower.state = state
