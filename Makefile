@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-all explore bench check docs clean
+.PHONY: demo test test-all explore chaos soak bench check docs clean
 
 demo: $(STAMP)
 	$(BIN)/python -m tracked_queue demo
@@ -20,6 +20,15 @@ test-all: $(STAMP)
 explore: $(STAMP)
 	EXPLORER_DEPTH=7 $(BIN)/python -m pytest tests/explorer -s
 	EXPLORER_DEPTH=6 EXPLORER_JOBS=3 $(BIN)/python -m pytest tests/explorer -s -k interleavings
+
+# Random faults for a minute with a fixed seed; CHAOS="--seconds 300 --seed 7" for another run.
+CHAOS ?= --seconds 60 --seed 1
+chaos: $(STAMP)
+	$(BIN)/python -m tracked_queue chaos $(CHAOS)
+
+# Ten runs of two minutes, each with a seed of its own; the first that finds something ends it, and keeps its history.
+soak: $(STAMP)
+	for run in 1 2 3 4 5 6 7 8 9 10; do $(BIN)/python -m tracked_queue chaos --seconds 120 || exit 1; done
 
 bench: $(STAMP)
 	$(BIN)/python benchmarks/bench.py

@@ -25,10 +25,9 @@ import uvloop
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from tests.server import RedisServer
-
 from benchmarks.bench_tasks import app, keyed, noop, stamp
 from tracked_queue import transitions as t
+from tracked_queue.chaos.server import RedisServer
 from tracked_queue.link import Link
 from tracked_queue.store import Store
 from tracked_queue.worker.lease import new_lease

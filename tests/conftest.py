@@ -11,8 +11,8 @@ import pytest
 import structlog
 
 from tests.harness import Scripts
-from tests.server import RedisServer
 from tracked_queue import TrackedQueue
+from tracked_queue.chaos.server import RedisServer
 
 _names = itertools.count()
 

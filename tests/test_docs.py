@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.server import RedisServer
+from tracked_queue.chaos.server import RedisServer
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]

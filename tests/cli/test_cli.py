@@ -15,7 +15,7 @@ import pytest
 
 from tests.harness import Scripts, wait_for
 from tests.process.worker import QUICK, Worker
-from tests.server import RedisServer
+from tracked_queue.chaos.server import RedisServer
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 APP = "tests.process.jobs:app"

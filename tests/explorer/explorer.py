@@ -13,8 +13,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tests.harness import START_MS, request
-from tests.server import RedisServer
 from tracked_queue import transitions as t
+from tracked_queue.chaos.server import RedisServer
 from tracked_queue.keys import Keys
 from tracked_queue.link import Endpoint, SyncLink
 from tracked_queue.scripts import Script, load_scripts

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.explorer.explorer import Explorer, Violation
-from tests.server import RedisServer
+from tracked_queue.chaos.server import RedisServer
 from tracked_queue.scripts import Script, make_script, read_source
 
 # `make explore` goes deeper.

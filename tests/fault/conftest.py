@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.process.conftest import notes, queue, start
-from tests.server import RedisServer
+from tracked_queue.chaos.server import RedisServer
 
 __all__ = ["notes", "queue", "start"]
 

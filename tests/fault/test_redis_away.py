@@ -13,9 +13,9 @@ import pytest
 from tests.harness import wait_until
 from tests.process.test_workers import ended
 from tests.process.worker import Notes, Worker
-from tests.proxy import Proxy
-from tests.server import RedisServer
 from tracked_queue import EnqueueUnavailableError, Job, State, TrackedQueue
+from tracked_queue.chaos.proxy import Proxy
+from tracked_queue.chaos.server import RedisServer
 from tracked_queue.reports import read_instances, read_overview
 
 Start = Callable[..., Worker]

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from tests.process.worker import Notes, Worker
-from tests.server import RedisServer
 from tracked_queue import TrackedQueue
+from tracked_queue.chaos.server import RedisServer
 
 
 @pytest.fixture(scope="session")

@@ -14,8 +14,8 @@ import pytest
 from tests.harness import wait_until
 from tests.process import feature_jobs
 from tests.process.worker import Notes, Worker
-from tests.server import RedisServer
 from tracked_queue import JobCancelledError, JobFailedError, State, TrackedQueue
+from tracked_queue.chaos.server import RedisServer
 from tracked_queue.reports import read_schedules
 
 Start = Callable[..., Worker]

@@ -10,8 +10,8 @@ import pytest
 
 from tests.harness import wait_for
 from tests.process.worker import environment
-from tests.server import RedisServer
 from tracked_queue import State, TrackedQueue
+from tracked_queue.chaos.server import RedisServer
 
 CODE = """
 import asyncio

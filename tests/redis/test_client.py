@@ -12,8 +12,6 @@ from typing import Any
 import pytest
 
 from tests.harness import wait_until
-from tests.proxy import Proxy
-from tests.server import RedisServer
 from tracked_queue import (
     ArgumentError,
     EnqueueUnavailableError,
@@ -26,6 +24,8 @@ from tracked_queue import (
     UsageError,
     current_job,
 )
+from tracked_queue.chaos.proxy import Proxy
+from tracked_queue.chaos.server import RedisServer
 
 
 @pytest.fixture

@@ -16,7 +16,6 @@ from structlog.testing import capture_logs
 
 from tests.harness import wait_until
 from tests.redis.test_client import running_worker
-from tests.server import RedisServer
 from tracked_queue import (
     Exponential,
     JobFailedError,
@@ -25,6 +24,7 @@ from tracked_queue import (
     TrackedQueue,
     current_job,
 )
+from tracked_queue.chaos.server import RedisServer
 from tracked_queue.reports import read_instances
 from tracked_queue.worker.instance import Instance
 

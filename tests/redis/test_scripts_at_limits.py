@@ -9,9 +9,9 @@ import pytest
 import redis
 from tests.harness import INTERVAL, TTL, Scripts
 from tests.redis.test_scripts import die
-from tests.server import RedisServer
 from tracked_queue import StoreFullError
 from tracked_queue import transitions as t
+from tracked_queue.chaos.server import RedisServer
 from tracked_queue.transitions import CancelWord, Fate, Refusal, Verdict
 
 

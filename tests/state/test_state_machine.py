@@ -25,8 +25,8 @@ from hypothesis.stateful import (
 )
 
 from tests.harness import INTERVAL, TTL, Scripts, request
-from tests.server import RedisServer
 from tracked_queue import transitions as t
+from tracked_queue.chaos.server import RedisServer
 from tracked_queue.scripts import Script, load_scripts, make_script, read_source
 
 FINAL = {"succeeded", "failed", "cancelled", "expired", "dead"}

@@ -13,10 +13,13 @@ from . import look
 
 # isort: split
 from . import change, dead, probe
+
+# isort: split
+from . import chaos
 from .common import clean, cli
 
 # Importing a module of commands registers them, in the order in which --help lists them.
-__all__ = ["change", "dead", "look", "main", "probe", "run"]
+__all__ = ["change", "chaos", "dead", "look", "main", "probe", "run"]
 
 
 def main() -> None:

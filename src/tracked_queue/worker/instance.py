@@ -293,7 +293,7 @@ class Instance:
             log.lease_doubted(lease=state.lease, running=len(runner.running), silent_s=state.silent_s)
             runner.cancel_all(Cause.DOUBT)
 
-        settler = Settler(links.settle, state.lease, settings, outage, lambda: state.lost)
+        settler = Settler(links.settle, state.lease, settings, outage, lambda: state.lost, self._around.settled)
 
         async def ask(call: Call[T]) -> T | None:
             return await insist(links.rest, call, outage, lambda: state.lost)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from .. import log
 from ..settings import Settings
@@ -17,10 +17,16 @@ class Settler:
     """Records outcomes for as long as the lease isn't lost; repeats them until they are answered."""
 
     def __init__(
-        self, store: Store, lease: str, settings: Settings, outage: Outage, give_up: Callable[[], bool]
+        self,
+        store: Store,
+        lease: str,
+        settings: Settings,
+        outage: Outage,
+        give_up: Callable[[], bool],
+        told: Sequence[Callable[[str, list[Outcome], list[Verdict]], None]] = (),
     ) -> None:
         self._store, self._lease, self._settings = store, lease, settings
-        self._outage, self._give_up = outage, give_up
+        self._outage, self._give_up, self._told = outage, give_up, told
         self._pending: deque[Outcome] = deque()
         self._in_flight: list[Outcome] = []
         self._filled = asyncio.Event()
@@ -65,6 +71,8 @@ class Settler:
                 if verdicts is None:
                     return
                 self._in_flight = []
+                for tell in self._told:
+                    tell(self._lease, batch, verdicts)
                 if verdicts.count(Verdict.OK) != len(verdicts):
                     self._report(batch, verdicts)
             self._empty.set()

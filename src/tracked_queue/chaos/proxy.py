@@ -11,7 +11,8 @@ class Proxy:
     """Forwards to one port; the switches act on what comes from then on."""
 
     def __init__(self, target: int) -> None:
-        self._target = target
+        self.target = target
+        self.delay_s = 0.0
         self._server: asyncio.Server | None = None
         self._writers: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -26,6 +27,7 @@ class Proxy:
 
     @property
     def url(self) -> str:
+        """Its address."""
         return f"redis://127.0.0.1:{self.port}"
 
     async def __aenter__(self) -> Proxy:
@@ -49,6 +51,7 @@ class Proxy:
         self.cut()
 
     async def up(self) -> None:
+        """Take connections again."""
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
 
     def cut(self) -> None:
@@ -65,7 +68,7 @@ class Proxy:
         self._count += 1
         self.connections += 1
         try:
-            up_reader, up_writer = await asyncio.open_connection("127.0.0.1", self._target)
+            up_reader, up_writer = await asyncio.open_connection("127.0.0.1", self.target)
         except OSError:
             writer.transport.abort()
             return
@@ -100,5 +103,7 @@ class Proxy:
                 if replies and self.drop_replies and not data.startswith((b"+OK", b"-ERR unknown sub")):
                     self.drop_replies -= 1
                     return  # the reply is lost and the connection with it
+                if self.delay_s:
+                    await asyncio.sleep(self.delay_s)
                 writer.write(data)
                 await writer.drain()

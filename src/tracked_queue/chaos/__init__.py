@@ -1,0 +1,1 @@
+"""The chaos harness: real processes on a real server, random faults, and a checker that judges what happened."""

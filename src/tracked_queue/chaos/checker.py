@@ -1,0 +1,218 @@
+"""What must hold of a chaos run's history, whatever was done to it; pure functions over the ledger and the last look."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any
+
+import msgspec
+
+from .ledger import Event
+
+FINAL = frozenset({"succeeded", "failed", "cancelled", "expired", "dead"})
+ENDS = frozenset({"succeeded", "failed", "cancelled", "dead"})
+# Kinds of faults after which the store may stand where it stood a moment ago: writes that it had answered are gone.
+ROLLBACKS = frozenset({"failover"})
+# Keys that may be there when nothing is queued, runs or waits.
+LASTING = frozenset(
+    {"queues", "limits", "contact", "hold", "schedules", "schedule", "dead", "job", "stats", "wake", "paused"}
+)
+LASTING |= {"rate", "unique"}  # with an expiry, or of a window
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class History:
+    """
+    One run.
+
+    Args:
+        events: The ledgers of all processes, in the order of time.
+        records: What Redis says of each job in the end: the fields of its record, its limits as JSON.
+        places: For each job the lists that it stands in, in the end.
+        keys: Names of all keys in the end, without the namespace.
+        recovered: How often the workers' logs say that a job was recovered.
+    """
+
+    events: Sequence[Event]
+    records: Mapping[str, Mapping[str, str]]
+    places: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    keys: Sequence[str] = ()
+    recovered: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(slots=True, kw_only=True)
+class Judgement:
+    """What the checker found; `problems` is empty when the promise held."""
+
+    problems: list[str] = field(default_factory=list)
+    lost: list[str] = field(default_factory=list)
+    faults: Counter[str] = field(default_factory=Counter)
+    states: Counter[str] = field(default_factory=Counter)
+    jobs: int = 0
+    runs: int = 0
+    recovered: int = 0
+    fenced: int = 0
+    again: Counter[str] = field(default_factory=Counter)
+    recovery_s: list[float] = field(default_factory=list)
+
+
+def judge(history: History) -> Judgement:
+    """Every check of one history."""
+    found = Judgement()
+    by_job: dict[str, list[Event]] = defaultdict(list)
+    for event in history.events:
+        if event.id:
+            by_job[event.id].append(event)
+        elif event.kind == "fault":
+            found.faults[event.word] += 1
+    rollbacks = [event.at for event in history.events if event.kind == "fault" and event.word in ROLLBACKS]
+    for job, events in by_job.items():
+        _judge_job(job, events, history, rollbacks, found)
+    found.recovered = sum(count > 0 for count in history.recovered.values())
+    found.problems += [f"{job} stands in several places: {', '.join(places)}" for job, places in _doubled(history)]
+    found.problems += [f"key left behind: {key}" for key in history.keys if key.split(":")[0] not in LASTING]
+    found.problems += _limits_exceeded(history, by_job, rollbacks)
+    found.problems += _keys_shared(by_job, rollbacks)
+    found.recovery_s = sorted(_recovery_times(history.events, by_job))
+    return found
+
+
+def _judge_job(job: str, events: list[Event], history: History, rollbacks: Sequence[int], found: Judgement) -> None:
+    record = history.records.get(job, {})
+    state = record.get("state", "")
+    words = [event.word for event in events if event.kind == "stored"]
+    if words and words[-1] != "held":
+        found.jobs += 1
+        found.states[state or "no record"] += 1
+    if words and words[-1] != "held" and state not in FINAL:
+        found.lost.append(job)
+        found.problems.append(f"{job} was stored and is {state or 'gone'} in the end")
+    starts = [event for event in events if event.kind == "start"]
+    found.runs += len(starts)
+    fences = Counter(event.fence for event in starts)
+    found.problems += [f"{job}: delivery {fence} ran {count} times" for fence, count in fences.items() if count > 1]
+    settled = [event for event in events if event.kind == "settled"]
+    found.fenced += sum(event.verdict == "fenced" for event in settled)
+    counted = Counter(event.word for event in settled if event.verdict == "ok")
+    since = starts[0].at if starts else 0
+    rolled_back = sum(at > since for at in rollbacks)
+    ended = sum(count for word, count in counted.items() if word in ENDS)
+    if ended > 1 + rolled_back:
+        found.problems.append(f"{job} has {ended} settled ends")
+    last = [event.word for event in settled if event.verdict == "ok" and event.word in ENDS]
+    if last and not rolled_back and state in FINAL and last[-1] != state and state != "cancelled":
+        found.problems.append(f"{job} was settled as {last[-1]} and is {state}")
+    if len(starts) > 1:
+        _explain(job, len(starts) - 1, record, counted, history.recovered.get(job, 0), rolled_back, found)
+
+
+def _explain(
+    job: str, extra: int, record: Mapping[str, str], counted: Counter[str], recovered: int, rolled_back: int,
+    found: Judgement,
+) -> None:  # fmt: skip
+    """Each run after the first has a cause that somebody recorded."""
+
+    def number(name: str) -> int:
+        return int(record.get(name) or 0)
+
+    causes = {
+        "retry": max(counted["retry"], number("attempts")),
+        "snooze": max(counted["snoozed"], number("snoozes")),
+        "recovery or interruption": max(
+            counted["interrupted"] + recovered, number("interruptions") + max(number("recoveries"), number("suspicion"))
+        ),
+        "rollback": rolled_back,
+    }
+    for cause, count in causes.items():
+        taken = min(extra, count)
+        if taken:
+            found.again[cause] += taken
+        extra -= taken
+    if extra:
+        found.again["unexplained"] += extra
+        found.problems.append(f"{job} has {extra} runs without a recorded cause; its record: {dict(record)}")
+
+
+def _doubled(history: History) -> Iterator[tuple[str, Sequence[str]]]:
+    for job, places in history.places.items():
+        state = history.records.get(job, {}).get("state", "")
+        wrong = state in FINAL - {"dead"} and places
+        if len(places) > 1 or wrong:
+            yield job, places
+
+
+def _runs(by_job: Mapping[str, list[Event]], events: Sequence[Event], rollbacks: Sequence[int]) -> Iterator[
+    tuple[str, int, int]
+]:  # fmt: skip
+    """(job, start, end) of each run, as far as its lease was certainly alive."""
+    stopped: dict[int, list[int]] = defaultdict(list)
+    for event in events:
+        if event.kind == "fault" and event.pid:
+            stopped[event.pid].append(event.at)
+    for job, history in by_job.items():
+        starts = [event for event in history if event.kind == "start"]
+        ends = {event.fence: event.at for event in history if event.kind == "end"}
+        for at, start in enumerate(starts):
+            bounds = [when for when in (*stopped[start.pid], *rollbacks) if when >= start.at]
+            if start.fence in ends:
+                bounds.append(ends[start.fence])
+            if at + 1 < len(starts):
+                bounds.append(starts[at + 1].at)
+            if bounds:
+                yield job, start.at, min(bounds)
+
+
+def _limits_exceeded(history: History, by_job: Mapping[str, list[Event]], rollbacks: Sequence[int]) -> list[str]:
+    steps: dict[str, list[tuple[int, int]]] = defaultdict(list)
+    numbers: dict[str, int] = {}
+    for job, start, end in _runs(by_job, history.events, rollbacks):
+        for name, kind, number, *_ in limits_of_record(history.records.get(job, {})):
+            if kind == "concurrency" and end > start:
+                numbers[name] = number
+                steps[name] += [(start, 1), (end, -1)]
+    problems = []
+    for name, changes in steps.items():
+        running = most = 0
+        for _, change in sorted(changes):
+            running += change
+            most = max(most, running)
+        if most > numbers[name]:
+            problems.append(f"limit {name}: {most} ran at once, {numbers[name]} may")
+    return problems
+
+
+def limits_of_record(record: Mapping[str, str]) -> list[list[Any]]:
+    """The limits that a record names, which the harness has made JSON: lists of name, kind, number and so on."""
+    return msgspec.json.decode(record["limits"], type=list[list[Any]]) if record.get("limits") else []
+
+
+def _keys_shared(by_job: Mapping[str, list[Event]], rollbacks: Sequence[int]) -> list[str]:
+    """A job was created while another one of its unique key had not even returned from its last run."""
+    spans: dict[str, list[tuple[int, int, str]]] = defaultdict(list)
+    for job, events in by_job.items():
+        created = [event for event in events if event.kind == "stored" and event.word == "created" and event.key]
+        ends = [event.at for event in events if event.kind == "end"]
+        if created and ends:
+            spans[created[0].key].append((created[0].at, ends[-1], job))
+    problems = []
+    for key, jobs in spans.items():
+        jobs.sort()
+        for (_, end, first), (begin, _, second) in pairwise(jobs):
+            if begin < end and not any(begin - 10**10 < at < end for at in rollbacks):
+                problems.append(f"key {key}: {second} was created while {first} was at work")
+    return problems
+
+
+def _recovery_times(events: Sequence[Event], by_job: Mapping[str, list[Event]]) -> Iterator[float]:
+    """From the death of a process until each of its jobs ran again."""
+    deaths = {event.pid: event.at for event in events if event.kind == "fault" and event.word in ("kill", "vanish")}
+    for history in by_job.values():
+        starts = [event for event in history if event.kind == "start"]
+        ended = {event.fence for event in history if event.kind == "end"}
+        for before, after in pairwise(starts):
+            died = deaths.get(before.pid)
+            if died is not None and before.fence not in ended and before.at <= died <= after.at:
+                yield (after.at - died) / 1e9

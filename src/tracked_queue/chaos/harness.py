@@ -1,0 +1,124 @@
+"""A chaos run from its first process to its verdict."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from ..keys import Keys
+from .checker import FINAL, History, Judgement, judge
+from .ledger import Event, read_ledgers
+from .programs import recovered_in
+from .world import NAMESPACE, World
+
+# Between two faults; a fault may last longer, and others come meanwhile.
+PAUSE_S = (0.3, 1.6)
+AT_ONCE = 500
+
+
+async def run_chaos(folder: Path, target: str, seconds: float, seed: int, told: Callable[[str], None]) -> Judgement:
+    """
+    Let producers and workers work for so long under random faults, then let all end, and judge.
+
+    Args:
+        folder: Where ledgers, logs and history are kept.
+        target: module:app.
+        seed: Of every choice: which fault comes when, and what producers enqueue. What processes do in between is
+            the machine's affair.
+        told: Gets a line for each fault.
+    """
+    world = World(folder, target, random.Random(seed))
+    async with world.running():
+        await _faults(world, seconds, told)
+        told("no more faults; everything has to end now")
+        keys = Keys(NAMESPACE)
+
+        async def left(client: Any) -> int:
+            records = await _records(client, keys, _jobs(read_ledgers(folder)))
+            return sum(record.get("state") not in FINAL for record in records.values() if record)
+
+        await world.settle_down(left)
+        async with world.direct() as client:
+            events = read_ledgers(folder)
+            history = History(
+                events=events,
+                records=await _records(client, keys, _jobs(events)),
+                places=await _places(client, keys),
+                keys=[
+                    name.decode("utf-8", "replace").removeprefix(keys.tag + ":") for name in await _keys(client, keys)
+                ],
+                recovered=recovered_in(folder),
+            )
+    (folder / "history.json").write_bytes(msgspec.json.encode(history))
+    return judge(history)
+
+
+async def _faults(world: World, seconds: float, told: Callable[[str], None]) -> None:
+    kinds = world.faults
+    names, weights = list(kinds), [weight for weight, _ in kinds.values()]
+    begun = time.monotonic()
+    await asyncio.sleep(2.0)  # the programs start
+    under_way: dict[str, asyncio.Task[None]] = {}
+    while time.monotonic() - begun < seconds:
+        name = world.chance.choices(names, weights)[0]
+        pause = world.chance.uniform(*PAUSE_S)
+        if name not in under_way or under_way[name].done():
+            if name in under_way:
+                under_way[name].result()
+            # The server's own faults come one at a time.
+            if not any(not task.done() for other, task in under_way.items() if _on_server(name) and _on_server(other)):
+                told(f"{time.monotonic() - begun:6.1f} s  {name}")
+                under_way[name] = asyncio.create_task(kinds[name][1](), name=name)
+        await asyncio.sleep(pause)
+    for task in under_way.values():
+        await task
+
+
+def _on_server(name: str) -> bool:
+    return name.startswith("redis") or name in ("failover", "client_pause")
+
+
+def _jobs(events: list[Event]) -> list[str]:
+    return sorted({event.id for event in events if event.id})
+
+
+async def _records(client: Any, keys: Keys, ids: list[str]) -> dict[str, dict[str, str]]:
+    found: dict[str, dict[str, str]] = {}
+    for at in range(0, len(ids), AT_ONCE):
+        portion = ids[at : at + AT_ONCE]
+        pipe = client.pipeline(transaction=False)
+        for id in portion:
+            pipe.hgetall(keys.named("job", id))
+        for id, record in zip(portion, await pipe.execute(), strict=True):
+            found[id] = {_text(name): _text(value) for name, value in record.items()}
+            if b"limits" in record:
+                found[id]["limits"] = msgspec.json.encode(msgspec.msgpack.decode(record[b"limits"])).decode()
+    return found
+
+
+async def _keys(client: Any, keys: Keys) -> list[bytes]:
+    return [name async for name in client.scan_iter(match=keys.tag.replace("{", "[{]") + ":*", count=1000)]
+
+
+async def _places(client: Any, keys: Keys) -> dict[str, list[str]]:
+    places: dict[str, list[str]] = {}
+    lists = ("queue", "suspects", "lane", "processing", "parked", "scheduled", "dead", "dependents")
+    for raw in await _keys(client, keys):
+        name = raw.decode("utf-8", "replace").removeprefix(keys.tag + ":")
+        if name.split(":")[0] not in lists or name == "parked":
+            continue
+        kind = await client.type(raw)
+        members = await client.lrange(raw, 0, -1) if kind == b"list" else await client.zrange(raw, 0, -1)
+        for member in members:
+            places.setdefault(_text(member), []).append(name)
+    return places
+
+
+def _text(raw: bytes) -> str:
+    return raw.decode("utf-8", "replace")

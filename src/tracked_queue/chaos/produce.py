@@ -1,0 +1,107 @@
+"""A producer of a chaos run: enqueues by single calls and in bulk, and notes what returned."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import random
+import signal
+import sys
+import time
+from collections import deque
+from pathlib import Path
+from typing import Any
+
+from ..app import TrackedQueue
+from ..errors import JobError, StoreUnavailableError
+from ..handle import Job
+from ..task import PreparedCall
+from .calls import Calls, calls_of
+from .ledger import FOLDER_VARIABLE, Ledger
+from .served import app, target
+
+# How far back a producer goes when it is told that the server came back without its last writes.
+REMEMBERED_S = 6.0
+PAUSE_S = 0.04
+
+
+class Producer:
+    """Enqueues until it is stopped; on SIGUSR1 it sends its last calls again, as a client with an outbox would."""
+
+    def __init__(self, queue: TrackedQueue, ledger: Ledger, chance: random.Random, calls: Calls) -> None:
+        self._app, self._ledger, self._chance, self._calls = queue, ledger, chance, calls
+        self._recent: deque[tuple[float, PreparedCall[Any]]] = deque()
+        self._again = asyncio.Event()
+        self._stopped = asyncio.Event()
+
+    async def run(self) -> None:
+        """Until SIGTERM."""
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGUSR1, self._again.set)
+        loop.add_signal_handler(signal.SIGTERM, self._stopped.set)
+        async with self._app:
+            while not self._stopped.is_set() or self._again.is_set():
+                if self._again.is_set():
+                    self._again.clear()
+                    await self._insist([call for _, call in self._recent])
+                else:
+                    await self._send(list(self._calls(self._chance)))
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(self._chance.random() * 2 * PAUSE_S):
+                        await self._stopped.wait()
+
+    async def _insist(self, calls: list[PreparedCall[Any]]) -> None:
+        while calls and not await self._send(calls):  # noqa: ASYNC110  (nobody can say when it is time)
+            await asyncio.sleep(0.2)
+
+    async def _send(self, calls: list[PreparedCall[Any]]) -> bool:
+        now = time.monotonic()
+        self._recent += [(now, call) for call in calls]
+        while self._recent and self._recent[0][0] < now - REMEMBERED_S:
+            self._recent.popleft()
+        about = [{"id": call.request.id, "task": call.task.name, "key": unique_key(call)} for call in calls]
+        self._ledger.write_all([{"kind": "asked", **line} for line in about])
+        try:
+            jobs = await self._app.enqueue_many(calls) if len(calls) > 1 else [await self._one(calls[0])]
+        except (StoreUnavailableError, JobError) as error:
+            self._ledger.write_all([{"kind": "refused", "word": type(error).__name__, **line} for line in about])
+            return False
+        self._ledger.write_all(
+            [
+                {"kind": "stored", **line, "word": word_of(job, line["id"])}
+                for line, job in zip(about, jobs, strict=True)
+            ]
+        )
+        return True
+
+    async def _one(self, call: PreparedCall[Any]) -> Job[Any]:
+        (job,) = await self._app.enqueue_many([call])
+        return job
+
+
+def word_of(job: Job[Any], id: str) -> str:
+    """What became of an enqueue: `created`, `exists`, or `held` by another job."""
+    return "created" if job.created else "exists" if job.id == id else "held"
+
+
+def unique_key(call: PreparedCall[Any]) -> str:
+    """The unique key of a call that holds one until its job is done, else ''."""
+    unique = call.task.task_options.unique
+    if unique is None or unique.until != "done" or unique.window is not None:
+        return ""
+    signature = call.task.signature
+    given = signature.bind(call.args, call.kwargs)
+    key: str = unique.parts(call.task.name, given, lambda: signature.canonical(call.args, call.kwargs))[0]
+    return key
+
+
+def main() -> None:
+    """`python -m tracked_queue.chaos.produce SEED`."""
+    ledger = Ledger(Path(os.environ[FOLDER_VARIABLE]), "producer")
+    producer = Producer(app, ledger, random.Random(sys.argv[1]), calls_of(target))
+    asyncio.run(producer.run())
+
+
+if __name__ == "__main__":
+    main()

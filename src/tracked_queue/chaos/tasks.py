@@ -1,0 +1,85 @@
+"""What runs in a chaos run: tasks of every kind, and the calls that producers make of them."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from datetime import timedelta
+from typing import Any
+
+from ..app import TrackedQueue
+from ..constraints import Concurrency, Unique
+from ..current import current_job
+from ..retry import Fixed, Snooze
+from ..task import PreparedCall
+
+app = TrackedQueue()
+
+LIMIT = 5
+KEYS = 4
+
+
+@app.task(name="short")
+async def short(n: int) -> int:
+    await asyncio.sleep(0.005)
+    return n
+
+
+@app.task(name="long")
+async def long(seconds: float) -> None:
+    await asyncio.sleep(seconds)
+
+
+@app.task(name="flaky", max_attempts=20, retry=Fixed(0.2))
+async def flaky(n: int) -> int:
+    await asyncio.sleep(0.01)
+    if (n + current_job().attempt) % 3 == 0:
+        raise ValueError("this attempt fails")
+    return n
+
+
+@app.task(name="snoozing")
+async def snoozing(n: int) -> None:
+    if current_job().saved is None:
+        await current_job().checkpoint({"snoozed": True})
+        raise Snooze(timedelta(seconds=0.3))
+
+
+@app.task(name="unique", unique=Unique(by="key"))
+async def unique(key: str) -> None:
+    await asyncio.sleep(0.05)
+
+
+@app.task(name="limited", limit=Concurrency(LIMIT, key="key"), queue="limited")
+async def limited(key: str) -> None:
+    await asyncio.sleep(0.05)
+
+
+@app.task(name="blocking", timeout=30)
+async def blocking(seconds: float) -> None:
+    time.sleep(seconds)  # noqa: ASYNC251  (what a job should not do, and some do: the event loop stands still)
+
+
+def chaos_calls(chance: random.Random) -> list[PreparedCall[Any]]:
+    """The next calls of a producer: mostly one, now and then many."""
+    kind = chance.choices(
+        ("short", "bulk", "long", "flaky", "snoozing", "unique", "limited", "delayed"), (6, 1, 2, 3, 1, 3, 3, 3)
+    )[0]
+    n = chance.randrange(1000)
+    match kind:
+        case "bulk":
+            return [short.call(n) for n in range(chance.randint(5, 40))]
+        case "long":
+            return [long.call(chance.random() * 2)]
+        case "flaky":
+            return [flaky.call(n)]
+        case "snoozing":
+            return [snoozing.call(n)]
+        case "unique":
+            return [unique.call(f"key{n % KEYS}")]
+        case "limited":
+            return [limited.call(f"key{n % KEYS}") for _ in range(chance.randint(1, 6))]
+        case "delayed":
+            return [short.options(delay=chance.random() * 3).call(n)]
+    return [short.call(n)]

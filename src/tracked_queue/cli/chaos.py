@@ -1,0 +1,62 @@
+"""`chaos`: faults at random, and whether the promise held."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import shutil
+import statistics
+import tempfile
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..chaos.calls import calls_of
+from ..chaos.checker import Judgement
+from ..chaos.harness import run_chaos
+from ..chaos.ledger import DEFAULT_APP
+from .common import cli, guarded, print_table
+
+
+@cli.command()
+@guarded
+def chaos(
+    app: Annotated[str, typer.Argument(help="module:app with a function chaos_calls beside it.")] = DEFAULT_APP,
+    seconds: Annotated[float, typer.Option(help="How long faults come.")] = 60.0,
+    seed: Annotated[int | None, typer.Option(help="Of every choice; default: a new one, which is printed.")] = None,
+    keep: Annotated[
+        Path | None, typer.Option(help="Folder for ledgers, logs and history; default: kept if it fails.")
+    ] = None,
+) -> None:
+    """Kill, freeze, cut and fail over real workers and servers, and check that nothing is lost."""
+    chosen = random.randrange(10**6) if seed is None else seed
+    folder = keep or Path(tempfile.mkdtemp(prefix="tracked_queue-chaos-"))
+    folder.mkdir(parents=True, exist_ok=True)
+    calls_of(app)  # before anything is started
+    print(f"seed {chosen}, {seconds:g} s of faults; history in {folder}", flush=True)
+    found = asyncio.run(run_chaos(folder, app, seconds, chosen, lambda line: print(line, flush=True)))
+    show(found)
+    if found.problems:
+        print(f"NOT WELL: {len(found.problems)} problems; history kept in {folder}")
+        raise typer.Exit(1)
+    if keep is None:
+        shutil.rmtree(folder, ignore_errors=True)
+    print("nothing was lost; every further run has a recorded cause")
+
+
+def show(found: Judgement) -> None:
+    """The tables of a run."""
+    print_table("Faults", ("kind", "times"), sorted(found.faults.items()), "none")
+    rows: list[tuple[str, object]] = [("jobs", found.jobs), ("runs", found.runs)]
+    rows += [(f"ended {state}", count) for state, count in sorted(found.states.items())]
+    rows += [("recovered", found.recovered), ("late outcomes fenced", found.fenced)]
+    rows += [(f"run again: {cause}", count) for cause, count in sorted(found.again.items())]
+    if found.recovery_s:
+        times = found.recovery_s
+        rows.append(("seconds from a kill to the next run, p50", f"{statistics.median(times):.2f}"))
+        rows.append(("seconds from a kill to the next run, max", f"{times[-1]:.2f}"))
+    rows.append(("lost", len(found.lost)))
+    print_table("History", ("what", ""), rows, "nothing happened")
+    for problem in found.problems[:20]:
+        print(f"problem: {problem}")

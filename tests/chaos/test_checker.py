@@ -1,0 +1,120 @@
+"""The checker of chaos runs says so when a history breaks the promise; each test is one that does, beside a clean one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tracked_queue.chaos.checker import History, judge
+from tracked_queue.chaos.ledger import Event
+
+S = 10**9
+
+
+def event(at: float, kind: str, id: str = "a", **facts: Any) -> Event:
+    return Event(at=round(at * S), kind=kind, id=id, **facts)
+
+
+def run(
+    at: float, id: str = "a", fence: int = 1, seconds: float = 1.0, pid: int = 1, word: str = "returned"
+) -> list[Event]:
+    return [
+        event(at, "start", id, fence=fence, pid=pid, lease=f"l{pid}"),
+        event(at + seconds, "end", id, fence=fence, pid=pid, word=word),
+    ]
+
+
+def settled(at: float, id: str = "a", fence: int = 1, word: str = "succeeded", verdict: str = "ok") -> Event:
+    return event(at, "settled", id, fence=fence, word=word, verdict=verdict)
+
+
+def stored(at: float = 0.0, id: str = "a", word: str = "created", key: str = "") -> Event:
+    return event(at, "stored", id, word=word, key=key)
+
+
+def fault(at: float, kind: str, pid: int = 0) -> Event:
+    return Event(at=round(at * S), kind="fault", word=kind, pid=pid)
+
+
+CLEAN = [stored(), *run(1), settled(2.1)]
+DONE = {"a": {"state": "succeeded"}}
+
+
+def problems(events: list[Event], records: dict[str, dict[str, str]] | None = None, **more: Any) -> list[str]:
+    return judge(History(events=sorted(events, key=lambda item: item.at), records=records or DONE, **more)).problems
+
+
+def test_a_clean_history_has_none() -> None:
+    found = judge(History(events=CLEAN, records=DONE, keys=["queues", "stats:1", "job:a"]))
+    assert not found.problems and not found.lost and (found.jobs, found.runs) == (1, 1)
+
+
+@pytest.mark.parametrize("records", [{}, {"a": {"state": "queued"}}, {"a": {"state": "active"}}])
+def test_a_lost_job(records: dict[str, dict[str, str]]) -> None:
+    found = judge(History(events=[stored()], records=records or {"b": {}}))
+    assert found.lost == ["a"] and "was stored and is" in found.problems[0]
+
+
+def test_an_enqueue_that_did_not_return_or_was_held_is_no_loss() -> None:
+    assert not problems([event(0, "asked"), event(1, "refused"), stored(2, "b", "held")], {"x": {}})
+
+
+def test_a_double_settle() -> None:
+    twice = [*CLEAN, *run(3, fence=2), settled(4, fence=2)]
+    assert "2 settled ends" in " ".join(problems(twice, {"a": {"state": "succeeded", "recoveries": "1"}}))
+    assert not problems([*twice, fault(2.5, "failover")], {"a": {"state": "succeeded"}}), (
+        "the store had forgotten the first"
+    )
+
+
+def test_an_outcome_that_is_not_what_the_record_says() -> None:
+    assert "settled as succeeded and is failed" in problems(CLEAN, {"a": {"state": "failed"}})[0]
+
+
+def test_an_unexplained_run() -> None:
+    events = [stored(), *run(1, fence=1), *run(3, fence=2), settled(4.1, fence=2)]
+    assert "1 runs without a recorded cause" in problems(events)[0]
+    for cause in ("recoveries", "interruptions", "attempts", "snoozes", "suspicion"):
+        assert not problems(events, {"a": {"state": "succeeded", cause: "1"}})
+    assert not problems(events, recovered={"a": 1})
+    assert not problems([*events, settled(2.1, word="retry")])
+    found = judge(History(events=sorted([*events, fault(2, "failover")], key=lambda item: item.at), records=DONE))
+    assert not found.problems and found.again == {"rollback": 1}
+
+
+def test_one_delivery_that_ran_twice() -> None:
+    events = [*CLEAN, *run(3, fence=1)]
+    assert "delivery 1 ran 2 times" in problems(events, {"a": {"state": "succeeded", "recoveries": "1"}})[0]
+
+
+def test_two_places_and_keys_left_behind() -> None:
+    assert "several places" in problems(CLEAN, places={"a": ["queue:q", "processing:l"]})[0]
+    assert "several places" in problems(CLEAN, places={"a": ["queue:q"]})[0], "it has ended"
+    assert "key left behind: permits:x" in problems(CLEAN, keys=["permits:x"])[0]
+    assert "key left behind: processing:l1" in problems(CLEAN, keys=["processing:l1"])[0]
+
+
+def test_a_limit_that_was_exceeded_by_live_leases() -> None:
+    limited = {"state": "succeeded", "limits": '[["one", "concurrency", 1, 0, 3]]'}
+    records = {"a": limited, "b": limited}
+    both = [stored(), stored(id="b"), *run(1, "a"), *run(1.5, "b", pid=2), settled(3), settled(3, "b")]
+    assert problems(both, records) == ["limit one: 2 ran at once, 1 may"]
+    assert not problems([*both, fault(1.2, "kill", pid=1)], records), "the first one's process was dead by then"
+    one_after_the_other = [stored(), stored(id="b"), *run(1, "a"), *run(2, "b", pid=2), settled(4), settled(4, "b")]
+    assert not problems(one_after_the_other, records)
+
+
+def test_a_unique_key_with_two_jobs() -> None:
+    records = {"a": {"state": "succeeded"}, "b": {"state": "succeeded"}}
+    ends = [settled(9), settled(9, "b")]
+    second_in_the_first = [stored(0, key="k"), *run(1), stored(1.5, "b", key="k"), *run(3, "b"), *ends]
+    assert "was created while a was at work" in problems(second_in_the_first, records)[0]
+    assert not problems([stored(0, key="k"), *run(1), stored(2.5, "b", key="k"), *run(3, "b"), *ends], records)
+
+
+def test_times_of_recovery() -> None:
+    first = run(1, fence=1, pid=1)[:1]
+    events = [stored(), *first, fault(2, "kill", pid=1), *run(2.5, fence=2, pid=2), settled(4, fence=2)]
+    found = judge(History(events=events, records={"a": {"state": "succeeded", "recoveries": "1"}}))
+    assert not found.problems and found.recovery_s == [0.5]
