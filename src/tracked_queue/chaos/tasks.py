@@ -22,17 +22,20 @@ KEYS = 4
 
 @app.task(name="short")
 async def short(n: int) -> int:
+    """A few milliseconds."""
     await asyncio.sleep(0.005)
     return n
 
 
 @app.task(name="long")
 async def long(seconds: float) -> None:
+    """Long enough to be interrupted."""
     await asyncio.sleep(seconds)
 
 
 @app.task(name="flaky", max_attempts=20, retry=Fixed(0.2))
 async def flaky(n: int) -> int:
+    """Fails now and then, and is retried."""
     await asyncio.sleep(0.01)
     if (n + current_job().attempt) % 3 == 0:
         raise ValueError("this attempt fails")
@@ -41,6 +44,7 @@ async def flaky(n: int) -> int:
 
 @app.task(name="snoozing")
 async def snoozing(n: int) -> None:
+    """Stores a checkpoint, and asks for a later time once."""
     if current_job().saved is None:
         await current_job().checkpoint({"snoozed": True})
         raise Snooze(timedelta(seconds=0.3))
@@ -48,16 +52,19 @@ async def snoozing(n: int) -> None:
 
 @app.task(name="unique", unique=Unique(by="key"))
 async def unique(key: str) -> None:
+    """At most one of a key at a time."""
     await asyncio.sleep(0.05)
 
 
 @app.task(name="limited", limit=Concurrency(LIMIT, key="key"), queue="limited")
 async def limited(key: str) -> None:
+    """At most LIMIT of a key at a time."""
     await asyncio.sleep(0.05)
 
 
 @app.task(name="blocking", timeout=30)
 async def blocking(seconds: float) -> None:
+    """Blocks the event loop."""
     time.sleep(seconds)  # noqa: ASYNC251  (what a job should not do, and some do: the event loop stands still)
 
 

@@ -39,7 +39,7 @@ class World:
         self.proxy = Proxy(self.primary.port)
         self.workers: list[Program] = []
         self.producers: list[Program] = []
-        self._count = 0
+        self._programs: list[Program] = []
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -50,7 +50,7 @@ class World:
                 self.producers = [self._producer() for _ in range(PRODUCERS)]
                 yield
         finally:
-            for program in (*self.producers, *self.workers):
+            for program in self._programs:
                 if program.alive:
                     program.vanish()
             for server in (self.primary, self.replica):
@@ -72,20 +72,22 @@ class World:
             APP_VARIABLE: self.target,
         }
 
+    def _started(self, program: Program) -> Program:
+        self._programs.append(program)
+        return program
+
     def _worker(self) -> Program:
-        self._count += 1
-        return Program(
-            self.folder / f"worker-{self._count}.log", self.environment(),
+        return self._started(Program(
+            self.folder / f"worker-{len(self._programs)}.log", self.environment(),
             "tracked_queue", "worker", "tracked_queue.chaos.served:app", "--log-format", "json",
             "--processes", str(PROCESSES), "--concurrency", "10", "--grace", "1",
-        )  # fmt: skip
+        ))  # fmt: skip
 
     def _producer(self) -> Program:
-        self._count += 1
-        return Program(
-            self.folder / f"producer-{self._count}.log", self.environment(),
+        return self._started(Program(
+            self.folder / f"producer-{len(self._programs)}.log", self.environment(),
             "tracked_queue.chaos.produce", str(self.chance.random()),
-        )  # fmt: skip
+        ))  # fmt: skip
 
     def _server_after(self, primary: RedisServer) -> RedisServer:
         return RedisServer(
@@ -105,13 +107,12 @@ class World:
         """A fault, in the ledger."""
         self.ledger.write("fault", word=kind, pid=pid, seconds=seconds)
 
-    def _a_worker(self) -> Program | None:
-        alive = [program for program in self.workers if program.alive]
-        return self.chance.choice(alive) if alive else None
+    def _take_worker(self) -> Program | None:
+        """A worker that another comes in place of; the fault that has it is alone with it."""
+        return self.workers.pop(self.chance.randrange(len(self.workers))) if self.workers else None
 
     def _a_child(self) -> int:
-        worker = self._a_worker()
-        children = worker.children() if worker else []
+        children = self.chance.choice(self.workers).children() if self.workers else []
         return self.chance.choice(children) if children else 0
 
     # Faults. Each ends by itself, and puts right what it has changed.
@@ -147,13 +148,13 @@ class World:
 
     async def vanish(self) -> None:
         """A machine is gone with a worker and its supervisor, and another comes in its place."""
-        worker = self._a_worker()
+        worker = self._take_worker()
         if worker is not None:
             for pid in worker.children():
                 self.note("vanish", pid)
             await asyncio.to_thread(worker.vanish)
             await asyncio.sleep(self.chance.random() * TTL_S)
-            self.workers[self.workers.index(worker)] = self._worker()
+            self.workers.append(self._worker())
 
     async def freeze(self) -> None:
         """SIGSTOP for longer than the lease, then SIGCONT."""
@@ -166,12 +167,12 @@ class World:
 
     async def redeploy(self) -> None:
         """SIGTERM, and a new one when it has ended."""
-        worker = self._a_worker()
+        worker = self._take_worker()
         if worker is not None:
             self.note("redeploy")
             worker.terminate()
             await asyncio.to_thread(worker.wait)
-            self.workers[self.workers.index(worker)] = self._worker()
+            self.workers.append(self._worker())
 
     async def block(self) -> None:
         """A job blocks the event loop of its worker, now and then for longer than the lease."""
