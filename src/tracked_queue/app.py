@@ -297,6 +297,7 @@ class TrackedQueue:
             tracked=tracked,
             extras=extras,
             result=result,
+            durability=options.durability or self._settings.durability,
         )
 
     def _named_request(
@@ -350,7 +351,7 @@ class TrackedQueue:
         check_calls("enqueue_many", calls, most=math.inf)
         ready = [run_now(self._ready(call)) for call in calls]
         requests = [item for item in ready if isinstance(item, Request)]
-        stored = enqueue_sync(self._sync_store(), requests, self._settings.enqueue_timeout)
+        stored = enqueue_sync(self._sync_store(), requests, self._settings)
         return self._handles(ready, requests, stored)
 
     async def _ready(self, call: PreparedCall[Any]) -> Request | Job[Any]:
@@ -611,7 +612,7 @@ class TrackedQueue:
 
     async def _store(self, request: Request, sync: bool) -> Job[Any]:
         if sync:
-            (stored,) = enqueue_sync(self._sync_store(), [request], self._settings.enqueue_timeout)
+            (stored,) = enqueue_sync(self._sync_store(), [request], self._settings)
         else:
             stored = await self._client().enqueue(request)
         return self._handle(request, stored)
@@ -619,7 +620,7 @@ class TrackedQueue:
     def _handle(self, request: Request, stored: Stored) -> Job[Any]:
         """The handle to what an enqueue stored, or to the job that was there instead."""
         if isinstance(stored, bool):
-            return Job(request.id, stored, self, request.result)
+            return Job(request.id, stored, self, request.result, request.durability)
         task = self.tasks.get(request.task)
         if stored.word == "unknown":
             raise JobNotFoundError(stored.id)
@@ -629,7 +630,7 @@ class TrackedQueue:
             if unique.conflict == "replace":
                 problem = "the job that holds its unique key has started, and can't be replaced"
             raise DuplicateJobError(stored.id, request.task, problem)
-        return Job(stored.id, False, self, request.result)
+        return Job(stored.id, False, self, request.result, request.durability)
 
     # Jobs
 
@@ -767,11 +768,16 @@ class TrackedQueue:
             self._clients[loop] = found
         return found[1]
 
+    @property
+    def _sync_timeout(self) -> float:
+        """Of a synchronous reply: one that waits for a replica or a sync comes later than the wait's own end."""
+        return max(self._settings.reply_timeout, self._settings.durability_timeout + 1.0)
+
     def _sync_store(self) -> SyncStore:
         """This thread's synchronous store."""
         store: SyncStore | None = getattr(self._local, "store", None)
         if store is None:
-            store = self._local.store = SyncStore(SyncLink(self.endpoint()), self.keys)
+            store = self._local.store = SyncStore(SyncLink(self.endpoint(), self._sync_timeout), self.keys)
         return store
 
 

@@ -21,6 +21,7 @@ from .errors import (
     JobCancelledError,
     JobFailedError,
     JobNotFoundError,
+    NotDurableError,
     StoreFullError,
     StoreRefusedError,
     StoreUnavailableError,
@@ -30,7 +31,7 @@ from .keys import Keys
 from .link import Endpoint, Link, LinkPool, refused_reply
 from .retry import pauses
 from .settings import Settings
-from .store import Store, SyncStore
+from .store import Durable, Store, SyncStore
 from .task import Request
 from .transitions import MAX_BATCH, MAX_BYTES, Call, Conflict, Ended, Stored, await_end, enqueue
 
@@ -54,7 +55,8 @@ def portions(requests: Sequence[Request]) -> list[list[Request]]:
     size = 0
     for request in requests:
         weight = request.weight()
-        if not cut or len(cut[-1]) >= MAX_BATCH or size + weight > MAX_BYTES:
+        full = not cut or len(cut[-1]) >= MAX_BATCH or size + weight > MAX_BYTES
+        if full or cut[-1][-1].durability != request.durability:
             cut.append([])
             size = 0
         cut[-1].append(request)
@@ -127,13 +129,21 @@ class Client:
         created: list[Stored] = []
         stand_ins: dict[str, str] = {}
         loop = asyncio.get_running_loop()
-        under_way: asyncio.Task[list[Stored]] | None = None
+        under_way: asyncio.Task[tuple[list[Stored], bool]] | None = None
+        unsafe: list[Request] = []
         done = 0
+
+        async def ended(task: asyncio.Task[tuple[list[Stored], bool]]) -> None:
+            stored, safe = await task
+            if not safe:
+                unsafe.extend(requests[len(created) : len(created) + len(stored)])
+            created.extend(stored)
+
         try:
             for portion in portions(requests):
                 call = enqueue(portion)
                 if under_way is not None:
-                    created += await under_way
+                    await ended(under_way)
                     note_stand_ins(stand_ins, requests[done:], created[done:])
                     if stand_ins:
                         call = enqueue([resolved(request, stand_ins) for request in portion])
@@ -142,10 +152,12 @@ class Client:
                 under_way = loop.create_task(self._insist(call, portion, deadline))
                 await asyncio.sleep(0)  # it is sent while the next portion is laid out
             if under_way is not None:
-                created += await under_way
+                await ended(under_way)
         except EnqueueUnavailableError as error:
             ids = tuple(request.id for request in requests[done:])
             raise type(error)(error.problem, error.may_have_run, ids) from error
+        if unsafe:
+            raise _not_durable(unsafe, self._settings)
         return created
 
     def _start_flush(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -161,11 +173,11 @@ class Client:
             self._flushes.discard(flush)
 
     def _next_batch(self) -> list[_Waiting]:
-        """What one call takes: tracked jobs or untracked ones, since only the former may be sent twice."""
+        """What one call takes: tracked jobs or untracked ones, since only the former may be sent twice; of one durability."""
         batch: list[_Waiting] = []
         size = 0
         while self._queue and len(batch) < MAX_BATCH and size < MAX_BYTES:
-            if batch and self._queue[0].request.tracked is not batch[0].request.tracked:
+            if batch and _kind_of(self._queue[0].request) != _kind_of(batch[0].request):
                 break
             waiting = self._queue.popleft()
             if not waiting.created.done():
@@ -181,7 +193,7 @@ class Client:
             requests = [waiting.request for waiting in batch]
             try:
                 call = enqueue(requests)
-                created = await self._insist(call, requests, batch[0].deadline)
+                created, safe = await self._insist(call, requests, batch[0].deadline)
             except EnqueueUnavailableError as error:
                 for waiting in batch:
                     if not waiting.created.done():
@@ -196,24 +208,54 @@ class Client:
                     raise
             else:
                 for waiting, one in zip(batch, created, strict=True):
-                    if not waiting.created.done():
+                    if waiting.created.done():
+                        continue
+                    if safe:
                         waiting.created.set_result(one)
+                    else:
+                        waiting.created.set_exception(_not_durable([waiting.request], self._settings))
 
-    async def _insist(self, call: Call[list[Stored]], requests: Sequence[Request], deadline: float) -> list[Stored]:
-        """Send until answered or the deadline; a resend adds nothing, since the store knows the ids."""
+    async def _insist(
+        self, call: Call[list[Stored]], requests: Sequence[Request], deadline: float
+    ) -> tuple[list[Stored], bool]:
+        """
+        Send until answered or the deadline; a resend adds nothing, since the store knows the ids.
+
+        Returns:
+            What was stored, and whether it is as safe as was asked.
+        """
         loop = asyncio.get_running_loop()
         pauses = _pauses()
         ran = False
         while True:
             try:
-                left = max(0.05, deadline - loop.time())
-                return await self.store.run(call, timeout=min(left, self._settings.reply_timeout))
+                left = min(max(0.05, deadline - loop.time()), self._settings.reply_timeout)
+                durable = durable_of(requests, self._settings)
+                if durable is None:
+                    return await self.store.run(call, timeout=left), True
+                return await self.store.run_durably(call, durable, left)
             except StoreUnavailableError as error:
                 ran = ran or error.may_have_run
                 pause = next(pauses)
                 if _give_up(error, requests) or loop.time() + pause >= deadline:
                     raise _enqueue_error(error, ran, requests) from error
             await asyncio.sleep(pause)
+
+
+def _kind_of(request: Request) -> tuple[bool, str]:
+    return request.tracked, request.durability
+
+
+def durable_of(requests: Sequence[Request], settings: Settings) -> Durable | None:
+    """What a batch of requests of one durability waits for beyond the server's memory."""
+    if requests[0].durability == "memory":
+        return None
+    return Durable(requests[0].durability, settings.durability_replicas, settings.durability_timeout)
+
+
+def _not_durable(requests: Sequence[Request], settings: Settings) -> NotDurableError:
+    ids = tuple(request.id for request in requests)
+    return NotDurableError(requests[0].durability, settings.durability_timeout, ids)
 
 
 def _per_caller(error: BaseException) -> BaseException:
@@ -234,16 +276,22 @@ def _enqueue_error(error: StoreUnavailableError, ran: bool, requests: Sequence[R
     return EnqueueUnavailableError(error.problem, ran, tuple(request.id for request in requests))
 
 
-def enqueue_sync(store: SyncStore, requests: Sequence[Request], timeout: float) -> list[Stored]:
+def enqueue_sync(store: SyncStore, requests: Sequence[Request], settings: Settings) -> list[Stored]:
     """`Client.enqueue_many` without an event loop."""
     created: list[Stored] = []
+    unsafe: list[Request] = []
     stand_ins: dict[str, str] = {}
     for portion in portions(requests):
-        deadline, pauses, ran = time.monotonic() + timeout, _pauses(), False
+        deadline, pauses, ran = time.monotonic() + settings.enqueue_timeout, _pauses(), False
+        durable = durable_of(portion, settings)
         call = enqueue([resolved(request, stand_ins) for request in portion] if stand_ins else portion)
         while True:
             try:
-                done = store.run(call)
+                if durable is None:
+                    done = store.run(call)
+                    break
+                done, safe = store.run_durably(call, durable)
+                unsafe += [] if safe else portion
                 break
             except StoreUnavailableError as error:
                 ran = ran or error.may_have_run
@@ -253,6 +301,8 @@ def enqueue_sync(store: SyncStore, requests: Sequence[Request], timeout: float) 
             time.sleep(pause)
         created += done
         note_stand_ins(stand_ins, portion, done)
+    if unsafe:
+        raise _not_durable(unsafe, settings)
     return created
 
 

@@ -14,6 +14,7 @@ Every exception of tracked_queue, as one tree.
     │   ├── OwnershipLostError     raised in a job: another delivery owns it by now
     │   └── JobCancelledError      ended cancelled
     ├── StoreUnavailableError      no answer from Redis; says whether the call may have run
+    │   ├── NotDurableError        the jobs are stored, and not yet confirmed as `durability` asks
     │   └── StoreFullError         Redis refuses to grow (maxmemory)
     ├── StoreRefusedError          Redis answers, but will not serve us: password, role, version
     ├── LifespanError              the app's lifespan raised when a worker started
@@ -179,6 +180,23 @@ class EnqueueUnavailableError(StoreUnavailableError):
             f"enqueue of {ids}: Redis is not available ({self.problem}); the job {fate}; "
             "an enqueue with the same id is safe to send again unless the task is untracked"
         )
+
+
+class NotDurableError(StoreUnavailableError):
+    """
+    The jobs of `job_ids` are stored, and will run; but what `durability` asks for was not confirmed in time, so a failover or a
+    crash of the server could still lose them. Enqueued again with their ids they are asked for anew, and never doubled.
+    """
+
+    def __init__(self, durability: str, seconds: float, job_ids: tuple[str, ...]) -> None:
+        super().__init__(f"durability={durability!r} was not confirmed within {seconds:g} s", may_have_run=True)
+        self.args = (durability, seconds, job_ids)
+        self.durability, self.seconds, self.job_ids = durability, seconds, job_ids
+
+    def __str__(self) -> str:
+        ids = ", ".join(self.job_ids[:3]) + (" …" if len(self.job_ids) > 3 else "")
+        what = "no replica" if self.durability == "replica" else "no sync of the append-only file"
+        return f"job {ids} is stored, but not yet safe: {what} has confirmed it within {self.seconds:g} s"
 
 
 class StoreFullError(StoreUnavailableError):

@@ -29,12 +29,15 @@ class Job(Generic[R]):
     One stored job.
 
     `created` is False when a job of this id existed already: nothing was added, and this handle is to that job.
+    `durability` is what the enqueue waited for and reached: memory, replica or fsync.
     """
 
-    __slots__ = ("_codec", "_reader", "created", "id")
+    __slots__ = ("_codec", "_reader", "created", "durability", "id")
 
-    def __init__(self, id: str, created: bool, reader: JobReader, codec: Any = None) -> None:
-        self.id, self.created = id, created
+    def __init__(
+        self, id: str, created: bool, reader: JobReader, codec: Any = None, durability: str = "memory"
+    ) -> None:
+        self.id, self.created, self.durability = id, created, durability
         self._reader, self._codec = reader, codec
 
     def __repr__(self) -> str:

@@ -31,6 +31,8 @@ from .errors import (
     StoreUnavailableError,
     TrackedQueueError,
 )
+from .sentinel import SCHEMES as SENTINEL_SCHEMES
+from .sentinel import Sentinels, following, parse_sentinel_url
 from .settings import Settings, masked_url
 
 Command = Sequence[Any]
@@ -63,6 +65,9 @@ class Endpoint:
         self.shown = masked_url(url)
         self.connect_timeout = settings.connect_timeout
         self.reply_timeout = settings.reply_timeout
+        self._sentinels: Sentinels | None = None
+        if url.partition("://")[0] in SENTINEL_SCHEMES:
+            self._sentinels, url = parse_sentinel_url(url, settings.connect_timeout)
         options: dict[str, Any] = dict(aio.parse_url(url))
         for name in _IGNORED_IN_URL:
             options.pop(name, None)
@@ -80,6 +85,8 @@ class Endpoint:
     def connection(self) -> aio.AbstractConnection:
         """An asyncio connection that is not open yet."""
         kind = self._kind or aio.Connection
+        if self._sentinels is not None:
+            kind = following(kind, self._sentinels)
         return cast(
             aio.AbstractConnection,
             kind(**self._options, socket_connect_timeout=self.connect_timeout, retry=AsyncRetry(NoBackoff(), 0)),
@@ -89,6 +96,8 @@ class Endpoint:
         """The same for code without an event loop; every read and write ends after `timeout`."""
         names = {aio.SSLConnection: sio.SSLConnection, aio.UnixDomainSocketConnection: sio.UnixDomainSocketConnection}
         kind: Any = names.get(self._kind, sio.Connection)
+        if self._sentinels is not None:
+            kind = following(kind, self._sentinels)
         options = {**self._options, "socket_timeout": timeout}
         connect_timeout = min(timeout, self.connect_timeout)
         return cast(
@@ -138,6 +147,11 @@ _CUT_SHORT = (
 _CONNECT_FAILED = (rex.RedisError, TimeoutError, OSError, ValueError)
 
 
+def _demoted(reply: Any) -> bool:
+    """Whether a reply says that this server is no primary any more."""
+    return isinstance(reply, Exception) and (isinstance(reply, rex.ReadOnlyError) or "READONLY" in str(reply))
+
+
 def _missing(error: BaseException, shown: str) -> StoreUnavailableError:
     if isinstance(error, rex.BusyLoadingError):
         return StoreUnavailableError(f"{shown}: {_short(error)}", may_have_run=False)
@@ -177,7 +191,10 @@ class Link:
             packed = [hiredis.pack_command(tuple(command)) for command in commands]
             async with asyncio.timeout(self._endpoint.reply_timeout if timeout is None else timeout):
                 await self._connection.send_packed_command(packed, check_health=False)
-                return [await self._read() for _ in commands]
+                replies = [await self._read() for _ in commands]
+            if any(map(_demoted, replies)):
+                await self.close()  # the name, or the Sentinels, may lead to another server by now
+            return replies
         except _CUT_SHORT as error:
             await self.close()
             raise _missing(error, self._endpoint.shown) from error
@@ -302,7 +319,10 @@ class SyncLink:
                 connection.send_packed_command(
                     [hiredis.pack_command(tuple(command)) for command in commands], check_health=False
                 )
-                return [self._read() for _ in commands]
+                replies = [self._read() for _ in commands]
+                if any(map(_demoted, replies)):
+                    self._drop()
+                return replies
             except _CUT_SHORT as error:
                 self._drop()
                 raise _missing(error, self._endpoint.shown) from error

@@ -14,6 +14,7 @@ from .errors import UsageError
 from .handle import Job
 from .job import check_name
 from .retry import Exponential, RetryPolicy, Seconds, to_seconds
+from .settings import DURABILITIES
 
 DEFAULT_QUEUE = "default"
 DEFAULT_TIMEOUT = 3600.0
@@ -95,6 +96,7 @@ class JobOptionsArgs(TypedDict, total=False):
     headers: Mapping[str, Any] | None
     after: Sequence[Job[Any] | str] | None
     on_failure: str
+    durability: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,6 +116,7 @@ class JobOptions:
         after: Jobs (or ids) that must end first; at most 1,000.
         on_failure: What an unsuccessful end of one of `after` means: `fail` ends this job too, `ignore` runs it all the
             same once all have ended, `fallback` runs it only then.
+        durability: What the enqueue waits for: `memory`, `replica` or `fsync`; None takes the setting.
     """
 
     id: str | None = None
@@ -126,6 +129,7 @@ class JobOptions:
     headers: Mapping[str, Any] | None = None
     after: Sequence[Job[Any] | str] | None = None
     on_failure: str = "fail"
+    durability: str | None = None
     # How the results of `after` reach the function: "" not at all, "one" as first argument, "list" as a list.
     inputs: str = ""
     # Schedule, ms of the tick, mode: for the scheduler.
@@ -145,6 +149,8 @@ class JobOptions:
             raise UsageError(f"at={self.at!r}: it must be a datetime with a timezone, such as datetime.now(UTC)")
         if self.at is not None and self.delay is not None:
             raise UsageError("delay and at were both given; a job is due at one time")
+        if self.durability is not None and self.durability not in DURABILITIES:
+            raise UsageError(f"durability={self.durability!r}: it must be {', '.join(DURABILITIES)}")
         if self.on_failure not in ("fail", "ignore", "fallback"):
             raise UsageError(f"on_failure={self.on_failure!r}: it must be 'fail', 'ignore' or 'fallback'")
         if self.after is not None:

@@ -27,7 +27,8 @@ PLAIN_NAMES = {
 # and TRACKED_QUEUE_SERVICE_HOST; they are the platform's and not worth a warning.
 SERVICE_PREFIXES = ("PORT", "SERVICE_")
 
-URL_SCHEMES = ("redis", "rediss", "unix", "embedded")
+DURABILITIES = ("memory", "replica", "fsync")
+URL_SCHEMES = ("redis", "rediss", "unix", "embedded", "redis+sentinel", "rediss+sentinel")
 
 
 def _setting(default: Any, doc: str) -> Any:
@@ -44,7 +45,8 @@ class Settings:
     """
 
     redis_url: str = _setting(
-        "redis://localhost:6379", "Where Redis is: redis://, rediss:// (TLS), unix:// or embedded://[folder]."
+        "redis://localhost:6379",
+        "Where Redis is: redis://, rediss:// (TLS), unix://, redis+sentinel://host,host/service or embedded://[folder].",
     )
     namespace: str = _setting("tq", "Prefix of all keys; two applications on one Redis need two.")
     instance_id: str = _setting("", "Label of this worker, for people: the pod's name. Default: the host's name.")
@@ -60,6 +62,13 @@ class Settings:
     )
     concurrency: int = _setting(100, "Jobs that one worker process runs at the same time.")
     processes: int = _setting(0, "Child processes of one worker process for isolated jobs; 0: one a core.")
+    durability: str = _setting(
+        "memory", "What an enqueue waits for: memory (the server has it), replica, or fsync (Redis 7.2+)."
+    )
+    durability_replicas: int = _setting(1, "Replicas that must confirm where durability is replica.")
+    durability_timeout: float = _setting(
+        5.0, "Seconds until an enqueue that is not confirmed raises; the job is stored."
+    )
     threads: int = _setting(40, "Threads of one worker process for tasks that are plain `def` functions.")
     grace: float = _setting(25.0, "Seconds that running jobs get after SIGTERM before they are handed back.")
     cancel_grace: float = _setting(5.0, "Seconds a job gets to end after it was cancelled or timed out.")
@@ -130,14 +139,20 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     **dict.fromkeys(
         (
             "heartbeat_interval", "heartbeat_ttl", "recovery_interval", "recovery_lock_ttl", "stall_limit",
-            "block", "connect_timeout", "reply_timeout", "enqueue_timeout", "resend_window", "dead_max_age",
+            "durability_timeout", "block", "connect_timeout", "reply_timeout", "enqueue_timeout",
+            "resend_window", "dead_max_age",
         ),
         _POSITIVE,
     ),
+    "durability": (lambda value: value in DURABILITIES, "it must be memory, replica or fsync"),
     "processes": (lambda value: value >= 0, "it must be a whole number, 0 or more"),
     **dict.fromkeys(("grace", "cancel_grace", "result_ttl"), _NOT_NEGATIVE),
     **dict.fromkeys(
-        ("max_recoveries", "concurrency", "threads", "max_connections", "max_payload", "max_result", "dead_max_count"), _COUNT
+        (
+            "max_recoveries", "concurrency", "threads", "durability_replicas", "max_connections", "max_payload",
+            "max_result", "dead_max_count",
+        ),
+        _COUNT,
     ),
 }  # fmt: skip
 
@@ -145,7 +160,8 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
 def _check_url(url: str, source: str) -> None:
     try:
         parts = urlsplit(url)
-        parts.port  # noqa: B018  (raises for a port that is no number)
+        if not parts.scheme.endswith("+sentinel"):  # several hosts; sentinel.py reads them
+            parts.port  # noqa: B018  (raises for a port that is no number)
     except ValueError as error:
         # The parser's text may quote the whole URL, password and all.
         raise SettingsError("redis_url", "it is not a URL: its host or port can't be read", source) from error
@@ -169,7 +185,7 @@ def masked_url(url: str) -> str:
         user, colon, _ = userinfo.partition(":")
         location = f"{user}{':***' if colon else ''}@{location}"
     query = "&".join(
-        f"{name}=***" if name in ("password", "username") else f"{name}{equals}{value}"
+        f"{name}=***" if name.endswith(("password", "username")) else f"{name}{equals}{value}"
         for name, equals, value in (item.partition("=") for item in parts.query.split("&"))
     )
     return f"{parts.scheme}://{location}{parts.path}{'?' if query else ''}{query}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 import redis.exceptions as rex
@@ -35,6 +36,43 @@ def _foreign(reply: Any) -> bool:
     return isinstance(reply, rex.ResponseError) and "WRONGTYPE" in str(reply)
 
 
+@dataclass(frozen=True, slots=True)
+class Durable:
+    """
+    What an enqueue waits for beyond the server's memory: `replica` (WAIT) or `fsync` (WAITAOF, Redis 7.2 or newer).
+
+    WAIT looks at the last write of its own connection. A resend that finds its job there writes nothing, so a write of no
+    meaning goes before the wait; what is confirmed for it is confirmed for all that came before.
+    """
+
+    durability: str
+    replicas: int
+    seconds: float
+
+    def commands(self, keys: Keys) -> list[Command]:
+        """What follows the script."""
+        ms = max(1, round(self.seconds * 1000))
+        wait: Command = ("WAIT", self.replicas, ms) if self.durability == "replica" else ("WAITAOF", 1, 0, ms)
+        return [("SET", keys.single("durable"), 1, "PX", 1000), wait]
+
+    def reached(self, reply: Any) -> bool:
+        """Whether the reply to the wait says that it is safe. Raises StoreRefusedError."""
+        if isinstance(reply, rex.ResponseError):
+            text = str(reply)
+            if "unknown command" in text.lower():
+                raise StoreRefusedError(
+                    "durability='fsync' needs WAITAOF, which Redis has from 7.2 on; this one is older"
+                )
+            if "appendonly is disabled" in text:
+                raise StoreRefusedError(
+                    "durability='fsync' needs an append-only file, and this Redis has appendonly no"
+                )
+            raise refused_reply(reply) from reply
+        if self.durability == "replica":
+            return isinstance(reply, int) and reply >= self.replicas
+        return isinstance(reply, list) and reply[0] >= 1
+
+
 class Store:
     """
     The transitions of one namespace over one link or pool.
@@ -59,6 +97,20 @@ class Store:
         if isinstance(reply, rex.NoScriptError):
             reply = await self._load_and_run(call, timeout)
         return call.read(checked(reply))
+
+    async def run_durably(self, call: Call[T], durable: Durable, timeout: float) -> tuple[T, bool]:
+        """
+        Carry out a transition, and wait until its writes are as safe as asked: its result, and whether they are.
+
+        Raises like `run`; StoreRefusedError where the server can't do what is asked.
+        """
+        more = durable.commands(self.keys)
+        replies = await self._caller.call([self._eval(call), *more], timeout + durable.seconds)
+        if isinstance(replies[0], rex.NoScriptError):
+            # EVAL, as in `run`; the wait has to come after it, on its connection.
+            command = ("EVAL", self._scripts[call.script].text, 1, self.keys.tag, *call.args)
+            replies = await self._caller.call([command, *more], timeout + durable.seconds)
+        return call.read(checked(replies[0])), durable.reached(replies[-1])
 
     async def wait_and_run(self, markers: Sequence[str], block: float, call: Call[T], timeout: float) -> T:
         """
@@ -110,6 +162,14 @@ class SyncStore:
             reply = self._link.call([("EVAL", script.text, 1, self._keys.tag, *call.args)])[0]
         return call.read(checked(reply))
 
+    def run_durably(self, call: Call[T], durable: Durable) -> tuple[T, bool]:
+        """See `Store.run_durably`; the link's own timeout has to be above that of the wait."""
+        script, more = self._scripts[call.script], durable.commands(self._keys)
+        replies = self._link.call([("EVALSHA", script.sha, 1, self._keys.tag, *call.args), *more])
+        if isinstance(replies[0], rex.NoScriptError):
+            replies = self._link.call([("EVAL", script.text, 1, self._keys.tag, *call.args), *more])
+        return call.read(checked(replies[0])), durable.reached(replies[-1])
+
     def close(self) -> None:
         """Close the link."""
         self._link.close()
@@ -120,8 +180,8 @@ async def check_server(store: Store) -> list[str]:
     Refuse a server that can't keep the promise; return warnings about one that may not.
 
     Raises:
-        StoreRefusedError: Older than 6.2, or a replica.
-        StoreUnavailableError: It could not be asked.
+        StoreRefusedError: Older than 6.2.
+        StoreUnavailableError: It could not be asked, is loading its data, or is a replica, as after a failover.
     """
     warnings = []
     try:
@@ -135,7 +195,10 @@ async def check_server(store: Store) -> list[str]:
     if tuple(map(int, version.split(".")[:2])) < (6, 2):
         raise StoreRefusedError(f"Redis {version} is too old; tracked_queue needs 6.2 or newer")
     if facts.get("role") not in (None, "master"):
-        raise StoreRefusedError("this Redis is a replica (READONLY); redis_url must name the primary")
+        raise StoreUnavailableError(
+            "it is a replica (READONLY); redis_url must name the primary, unless a failover is under way",
+            may_have_run=False,
+        )
     if facts.get("loading") == "1":
         raise StoreUnavailableError("it is loading its data", may_have_run=False)
     policy = facts.get("maxmemory_policy", "noeviction")

@@ -40,6 +40,7 @@ class Request(msgspec.Struct, frozen=True):
     tracked: bool
     extras: bytes
     result: Any  # the task's ValueCodec for its result, or None for a task whose code is not at hand
+    durability: str = "memory"
 
     def weight(self) -> int:
         """What it adds to a call, in bytes; extras weigh more, since the ids in them are looked at one by one."""

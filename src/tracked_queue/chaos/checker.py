@@ -55,6 +55,7 @@ class Judgement:
     runs: int = 0
     recovered: int = 0
     fenced: int = 0
+    taken_back: int = 0
     again: Counter[str] = field(default_factory=Counter)
     recovery_s: list[float] = field(default_factory=list)
 
@@ -86,6 +87,7 @@ def _judge_job(job: str, events: list[Event], history: History, rollbacks: Seque
     words = [event.word for event in events if event.kind == "stored"]
     if words and words[-1] != "held":
         found.jobs += 1
+        found.taken_back += words.count("created") > 1
         found.states[state or "no record"] += 1
     if words and words[-1] != "held" and state not in FINAL:
         found.lost.append(job)

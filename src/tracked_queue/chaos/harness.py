@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -34,6 +35,9 @@ async def run_chaos(folder: Path, target: str, seconds: float, seed: int, told: 
         told: Gets a line for each fault.
     """
     world = World(folder, target, random.Random(seed))
+    me = asyncio.current_task()
+    if me is not None:
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, me.cancel)  # what was started is ended then too
     async with world.running():
         await _faults(world, seconds, told)
         told("no more faults; everything has to end now")

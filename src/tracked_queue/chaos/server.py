@@ -66,6 +66,12 @@ class RedisServer:
         if self.process is not None:
             self.process.send_signal(number)
 
+    def forget_primary(self) -> None:
+        """It was promoted: started again it is no replica."""
+        if "--replicaof" in self._options:
+            at = self._options.index("--replicaof")
+            del self._options[at : at + 3]
+
     def kill(self) -> None:
         """With SIGKILL."""
         if self.process is not None:

@@ -258,6 +258,7 @@ class World:
             old, new = self.primary, self.replica
             await asyncio.to_thread(old.kill)
             await client.execute_command("REPLICAOF", "NO", "ONE")
+        new.forget_primary()
         self.note("failover")
         self.primary, self.proxy.target = new, new.port
         self.proxy.cut()

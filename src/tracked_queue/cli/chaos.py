@@ -51,6 +51,7 @@ def show(found: Judgement) -> None:
     rows: list[tuple[str, object]] = [("jobs", found.jobs), ("runs", found.runs)]
     rows += [(f"ended {state}", count) for state, count in sorted(found.states.items())]
     rows += [("recovered", found.recovered), ("late outcomes fenced", found.fenced)]
+    rows.append(("taken back by a failover and sent again", found.taken_back))
     rows += [(f"run again: {cause}", count) for cause, count in sorted(found.again.items())]
     if found.recovery_s:
         times = found.recovery_s

@@ -1,0 +1,224 @@
+"""A primary with a replica: what an enqueue may wait for, a failover behind one name, and one that Sentinels announce."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+import redis
+from tests.harness import wait_for, wait_until
+from tests.redis.test_client import running_worker
+from tracked_queue import NotDurableError, SettingsError, StoreRefusedError, TrackedQueue
+from tracked_queue.chaos.proxy import Proxy
+from tracked_queue.chaos.server import RedisServer, free_port
+from tracked_queue.embedded import find_server
+from tracked_queue.link import Endpoint
+from tracked_queue.sentinel import parse_sentinel_url
+from tracked_queue.settings import resolve
+
+pytestmark = pytest.mark.timeout(60)
+
+
+@pytest.fixture
+def pair() -> Iterator[tuple[RedisServer, RedisServer]]:
+    """A primary with an append-only file, and its replica, in step."""
+    primary = RedisServer(appendonly=True)
+    replica = RedisServer("--replicaof", "127.0.0.1", str(primary.port), "--repl-diskless-sync-delay", "0")
+    try:
+        with redis.Redis.from_url(replica.url) as client:
+            wait_for(lambda: client.info("replication").get("master_link_status") == "up", what="the replica")
+        yield primary, replica
+    finally:
+        replica.close()
+        primary.close()
+
+
+def app_at(url: str, **settings: object) -> TrackedQueue:
+    made = TrackedQueue(
+        url, namespace="f", heartbeat_interval=0.2, heartbeat_ttl=3.0, recovery_interval=0.3, block=1.0,
+        enqueue_timeout=15.0, durability_timeout=1.0, **settings,
+    )  # fmt: skip
+
+    @made.task(name="double")
+    async def double(n: int) -> int:
+        await asyncio.sleep(0.01)
+        return 2 * n
+
+    return made
+
+
+# durability
+
+
+async def test_an_enqueue_waits_for_the_replica_and_says_when_it_does_not_confirm(
+    pair: tuple[RedisServer, RedisServer],
+) -> None:
+    primary, replica = pair
+    async with app_at(primary.url, durability="replica") as app:
+        double = app.tasks.get("double")
+        assert double is not None
+        job = await double.enqueue(1)
+        assert job.durability == "replica"
+        with redis.Redis.from_url(replica.url) as client:
+            assert client.exists(app.keys.named("job", job.id)), "it is there before the enqueue returns"
+        assert (await double.options(durability="memory").enqueue(2)).durability == "memory"
+        assert double.enqueue_sync(3).durability == "replica"
+        many = await app.enqueue_many([double.call(n) for n in range(300)])
+        assert {one.durability for one in many} == {"replica"}
+        replica.freeze()
+        try:
+            with pytest.raises(NotDurableError, match="stored, but not yet safe: no replica") as found:
+                await double.options(id="unsafe").enqueue(4)
+            assert found.value.job_ids == ("unsafe",)
+            assert (await app.job("unsafe").info()).task == "double", "it is stored"
+            # Sent again on whatever connection, it is asked for anew and never taken for safe.
+            for _ in range(2):
+                with pytest.raises(NotDurableError):
+                    await double.options(id="unsafe").enqueue(4)
+            with pytest.raises(NotDurableError):
+                double.options(id="unsafe").enqueue_sync(4)
+            with pytest.raises(NotDurableError) as several:
+                await app.enqueue_many([double.call(n) for n in range(300)])
+            assert len(several.value.job_ids) == 300
+        finally:
+            replica.thaw()
+        again = await double.options(id="unsafe").enqueue(4)
+        assert not again.created and again.durability == "replica"
+
+
+async def test_fsync_needs_a_server_that_can_wait_for_it(
+    pair: tuple[RedisServer, RedisServer], server: RedisServer
+) -> None:
+    async with app_at(pair[0].url, durability="fsync") as app:
+        double = app.tasks.get("double")
+        assert double is not None
+        with redis.Redis.from_url(pair[0].url) as client:
+            version = tuple(map(int, client.info("server")["redis_version"].split(".")[:2]))
+        if version >= (7, 2):
+            assert (await double.enqueue(1)).durability == "fsync"
+            async with app_at(server.url, durability="fsync") as other:
+                with pytest.raises(StoreRefusedError, match="append-only"):
+                    await other.enqueue("double", 1)
+        else:
+            with pytest.raises(StoreRefusedError, match=r"7\.2"):
+                await double.enqueue(1)
+
+
+# a failover behind one name
+
+
+async def test_a_failover_behind_one_name_is_ridden_out(pair: tuple[RedisServer, RedisServer]) -> None:
+    primary, replica = pair
+    async with Proxy(primary.port) as proxy, app_at(proxy.url) as app:
+        double = app.tasks.get("double")
+        assert double is not None
+        async with running_worker(app):
+            jobs = [await double.options(durability="replica").enqueue(n) for n in range(20)]
+            with redis.Redis.from_url(replica.url) as client:
+                client.execute_command("REPLICAOF", "NO", "ONE")
+            with redis.Redis.from_url(primary.url) as client:
+                client.execute_command("REPLICAOF", "127.0.0.1", replica.port)
+            # The old one is a replica now, and open connections lead to it: READONLY, until somebody connects anew.
+            proxy.target = replica.port
+            jobs += [await double.enqueue(n) for n in range(20, 40)]
+            assert [await job.result(30) for job in jobs] == [2 * n for n in range(40)]
+
+
+async def test_a_worker_that_starts_at_a_replica_waits_for_its_promotion(pair: tuple[RedisServer, RedisServer]) -> None:
+    primary, replica = pair
+    async with app_at(primary.url) as before:
+        job = await before.tasks.get("double").options(durability="replica").enqueue(4)  # type: ignore[union-attr]
+    async with app_at(replica.url) as app:
+        worker = asyncio.ensure_future(app.run_worker(handle_signals=False))
+        with redis.Redis.from_url(replica.url) as client:
+            await wait_until(
+                lambda: client.info("commandstats").get("cmdstat_info", {}).get("calls", 0) > 3, what="it to ask"
+            )
+            assert not worker.done()
+            client.execute_command("REPLICAOF", "NO", "ONE")
+        assert await app.job(job.id).result(20) == 8
+        worker.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await worker
+
+
+# Sentinels
+
+
+class Sentinel:
+    """One Sentinel that watches a primary."""
+
+    def __init__(self, primary: RedisServer) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="tq-"))
+        self.port = free_port()
+        config = self.folder / "sentinel.conf"
+        config.write_text(
+            f"port {self.port}\nbind 127.0.0.1\ndir {self.folder}\n"
+            f"sentinel monitor main 127.0.0.1 {primary.port} 1\nsentinel down-after-milliseconds main 500\n"
+            "sentinel failover-timeout main 3000\n"
+        )
+        self.process = subprocess.Popen(
+            [find_server(), str(config), "--sentinel"], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+        )
+
+    def close(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+@pytest.fixture
+async def sentinel(pair: tuple[RedisServer, RedisServer]) -> AsyncIterator[Sentinel]:
+    made = Sentinel(pair[0])
+    try:
+        with contextlib.closing(redis.Redis(port=made.port)) as client:
+
+            def knows() -> bool:
+                with contextlib.suppress(redis.ConnectionError):
+                    return bool(client.execute_command("SENTINEL", "REPLICAS", "main"))
+                return False
+
+            await wait_until(knows, 20, "the Sentinel to know the replica")
+        yield made
+    finally:
+        made.close()
+
+
+async def test_workers_and_producers_follow_the_sentinels(
+    pair: tuple[RedisServer, RedisServer], sentinel: Sentinel
+) -> None:
+    url = f"redis+sentinel://127.0.0.1:1,127.0.0.1:{sentinel.port}/main/0"
+    async with app_at(url) as app:
+        double = app.tasks.get("double")
+        assert double is not None
+        async with running_worker(app):
+            jobs = [await double.options(durability="replica").enqueue(n) for n in range(20)]
+            assert double.enqueue_sync(1).created
+            killed = time.monotonic()
+            pair[0].kill()
+            jobs += [await double.enqueue(n) for n in range(20, 40)]
+            assert [await job.result(30) for job in jobs] == [2 * n for n in range(40)]
+            assert time.monotonic() - killed < 30
+
+
+def test_sentinel_urls() -> None:
+    sentinels, server = parse_sentinel_url(
+        "redis+sentinel://user:p%40ss@one,two:5,[::1]:7/main/3?sentinel_password=x&ssl_check_hostname=no", 1.0
+    )
+    assert sentinels.hosts == [("one", 26379), ("two", 5), ("::1", 7)] and sentinels.service == "main"
+    assert server == "redis://user:p%40ss@primary.invalid/3?ssl_check_hostname=no"
+    for bad in ("one", "one/", "one:x/main", "/main", "one/main/x", "one/main?sentinel_port=1"):
+        with pytest.raises(SettingsError, match="redis_url"):
+            parse_sentinel_url(f"redis+sentinel://{bad}", 1.0)
+    shown = Endpoint(
+        resolve({"redis_url": "redis+sentinel://u:secret@h/main?sentinel_password=hidden"}, environ={})
+    ).shown
+    assert "secret" not in shown and "hidden" not in shown
