@@ -86,7 +86,10 @@ def scripts_page() -> str:
 
 def commands_page() -> str:
     parts = []
-    modules = [ROOT / f"src/tracked_queue/cli/{name}.py" for name in ("run", "look", "change", "dead", "probe", "chaos")]
+    modules = [
+        ROOT / f"src/tracked_queue/cli/{name}.py"
+        for name in ("run", "look", "change", "dead", "probe", "doctor", "chaos")
+    ]
     for node in [node for module in modules for node in ast.parse(module.read_text("utf-8")).body]:
         if not isinstance(node, ast.FunctionDef):
             continue

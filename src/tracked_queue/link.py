@@ -48,7 +48,10 @@ _PASSING = re.compile(
     r"(?:^|-)(?:LOADING|READONLY|MASTERDOWN|TRYAGAIN|CLUSTERDOWN|MOVED|ASK|BUSY|NOREPLICAS|MISCONF|UNBLOCKED)\b"
     r"|non local key|max number of clients"
 )
-_REFUSING = re.compile(r"(?:^|-)(?:NOAUTH|WRONGPASS|NOPERM|DENIED)\b|invalid password|invalid username-password")
+_REFUSING = re.compile(
+    r"(?:^|-)(?:NOAUTH|WRONGPASS|NOPERM|DENIED)\b|invalid password|invalid username-password"
+    r"|user executing the script can't|ACL failure in script"
+)
 
 # redis-py strips the code off the errors that it has classes for.
 _PASSING_CLASSES = (

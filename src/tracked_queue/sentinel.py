@@ -118,16 +118,16 @@ def following(kind: type[Any], sentinels: Sentinels) -> type[Any]:
     """A connection class of redis-py's that asks the Sentinels where to connect, each time it does."""
     if issubclass(kind, aio.AbstractConnection):
 
-        class Following(kind):  # type: ignore[misc]
+        class _Following(kind):  # type: ignore[misc]
             async def _connect(self) -> None:
                 self.host, self.port = await sentinels.primary()
                 await super()._connect()
 
-        return Following
+        return _Following
 
-    class FollowingSync(kind):  # type: ignore[misc]
+    class _FollowingSync(kind):  # type: ignore[misc]
         def _connect(self) -> Any:
             self.host, self.port = sentinels.primary_sync()
             return super()._connect()
 
-    return FollowingSync
+    return _FollowingSync

@@ -139,12 +139,14 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     **dict.fromkeys(
         (
             "heartbeat_interval", "heartbeat_ttl", "recovery_interval", "recovery_lock_ttl", "stall_limit",
-            "durability_timeout", "block", "connect_timeout", "reply_timeout", "enqueue_timeout",
+            "durability_timeout", "connect_timeout", "reply_timeout", "enqueue_timeout",
             "resend_window", "dead_max_age",
         ),
         _POSITIVE,
     ),
     "durability": (lambda value: value in DURABILITIES, "it must be memory, replica or fsync"),
+    # Redis 6.2 takes a wait of a millisecond for one without end.
+    "block": (_finite(0.05), "it must be a number, 0.05 or more"),
     "processes": (lambda value: value >= 0, "it must be a whole number, 0 or more"),
     **dict.fromkeys(("grace", "cancel_grace", "result_ttl"), _NOT_NEGATIVE),
     **dict.fromkeys(

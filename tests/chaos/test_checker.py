@@ -113,6 +113,15 @@ def test_a_unique_key_with_two_jobs() -> None:
     assert not problems([stored(0, key="k"), *run(1), stored(2.5, "b", key="k"), *run(3, "b"), *ends], records)
 
 
+def test_a_frozen_run_that_ends_late_holds_no_key() -> None:
+    records = {"a": {"state": "succeeded", "recoveries": "1"}, "b": {"state": "succeeded"}}
+    events = [
+        stored(0, key="k"), *run(1, fence=1, seconds=8), *run(3, fence=2), settled(4.1, fence=2),
+        stored(5, "b", key="k"), *run(5.5, "b"), settled(7, "b"), fault(1.5, "freeze", pid=1),
+    ]  # fmt: skip
+    assert not problems(events, records)
+
+
 def test_times_of_recovery() -> None:
     first = run(1, fence=1, pid=1)[:1]
     events = [stored(), *first, fault(2, "kill", pid=1), *run(2.5, fence=2, pid=2), settled(4, fence=2)]

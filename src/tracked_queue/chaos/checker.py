@@ -196,7 +196,9 @@ def _keys_shared(by_job: Mapping[str, list[Event]], rollbacks: Sequence[int]) ->
     spans: dict[str, list[tuple[int, int, str]]] = defaultdict(list)
     for job, events in by_job.items():
         created = [event for event in events if event.kind == "stored" and event.word == "created" and event.key]
-        ends = [event.at for event in events if event.kind == "end"]
+        # Of the last delivery: an earlier one that was frozen meanwhile ends late, and owns nothing any more.
+        last = max((event.fence for event in events if event.kind == "start"), default=0)
+        ends = [event.at for event in events if event.kind == "end" and event.fence == last]
         if created and ends:
             spans[created[0].key].append((created[0].at, ends[-1], job))
     problems = []

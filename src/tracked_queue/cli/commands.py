@@ -12,14 +12,14 @@ from . import run
 from . import look
 
 # isort: split
-from . import change, dead, probe
+from . import change, dead, doctor, probe
 
 # isort: split
 from . import chaos
 from .common import clean, cli
 
 # Importing a module of commands registers them, in the order in which --help lists them.
-__all__ = ["change", "chaos", "dead", "look", "main", "probe", "run"]
+__all__ = ["change", "chaos", "dead", "doctor", "look", "main", "probe", "run"]
 
 
 def main() -> None:

@@ -1,0 +1,40 @@
+"""`doctor`: whether the server and the settings keep the promise."""
+
+from __future__ import annotations
+
+import typer
+
+from ..doctor import Finding, Level, examine
+from .common import (
+    EXIT_FAILED,
+    JsonOption,
+    NamespaceOption,
+    UrlOption,
+    chosen_app,
+    clean,
+    cli,
+    guarded,
+    print_json,
+    run,
+)
+
+
+@cli.command()
+@guarded
+def doctor(redis_url: UrlOption = None, namespace: NamespaceOption = None, json: JsonOption = False) -> None:
+    """Check server and settings for what the promise rests on. Exit 0: no problem, 1: a problem, 3: no Redis."""
+    app = chosen_app(None, redis_url, namespace)
+    findings = run(app, lambda chosen: examine(chosen.store, chosen.settings))
+    if json:
+        print_json(findings)
+    else:
+        for finding in findings:
+            print(line_of(finding))
+    if any(finding.level is Level.PROBLEM for finding in findings):
+        raise typer.Exit(EXIT_FAILED)
+
+
+def line_of(finding: Finding) -> str:
+    """One line: the level, what it is about, how it stands, and what to do."""
+    text = f"{finding.level.value.upper():<8} {finding.name}: {clean(finding.found)}"
+    return f"{text} -> {finding.do}" if finding.do else text
