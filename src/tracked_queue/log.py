@@ -71,6 +71,21 @@ def shutdown_phase_started(*, phase: str, lease: str, running: int, buffered: in
     log.info("shutdown.phase_started", phase=phase, lease=lease, running=running, buffered=buffered, seconds=seconds)
 
 
+def predecessor_released(*, lease: str, label: str, why: str) -> None:
+    """A lease of a process that is surely gone was released at the start, in place of waiting for its end."""
+    log.warning("predecessor.released", lease=lease, label=label, why=why)
+
+
+def label_shared(*, label: str, leases: list[str]) -> None:
+    """Another live worker has this label, which is said to be exclusive: they take each other for dead at their starts."""
+    log.error("label.shared", label=label, leases=leases)
+
+
+def process_recycled(*, lease: str, why: str) -> None:
+    """This process has reached max_jobs or max_memory: it ends in order, and its supervisor starts another."""
+    log.info("process.recycled", lease=lease, why=why)
+
+
 def lease_lost(*, lease: str, running: int) -> None:
     """The lease was revoked: its jobs are cancelled here, since they may run elsewhere; the instance registers anew."""
     log.warning("lease.lost", lease=lease, running=running)

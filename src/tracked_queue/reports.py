@@ -392,6 +392,9 @@ class InstanceReport:
     quiet: bool
     owned: int
     suspect: str | None
+    machine: str
+    born: str
+    program: str
 
     @property
     def alive(self) -> bool:
@@ -429,6 +432,9 @@ async def read_instances(store: Store, limit: int = 1000) -> list[InstanceReport
                 quiet=about.get("quiet") == b"1",
                 owned=owned,
                 suspect=_text(about["suspect"]) if "suspect" in about else None,
+                machine=_text(about.get("machine")),
+                born=_text(about.get("born")),
+                program=_text(about.get("program")),
             )
         )
     return found

@@ -50,6 +50,9 @@ class Settings:
     )
     namespace: str = _setting("tq", "Prefix of all keys; two applications on one Redis need two.")
     instance_id: str = _setting("", "Label of this worker, for people: the pod's name. Default: the host's name.")
+    exclusive_label: bool = _setting(
+        False, "The platform never runs two workers of this instance_id: a predecessor's lease is released at once."
+    )
     heartbeat_interval: float = _setting(5.0, "Seconds between beats of an idle instance; while jobs run, at most 1.")
     heartbeat_ttl: float = _setting(30.0, "Seconds after its last beat until an instance's jobs are recovered.")
     recovery_interval: float = _setting(5.0, "Seconds between two looks for run-out leases, with jitter.")
@@ -70,6 +73,10 @@ class Settings:
         5.0, "Seconds until an enqueue that is not confirmed raises; the job is stored."
     )
     threads: int = _setting(40, "Threads of one worker process for tasks that are plain `def` functions.")
+    max_jobs: int = _setting(0, "Jobs after which a worker process ends in order, and is started anew; 0: no limit.")
+    max_memory: int = _setting(
+        0, "Resident bytes at which a worker process ends in order, and is started anew; 0: no limit."
+    )
     grace: float = _setting(25.0, "Seconds that running jobs get after SIGTERM before they are handed back.")
     cancel_grace: float = _setting(5.0, "Seconds a job gets to end after it was cancelled or timed out.")
     stall_limit: float = _setting(300.0, "Seconds of a blocked event loop after which the process is given up.")
@@ -147,7 +154,9 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "durability": (lambda value: value in DURABILITIES, "it must be memory, replica or fsync"),
     # Redis 6.2 takes a wait of a millisecond for one without end.
     "block": (_finite(0.05), "it must be a number, 0.05 or more"),
-    "processes": (lambda value: value >= 0, "it must be a whole number, 0 or more"),
+    **dict.fromkeys(
+        ("processes", "max_jobs", "max_memory"), (lambda value: value >= 0, "it must be a whole number, 0 or more")
+    ),
     **dict.fromkeys(("grace", "cancel_grace", "result_ttl"), _NOT_NEGATIVE),
     **dict.fromkeys(
         (

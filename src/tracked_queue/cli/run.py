@@ -95,7 +95,7 @@ def _run_child(
     path: str, options: dict[str, Any], queues: Queues | None, most: dict[str, int], burst: bool, pipe_ends: str
 ) -> int:
     from ..worker.instance import Instance
-    from ..worker.supervisor import SupervisorPipe
+    from ..worker.supervisor import RECYCLED_EXIT, SupervisorPipe
 
     pipe = SupervisorPipe(pipe_ends)
     app = load_app(path)
@@ -113,9 +113,11 @@ def _run_child(
             burst=burst,
             announce=pipe.announce,
             ready=pipe.ready,
+            program=os.getppid(),
         )
         pipe.watch(lambda: instance.stop.ask("the supervisor is gone"))
-        return await instance.run()
+        code = await instance.run()
+        return RECYCLED_EXIT if code == 0 and instance.recycled else code
 
     return _run_loop(work, _exit_process)
 

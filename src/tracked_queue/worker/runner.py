@@ -142,7 +142,7 @@ class Runner:
         self._accepting = True
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = math.inf
-        self._ended = 0
+        self._ended = self.ran = 0
         self._rate = 0.0
         self._rate_at = self._last_end = self._loop.time()
 
@@ -453,6 +453,7 @@ class Runner:
     def _finish(self, delivery: Delivery) -> None:
         self.running.discard(delivery)
         self._ended += 1
+        self.ran += 1
         self._last_end = self._loop.time()
         while self.buffer and len(self.running) < self._settings.concurrency:
             self._start(self.buffer.popleft())

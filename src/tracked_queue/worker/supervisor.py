@@ -29,6 +29,8 @@ from .recovery import recover_lease
 from .watchdog import FENCED_EXIT
 
 USAGE_EXIT = 2
+# A child ended in order since it had reached max_jobs or max_memory.
+RECYCLED_EXIT = 72
 # A process that dies younger than this is restarted with a growing delay, an older one at once.
 YOUNG_S = 5.0
 FIRST_DELAY_S = 0.2
@@ -173,7 +175,7 @@ class Supervisor:
                 # One that was still starting had nothing to hand back, and no handler for the signal yet.
                 self._codes.append(0 if code == -signal.SIGTERM and not child.ready else code)
                 return
-            if child.replaced:
+            if child.replaced or code == RECYCLED_EXIT:
                 continue
             if self._changes is not None and code == USAGE_EXIT:
                 await self._next_change()  # a mistake in the code, which its author is about to mend

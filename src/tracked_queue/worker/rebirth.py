@@ -1,0 +1,74 @@
+"""
+Who an instance was before: leases of processes that are surely gone are released at once, in place of waiting for their TTL.
+
+Proof is one of two: the same boot of the same machine and the same pid namespace have no such process any more; or the label is
+exclusive, which the platform promises (`exclusive_label`). Without proof an instance waits.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..reports import InstanceReport
+
+PROC = Path("/proc")
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """
+    Where a process is from.
+
+    Args:
+        machine: The boot's id and the pid namespace; '' where the system doesn't tell them, and nothing can be proven.
+        pid, born: The process, and its start in clock ticks since the boot, so that a pid that is used again is another.
+        program: The supervisor, or the process itself; what has one label and one program is one worker.
+    """
+
+    machine: str
+    pid: int
+    born: str
+    program: str
+
+
+def origin_of(pid: int, program_pid: int) -> Origin:
+    """Of a process here."""
+    machine = machine_id()
+    born = born_at(pid) or ""
+    program = f"{machine}/{program_pid}/{born_at(program_pid) or ''}"
+    return Origin(machine if born else "", pid, born, program)
+
+
+def machine_id() -> str:
+    """This boot and this pid namespace; '' if they can't be read."""
+    try:
+        boot = (PROC / "sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot}/{os.readlink(PROC / 'self/ns/pid')}"
+    except OSError:
+        return ""
+
+
+def born_at(pid: int) -> str | None:
+    """When a process began; None if there is none. One that has ended and is not reaped yet runs no job any more."""
+    try:
+        after_name = (PROC / str(pid) / "stat").read_text("utf-8", "replace").rpartition(")")[2].split()
+    except OSError:
+        return None
+    return None if after_name[0] in ("Z", "X") else after_name[19]
+
+
+def proof_of_death(me: Origin, label: str, exclusive: bool, other: InstanceReport) -> str | None:
+    """Why another instance is surely gone, or None."""
+    if me.machine and other.machine == me.machine and other.born and born_at(other.pid) != other.born:
+        return "its process is gone"
+    if exclusive and other.label == label and other.program != me.program:
+        return "its label is exclusive, and this instance has it now"
+    return None
+
+
+def sharing(me: Origin, label: str, instances: Sequence[InstanceReport]) -> list[InstanceReport]:
+    """Live instances of another program that have the same label."""
+    return [item for item in instances if item.alive and item.label == label and item.program != me.program]
