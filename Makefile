@@ -4,13 +4,17 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-all explore chaos soak bench check docs clean
+.PHONY: demo test failover test-all explore chaos soak bench check docs clean
 
 demo: $(STAMP)
 	$(BIN)/python -m tracked_queue demo
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -n 3
+	$(BIN)/python -m pytest -n 3 --ignore tests/failover
+
+# Real failovers, also announced by a Sentinel.
+failover: $(STAMP)
+	$(BIN)/python -m pytest -n 2 tests/failover
 
 # Deeper and slower than `test`: the explorer over more steps and over three jobs, on every server version found.
 test-all: $(STAMP)

@@ -271,7 +271,6 @@ async def test_passing_refusals_are_waited_out(server: RedisServer, namespace: s
     "prepare, options, said",
     [
         (("CONFIG", "SET", "requirepass", "secret"), (), "user, the password"),
-        (("REPLICAOF", "127.0.0.1", "1"), (), "replica"),
     ],
 )
 async def test_a_server_that_can_not_be_used(
