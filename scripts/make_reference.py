@@ -80,7 +80,7 @@ def scripts_page() -> str:
         + MADE
         + "The whole protocol. Each transition of a job is one Lua script, which reads everything that it"
         " will touch, decides, and only then writes; each is safe to run twice with the same arguments. Nothing else writes"
-        " the keys of [the data model](keys.md).\n\n" + "\n".join(parts)
+        " the keys of [the data model](keys.md), but `durable`.\n\n" + "\n".join(parts)
     )
 
 

@@ -351,7 +351,8 @@ class TrackedQueue:
         check_calls("enqueue_many", calls, most=math.inf)
         ready = [run_now(self._ready(call)) for call in calls]
         requests = [item for item in ready if isinstance(item, Request)]
-        stored = enqueue_sync(self._sync_store(), requests, self._settings)
+        durable = next((item.durability for item in requests if item.durability != "memory"), "memory")
+        stored = enqueue_sync(self._sync_store(durable), requests, self._settings)
         return self._handles(ready, requests, stored)
 
     async def _ready(self, call: PreparedCall[Any]) -> Request | Job[Any]:
@@ -612,7 +613,7 @@ class TrackedQueue:
 
     async def _store(self, request: Request, sync: bool) -> Job[Any]:
         if sync:
-            (stored,) = enqueue_sync(self._sync_store(), [request], self._settings)
+            (stored,) = enqueue_sync(self._sync_store(request.durability), [request], self._settings)
         else:
             stored = await self._client().enqueue(request)
         return self._handle(request, stored)
@@ -768,16 +769,14 @@ class TrackedQueue:
             self._clients[loop] = found
         return found[1]
 
-    @property
-    def _sync_timeout(self) -> float:
-        """Of a synchronous reply: one that waits for a replica or a sync comes later than the wait's own end."""
-        return max(self._settings.reply_timeout, self._settings.durability_timeout + 1.0)
-
-    def _sync_store(self) -> SyncStore:
-        """This thread's synchronous store."""
-        store: SyncStore | None = getattr(self._local, "store", None)
+    def _sync_store(self, durability: str = "memory") -> SyncStore:
+        """This thread's synchronous store; one whose replies wait for a replica or a sync has more time for them."""
+        name = "store" if durability == "memory" else "durable_store"
+        store: SyncStore | None = getattr(self._local, name, None)
         if store is None:
-            store = self._local.store = SyncStore(SyncLink(self.endpoint(), self._sync_timeout), self.keys)
+            waits = 0.0 if durability == "memory" else self._settings.durability_timeout
+            store = SyncStore(SyncLink(self.endpoint(), self._settings.reply_timeout + waits), self.keys)
+            setattr(self._local, name, store)
         return store
 
 

@@ -177,8 +177,10 @@ class Client:
         batch: list[_Waiting] = []
         size = 0
         while self._queue and len(batch) < MAX_BATCH and size < MAX_BYTES:
-            if batch and _kind_of(self._queue[0].request) != _kind_of(batch[0].request):
-                break
+            if batch:
+                next_one, first = self._queue[0].request, batch[0].request
+                if next_one.tracked is not first.tracked or next_one.durability != first.durability:
+                    break
             waiting = self._queue.popleft()
             if not waiting.created.done():
                 batch.append(waiting)
@@ -240,10 +242,6 @@ class Client:
                 if _give_up(error, requests) or loop.time() + pause >= deadline:
                     raise _enqueue_error(error, ran, requests) from error
             await asyncio.sleep(pause)
-
-
-def _kind_of(request: Request) -> tuple[bool, str]:
-    return request.tracked, request.durability
 
 
 def durable_of(requests: Sequence[Request], settings: Settings) -> Durable | None:

@@ -60,6 +60,13 @@ _PASSING_CLASSES = (
 _REFUSING_CLASSES = (rex.AuthenticationError, rex.NoPermissionError)
 
 
+_SYNC_KINDS: dict[Any, Any] = {
+    aio.Connection: sio.Connection,
+    aio.SSLConnection: sio.SSLConnection,
+    aio.UnixDomainSocketConnection: sio.UnixDomainSocketConnection,
+}
+
+
 class Endpoint:
     """Where Redis is, as arguments of redis-py's connections. Its password is never shown."""
 
@@ -68,13 +75,16 @@ class Endpoint:
         self.shown = masked_url(url)
         self.connect_timeout = settings.connect_timeout
         self.reply_timeout = settings.reply_timeout
-        self._sentinels: Sentinels | None = None
+        sentinels: Sentinels | None = None
         if url.partition("://")[0] in SENTINEL_SCHEMES:
-            self._sentinels, url = parse_sentinel_url(url, settings.connect_timeout)
+            sentinels, url = parse_sentinel_url(url, settings.connect_timeout)
         options: dict[str, Any] = dict(aio.parse_url(url))
         for name in _IGNORED_IN_URL:
             options.pop(name, None)
-        self._kind = options.pop("connection_class", None)
+        kind = options.pop("connection_class", aio.Connection)
+        self._kind, self._sync_kind = kind, _SYNC_KINDS[kind]
+        if sentinels is not None:
+            self._kind, self._sync_kind = following(kind, sentinels), following(self._sync_kind, sentinels)
         self._options = {
             **options,
             "socket_timeout": None,
@@ -87,25 +97,18 @@ class Endpoint:
 
     def connection(self) -> aio.AbstractConnection:
         """An asyncio connection that is not open yet."""
-        kind = self._kind or aio.Connection
-        if self._sentinels is not None:
-            kind = following(kind, self._sentinels)
         return cast(
             aio.AbstractConnection,
-            kind(**self._options, socket_connect_timeout=self.connect_timeout, retry=AsyncRetry(NoBackoff(), 0)),
+            self._kind(**self._options, socket_connect_timeout=self.connect_timeout, retry=AsyncRetry(NoBackoff(), 0)),
         )
 
     def sync_connection(self, timeout: float) -> Any:
         """The same for code without an event loop; every read and write ends after `timeout`."""
-        names = {aio.SSLConnection: sio.SSLConnection, aio.UnixDomainSocketConnection: sio.UnixDomainSocketConnection}
-        kind: Any = names.get(self._kind, sio.Connection)
-        if self._sentinels is not None:
-            kind = following(kind, self._sentinels)
         options = {**self._options, "socket_timeout": timeout}
         connect_timeout = min(timeout, self.connect_timeout)
         return cast(
             Any,
-            kind(**options, socket_connect_timeout=connect_timeout, retry=SyncRetry(NoBackoff(), 0)),
+            self._sync_kind(**options, socket_connect_timeout=connect_timeout, retry=SyncRetry(NoBackoff(), 0)),
         )
 
 

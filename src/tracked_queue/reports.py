@@ -408,11 +408,16 @@ async def read_instances(store: Store, limit: int = 1000) -> list[InstanceReport
     now = await _now_ms(store)
     (flat,) = await store.read(("ZRANGE", keys.single("instances"), 0, limit - 1, "WITHSCORES"))
     leases = [(_text(lease), float(score)) for lease, score in zip(flat[::2], flat[1::2], strict=True)]
-    found = []
-    for lease, deadline in leases:
-        fields, owned = await store.read(
-            ("HGETALL", keys.named("instance", lease)), ("LLEN", keys.named("processing", lease))
+    about_all: list[tuple[list[bytes], int]] = []
+    for at in range(0, len(leases), PAGE):
+        page = [lease for lease, _ in leases[at : at + PAGE]]
+        replies = await store.read(
+            *(("HGETALL", keys.named("instance", lease)) for lease in page),
+            *(("LLEN", keys.named("processing", lease)) for lease in page),
         )
+        about_all += zip(replies[: len(page)], replies[len(page) :], strict=True)
+    found = []
+    for (lease, deadline), (fields, owned) in zip(leases, about_all, strict=True):
         about = {_text(name): value for name, value in zip(fields[::2], fields[1::2], strict=True)}
         seen = about.get("seen_ms")
         found.append(

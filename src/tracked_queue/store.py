@@ -93,10 +93,7 @@ class Store:
             StoreUnavailableError: No answer; `may_have_run` says whether it may have been carried out.
             StoreFullError, StoreRefusedError, InvariantError: Redis refused.
         """
-        reply = (await self._caller.call([self._eval(call)], timeout))[0]
-        if isinstance(reply, rex.NoScriptError):
-            reply = await self._load_and_run(call, timeout)
-        return call.read(checked(reply))
+        return call.read(checked((await self._send(call, (), timeout))[0]))
 
     async def run_durably(self, call: Call[T], durable: Durable, timeout: float) -> tuple[T, bool]:
         """
@@ -104,12 +101,7 @@ class Store:
 
         Raises like `run`; StoreRefusedError where the server can't do what is asked.
         """
-        more = durable.commands(self.keys)
-        replies = await self._caller.call([self._eval(call), *more], timeout + durable.seconds)
-        if isinstance(replies[0], rex.NoScriptError):
-            # EVAL, as in `run`; the wait has to come after it, on its connection.
-            command = ("EVAL", self._scripts[call.script].text, 1, self.keys.tag, *call.args)
-            replies = await self._caller.call([command, *more], timeout + durable.seconds)
+        replies = await self._send(call, durable.commands(self.keys), timeout + durable.seconds)
         return call.read(checked(replies[0])), durable.reached(replies[-1])
 
     async def wait_and_run(self, markers: Sequence[str], block: float, call: Call[T], timeout: float) -> T:
@@ -122,7 +114,7 @@ class Store:
         # Whether a marker came, the wait ran out or was unblocked: the script's answer is what counts.
         _, reply = await self._caller.call([wait, self._eval(call)], timeout)
         if isinstance(reply, rex.NoScriptError):
-            reply = await self._load_and_run(call, timeout)
+            (reply,) = await self._caller.call([self._load(call)], timeout)
         return call.read(checked(reply))
 
     async def read(self, *commands: Command) -> list[Any]:
@@ -141,10 +133,16 @@ class Store:
     def _eval(self, call: Call[Any]) -> Command:
         return ("EVALSHA", self._scripts[call.script].sha, 1, self.keys.tag, *call.args)
 
-    async def _load_and_run(self, call: Call[Any], timeout: float | None) -> Any:
+    def _load(self, call: Call[Any]) -> Command:
         # EVAL loads and runs in one step: a SCRIPT FLUSH between two steps can't starve it.
-        command = ("EVAL", self._scripts[call.script].text, 1, self.keys.tag, *call.args)
-        return (await self._caller.call([command], timeout))[0]
+        return ("EVAL", self._scripts[call.script].text, 1, self.keys.tag, *call.args)
+
+    async def _send(self, call: Call[Any], more: Sequence[Command], timeout: float | None) -> list[Any]:
+        """Replies of the script and of what follows it on the same connection."""
+        replies = await self._caller.call([self._eval(call), *more], timeout)
+        if isinstance(replies[0], rex.NoScriptError):
+            replies = await self._caller.call([self._load(call), *more], timeout)
+        return replies
 
 
 class SyncStore:
@@ -156,19 +154,19 @@ class SyncStore:
 
     def run(self, call: Call[T]) -> T:
         """See `Store.run`."""
-        script = self._scripts[call.script]
-        reply = self._link.call([("EVALSHA", script.sha, 1, self._keys.tag, *call.args)])[0]
-        if isinstance(reply, rex.NoScriptError):
-            reply = self._link.call([("EVAL", script.text, 1, self._keys.tag, *call.args)])[0]
-        return call.read(checked(reply))
+        return call.read(checked(self._send(call, ())[0]))
 
     def run_durably(self, call: Call[T], durable: Durable) -> tuple[T, bool]:
         """See `Store.run_durably`; the link's own timeout has to be above that of the wait."""
-        script, more = self._scripts[call.script], durable.commands(self._keys)
+        replies = self._send(call, durable.commands(self._keys))
+        return call.read(checked(replies[0])), durable.reached(replies[-1])
+
+    def _send(self, call: Call[Any], more: Sequence[Command]) -> list[Any]:
+        script = self._scripts[call.script]
         replies = self._link.call([("EVALSHA", script.sha, 1, self._keys.tag, *call.args), *more])
         if isinstance(replies[0], rex.NoScriptError):
             replies = self._link.call([("EVAL", script.text, 1, self._keys.tag, *call.args), *more])
-        return call.read(checked(replies[0])), durable.reached(replies[-1])
+        return replies
 
     def close(self) -> None:
         """Close the link."""

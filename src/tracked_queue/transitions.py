@@ -264,11 +264,11 @@ class Delivered(msgspec.Struct, gc=False):
 
     def ledger(self, name: str) -> int:
         """attempts, interruptions or recoveries before this delivery."""
-        at = _LEDGERS[name]
+        at = LEDGERS[name]
         return int(self.record[at] or 0) if len(self.record) > at else 0
 
 
-_LEDGERS = {"attempts": 7, "interruptions": 8, "recoveries": 9}
+LEDGERS = {"attempts": 7, "interruptions": 8, "recoveries": 9}
 
 
 @dataclass(frozen=True, slots=True)

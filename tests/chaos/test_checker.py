@@ -46,7 +46,7 @@ def problems(events: list[Event], records: dict[str, dict[str, str]] | None = No
 
 
 def test_a_clean_history_has_none() -> None:
-    found = judge(History(events=CLEAN, records=DONE, keys=["queues", "stats:1", "job:a"]))
+    found = judge(History(events=CLEAN, records=DONE, keys=["queues", "limits", "job:a"]))
     assert not found.problems and not found.lost and (found.jobs, found.runs) == (1, 1)
 
 
@@ -92,6 +92,7 @@ def test_two_places_and_keys_left_behind() -> None:
     assert "several places" in problems(CLEAN, places={"a": ["queue:q", "processing:l"]})[0]
     assert "several places" in problems(CLEAN, places={"a": ["queue:q"]})[0], "it has ended"
     assert "key left behind: permits:x" in problems(CLEAN, keys=["permits:x"])[0]
+    assert "key left behind: unique:k" in problems(CLEAN, keys=["unique:k"])[0]
     assert "key left behind: processing:l1" in problems(CLEAN, keys=["processing:l1"])[0]
 
 

@@ -97,7 +97,7 @@ async def test_three_workers_tick_once_a_second_and_a_killed_one_is_not_missed(
     for worker in workers:
         worker.ready()
     await wait_until(lambda: len(notes.starting("tick-")) >= 2, 20, "two ticks")
-    workers[0].kill_all()
+    workers[0].vanish()
     seen = len(notes.starting("tick-"))
     await wait_until(lambda: len(notes.starting("tick-")) >= seen + 4, 20, "four more")
     ticks = [int(what.removeprefix("tick-")) for what, *_ in notes.starting("tick-")]

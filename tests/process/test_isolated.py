@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -57,6 +58,16 @@ async def test_a_child_that_dies_is_told_of_and_replaced(pool: ProcessPool) -> N
     with pytest.raises(ProcessLostError, match="exit code 7"):
         await call(pool, gone)
     assert await call(pool, quick, 1) == 2
+
+
+async def test_a_child_that_died_while_it_was_idle_costs_no_job(pool: ProcessPool) -> None:
+    before = children()
+    assert await call(pool, quick, 1) == 2
+    (child,) = children() - before
+    os.kill(child, signal.SIGKILL)
+    await wait_until(lambda: children() <= before, what="it to be gone")
+    await asyncio.sleep(0)  # the loop sees the end of its socket
+    assert await call(pool, quick, 2) == 3
 
 
 async def test_a_cancellation_at_any_moment_leaves_no_child_behind(pool: ProcessPool) -> None:

@@ -28,7 +28,7 @@ async def test_a_successor_on_the_same_machine_waits_for_no_ttl(
     (lease,) = first.ready()
     jobs = [await queue.enqueue("sleep", 3.0) for _ in range(2)]
     notes.wait("start", 2)
-    first.kill_all()
+    first.vanish()
     second = start("--concurrency", "2", **LONG)
     (event,) = second.wait_event("predecessor.released")
     assert event["lease"] == lease and event["why"] == "its process is gone"

@@ -69,7 +69,7 @@ async def test_a_vanished_machine_is_recovered_by_any_other(start: Start, queue:
     (lease,) = dying.ready()
     jobs = [await queue.enqueue("sleep", 0.5) for _ in range(3)]
     notes.wait("start", 4)
-    dying.kill_all()
+    dying.vanish()
     event = other.wait_event("lease.recovered")[0]
     assert event["lease"] == lease and event["jobs"] == 3 and event["label"] == "a"
     assert {e["fate"] for e in other.events("job.recovered")} == {"requeued"}
@@ -106,7 +106,7 @@ async def test_two_processes_with_one_label(start: Start, queue: TrackedQueue, n
     assert len(leases) == 2 and all(lease.startswith("pod.") for lease in leases)
     jobs = [await queue.enqueue("sleep", 3.0) for _ in range(2)]
     notes.wait("start", 2)
-    first.kill_all()
+    first.vanish()
     again = start("--concurrency", "1", PROCESSING_INSTANCE_ID="pod")
     again.ready()
     assert set(await ended(jobs)) == {State.SUCCEEDED}
@@ -136,7 +136,7 @@ async def test_a_frozen_worker_wakes_up_fenced(start: Start, queue: TrackedQueue
     assert await job.result(timeout=1) == other_lease, "the late outcome changed nothing"
     frozen.ready(2)
     assert len(frozen.events("lease.lost")) == 1
-    other.kill_all()
+    other.vanish()
     after = await queue.enqueue("sleep", 0.0)
     assert await after.result(timeout=20) == frozen.ready(2)[1]
     info = await job.info()

@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import redis
 from tests.harness import wait_for
+from tracked_queue.chaos.programs import Program
 
 QUICK = {
     "HEARTBEAT_INTERVAL": "0.3",
@@ -26,23 +25,14 @@ def environment(url: str, namespace: str, **more: str) -> dict[str, str]:
     return {**os.environ, **QUICK, "REDIS_URL": url, "PROCESSING_NS": namespace, "PYTHONWARNINGS": "default", **more}
 
 
-class Worker:
+class Worker(Program):
     """`python -m tracked_queue worker` in a session of its own."""
 
     def __init__(
         self, url: str, namespace: str, folder: Path, *options: str, app: str = "tests.process.jobs:app", **env: str
     ) -> None:
-        self.log = folder / f"worker-{os.urandom(4).hex()}.log"
-        command = [sys.executable, "-m", "tracked_queue", "worker", app, "--log-format", "json", *options]
-        with self.log.open("wb") as file:
-            self.process = subprocess.Popen(
-                command,
-                env=environment(url, namespace, **env),
-                stdin=subprocess.DEVNULL,
-                stdout=file,
-                stderr=file,
-                start_new_session=True,
-            )
+        command = ["tracked_queue", "worker", app, "--log-format", "json", *options]
+        super().__init__(folder / f"worker-{os.urandom(4).hex()}.log", environment(url, namespace, **env), *command)
 
     def events(self, name: str) -> list[dict[str, Any]]:
         found = []
@@ -70,33 +60,12 @@ class Worker:
         """The leases of its instances, once so many are registered."""
         return [event["lease"] for event in self.wait_event("instance.registered", count)]
 
-    def children(self) -> list[int]:
-        died = {event["pid"] for event in self.events("process.died")}
-        return [event["pid"] for event in self.events("process.started") if event["pid"] not in died]
-
     def signal(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
 
-    def wait(self, timeout: float = 20) -> int:
-        return self.process.wait(timeout)
-
-    def kill_all(self) -> None:
-        """The machine vanishes: the supervisor and every child at once."""
-        for pid in [self.process.pid, *self.children()]:
-            try:
-                os.kill(pid, signal.SIGSTOP)
-            except ProcessLookupError:
-                continue
-        for pid in [self.process.pid, *self.children()]:
-            try:
-                os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                continue
-        self.process.wait(10)
-
     def close(self) -> None:
-        if self.process.poll() is None:
-            self.kill_all()
+        if self.alive:
+            self.vanish()
 
 
 class Notes:

@@ -494,6 +494,32 @@ async def test_a_job_enqueued_by_name_respects_the_unique_key(app: TrackedQueue,
     assert runs == [7, 7]
 
 
+async def test_a_job_that_began_before_its_task_had_a_key_is_not_dropped_for_one(
+    app: TrackedQueue, elsewhere: TrackedQueue
+) -> None:
+    """A deploy gives the task a unique key while one of its jobs waits for its second attempt."""
+
+    async def work(user: int) -> int:
+        if current_job().attempt == 1 and not current_job().headers:
+            raise ValueError("once")
+        await asyncio.sleep(0.05)
+        return current_job().attempt
+
+    elsewhere.task(name="late_key", retry=Fixed(0.3))(work)
+    begun = await elsewhere.enqueue("late_key", 7)
+    worker = asyncio.ensure_future(elsewhere.run_worker(handle_signals=False))
+    await wait_until(lambda: _is(begun, State.SCHEDULED), what="its first attempt to fail")
+    worker.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await worker
+    keyed = app.task(name="late_key", unique=Unique(by="user"), retry=Fixed(0.3))(work)
+    holder = await keyed.options(delay=60).enqueue(7)
+    assert holder.created
+    async with running_worker(app):
+        assert await app.job(begun.id).result(10) == 2
+    assert await holder.status() is State.SCHEDULED
+
+
 async def test_a_deploy_changes_the_number_of_a_limit_for_jobs_that_wait(app: TrackedQueue) -> None:
     def define(on: TrackedQueue, most: int) -> Any:
         @on.task(name="resized", limit=Concurrency(most, key="tenant"))

@@ -10,17 +10,15 @@ from typing import Any
 
 import msgspec
 
+from ..job import State
 from .ledger import Event
 
-FINAL = frozenset({"succeeded", "failed", "cancelled", "expired", "dead"})
-ENDS = frozenset({"succeeded", "failed", "cancelled", "dead"})
+FINAL = frozenset(state.value for state in State if state.ended)
+ENDS = FINAL - {"expired"}  # what an outcome of a run can be
 # Kinds of faults after which the store may stand where it stood a moment ago: writes that it had answered are gone.
 ROLLBACKS = frozenset({"failover"})
-# Keys that may be there when nothing is queued, runs or waits.
-LASTING = frozenset(
-    {"queues", "limits", "contact", "hold", "schedules", "schedule", "dead", "job", "stats", "wake", "paused"}
-)
-LASTING |= {"rate", "unique"}  # with an expiry, or of a window
+# Keys without an expiry that may be there when nothing is queued, runs or waits.
+LASTING = frozenset({"queues", "limits", "contact", "schedules", "schedule", "dead", "job", "wake", "paused"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,7 +30,7 @@ class History:
         events: The ledgers of all processes, in the order of time.
         records: What Redis says of each job in the end: the fields of its record, its limits as JSON.
         places: For each job the lists that it stands in, in the end.
-        keys: Names of all keys in the end, without the namespace.
+        keys: Names of the keys without an expiry in the end, without the namespace.
         recovered: How often the workers' logs say that a job was recovered.
     """
 

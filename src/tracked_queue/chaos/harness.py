@@ -43,8 +43,11 @@ async def run_chaos(folder: Path, target: str, seconds: float, seed: int, told: 
         told("no more faults; everything has to end now")
         keys = Keys(NAMESPACE)
 
+        await world.end_producers()
+        ids = _jobs(read_ledgers(folder))
+
         async def left(client: Any) -> int:
-            records = await _records(client, keys, _jobs(read_ledgers(folder)))
+            records = await _records(client, keys, ids)
             return sum(record.get("state") not in FINAL for record in records.values() if record)
 
         await world.settle_down(left)
@@ -54,9 +57,7 @@ async def run_chaos(folder: Path, target: str, seconds: float, seed: int, told: 
                 events=events,
                 records=await _records(client, keys, _jobs(events)),
                 places=await _places(client, keys),
-                keys=[
-                    name.decode("utf-8", "replace").removeprefix(keys.tag + ":") for name in await _keys(client, keys)
-                ],
+                keys=await _lasting_keys(client, keys),
                 recovered=recovered_in(folder),
             )
     (folder / "history.json").write_bytes(msgspec.json.encode(history))
@@ -104,6 +105,18 @@ async def _records(client: Any, keys: Keys, ids: list[str]) -> dict[str, dict[st
             if b"limits" in record:
                 found[id]["limits"] = msgspec.json.encode(msgspec.msgpack.decode(record[b"limits"])).decode()
     return found
+
+
+async def _lasting_keys(client: Any, keys: Keys) -> list[str]:
+    names = await _keys(client, keys)
+    pipe = client.pipeline(transaction=False)
+    for name in names:
+        pipe.pttl(name)
+    return [
+        _text(name).removeprefix(keys.tag + ":")
+        for name, ttl in zip(names, await pipe.execute(), strict=True)
+        if ttl == -1
+    ]
 
 
 async def _keys(client: Any, keys: Keys) -> list[bytes]:

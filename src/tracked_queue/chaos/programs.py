@@ -55,10 +55,10 @@ class Program:
         """Ask it to end in order."""
         send(self.process.pid, signal.SIGTERM)
 
-    def wait(self) -> int:
-        """Its exit code; it is killed if it doesn't end."""
+    def wait(self, seconds: float = END_S) -> int:
+        """Its exit code; it is killed if it doesn't end in this time."""
         try:
-            return self.process.wait(END_S)
+            return self.process.wait(seconds)
         except subprocess.TimeoutExpired:
             self.vanish()
             return -signal.SIGKILL

@@ -269,12 +269,15 @@ class World:
 
     # The end of a run
 
-    async def settle_down(self, done: Callable[[Any], Awaitable[int]]) -> None:
-        """Without further faults: producers end, and workers finish; gives up when nothing moves for a while."""
+    async def end_producers(self) -> None:
+        """No more jobs come."""
         for producer in self.producers:
             producer.terminate()
         for producer in self.producers:
             await asyncio.to_thread(producer.wait)
+
+    async def settle_down(self, done: Callable[[Any], Awaitable[int]]) -> None:
+        """Without further faults workers finish, and end; gives up when nothing moves for a while."""
         last, moved = -1, time.monotonic()
         while time.monotonic() - moved < PATIENCE_S:
             async with self.direct() as client:

@@ -16,7 +16,7 @@ from ..chaos.calls import calls_of
 from ..chaos.checker import Judgement
 from ..chaos.harness import run_chaos
 from ..chaos.ledger import DEFAULT_APP
-from .common import cli, guarded, print_table
+from .common import EXIT_FAILED, cli, guarded, print_table
 
 
 @cli.command()
@@ -35,11 +35,15 @@ def chaos(
     folder.mkdir(parents=True, exist_ok=True)
     calls_of(app)  # before anything is started
     print(f"seed {chosen}, {seconds:g} s of faults; history in {folder}", flush=True)
-    found = asyncio.run(run_chaos(folder, app, seconds, chosen, lambda line: print(line, flush=True)))
+    try:
+        found = asyncio.run(run_chaos(folder, app, seconds, chosen, lambda line: print(line, flush=True)))
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        print(f"stopped early, and not judged; what there is of its history is in {folder}")
+        raise typer.Exit(EXIT_FAILED) from None
     show(found)
     if found.problems:
         print(f"NOT WELL: {len(found.problems)} problems; history kept in {folder}")
-        raise typer.Exit(1)
+        raise typer.Exit(EXIT_FAILED)
     if keep is None:
         shutil.rmtree(folder, ignore_errors=True)
     print("nothing was lost; every further run has a recorded cause")

@@ -10,8 +10,8 @@
 --   queue  text
 --   most   int  jobs of this queue that may be taken, '' for no limit of its own
 -- Derived: instances, instance:<lease>, processing:<lease>, scheduled, queue:<q>, suspects:<q>, lanes:<q>, lane:<lane>,
---          laned, laned:<q>, waiting:<limit>, permits:<limit>, rate:<limit>, limits, unique:<key>, ended, followers:<id>, dependents, wake:<q>, job:<id>,
---          paused, parked, parked:<task>, dead, stats:<minute>
+--          laned, laned:<q>, waiting:<limit>, permits:<limit>, rate:<limit>, limits, unique:<key>, ended,
+--          followers:<id>, dependents, wake:<q>, job:<id>, paused, parked, parked:<task>, dead, stats:<minute>
 --
 -- Returns a list; its first word:
 --   'ok'     then more, next_due, buried, and 5 values per job: id, delivery ('0' for an untracked one), buffered
@@ -27,7 +27,7 @@
 --   'lost'   the lease is revoked or gone; nothing taken
 -- A refused or repeated fetch puts the markers of its queues back: a BZPOPMIN before it may have popped one.
 -- Keeps: an id is in one place; a delivery number grows with every delivery; an instance has at most one suspect; no limit
--- has more permits out than its number.
+-- has more permits out than its number, no rate more starts in any window of its time.
 -- Order: a suspect first if this instance has none, then each queue: its list's right end and its lanes in turns.  Due jobs
 -- are promoted first, and the followers of ended jobs told, a bounded number a call; they can be taken by the next fetch.
 -- include keys
@@ -155,17 +155,15 @@ for _, id in ipairs(ended) do
   budget = budget - #entries - 1
   for _, entry in ipairs(entries) do
     local at, follower = string.match(entry, '^(%d+) (.*)$')
-    local known = not at and FREE or followers[follower]  -- an entry that is none of ours tells nobody
-    if not known then
+    if at then  -- an entry that is none of ours tells nobody
+      item.to[#item.to + 1] = { follower, at, found[1] == 'succeeded' and (found[2] or '') or nil }
+    end
+    if at and not followers[follower] then
       local fields = read_fields(job_prefix .. follower, 'state', 'waits', 'failed', 'on_failure', 'queue', 'lane',
         'suspicion', 'delay_ms', 'tied')
-      known = { state = fields[1], waits = tonumber(fields[2] or '0'), failed = tonumber(fields[3] or '0'),
+      followers[follower] = { state = fields[1], waits = tonumber(fields[2] or '0'), failed = tonumber(fields[3] or '0'),
         rule = fields[4], queue = fields[5], lane = fields[6], suspicion = fields[7], delay_ms = tonumber(fields[8]),
         ties = read_ties(follower, job_prefix .. follower, fields[9]) }
-      followers[follower] = known
-    end
-    if at then
-      item.to[#item.to + 1] = { follower, at, found[1] == 'succeeded' and (found[2] or '') or nil }
     end
   end
   told[#told + 1] = item

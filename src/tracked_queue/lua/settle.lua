@@ -61,7 +61,7 @@ end
 local suspect = redis.call('HGET', named('instance', lease), 'suspect')
 local first_due = tonumber((redis.call('ZRANGE', single('scheduled'), 0, 0, 'WITHSCORES'))[2])
 local job_prefix = named('job', '')
-local words, accepted, vanished, ledgers, all_ties = {}, {}, {}, {}, {}
+local words, accepted, vanished, ledgers, all_ties, bounds = {}, {}, {}, {}, {}, {}
 for at = 4, #ARGV, 3 do
   local id, delivery = ARGV[at], ARGV[at + 1]
   local seen = read_fields(job_prefix .. id, 'delivery', 'queue', 'tied')
@@ -73,6 +73,10 @@ for at = 4, #ARGV, 3 do
     if ARGV[at + 2] ~= '' then
       ledgers[at] = read_fields(job_prefix .. id, 'task', 'attempts', 'interruptions', 'suspicion', 'lane', 'error',
         'failed_ms', 'failed_by', 'failures')
+    end
+    if string.sub(ARGV[at + 2], 1, 6) == 'bound ' then
+      local _, _, payload = read_packed(ARGV[at + 2])
+      bounds[at] = cmsgpack.unpack(payload)
     end
     ledgers[-at] = seen
     all_ties[at] = read_ties(id, job_prefix .. id, seen[3])
@@ -194,11 +198,11 @@ for _, at in ipairs(accepted) do
       push_job('LPUSH', id, queue, ledger[5], ledger[4], paused)
     end
   elseif outcome == 'bound' then
-    local extras = cmsgpack.unpack(payload)
+    local extras = bounds[at]
     local holder = bind(id, job, extras)
     if holder then
       outcome = 'cancelled'
-      end_job(id, job, queue, ties, paused, outcome, now_text, KEPT_MS, 'delivery', settled, 'reason',
+      end_job(id, job, queue, ties, paused, outcome, now_text, math.max(KEPT_MS, window), 'delivery', settled, 'reason',
         'job ' .. holder .. ' holds its unique key')
     else
       redis.call('HSET', job, 'state', 'queued', 'delivery', settled)

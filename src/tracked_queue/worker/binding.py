@@ -8,7 +8,7 @@ from ..codec import encode_extras
 from ..constraints import Limit
 from ..options import bounds_of, queue_owner
 from ..task import Registry, Task
-from ..transitions import Delivered
+from ..transitions import LEDGERS, Delivered
 
 
 class Binder:
@@ -38,16 +38,17 @@ class Binder:
         """
         signature = task.signature
         args, kwargs = signature.decode(job.args, job.kwargs, given)
-        return encode_extras(
-            bounds_of(
-                task.name,
-                job.queue.decode(),
-                task.task_options,
-                lambda: signature.bind(args, kwargs, given),
-                lambda: signature.canonical(args, kwargs),
-                self._of_queues.get(job.queue, ()),
-            )
+        bounds = bounds_of(
+            task.name,
+            job.queue.decode(),
+            task.task_options,
+            lambda: signature.bind(args, kwargs, given),
+            lambda: signature.canonical(args, kwargs),
+            self._of_queues.get(job.queue, ()),
         )
+        if any(map(job.ledger, LEDGERS)):
+            bounds.pop("unique", None)  # it began before its task had a key: what is half done is not dropped for one
+        return encode_extras(bounds)
 
 
 def known_limits(tasks: Registry, of_queues: Mapping[str, tuple[Limit, ...]]) -> dict[str, int]:

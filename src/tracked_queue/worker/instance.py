@@ -5,13 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import resource
 import signal
-import sys
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import anyio
@@ -22,7 +19,6 @@ from ..errors import LifespanError, StoreRefusedError, StoreUnavailableError
 from ..keys import Keys
 from ..link import Endpoint, Link, LinkPool, SyncLink
 from ..middleware import Surroundings
-from ..reports import read_instances
 from ..schedules import Schedule
 from ..settings import Settings
 from ..store import Store, SyncStore, check_server
@@ -34,9 +30,10 @@ from .heartbeat import Heartbeat
 from .lease import LeaseState, new_lease
 from .liveness import SignOfLife, default_label
 from .outage import Outage, insist, pauses
-from .rebirth import origin_of, proof_of_death, sharing
+from .rebirth import origin_of, release_predecessors, watch_label
 from .reconcile import Reconciler
 from .recovery import Recovery
+from .recycle import share_done
 from .runner import MAX_BUFFERED_S, Cause, Runner
 from .scheduler import Scheduler
 from .served import Queues, Served
@@ -50,8 +47,6 @@ T = TypeVar("T")
 RECONCILE_INTERVALS = 2
 # Deregistering at the end takes no longer than this; a lease that is left runs out by itself.
 RELEASE_S = 1.0
-# How often max_jobs and max_memory are looked at.
-RECYCLE_LOOK_S = 1.0
 
 
 def package_version() -> str:
@@ -261,7 +256,9 @@ class Instance:
                 tasks=[task.name for task in self._tasks],
                 concurrency=self._settings.concurrency,
             )
-            await self._release_predecessors(links.rest)
+            if self._first and self._settings.auto_recovery:
+                self._first = False
+                await release_predecessors(links.rest, self._origin, self._label, self._settings.exclusive_label)
             return await self._work(state, links)
 
     def _about(self) -> dict[str, str]:
@@ -278,46 +275,11 @@ class Instance:
             "program": self._origin.program,
         }
 
-    async def _release_predecessors(self, store: Store) -> None:
-        """At the process' start: what is surely dead needs no TTL. A live one with an exclusive label is fenced by this."""
-        if not (self._first and self._settings.auto_recovery):
-            return
-        self._first = False
-        with contextlib.suppress(StoreUnavailableError):
-            for other in await read_instances(store):
-                why = None if other.revoked else proof_of_death(
-                    self._origin, self._label, self._settings.exclusive_label, other
-                )  # fmt: skip
-                if why is not None:
-                    await store.run(release(other.lease, interrupted=False))
-                    log.predecessor_released(lease=other.lease, label=other.label, why=why)
-
-    async def _watch_label(self, store: Store) -> None:
-        """Two live programs with one exclusive label are a mistake of whoever set it: both say so."""
-        told: set[str] = set()
-        while self._settings.exclusive_label:
-            with contextlib.suppress(StoreUnavailableError):
-                others = sharing(self._origin, self._label, await read_instances(store))
-                if {item.program for item in others} - told:
-                    told |= {item.program for item in others}
-                    log.label_shared(label=self._label, leases=[item.lease for item in others])
-            await asyncio.sleep(self._settings.heartbeat_ttl / 2)
-
     async def _recycle(self, runner: Runner, lease: str) -> None:
         """Ask for the end of this process when it has done its share."""
-        settings = self._settings
-        while settings.max_jobs or settings.max_memory:
-            await asyncio.sleep(RECYCLE_LOOK_S)
-            why = ""
-            if settings.max_jobs and runner.ran >= settings.max_jobs:
-                why = f"max_jobs: {runner.ran} of {settings.max_jobs}"
-            elif settings.max_memory and (used := resident_bytes()) >= settings.max_memory:
-                why = f"max_memory: {used} of {settings.max_memory} bytes"
-            if why:
-                log.process_recycled(lease=lease, why=why)
-                self.recycled = True
-                self.stop.ask("recycled")
-                return
+        log.process_recycled(lease=lease, why=await share_done(self._settings, lambda: runner.ran))
+        self.recycled = True
+        self.stop.ask("recycled")
 
     async def _work(self, state: LeaseState, links: _Links) -> int | None:
         settings, outage = self._settings, self._outage
@@ -427,8 +389,10 @@ class Instance:
                 for part in (fetch, settler.run, heartbeat.run, heartbeat.watch, recovery.run, scheduler.run):
                     group.start_soon(part)
                 group.start_soon(self._reconcile, reconciler)
-                group.start_soon(self._watch_label, links.rest)
-                group.start_soon(self._recycle, runner, state.lease)
+                if settings.exclusive_label:
+                    group.start_soon(watch_label, links.rest, self._origin, self._label, settings.heartbeat_ttl / 2)
+                if settings.max_jobs or settings.max_memory:
+                    group.start_soon(self._recycle, runner, state.lease)
                 try:
                     await _first(self.stop.asked, over, fetching_over)
                 except asyncio.CancelledError:
@@ -510,15 +474,6 @@ class Instance:
             await asyncio.sleep(RECONCILE_INTERVALS * self._settings.heartbeat_interval)
             with contextlib.suppress(StoreUnavailableError):
                 await reconciler.look()
-
-
-def resident_bytes() -> int:
-    """What this process has in memory."""
-    try:
-        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    except OSError:  # no /proc: the largest that it has been
-        unit = 1 if sys.platform == "darwin" else 1024
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 class _Links:

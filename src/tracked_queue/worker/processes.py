@@ -17,7 +17,7 @@ import msgspec
 
 from ..errors import TrackedQueueError
 
-# A child that has had no job for so long is ended.
+# A child that has had no job for so long is ended when the next job comes.
 IDLE_S = 300.0
 # Killed children are waited for at most so long at the end.
 CLOSE_S = 2.0
@@ -58,8 +58,7 @@ class ProcessPool:
             ProcessLostError: The child died.
         """
         async with self._limiter:
-            self._end_old()
-            child = self._idle.pop() if self._idle else await _Child.start()
+            child = self._take_idle() or await _Child.start()
             self._busy.add(child)
             try:
                 reply = await child.ask(call)
@@ -73,10 +72,16 @@ class ProcessPool:
             self._idle.append(child)
             return reply
 
-    def _end_old(self) -> None:
+    def _take_idle(self) -> _Child | None:
         too_old = time.monotonic() - IDLE_S
         while self._idle and self._idle[0].idle_at < too_old:
             self._idle.pop(0).kill()
+        while self._idle:
+            child = self._idle.pop()
+            if child.alive:
+                return child
+            child.kill()  # it died while it had no job, which is no job's fault
+        return None
 
     async def close(self) -> None:
         """End all children."""
@@ -116,6 +121,10 @@ class _Child:
             ours.close()
             raise
         return cls(process, reader, writer)
+
+    @property
+    def alive(self) -> bool:
+        return self._process.returncode is None and not self._reader.at_eof()
 
     async def ask(self, call: Sequence[Any]) -> Any:
         self.usable = False  # until its answer is here

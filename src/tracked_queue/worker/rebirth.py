@@ -7,12 +7,18 @@ exclusive, which the platform promises (`exclusive_label`). Without proof an ins
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..reports import InstanceReport
+from .. import log
+from ..errors import StoreUnavailableError
+from ..reports import InstanceReport, read_instances
+from ..store import Store
+from ..transitions import release
 
 PROC = Path("/proc")
 
@@ -72,3 +78,25 @@ def proof_of_death(me: Origin, label: str, exclusive: bool, other: InstanceRepor
 def sharing(me: Origin, label: str, instances: Sequence[InstanceReport]) -> list[InstanceReport]:
     """Live instances of another program that have the same label."""
     return [item for item in instances if item.alive and item.label == label and item.program != me.program]
+
+
+async def release_predecessors(store: Store, me: Origin, label: str, exclusive: bool) -> None:
+    """Release what is surely dead; the next sweep recovers its jobs. A live one of an exclusive label is fenced by this."""
+    with contextlib.suppress(StoreUnavailableError):  # then their TTL tells
+        for other in await read_instances(store):
+            why = None if other.revoked else proof_of_death(me, label, exclusive, other)
+            if why is not None:
+                await store.run(release(other.lease, interrupted=False))
+                log.predecessor_released(lease=other.lease, label=other.label, why=why)
+
+
+async def watch_label(store: Store, me: Origin, label: str, every_s: float) -> None:
+    """Two live programs with one exclusive label are a mistake of whoever set it: both say so, once for each other one."""
+    told: set[str] = set()
+    while True:
+        with contextlib.suppress(StoreUnavailableError):
+            others = sharing(me, label, await read_instances(store))
+            if {item.program for item in others} - told:
+                told |= {item.program for item in others}
+                log.label_shared(label=label, leases=[item.lease for item in others])
+        await asyncio.sleep(every_s)
