@@ -85,6 +85,9 @@ async def test_an_enqueue_waits_for_the_replica_and_says_when_it_does_not_confir
                     await double.options(id="unsafe").enqueue(4)
             with pytest.raises(NotDurableError):
                 double.options(id="unsafe").enqueue_sync(4)
+            async with app_at(primary.url, durability="replica") as fresh:  # its connections have written nothing yet
+                with pytest.raises(NotDurableError):
+                    await fresh.tasks.get("double").options(id="unsafe").enqueue(4)  # type: ignore[union-attr]
             with pytest.raises(NotDurableError) as several:
                 await app.enqueue_many([double.call(n) for n in range(300)])
             assert len(several.value.job_ids) == 300
