@@ -41,8 +41,9 @@ class Durable:
     """
     What an enqueue waits for beyond the server's memory: `replica` (WAIT) or `fsync` (WAITAOF, Redis 7.2 or newer).
 
-    WAIT looks at the last write of its own connection. A resend that finds its job there writes nothing, so a write of no
-    meaning goes before the wait; what is confirmed for it is confirmed for all that came before.
+    From some version on (8.2 does it, 6.2 and 7.0 don't) the wait is only for the last write of its own connection. A resend
+    that finds its job there writes nothing, so a write of no meaning goes before the wait; what is confirmed for it is
+    confirmed for all that came before.
     """
 
     durability: str
