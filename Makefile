@@ -4,22 +4,30 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test failover test-all explore chaos soak bench check docs clean
+.PHONY: demo test test-processes test-deep failover test-all explore chaos soak bench check docs clean
 
 demo: $(STAMP)
 	$(BIN)/python -m tracked_queue demo
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -n 3 --ignore tests/failover
+	$(BIN)/python -m pytest -n 3 -m "not deep" --ignore tests/failover --ignore tests/process --ignore tests/fault
+
+# Real worker processes that are killed, frozen, cut off and redeployed, and a Redis that goes away.
+test-processes: $(STAMP)
+	$(BIN)/python -m pytest -n 3 tests/process tests/fault
+
+# Whether the explorer and the state machine find faults that are put into the scripts by hand; longer histories.
+test-deep: $(STAMP)
+	$(BIN)/python -m pytest -n 3 -m deep tests/explorer tests/state
+	STATE_EXAMPLES=200 $(BIN)/python -m pytest tests/state -k random_histories
 
 # Real failovers, also announced by a Sentinel.
 failover: $(STAMP)
 	$(BIN)/python -m pytest -n 2 tests/failover
 
-# Deeper and slower than `test`: the explorer over more steps and over three jobs, on every server version found.
+# Everything, and the explorer over more steps and over three jobs.
 test-all: $(STAMP)
-	$(BIN)/python -m pytest -n 3
-	$(MAKE) explore
+	$(MAKE) test test-processes test-deep failover explore
 
 explore: $(STAMP)
 	EXPLORER_DEPTH=7 $(BIN)/python -m pytest tests/explorer -s

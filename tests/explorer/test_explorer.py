@@ -54,7 +54,8 @@ FAULTS = {
 }  # fmt: skip
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.deep
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("fault", FAULTS)
 def test_it_finds_a_fault_put_into_a_script(own_server: RedisServer, fault: str) -> None:
     explorer = Explorer(own_server, ("j1", "j2"), faulty(*FAULTS[fault]))

@@ -28,6 +28,13 @@ def gone() -> None:
     os._exit(7)
 
 
+@app.task(name="lingering", isolate="process")
+def lingering() -> None:
+    os.closerange(3, 100)  # its socket to the parent among them
+    time.sleep(0.3)
+    os._exit(7)
+
+
 def _plain(n: int) -> int:
     return 2 * n
 

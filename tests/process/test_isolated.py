@@ -14,7 +14,7 @@ import anyio
 import pytest
 
 from tests.harness import wait_until
-from tests.process.isolated_tasks import gone, quick, renamed, slow
+from tests.process.isolated_tasks import gone, lingering, quick, renamed, slow
 from tracked_queue.middleware import Surroundings
 from tracked_queue.worker.invoke import invoker
 from tracked_queue.worker.processes import ProcessLostError, ProcessPool
@@ -58,6 +58,12 @@ async def test_a_child_that_dies_is_told_of_and_replaced(pool: ProcessPool) -> N
     with pytest.raises(ProcessLostError, match="exit code 7"):
         await call(pool, gone)
     assert await call(pool, quick, 1) == 2
+
+
+async def test_a_child_whose_socket_closes_before_it_ends_keeps_its_exit_code(pool: ProcessPool) -> None:
+    """As every dying child's does, by a moment; a kill in that moment took the exit code with it."""
+    with pytest.raises(ProcessLostError, match="exit code 7"):
+        await call(pool, lingering)
 
 
 async def test_a_child_that_died_while_it_was_idle_costs_no_job(pool: ProcessPool) -> None:

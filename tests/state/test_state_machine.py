@@ -494,9 +494,9 @@ def run_machine(
     )
 
 
-@pytest.mark.timeout(280)
+@pytest.mark.timeout(900)
 def test_random_histories_keep_every_promise(server: RedisServer) -> None:
-    run_machine(server.url, int(os.environ.get("STATE_EXAMPLES", "150")), int(os.environ.get("STATE_STEPS", "40")))
+    run_machine(server.url, int(os.environ.get("STATE_EXAMPLES", "60")), int(os.environ.get("STATE_STEPS", "40")))
 
 
 FAULTS: dict[str, tuple[str, str, str]] = {
@@ -514,7 +514,8 @@ FAULTS: dict[str, tuple[str, str, str]] = {
 }  # fmt: skip
 
 
-@pytest.mark.timeout(280)
+@pytest.mark.deep
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("fault", FAULTS)
 def test_it_finds_a_fault_put_into_a_script(server: RedisServer, fault: str) -> None:
     name, old, new = FAULTS[fault]

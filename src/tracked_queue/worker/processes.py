@@ -19,6 +19,8 @@ from ..errors import TrackedQueueError
 
 # A child that has had no job for so long is ended when the next job comes.
 IDLE_S = 300.0
+# A child whose socket has closed is given so long to end by itself, before it is killed.
+END_S = 2.0
 # Killed children are waited for at most so long at the end.
 CLOSE_S = 2.0
 # The import path is the parent's, so that whatever the parent could import the child can.
@@ -136,6 +138,10 @@ class _Child:
         return reply
 
     async def how_it_ended(self) -> str:
+        # The socket closes a moment before the process is gone. Waiting comes first: asyncio's kill() reaps one that has ended,
+        # and then its exit code is lost (CPython's Popen.send_signal polls).
+        with anyio.move_on_after(END_S):
+            await self._process.wait()
         self.kill()  # it may have closed its socket and gone on
         code = await self._process.wait()
         return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
