@@ -9,13 +9,15 @@ from typing import Any, TypeVar
 
 import redis
 from tracked_queue import transitions as t
-from tracked_queue.app import new_id
 from tracked_queue.keys import Keys
 from tracked_queue.link import Endpoint, SyncLink
 from tracked_queue.scripts import load_scripts
 from tracked_queue.settings import resolve
+from tracked_queue.shards import Shards
 from tracked_queue.store import SyncStore
 from tracked_queue.task import Request
+
+new_id = Shards("x", 1).new_id
 
 T = TypeVar("T")
 

@@ -7,23 +7,24 @@ import dataclasses
 import inspect
 import math
 import os
-import random
 import threading
-import time
 import weakref
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, TypeVar, Unpack, cast, overload
 
-from .client import Client, enqueue_sync, value_of
-from .codec import encode_any
+import msgspec
+
+from .client import Clients, enqueue_sync, value_of
+from .codec import encode_any, encode_extras
 from .constraints import Key, Limit, Unique, limits_of, unique_of
 from .current import CurrentJob, JobContext
 from .errors import ArgumentError, DuplicateJobError, JobError, JobNotFoundError, PayloadTooLargeError, UsageError
 from .handle import Job
 from .job import JobInfo, State, check_name
 from .keys import Keys
-from .link import Endpoint, SyncLink
+from .layout import Layout
+from .link import Endpoint, Link, SyncLink
 from .middleware import Enqueueing, EnqueueMiddleware, Lifespan, RunMiddleware, Surroundings, chained, run_now
 from .options import (
     DEFAULT_MAX_ATTEMPTS,
@@ -34,13 +35,15 @@ from .options import (
     TaskOptions,
     extras_of,
 )
+from .placement import wanted
 from .reports import ScheduleReport, read_job, read_open_jobs, read_schedules, read_states
 from .retry import RetryArgument, Seconds, retry_policy
 from .schedules import Schedule, interval_ms
 from .settings import Settings, resolve, with_options
+from .shards import Shards
 from .store import Store, SyncStore
 from .task import PreparedCall, Registry, Request, Step, SyncTask, Task, check_function, check_keys, task_name
-from .transitions import CancelWord, Recovered, Stored, cancel, pause, resume, unpark
+from .transitions import Call, CancelWord, Recovered, Stored, cancel, pause, resume, unpark
 from .workflow import Group, check_calls, check_step
 
 if TYPE_CHECKING:
@@ -52,20 +55,6 @@ AnyTask = TypeVar("AnyTask", bound=Task[..., Any])
 
 # A watcher looks at its job this often even if nothing is pushed: the start of a job is not.
 WATCH_S = 1.0
-
-
-# Ids must differ, not be secret; a generator of our own, seeded by the system and anew after a fork, is five times as
-# fast as asking the system for each.
-_random = random.Random()
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_random.seed)
-
-
-def new_id() -> str:
-    """A time-ordered UUID (version 7) as 32 hex digits: short in Redis, sorted by the time of its making."""
-    bits = _random.getrandbits(74)
-    high = (time.time_ns() // 1_000_000) << 16 | 0x7000 | bits >> 62
-    return f"{high:016x}{0x8000_0000_0000_0000 | bits & 0x3FFF_FFFF_FFFF_FFFF:016x}"
 
 
 class TrackedQueue:
@@ -96,11 +85,12 @@ class TrackedQueue:
         **settings: Any,
     ) -> None:
         self._settings = resolve({"redis_url": redis_url, **settings})
+        self._set_shards()
         self.tasks = Registry()
         self.around = Surroundings(lifespan, tuple(carry))
         self.schedules: dict[str, Schedule] = {}
         self.queue_limits: dict[str, tuple[Limit, ...]] = {}
-        self._clients: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, tuple[int, Client]]
+        self._clients: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, tuple[int, Clients]]
         self._clients = weakref.WeakKeyDictionary()
         self._local = threading.local()
         self._embedded: EmbeddedServer | None = None
@@ -114,11 +104,6 @@ class TrackedQueue:
         """The resolved settings."""
         return self._settings
 
-    @property
-    def keys(self) -> Keys:
-        """The names of this app's keys."""
-        return Keys(self._settings.namespace)
-
     def configure(self, **options: Any) -> None:
         """
         Replace settings before the first use, as the CLI does with its options.
@@ -130,6 +115,7 @@ class TrackedQueue:
         if self._clients or self._embedded is not None:
             raise UsageError("configure() comes before the first use of the app")
         self._settings = with_options(self._settings, options)
+        self._set_shards()
 
     # Defining tasks
 
@@ -256,7 +242,7 @@ class TrackedQueue:
         given = 1 if options.inputs else 0  # positional arguments that come from the jobs before it
         packed_args, packed_kwargs = signature.encode(args, kwargs, self._settings.max_payload, given)
         queue = options.queue or chosen.queue
-        extras = b""
+        extras: dict[str, Any] = {}
         if chosen.constrained or options.constrained or self.queue_limits:
             extras = extras_of(
                 task.name,
@@ -268,7 +254,7 @@ class TrackedQueue:
                 self.queue_limits.get(queue, ()),
             )
         packed = packed_args, packed_kwargs
-        return self._made(task.name, queue, packed, options, headers, extras, id, chosen.tracked, signature.result)
+        return self._made(task.name, queue, packed, options, chosen, headers, extras, id, signature.result)
 
     def _made(
         self,
@@ -276,17 +262,29 @@ class TrackedQueue:
         queue: str,
         packed: tuple[bytes, bytes],
         options: JobOptions,
+        chosen: TaskOptions,
         headers: Mapping[str, Any] | None,
-        extras: bytes,
+        extras: dict[str, Any],
         id: str | None = None,
-        tracked: bool = True,
         result: Any = None,
     ) -> Request:
+        id, pinned = id or options.id, False
+        if self._settings.shards > 1:
+            shards, limits = self.shards, self.queue_limits.get(queue, ())
+            where = wanted(shards, task, queue, chosen.unique, chosen.limits, limits, extras)
+            if options.after:
+                where += [
+                    ("after=", shard)
+                    for shard in [shards.common(f"task {task}", options.after_ids)]
+                    if shard is not None
+                ]
+            home = shards.home(f"task {task}", id, where)
+            id, pinned = id or shards.new_id(home), home is not None
         context = self.around.carried() if self.around.carry else {}
         if options.headers:
             headers = {**options.headers, **(headers or {})}
         return Request(
-            id=id or options.id or new_id(),
+            id=id or self.shards.new_id(),
             task=task,
             queue=queue,
             args=packed[0],
@@ -294,10 +292,11 @@ class TrackedQueue:
             options=options.stored(headers or {}, context),
             delay_ms=options.delay_ms,
             due_ms=options.due_ms,
-            tracked=tracked,
-            extras=extras,
+            tracked=chosen.tracked,
+            extras=encode_extras(extras) if extras else b"",
             result=result,
             durability=options.durability or self._settings.durability,
+            pinned=pinned,
         )
 
     def _named_request(
@@ -313,8 +312,9 @@ class TrackedQueue:
         if size > self._settings.max_payload:
             raise PayloadTooLargeError(name, size, self._settings.max_payload)
         queue = options.queue or DEFAULT_QUEUE
-        extras = extras_of(name, queue, TaskOptions(), options, dict, bytes, self.queue_limits.get(queue, ()))
-        return self._made(name, queue, packed, options, headers, extras)
+        chosen = TaskOptions()
+        extras = extras_of(name, queue, chosen, options, dict, bytes, self.queue_limits.get(queue, ()))
+        return self._made(name, queue, packed, options, chosen, headers, extras)
 
     async def enqueue(self, task_name: str, /, *args: Any, **kwargs: Any) -> Job[Any]:
         """
@@ -343,7 +343,7 @@ class TrackedQueue:
         check_calls("enqueue_many", calls, most=math.inf)
         ready = [await self._ready(call) for call in calls]
         requests = [item for item in ready if isinstance(item, Request)]
-        stored = await self._client().enqueue_many(requests)
+        stored = await self._clients_here().enqueue_many(requests)
         return self._handles(ready, requests, stored)
 
     def enqueue_many_sync(self, calls: Sequence[PreparedCall[Any]]) -> list[Job[Any]]:
@@ -351,8 +351,7 @@ class TrackedQueue:
         check_calls("enqueue_many", calls, most=math.inf)
         ready = [run_now(self._ready(call)) for call in calls]
         requests = [item for item in ready if isinstance(item, Request)]
-        durable = next((item.durability for item in requests if item.durability != "memory"), "memory")
-        stored = enqueue_sync(self._sync_store(durable), requests, self._settings)
+        stored = enqueue_sync(self._sync_store, requests, self._settings, self.shards, self._agree_sync)
         return self._handles(ready, requests, stored)
 
     async def _ready(self, call: PreparedCall[Any]) -> Request | Job[Any]:
@@ -383,7 +382,7 @@ class TrackedQueue:
         """
         check_calls("chain", [first])
         check_calls("chain", steps, (PreparedCall, Step))
-        calls = [first]
+        calls = [self._in_shard(first, self._home("chain", [first, *steps]))]
         for step in steps:
             calls.append(self._after(step, [calls[-1].request.id], "fail", "one"))
         return (await self.enqueue_many(calls))[-1]
@@ -421,6 +420,8 @@ class TrackedQueue:
         check_calls(what, calls)
         if not calls:
             raise UsageError(f"{what}: it needs at least one job")
+        home = self._home(what, [*calls, *(step for step, _ in callbacks.values() if step is not None)])
+        calls = [self._in_shard(call, home) for call in calls]
         ids = [call.request.id for call in calls]
         last: dict[str, PreparedCall[Any]] = {}
         for name, (step, on_failure) in callbacks.items():
@@ -439,6 +440,26 @@ class TrackedQueue:
         )
         request = self.request(step.task, options, step.args, step.kwargs)
         return PreparedCall(request, step.task, options, step.args, step.kwargs)
+
+    def _home(self, what: str, calls: Sequence[PreparedCall[Any] | Step]) -> int:
+        """The shard of a workflow: the one that some member has to be in, else that of the first. Raises UsageError."""
+        if self.shards.count == 1:
+            return 0
+        known = [call.request for call in calls if isinstance(call, PreparedCall)]
+        for call in calls:
+            if isinstance(call, Step):
+                options = dataclasses.replace(call.options, inputs="list")
+                known.append(self.request(call.task, options, call.args, call.kwargs))
+        found = self.shards.common(what, [request.id for request in known if request.pinned])
+        return self.shards.of_id(known[0].id) if found is None else found
+
+    def _in_shard(self, call: PreparedCall[Any], shard: int) -> PreparedCall[Any]:
+        request = call.request
+        if request.pinned:
+            return call
+        return msgspec.structs.replace(
+            call, request=msgspec.structs.replace(request, id=self.shards.moved(request.id, shard))
+        )
 
     # Schedules
 
@@ -492,8 +513,11 @@ class TrackedQueue:
 
     def tick(self, schedule: Schedule, tick_ms: int, mode: str) -> Request:
         """The job of one tick; its id is that of the tick, so that any number of workers make one of it."""
-        options = JobOptions(id=f"cron:{schedule.name}:{tick_ms}", tick=(schedule.name, tick_ms, mode))
-        return self.request(schedule.task, options, tuple(schedule.args), dict(schedule.kwargs))
+        options = JobOptions(tick=(schedule.name, tick_ms, mode))
+        request = self.request(schedule.task, options, tuple(schedule.args), dict(schedule.kwargs))
+        shards = self.shards
+        home = shards.of_id(request.id) if request.pinned else shards.of_text(f"schedule:{schedule.name}")
+        return msgspec.structs.replace(request, id=shards.moved(f"cron:{schedule.name}:{tick_ms}", home))
 
     async def trigger(self, schedule: str) -> Job[Any]:
         """Run a schedule's task now, beside its ticks. Raises UsageError for a name that this app doesn't have."""
@@ -504,19 +528,25 @@ class TrackedQueue:
 
     async def read_schedules(self) -> list[ScheduleReport]:
         """What schedules the fleet runs, with their last ticks."""
-        return await read_schedules(self.store)
+        found = [one for store in self.stores for one in await read_schedules(store)]
+        return sorted(found, key=lambda item: item.name)
 
     async def pause(self, *, queue: str | None = None, task: str | None = None, schedule: str | None = None) -> bool:
         """Pause a queue, a task or a schedule over the whole fleet; False if it was paused."""
-        return await self.store.run(pause(_what(queue, task, schedule)))
+        what = _what(queue, task, schedule)
+        changed = [await store.run(pause(what)) for store in self.stores]
+        return any(changed)
 
     async def resume(self, *, queue: str | None = None, task: str | None = None, schedule: str | None = None) -> bool:
         """Undo a pause; False if there was none. A task's parked jobs go back to their queues."""
-        changed = await self.store.run(resume(_what(queue, task, schedule)))
-        while task is not None:
-            moved, remaining = await self.store.run(unpark(task, []))
-            if not moved or not remaining:
-                break
+        what = _what(queue, task, schedule)
+        changed = False
+        for store in self.stores:
+            changed = await store.run(resume(what)) or changed
+            while task is not None:
+                moved, remaining = await store.run(unpark(task, []))
+                if not moved or not remaining:
+                    break
         return changed
 
     async def cancel_many(self, *, queue: str | None = None, task: str | None = None) -> int:
@@ -529,9 +559,10 @@ class TrackedQueue:
         if (queue is None) == (task is None):
             raise UsageError("cancel_many: give queue= or task=")
         count = 0
-        async for ids in read_open_jobs(self.store, queue=queue, task=task):
-            words = await self.store.run(cancel(ids, self._settings.ended_ttl))
-            count += sum(word in (CancelWord.CANCELLED, CancelWord.REQUESTED) for word in words)
+        for store in self.stores:
+            async for ids in read_open_jobs(store, queue=queue, task=task):
+                words = await store.run(cancel(ids, self._settings.ended_ttl))
+                count += sum(word in (CancelWord.CANCELLED, CancelWord.REQUESTED) for word in words)
         return count
 
     def _handles(
@@ -613,9 +644,9 @@ class TrackedQueue:
 
     async def _store(self, request: Request, sync: bool) -> Job[Any]:
         if sync:
-            (stored,) = enqueue_sync(self._sync_store(request.durability), [request], self._settings)
+            (stored,) = enqueue_sync(self._sync_store, [request], self._settings, self.shards, self._agree_sync)
         else:
-            stored = await self._client().enqueue(request)
+            stored = await self._clients_here().of_id(request.id).enqueue(request)
         return self._handle(request, stored)
 
     def _handle(self, request: Request, stored: Stored) -> Job[Any]:
@@ -641,18 +672,21 @@ class TrackedQueue:
 
     async def job_info(self, job_id: str, codec: Any) -> JobInfo:
         """See `Job.info`."""
-        return await read_job(self.store, job_id, codec)
+        return await read_job(self.store_of(job_id), job_id, codec)
 
     async def job_states(self, job_ids: Sequence[str]) -> list[State | None]:
         """See `Group.progress`."""
-        return await read_states(self.store, job_ids)
+        found: dict[str, State | None] = {}
+        for shard, ids in self.shards.sorted(job_ids).items():
+            found.update(zip(ids, await read_states(self.stores[shard], ids), strict=True))
+        return [found[id] for id in job_ids]
 
     async def job_watch(self, job_id: str, codec: Any) -> AsyncIterator[JobInfo]:
         """See `Job.watch`."""
         shown: JobInfo | None = None
-        async with self._client().results.notices(job_id) as wait:
+        async with self._clients_here().of_id(job_id).results.notices(job_id) as wait:
             while shown is None or not shown.state.ended:
-                info = await read_job(self.store, job_id, codec)
+                info = await read_job(self.store_of(job_id), job_id, codec)
                 if info != shown:
                     yield info
                 shown = info
@@ -661,11 +695,11 @@ class TrackedQueue:
 
     async def job_result(self, job_id: str, codec: Any, timeout: float | None) -> Any:
         """See `Job.result`."""
-        return value_of(job_id, await self._client().results.wait(job_id, timeout), codec)
+        return value_of(job_id, await self._clients_here().of_id(job_id).results.wait(job_id, timeout), codec)
 
     async def job_cancel(self, job_id: str) -> bool:
         """See `Job.cancel`."""
-        (word,) = await self.store.run(cancel([job_id], self._settings.ended_ttl))
+        (word,) = await self.store_of(job_id).run(cancel([job_id], self._settings.ended_ttl))
         return word in (CancelWord.CANCELLED, CancelWord.REQUESTED)
 
     async def recover(self) -> list[Recovered]:
@@ -675,7 +709,10 @@ class TrackedQueue:
         """
         from .worker.recovery import recover_once
 
-        return await recover_once(self.store, self._settings, owner="app.recover")
+        moved: list[Recovered] = []
+        for store in self.stores:
+            moved += await recover_once(store, self._settings, owner="app.recover")
+        return moved
 
     # Running
 
@@ -723,6 +760,32 @@ class TrackedQueue:
 
     # Connections
 
+    async def find_shards(self) -> None:
+        """
+        Take the namespace's own number of shards where none was set: for tools, which are started without the app's code.
+
+        Raises:
+            UsageError: The app has been used already.
+            StoreUnavailableError: Redis could not be asked.
+        """
+        if self._settings.sources["shards"] != "default":
+            return
+        keys = self.shards.layout_keys
+        link = Link((await self._endpoint_async()).of(keys))
+        try:
+            (found,) = await Store(link, keys).read(("GET", keys.single("shards")))
+        finally:
+            await link.close()
+        if found is not None and found.isdigit() and int(found) != self._settings.shards:
+            if self._clients:
+                raise UsageError("find_shards() comes before the first use of the app")
+            self._settings = with_options(self._settings, {"shards": int(found)})
+            self._set_shards()
+
+    def _set_shards(self) -> None:
+        self.shards = Shards(self._settings.namespace, self._settings.shards)
+        self._layout = Layout(self.shards)
+
     async def __aenter__(self) -> TrackedQueue:
         await self._endpoint_async()
         return self
@@ -740,9 +803,23 @@ class TrackedQueue:
             self._embedded = None
 
     @property
+    def stores(self) -> list[Store]:
+        """The transitions of each shard over this event loop's pools, in the shards' order."""
+        return [client.store for client in self._clients_here().all]
+
+    @property
     def store(self) -> Store:
-        """The transitions over this event loop's pool."""
-        return self._client().store
+        """The first shard's, which is the only one unless `shards` says another number."""
+        return self.stores[0]
+
+    @property
+    def keys(self) -> Keys:
+        """The key names of the first shard."""
+        return self.shards.keys(0)
+
+    def store_of(self, job_id: str) -> Store:
+        """The transitions of the shard in which a job is."""
+        return self._clients_here().of_id(job_id).store
 
     def endpoint(self) -> Endpoint:
         """Where Redis is; starts the embedded server if there is to be one, which may take a moment."""
@@ -758,26 +835,41 @@ class TrackedQueue:
     async def _endpoint_async(self) -> Endpoint:
         return await asyncio.to_thread(self.endpoint)
 
-    def _client(self) -> Client:
-        """This event loop's client. One of another process (before a fork) is left alone."""
+    def _clients_here(self) -> Clients:
+        """This event loop's clients. Those of another process (before a fork) are left alone."""
         loop = asyncio.get_running_loop()
         found = self._clients.get(loop)
         if found is None or found[0] != os.getpid():
             for ended in [other for other in self._clients if other.is_closed()]:
                 del self._clients[ended]  # a client names its loop, so that the weak key alone never goes
-            found = os.getpid(), Client(self._settings, self.endpoint(), self.keys)
+            found = os.getpid(), Clients(self._settings, self.endpoint(), self.shards, self._layout)
             self._clients[loop] = found
         return found[1]
 
-    def _sync_store(self, durability: str = "memory") -> SyncStore:
-        """This thread's synchronous store; one whose replies wait for a replica or a sync has more time for them."""
-        name = "store" if durability == "memory" else "durable_store"
-        store: SyncStore | None = getattr(self._local, name, None)
+    def _sync_store(self, shard: int, durability: str = "memory") -> SyncStore:
+        """This thread's synchronous store of a shard; one whose replies wait for a replica or a sync has more time for them."""
+        stores: dict[tuple[int, bool], SyncStore] = self._local.__dict__.setdefault("stores", {})
+        durable = durability != "memory"
+        store = stores.get((shard, durable))
         if store is None:
-            waits = 0.0 if durability == "memory" else self._settings.durability_timeout
-            store = SyncStore(SyncLink(self.endpoint(), self._settings.reply_timeout + waits), self.keys)
-            setattr(self._local, name, store)
+            waits = self._settings.durability_timeout if durable else 0.0
+            store = stores[shard, durable] = self._made_sync_store(self.shards.keys(shard), waits)
         return store
+
+    def _made_sync_store(self, keys: Keys, waits: float = 0.0) -> SyncStore:
+        return SyncStore(SyncLink(self.endpoint().of(keys), self._settings.reply_timeout + waits), keys)
+
+    def _agree_sync(self) -> None:
+        """See Layout.agree."""
+
+        def run(keys: Keys, call: Call[Any]) -> Any:
+            store = self._made_sync_store(keys)
+            try:
+                return store.run(call)
+            finally:
+                store.close()
+
+        self._layout.agree_sync(run)
 
 
 class TaskDecorator(Protocol):

@@ -28,9 +28,11 @@ from .errors import (
 )
 from .job import State
 from .keys import Keys
+from .layout import Layout
 from .link import Endpoint, Link, LinkPool, refused_reply
 from .retry import pauses
 from .settings import Settings
+from .shards import Shards
 from .store import Durable, Store, SyncStore
 from .task import Request
 from .transitions import MAX_BATCH, MAX_BYTES, Call, Conflict, Ended, Stored, await_end, enqueue
@@ -90,11 +92,98 @@ class _Waiting:
     created: asyncio.Future[Stored]
 
 
-class Client:
-    """What one event loop uses of an app: made at first use, closed with the app."""
+class Clients:
+    """What one event loop uses of an app, for each shard: made at first use, closed with the app."""
 
-    def __init__(self, settings: Settings, endpoint: Endpoint, keys: Keys) -> None:
-        self._settings = settings
+    def __init__(self, settings: Settings, endpoint: Endpoint, shards: Shards, layout: Layout) -> None:
+        self._settings, self._endpoint, self._shards, self._layout = settings, endpoint, shards, layout
+        self.all = [
+            Client(settings, endpoint.of(keys), keys, self._agree) for keys in map(shards.keys, range(shards.count))
+        ]
+        self._agreeing = asyncio.Lock()
+
+    def of_id(self, job_id: str) -> Client:
+        """That of a job's shard."""
+        return self.all[self._shards.of_id(job_id)]
+
+    async def enqueue_many(self, requests: Sequence[Request]) -> list[Stored]:
+        """
+        `Client.enqueue_many` over all shards at a time; each keeps the order of its own.
+
+        On failure what other shards store is stored, and the error names all jobs that may be missing.
+        """
+        if self._shards.count == 1:
+            return await self.all[0].enqueue_many(requests)
+        parts = by_shard(self._shards, requests)
+        replies = await asyncio.gather(
+            *(self.all[shard].enqueue_many(part) for shard, part in parts.items()), return_exceptions=True
+        )
+        return merged(requests, list(parts.values()), replies)
+
+    async def _agree(self) -> None:
+        """See Layout.agree; callers that come at the same time ask once."""
+        async with self._agreeing:
+            await self._layout.agree(self._run_apart)
+
+    async def _run_apart(self, keys: Keys, call: Call[T]) -> T:
+        link = Link(self._endpoint.of(keys))
+        try:
+            return await Store(link, keys).run(call)
+        finally:
+            await link.close()
+
+    async def close(self) -> None:
+        """Finish what is being sent, then close all connections."""
+        for client in self.all:
+            await client.close()
+
+
+def by_shard(shards: Shards, requests: Sequence[Request]) -> dict[int, list[Request]]:
+    """Requests by their shards, each in the order given."""
+    parts: dict[int, list[Request]] = {}
+    for request in requests:
+        parts.setdefault(shards.of_id(request.id), []).append(request)
+    return parts
+
+
+def merged(
+    requests: Sequence[Request], parts: Sequence[Sequence[Request]], replies: Sequence[list[Stored] | BaseException]
+) -> list[Stored]:
+    """The outcomes of several shards' parts in the requests' order; raises for the parts that failed."""
+    failed = [reply for reply in replies if isinstance(reply, BaseException)]
+    missing = {id for error in failed if isinstance(error, _OF_JOBS) for id in error.job_ids}
+    ids = tuple(request.id for request in requests if request.id in missing)
+    for error in failed:
+        if not isinstance(error, _OF_JOBS):
+            raise error
+    for error in failed:
+        if isinstance(error, EnqueueUnavailableError):
+            raise EnqueueUnavailableError(error.problem, any(map(_may_have_run, failed)), ids) from error
+    for error in failed:
+        if isinstance(error, NotDurableError):
+            raise NotDurableError(error.durability, error.seconds, ids) from error
+    stored: dict[str, list[Stored]] = {}
+    for part, reply in zip(parts, replies, strict=True):
+        assert isinstance(reply, list)
+        for request, one in zip(part, reply, strict=True):
+            stored.setdefault(request.id, []).append(one)
+    return [stored[request.id].pop(0) for request in requests]
+
+
+_OF_JOBS = (EnqueueUnavailableError, NotDurableError)
+
+
+def _may_have_run(error: BaseException) -> bool:
+    return isinstance(error, EnqueueUnavailableError) and error.may_have_run
+
+
+class Client:
+    """What one event loop uses of one shard; `opened` is awaited before something is stored."""
+
+    def __init__(
+        self, settings: Settings, endpoint: Endpoint, keys: Keys, opened: Callable[[], Awaitable[None]]
+    ) -> None:
+        self._settings, self._opened = settings, opened
         self.store = Store(LinkPool(endpoint, settings.max_connections), keys)
         self.results = ResultHub(endpoint, self.store)
         self._queue: deque[_Waiting] = deque()
@@ -233,6 +322,7 @@ class Client:
             try:
                 left = min(max(0.05, deadline - loop.time()), self._settings.reply_timeout)
                 durable = durable_of(requests, self._settings)
+                await self._opened()
                 if durable is None:
                     return await self.store.run(call, timeout=left), True
                 return await self.store.run_durably(call, durable, left)
@@ -274,17 +364,49 @@ def _enqueue_error(error: StoreUnavailableError, ran: bool, requests: Sequence[R
     return EnqueueUnavailableError(error.problem, ran, tuple(request.id for request in requests))
 
 
-def enqueue_sync(store: SyncStore, requests: Sequence[Request], settings: Settings) -> list[Stored]:
-    """`Client.enqueue_many` without an event loop."""
+def enqueue_sync(
+    store_of: Callable[[int, str], SyncStore],
+    requests: Sequence[Request],
+    settings: Settings,
+    shards: Shards,
+    opened: Callable[[], None],
+) -> list[Stored]:
+    """
+    `Clients.enqueue_many` without an event loop: one shard after the other.
+
+    Args:
+        store_of: This thread's store of a shard, for jobs of a durability.
+    """
+    if shards.count == 1:
+        return _enqueue_sync(store_of, 0, requests, settings, opened)
+    parts = by_shard(shards, requests)
+    replies: list[list[Stored] | BaseException] = []
+    for shard, part in parts.items():
+        try:
+            replies.append(_enqueue_sync(store_of, shard, part, settings, opened))
+        except _OF_JOBS as error:
+            replies.append(error)
+    return merged(requests, list(parts.values()), replies)
+
+
+def _enqueue_sync(
+    store_of: Callable[[int, str], SyncStore],
+    shard: int,
+    requests: Sequence[Request],
+    settings: Settings,
+    opened: Callable[[], None],
+) -> list[Stored]:
     created: list[Stored] = []
     unsafe: list[Request] = []
     stand_ins: dict[str, str] = {}
     for portion in portions(requests):
+        store = store_of(shard, portion[0].durability)
         deadline, pauses, ran = time.monotonic() + settings.enqueue_timeout, _pauses(), False
         durable = durable_of(portion, settings)
         call = enqueue([resolved(request, stand_ins) for request in portion] if stand_ins else portion)
         while True:
             try:
+                opened()
                 if durable is None:
                     done = store.run(call)
                     break

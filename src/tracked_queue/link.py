@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import copy
 import os
 import re
 import threading
@@ -24,6 +25,8 @@ from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
 from redis.retry import Retry as SyncRetry
 
+from .cluster import SCHEMES as CLUSTER_SCHEMES
+from .cluster import Cluster, parse_cluster_url, slot_of
 from .errors import (
     InvariantError,
     StoreFullError,
@@ -31,6 +34,7 @@ from .errors import (
     StoreUnavailableError,
     TrackedQueueError,
 )
+from .keys import Keys
 from .sentinel import SCHEMES as SENTINEL_SCHEMES
 from .sentinel import Sentinels, following, parse_sentinel_url
 from .settings import Settings, masked_url
@@ -55,11 +59,12 @@ _REFUSING = re.compile(
 
 # redis-py strips the code off the errors that it has classes for.
 _PASSING_CLASSES = (
-    rex.BusyLoadingError, rex.MasterDownError, rex.TryAgainError, rex.ClusterDownError, rex.AskError,
+    rex.BusyLoadingError, rex.MasterDownError, rex.TryAgainError, rex.ClusterDownError, rex.AskError, rex.MovedError,
 )  # fmt: skip
 _REFUSING_CLASSES = (rex.AuthenticationError, rex.NoPermissionError)
 
 
+_OF_CLUSTER = ("username", "password")
 _SYNC_KINDS: dict[Any, Any] = {
     aio.Connection: sio.Connection,
     aio.SSLConnection: sio.SSLConnection,
@@ -76,8 +81,12 @@ class Endpoint:
         self.connect_timeout = settings.connect_timeout
         self.reply_timeout = settings.reply_timeout
         sentinels: Sentinels | None = None
-        if url.partition("://")[0] in SENTINEL_SCHEMES:
+        hosts: list[tuple[str, int]] = []
+        scheme = url.partition("://")[0]
+        if scheme in SENTINEL_SCHEMES:
             sentinels, url = parse_sentinel_url(url, settings.connect_timeout)
+        elif scheme in CLUSTER_SCHEMES:
+            hosts, url = parse_cluster_url(url)
         options: dict[str, Any] = dict(aio.parse_url(url))
         for name in _IGNORED_IN_URL:
             options.pop(name, None)
@@ -85,6 +94,10 @@ class Endpoint:
         self._kind, self._sync_kind = kind, _SYNC_KINDS[kind]
         if sentinels is not None:
             self._kind, self._sync_kind = following(kind, sentinels), following(self._sync_kind, sentinels)
+        self._cluster: Cluster | None = None
+        if hosts:
+            names = {name: value for name, value in options.items() if name in _OF_CLUSTER or name.startswith("ssl_")}
+            self._cluster = Cluster(hosts, {**names, "ssl": kind is aio.SSLConnection}, settings.connect_timeout)
         self._options = {
             **options,
             "socket_timeout": None,
@@ -94,6 +107,20 @@ class Endpoint:
 
     def __repr__(self) -> str:
         return f"<Endpoint {self.shown}>"
+
+    @property
+    def is_cluster(self) -> bool:
+        """Whether it is a Redis Cluster, where each shard has its own server: see `of`."""
+        return self._cluster is not None
+
+    def of(self, keys: Keys) -> Endpoint:
+        """Where the server is that has these keys."""
+        if self._cluster is None:
+            return self
+        owner = self._cluster.at(slot_of(keys.tag))
+        found = copy.copy(self)
+        found._kind, found._sync_kind = following(self._kind, owner), following(self._sync_kind, owner)
+        return found
 
     def connection(self) -> aio.AbstractConnection:
         """An asyncio connection that is not open yet."""
@@ -138,6 +165,9 @@ def refused_reply(error: Exception) -> TrackedQueueError:
             "it is a replica (READONLY); redis_url must name the primary, unless a failover is under way",
             may_have_run=False,
         )
+    if isinstance(error, rex.AskError):  # MOVED is one of its kind; redis-py strips the word
+        verb = "has moved" if isinstance(error, rex.MovedError) else "is moving"
+        return StoreUnavailableError(f"a slot of the cluster {verb}: {text}", may_have_run=False)
     if isinstance(error, _PASSING_CLASSES) or _PASSING.search(text):
         return StoreUnavailableError(text, may_have_run=False)
     if isinstance(error, _REFUSING_CLASSES) or _REFUSING.search(text):
@@ -154,8 +184,10 @@ _CONNECT_FAILED = (rex.RedisError, TimeoutError, OSError, ValueError)
 
 
 def _demoted(reply: Any) -> bool:
-    """Whether a reply says that this server is no primary any more."""
-    return isinstance(reply, Exception) and (isinstance(reply, rex.ReadOnlyError) or "READONLY" in str(reply))
+    """Whether a reply says that this server is no primary any more, or not that of the slot."""
+    return isinstance(reply, Exception) and (
+        isinstance(reply, rex.ReadOnlyError | rex.MovedError | rex.ClusterDownError) or "READONLY" in str(reply)
+    )
 
 
 def _missing(error: BaseException, shown: str) -> StoreUnavailableError:

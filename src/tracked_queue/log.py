@@ -86,6 +86,19 @@ def process_recycled(*, lease: str, why: str) -> None:
     log.info("process.recycled", lease=lease, why=why)
 
 
+def shards_changed(*, namespace: str, was: int, now: int) -> None:
+    """The number of shards of an empty namespace was changed, by starting this program with another one."""
+    log.warning("shards.changed", namespace=namespace, was=was, now=now)
+
+
+def limits_split(*, task: str, shard: int, home: int) -> None:
+    """
+    A job that came without its task's code is in another shard than its limit or key, and is held to them there, apart. Told
+    once a task.
+    """
+    log.warning("limits.split", task=task, shard=shard, home=home)
+
+
 def lease_lost(*, lease: str, running: int) -> None:
     """The lease was revoked: its jobs are cancelled here, since they may run elsewhere; the instance registers anew."""
     log.warning("lease.lost", lease=lease, running=running)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, TypedDict
 
-from .codec import Options, encode_extras, encode_options
+from .codec import Options, encode_options
 from .constraints import Concurrency, Key, Limit, Unique, key_text, lane_of
 from .current import CurrentJob
 from .errors import UsageError
@@ -255,9 +255,9 @@ def extras_of(
     arguments: Callable[[], Mapping[str, Any]],
     canonical: Callable[[], bytes],
     of_queue: Sequence[Limit] = (),
-) -> bytes:
+) -> dict[str, Any]:
     """
-    What lua/enqueue.lua has to know beyond the call: MessagePack of its `extras`; empty for a plain job.
+    What lua/enqueue.lua has to know beyond the call: its `extras`; empty for a plain job.
 
     Raises:
         UsageError: Options of the task, the enqueue and the queue that can't be kept together.
@@ -280,4 +280,4 @@ def extras_of(
         extras["on_failure"] = options.on_failure
     if options.tick is not None:
         extras["tick"] = options.tick
-    return encode_extras(extras) if extras else b""
+    return extras

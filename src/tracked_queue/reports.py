@@ -277,8 +277,50 @@ class Overview:
     interrupted: tuple[str, ...]
 
 
-async def read_overview(store: Store) -> Overview:
-    """Queues with lengths, ages, rates, pauses; parked tasks; active jobs interrupted three times or more."""
+async def read_overview(stores: Sequence[Store]) -> Overview:
+    """
+    Queues with lengths, ages, rates, pauses; parked tasks; active jobs interrupted three times or more; over all shards.
+    """
+    pages = [await _read_overview(store) for store in stores]
+    queues = [one for page in pages for one in page.queues]
+    parked = [one for page in pages for one in page.parked]
+    return Overview(
+        queues=tuple(
+            _merged_queue([one for one in queues if one.queue == name])
+            for name in sorted({one.queue for one in queues})
+        ),
+        parked=tuple(
+            ParkedReport(
+                task=task,
+                length=sum(one.length for one in parked if one.task == task),
+                paused=any(one.paused for one in parked if one.task == task),
+            )
+            for task in sorted({one.task for one in parked})
+        ),
+        paused_tasks=tuple(sorted({name for page in pages for name in page.paused_tasks})),
+        scheduled=sum(page.scheduled for page in pages),
+        dead=sum(page.dead for page in pages),
+        interrupted=tuple(job_id for page in pages for job_id in page.interrupted),
+    )
+
+
+def _merged_queue(parts: Sequence[QueueReport]) -> QueueReport:
+    """One queue over its shards, in each of which the same instances serve it."""
+    return QueueReport(
+        queue=parts[0].queue,
+        length=sum(part.length for part in parts),
+        suspects=sum(part.suspects for part in parts),
+        limited=sum(part.limited for part in parts),
+        oldest_s=max((part.oldest_s for part in parts if part.oldest_s is not None), default=None),
+        enqueued_per_min=sum(part.enqueued_per_min for part in parts),
+        succeeded_per_min=sum(part.succeeded_per_min for part in parts),
+        failed_per_min=sum(part.failed_per_min for part in parts),
+        paused=any(part.paused for part in parts),
+        instances=min(part.instances for part in parts),
+    )
+
+
+async def _read_overview(store: Store) -> Overview:
     keys = store.keys
     now = await _now_ms(store)
     names, paused_set, parked_names, scheduled, dead = await store.read(

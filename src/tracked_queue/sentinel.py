@@ -7,7 +7,7 @@ Source: https://redis.io/docs/latest/develop/reference/sentinel-clients/
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 
 import redis.asyncio.connection as aio
@@ -114,20 +114,28 @@ def parse_sentinel_url(url: str, seconds: float) -> tuple[Sentinels, str]:
     return Sentinels(hosts, service, own, seconds), server
 
 
-def following(kind: type[Any], sentinels: Sentinels) -> type[Any]:
-    """A connection class of redis-py's that asks the Sentinels where to connect, each time it does."""
+class Followed(Protocol):
+    """Something that knows where the primary is."""
+
+    async def primary(self) -> tuple[str, int]: ...
+
+    def primary_sync(self) -> tuple[str, int]: ...
+
+
+def following(kind: type[Any], followed: Followed) -> type[Any]:
+    """A connection class of redis-py's that asks where to connect, each time it does."""
     if issubclass(kind, aio.AbstractConnection):
 
         class _Following(kind):  # type: ignore[misc]
             async def _connect(self) -> None:
-                self.host, self.port = await sentinels.primary()
+                self.host, self.port = await followed.primary()
                 await super()._connect()
 
         return _Following
 
     class _FollowingSync(kind):  # type: ignore[misc]
         def _connect(self) -> Any:
-            self.host, self.port = sentinels.primary_sync()
+            self.host, self.port = followed.primary_sync()
             return super()._connect()
 
     return _FollowingSync

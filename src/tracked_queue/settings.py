@@ -27,8 +27,19 @@ PLAIN_NAMES = {
 # and TRACKED_QUEUE_SERVICE_HOST; they are the platform's and not worth a warning.
 SERVICE_PREFIXES = ("PORT", "SERVICE_")
 
+# A worker keeps half a dozen connections a shard; beyond this the slots of a cluster don't spread them well either.
+MAX_SHARDS = 1024
 DURABILITIES = ("memory", "replica", "fsync")
-URL_SCHEMES = ("redis", "rediss", "unix", "embedded", "redis+sentinel", "rediss+sentinel")
+URL_SCHEMES = (
+    "redis",
+    "rediss",
+    "unix",
+    "embedded",
+    "redis+sentinel",
+    "rediss+sentinel",
+    "redis+cluster",
+    "rediss+cluster",
+)
 
 
 def _setting(default: Any, doc: str) -> Any:
@@ -46,9 +57,14 @@ class Settings:
 
     redis_url: str = _setting(
         "redis://localhost:6379",
-        "Where Redis is: redis://, rediss:// (TLS), unix://, redis+sentinel://host,host/service or embedded://[folder].",
+        "Where Redis is: redis://, rediss:// (TLS), unix://, redis+sentinel://host,host/service, "
+        "redis+cluster://host,host or embedded://[folder].",
     )
     namespace: str = _setting("tq", "Prefix of all keys; two applications on one Redis need two.")
+    shards: int = _setting(
+        1,
+        "Independent parts of the namespace, for a Redis Cluster; the same in all programs, changed while no jobs exist.",
+    )
     instance_id: str = _setting("", "Label of this worker, for people: the pod's name. Default: the host's name.")
     exclusive_label: bool = _setting(
         False, "The platform never runs two workers of this instance_id: a predecessor's lease is released at once."
@@ -151,6 +167,7 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
         ),
         _POSITIVE,
     ),
+    "shards": (lambda value: 1 <= value <= MAX_SHARDS, f"it must be a whole number, 1 to {MAX_SHARDS}"),
     "durability": (lambda value: value in DURABILITIES, "it must be memory, replica or fsync"),
     # Redis 6.2 takes a wait of a millisecond for one without end.
     "block": (_finite(0.05), "it must be a number, 0.05 or more"),
@@ -171,7 +188,7 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
 def _check_url(url: str, source: str) -> None:
     try:
         parts = urlsplit(url)
-        if not parts.scheme.endswith("+sentinel"):  # several hosts; sentinel.py reads them
+        if "+" not in parts.scheme:  # several hosts; sentinel.py and cluster.py read them
             parts.port  # noqa: B018  (raises for a port that is no number)
     except ValueError as error:
         # The parser's text may quote the whole URL, password and all.

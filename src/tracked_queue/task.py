@@ -41,6 +41,7 @@ class Request(msgspec.Struct, frozen=True):
     extras: bytes
     result: Any  # the task's ValueCodec for its result, or None for a task whose code is not at hand
     durability: str = "memory"
+    pinned: bool = False  # its shard was decided: by its id, a key, a limit, or jobs that it comes after
 
     def weight(self) -> int:
         """What it adds to a call, in bytes; extras weigh more, since the ids in them are looked at one by one."""

@@ -34,13 +34,13 @@ from .middleware import Enqueueing
 from .options import JobOptions
 from .reports import DeadFilter, read_dead
 from .retry import Seconds, to_seconds
-from .settings import with_options
 from .task import Task
 from .transitions import Delivered, Fetched, fetch, recover, register, release
 from .worker.binding import Binder
 from .worker.invoke import invoker
 from .worker.processes import ProcessPool
-from .worker.runner import Runner
+from .worker.runner import Pools, Runner
+from .worker.slots import Slots
 
 _number = itertools.count()
 
@@ -109,8 +109,10 @@ class QueueKit:
             self._settings,
             redis_url=await asyncio.to_thread(embedded_url),
             namespace=f"test{os.getpid()}-{next(_number)}",
+            shards=1,
             sources={},
         )
+        self.app._set_shards()
         scripts.use_clock("now_ms_test")
         self._keys = self.app.keys
         await self._set_clock(int(time.time() * 1000))
@@ -124,6 +126,7 @@ class QueueKit:
         scripts.use_clock("now_ms")
         await self.app.aclose()
         self.app._settings = self._settings
+        self.app._set_shards()
 
     async def _set_clock(self, ms: int) -> None:
         await self.app.store.read(("SET", self._keys.single("clock"), ms))
@@ -212,25 +215,30 @@ class QueueKit:
         """Run what a fetch brought as a worker does, and tell nobody how it ended."""
         app = self.app
         ended = asyncio.Event()
+        slots, pools = Slots(max(1, len(jobs))), Pools(app.settings)
         async with _lifespan(app) as state:
             runner = Runner(
                 app.tasks,
-                with_options(app.settings, {"concurrency": max(1, len(jobs))}),
+                app.settings,
                 lease,
                 lambda outcome: None,
                 ended.set,
                 app.around,
                 state,
                 app.store.run,
-                Binder(app.tasks, app.queue_limits),
+                Binder(app.tasks, app.queue_limits, app.shards),
+                slots,
+                pools,
+                None,
             )
             try:
                 runner.take(jobs)
-                while not runner.idle:
+                while not slots.idle:
                     ended.clear()
                     await ended.wait()
             finally:
-                await runner.close()
+                runner.close()
+                await pools.close()
 
     async def dead(self) -> list[str]:
         """Ids of the jobs that are dead now."""

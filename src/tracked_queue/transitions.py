@@ -16,7 +16,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 import msgspec
 
 from .codec import encode_extras
-from .errors import InvariantError
+from .errors import InvariantError, StoreRefusedError
 from .job import State
 from .task import Request
 
@@ -73,6 +73,26 @@ def _word(script: str, known: Mapping[bytes, T]) -> Callable[[Any], T]:
     return read
 
 
+# shards
+
+
+def layout(was: str, wanted: str) -> Call[str]:
+    """Set the number of shards where it is as said (`was`, or '' for none yet); what it is now."""
+    return Call("layout", [was, wanted], lambda reply: _text(reply[0]))
+
+
+def close(closed: bool) -> Call[str]:
+    """Close an empty shard, or open one; what is not empty, or ''."""
+    return Call("close", ["1" if closed else "0"], lambda reply: "" if reply[0] == b"ok" else _text(reply[1]))
+
+
+def _refuse_closed(reply: Any) -> None:
+    if reply[:1] == [b"closed"]:
+        raise StoreRefusedError(
+            "its namespace was given another number of shards; start this program with the same `shards` as the others"
+        )
+
+
 # enqueue
 
 
@@ -116,6 +136,7 @@ _STORED = {b"created": True, b"exists": False}
 
 def _read_enqueue(reply: Any) -> list[Stored]:
     stored: list[Stored] = []
+    _refuse_closed(reply)
     for item in reply:
         if isinstance(item, list) and item[0] in (b"held", b"replaced", b"unknown"):
             stored.append(Conflict(_text(item[0]), _text(item[1])))
@@ -152,7 +173,12 @@ def register(
     """Open a lease with the instance's description, and the numbers of the limits it knows; False if it was revoked."""
     pairs = [part for item in about.items() for part in item]
     packed = encode_extras(dict(limits)) if limits else b""
-    return Call("register", [lease, _ms(ttl), _ms(interval), packed, *pairs], _READ_REGISTER)
+    return Call("register", [lease, _ms(ttl), _ms(interval), packed, *pairs], _read_register)
+
+
+def _read_register(reply: Any) -> bool:
+    _refuse_closed(reply)
+    return _READ_REGISTER(reply)
 
 
 _READ_REGISTER = _word("register", {b"ok": True, b"lost": False})
@@ -289,9 +315,14 @@ def fetch(
     queues: Sequence[str],
     max_bytes: int = MAX_BYTES,
     most: Mapping[str, int] | None = None,
+    *,
+    suspects: bool = True,
 ) -> Call[Fetched | Refusal]:
-    """Take up to `start` jobs that start now and `buffer` that wait (together at most MAX_BATCH), `most` of a queue."""
-    args: list[Any] = [lease, number, start, buffer, max_bytes]
+    """
+    Take up to `start` jobs that start now and `buffer` that wait (together at most MAX_BATCH), `most` of a queue; a suspect
+    among them only with `suspects`.
+    """
+    args: list[Any] = [lease, number, start, buffer, max_bytes, "1" if suspects else "0"]
     for queue in queues:
         args += (queue, "" if not most or queue not in most else most[queue])
     return Call("fetch", args, _read_fetch)

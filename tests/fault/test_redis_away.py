@@ -179,7 +179,7 @@ async def _calls(queue: TrackedQueue, count: int) -> list[object]:
 
 
 async def _nothing_owned(queue: TrackedQueue) -> bool:
-    overview = await read_overview(queue.store)
+    overview = await read_overview(queue.stores)
     return all(item.owned == 0 for item in await read_instances(queue.store)) and all(
         item.length == 0 for item in overview.queues
     )

@@ -356,7 +356,7 @@ async def test_a_rolling_deploy_parks_and_unparks(start: Start, queue: TrackedQu
     assert all(info.attempts == info.recoveries == info.interruptions == 0 for info in infos)
     assert old.events("job.parked") or new.events("instance.registered")
     await busy.result(timeout=10)
-    overview = await read_overview(queue.store)
+    overview = await read_overview(queue.stores)
     assert overview.parked == ()
 
 
@@ -372,7 +372,7 @@ async def test_an_unknown_task_waits_visibly(start: Start, queue: TrackedQueue) 
 
 
 async def _parked(queue: TrackedQueue) -> bool:
-    return [(item.task, item.length) for item in (await read_overview(queue.store)).parked] == [("new-task", 1)]
+    return [(item.task, item.length) for item in (await read_overview(queue.stores)).parked] == [("new-task", 1)]
 
 
 async def test_burst_ends_when_the_queues_are_empty(start: Start, queue: TrackedQueue) -> None:

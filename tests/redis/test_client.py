@@ -296,7 +296,7 @@ async def test_waiting_leaves_nothing_behind(app: TrackedQueue, tasks: Any) -> N
         await asyncio.sleep(0.05)
         waiter.cancel()
         await asyncio.wait({waiter})
-    hub = app._client().results
+    hub = app._clients_here().all[0].results
     assert not hub._waiters and not hub._subscribed
 
 
@@ -388,7 +388,7 @@ def test_enqueue_sync_needs_no_loop(server: RedisServer, namespace: str) -> None
     assert app.options(delay=5).enqueue_sync("elsewhere", 1).created
     with pytest.raises(ArgumentError):
         task.enqueue_sync("x")
-    app._sync_store().close()
+    app._sync_store(0).close()
 
 
 def test_two_event_loops_in_succession(server: RedisServer, namespace: str) -> None:
@@ -412,7 +412,7 @@ def test_threads_with_loops_of_their_own(server: RedisServer, namespace: str) ->
 
         asyncio.run(inside())
         created.append(app.enqueue_sync("x").created)
-        app._sync_store().close()
+        app._sync_store(0).close()
 
     threads = [threading.Thread(target=work) for _ in range(4)]
     for thread in threads:
@@ -435,7 +435,7 @@ def test_enqueue_sync_after_a_fork(server: RedisServer, namespace: str) -> None:
         pids.append(pid)
     assert all(app.enqueue_sync("x", n).created for n in range(50))
     assert [os.waitpid(pid, 0)[1] for pid in pids] == [0, 0, 0]
-    app._sync_store().close()
+    app._sync_store(0).close()
 
 
 def test_making_an_app_opens_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

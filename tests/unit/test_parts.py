@@ -30,11 +30,13 @@ from tracked_queue import (
     errors,
 )
 from tracked_queue import transitions as t
-from tracked_queue.app import new_id
 from tracked_queue.client import portions
 from tracked_queue.job import check_name
 from tracked_queue.keys import Keys
+from tracked_queue.shards import Shards
 from tracked_queue.worker.lease import MAX_LABEL_IN_LEASE, LeaseState, new_lease
+
+new_id = Shards("x", 1).new_id
 
 
 def test_backoff_is_capped_spread_and_never_overflows() -> None:

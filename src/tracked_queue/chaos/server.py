@@ -31,11 +31,14 @@ class RedisServer:
         options: Further options of the server.
         appendonly: Whether it keeps an append-only file, synced after every command.
         program: Default: TEST_REDIS_SERVER, else the one that `embedded://` takes.
+        port: Default: any that is free.
     """
 
-    def __init__(self, *options: str, appendonly: bool = False, program: str | None = None) -> None:
+    def __init__(
+        self, *options: str, appendonly: bool = False, program: str | None = None, port: int | None = None
+    ) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="tq-"))
-        self.port = free_port()
+        self.port = port or free_port()
         self._program = program or os.environ.get("TEST_REDIS_SERVER") or find_server()
         self._options = [
             "--port", str(self.port), "--bind", "127.0.0.1", "--unixsocket", str(self.folder / "s"),

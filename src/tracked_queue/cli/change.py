@@ -106,11 +106,13 @@ def cancel(
 
     async def work(chosen: TrackedQueue) -> list[transitions.CancelWord]:
         keep = chosen.settings.ended_ttl
-        words: list[transitions.CancelWord] = []
-        for at in range(0, len(ids), transitions.MAX_BATCH):
-            answers = await chosen.store.run(transitions.cancel(ids[at : at + transitions.MAX_BATCH], keep))
-            words += answers
-        return words
+        words: dict[str, transitions.CancelWord] = {}
+        for shard, own in chosen.shards.sorted(ids).items():
+            for at in range(0, len(own), transitions.MAX_BATCH):
+                batch = own[at : at + transitions.MAX_BATCH]
+                answers = await chosen.stores[shard].run(transitions.cancel(batch, keep))
+                words.update(zip(batch, answers, strict=True))
+        return [words[job_id] for job_id in ids]
 
     words = run(chosen_app(app, redis_url, namespace), work)
     said = {
@@ -232,9 +234,13 @@ def quiet(
     setup_logging()
 
     async def work(chosen: TrackedQueue) -> list[str]:
-        found = await reports.read_instances(chosen.store)
-        leases = [item.lease for item in found if instance in (item.lease, item.label) and item.alive]
-        return [lease for lease in leases if await chosen.store.run(transitions.quiet(lease, not undo))]
+        return [
+            item.lease
+            for store in chosen.stores
+            for item in await reports.read_instances(store)
+            if instance in (item.lease, item.label) and item.alive
+            if await store.run(transitions.quiet(item.lease, not undo))
+        ]
 
     leases = run(chosen_app(app, redis_url, namespace), work)
     if not leases:

@@ -127,6 +127,7 @@ def run(app: TrackedQueue, work: Callable[[TrackedQueue], Coroutine[Any, Any, T]
     """Run a command's work with the app open."""
 
     async def opened() -> T:
+        await app.find_shards()
         async with app:
             return await work(app)
 

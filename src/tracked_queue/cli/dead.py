@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
+from collections.abc import AsyncIterator, Sequence
 from typing import Annotated
 
 import typer
@@ -13,6 +14,7 @@ from .. import reports, transitions
 from ..app import TrackedQueue
 from ..errors import UsageError
 from ..job import check_name
+from ..store import Store
 from .common import (
     EXIT_FAILED,
     AppOption,
@@ -65,11 +67,14 @@ def dead_list(
 
     async def work(chosen: TrackedQueue) -> list[reports.DeadJob]:
         found: list[reports.DeadJob] = []
-        async for one in reports.read_dead(chosen.store, wanted):
-            if len(found) >= limit:
-                break
-            found.append(one)
-        return found
+        for store in chosen.stores:
+            of_shard = 0
+            async for one in reports.read_dead(store, wanted):
+                if of_shard >= limit:
+                    break
+                of_shard += 1
+                found.append(one)
+        return sorted(found, key=lambda one: one.age_s or 0.0, reverse=True)[:limit]
 
     found = run(chosen_app(app, redis_url, namespace), work)
     if as_json:
@@ -128,6 +133,16 @@ def dead_purge(
     )
 
 
+async def _each(ids: Sequence[str]) -> AsyncIterator[str]:
+    for job_id in ids:
+        yield job_id
+
+
+async def _dead_ids(store: Store, wanted: reports.DeadFilter) -> AsyncIterator[str]:
+    async for one in reports.read_dead(store, wanted):
+        yield one.id
+
+
 def _change_dead(
     action: str,
     ids: list[str] | None,
@@ -156,14 +171,14 @@ def _change_dead(
         batch: list[str] = []
         started, sent = time.monotonic(), 0
 
-        async def flush() -> None:
+        async def flush(store: Store) -> None:
             nonlocal done, sent
             if batch and dry_run:
                 done += len(batch)
             elif batch:
                 if rate is not None:
                     await asyncio.sleep(max(0.0, started + sent / rate - time.monotonic()))
-                words = await chosen.store.run(make(batch))
+                words = await store.run(make(batch))
                 sent += len(batch)
                 done += words.count(transitions.DeadWord.OK)
                 refused.extend(
@@ -173,17 +188,13 @@ def _change_dead(
                 )
             batch.clear()
 
-        if ids:
-            for job_id in ids:
+        by_shard = chosen.shards.sorted(ids or [])
+        for shard, store in enumerate(chosen.stores):
+            async for job_id in _each(by_shard.get(shard, [])) if ids else _dead_ids(store, wanted):
                 batch.append(job_id)
                 if len(batch) >= size:
-                    await flush()
-        else:
-            async for one in reports.read_dead(chosen.store, wanted):
-                batch.append(one.id)
-                if len(batch) >= size:
-                    await flush()
-        await flush()
+                    await flush(store)
+            await flush(store)
         return done, refused
 
     done, refused = run(chosen_app(app, redis_url, namespace), work)

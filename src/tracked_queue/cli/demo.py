@@ -197,7 +197,7 @@ async def _watch(
     """Wait until all is done; kill a worker process on the way, and mark the kill and the recovery."""
     moved_at, last, killed_at, victim = time.monotonic(), -1, 0.0, ""
     while True:
-        overview, instances = await read_overview(app.store), await read_instances(app.store)
+        overview, instances = await read_overview(app.stores), await read_instances(app.stores[0])
         waiting = sum(item.length for item in overview.queues)
         owned = sum(item.owned for item in instances)
         done = total - waiting - owned - overview.scheduled

@@ -121,7 +121,7 @@ def queues(
     """Queues: length, age of the oldest job, rates, pauses, and who serves them."""
 
     async def work(chosen: TrackedQueue) -> reports.Overview:
-        return await reports.read_overview(chosen.store)
+        return await reports.read_overview(chosen.stores)
 
     overview = run(chosen_app(app, redis_url, namespace), work)
     if as_json:
@@ -176,22 +176,40 @@ def instances(
     """Instances: who they are, what they own, when they were last seen; lost ones with orphans too."""
 
     async def work(chosen: TrackedQueue) -> Any:
-        found = await reports.read_instances(chosen.store)
-        owned = [await reports.read_active(chosen.store, item.lease) if jobs else [] for item in found]
-        return list(zip(found, owned, strict=True))
+        return [
+            (shard, item, await reports.read_active(store, item.lease) if jobs else [])
+            for shard, store in enumerate(chosen.stores)
+            for item in await reports.read_instances(store)
+        ]
 
     found = run(chosen_app(app, redis_url, namespace), work)
     if as_json:
         print_json(
-            [{**fields_of(item), "alive": item.alive, **({"jobs": owned} if jobs else {})} for item, owned in found]
+            [
+                {"shard": shard, **fields_of(item), "alive": item.alive, **({"jobs": owned} if jobs else {})}
+                for shard, item, owned in found
+            ]
         )
         return
+    several = any(shard for shard, _, _ in found)
     print_table(
         "Instances",
-        ("lease", "host", "pid", "version", "queues", "slots", "jobs", "seen", "state"),
+        (
+            "lease",
+            *(("shard",) if several else ()),
+            "host",
+            "pid",
+            "version",
+            "queues",
+            "slots",
+            "jobs",
+            "seen",
+            "state",
+        ),
         [
             (
                 item.lease,
+                *((shard,) if several else ()),
                 item.host,
                 item.pid,
                 item.version,
@@ -201,11 +219,11 @@ def instances(
                 span(item.seen_s),
                 ("quiet" if item.quiet else "alive") if item.alive else ("revoked" if item.revoked else "RUN OUT"),
             )
-            for item, _ in found
+            for shard, item, _ in found
         ],
         "no instances",
     )
-    for item, owned in found:
+    for _, item, owned in found:
         for one in owned:
             waits = " (waits for a slot)" if one.buffered else ""
             orphan = "" if item.alive else " ORPHAN"

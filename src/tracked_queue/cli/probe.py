@@ -58,7 +58,8 @@ def health(
 def _health_queue(app: TrackedQueue, queue: str, limit: float) -> None:
     async def work(chosen: TrackedQueue) -> float | None:
         async with asyncio.timeout(READY_LIMIT_S):
-            return await reports.queue_age(chosen.store, queue)
+            ages = [await reports.queue_age(store, queue) for store in chosen.stores]
+            return max((age for age in ages if age is not None), default=None)
 
     try:
         age = run(app, work)
@@ -83,14 +84,17 @@ def _health_instance(app: TrackedQueue, settings: Settings, ready: bool) -> None
 
     async def work(chosen: TrackedQueue) -> list[str]:
         async with asyncio.timeout(READY_LIMIT_S):
-            (role,) = await chosen.store.read(("ROLE",))
-            if role[0] != b"master":
-                return [f"Redis is a {role[0].decode()}, not the primary"]
             problems = []
-            for sign in signs:
-                left = await reports.lease_deadline(chosen.store, sign.lease)
-                if left is None or left <= 0:
-                    problems.append(f"process {sign.pid}: its lease {sign.lease} is not held")
+            for shard, store in enumerate(chosen.stores):
+                (role,) = await store.read(("ROLE",))
+                if role[0] != b"master":
+                    return [f"Redis is a {role[0].decode()}, not the primary"]
+                for sign in signs:
+                    lease = sign.leases.get(shard)
+                    left = None if lease is None else await reports.lease_deadline(store, lease)
+                    if left is None or left <= 0:
+                        where = f" of shard {shard}" if len(chosen.stores) > 1 else ""
+                        problems.append(f"process {sign.pid}: its lease {lease or '-'}{where} is not held")
             return problems
 
     try:

@@ -158,7 +158,7 @@ def _supervise(
             processes,
             app.settings,
             endpoint,
-            app.keys,
+            app.shards,
             burst=burst,
             changes=_source_changes() if reload else None,
         )

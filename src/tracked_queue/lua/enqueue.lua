@@ -32,7 +32,7 @@
 --                     that its schedule has ticked
 --   {'replaced', id}  that job holds the key and has not started: it got these arguments and this due time
 --   {'unknown', id}   it comes after that job, which has no record, or is untracked; nothing written for this one
--- Refuses: a full Redis (OOM), before the first write.
+-- Refuses: a full Redis (OOM), before the first write; a shard that was closed (see close.lua): the one word 'closed'.
 -- A record has the fields kwargs, options and tracked only if one of them says something; delivery '0' is the sign of it,
 -- so that a fetch reads four fields of a plain job.  `tied` is the sign of extras, `bound` of those among them that the task
 -- asks for: a job that was enqueued without its task's code has none, and gets them from the worker (see settle).
@@ -51,6 +51,9 @@
 -- include lanes
 -- include push
 local now, paused = now_ms(), read_paused()
+if paused.closed then
+  return { 'closed' }
+end
 local first_due = tonumber((redis.call('ZRANGE', single('scheduled'), 0, 0, 'WITHSCORES'))[2])
 local job_prefix = named('job', '')
 local words, fresh, seen, claimed, ticked, stand_ins = {}, {}, {}, {}, {}, {}

@@ -6,6 +6,7 @@
 -- ARGV[3]  start      int  jobs that will start now, at most 250
 -- ARGV[4]  buffer     int  jobs beyond them that will wait in the instance; start + buffer <= 250
 -- ARGV[5]  max_bytes  int  of arguments in one reply; the first job always fits
+-- ARGV[6]  suspects   '1', or '0' to take no suspect: the process runs one that is in another shard
 -- then 2 values per queue, in priority order:
 --   queue  text
 --   most   int  jobs of this queue that may be taken, '' for no limit of its own
@@ -15,7 +16,8 @@
 --
 -- Returns a list; its first word:
 --   'ok'     then more, next_due, buried, and 5 values per job: id, delivery ('0' for an untracked one), buffered
---            ('1' or '0'), queue, and the record as a list: state, delivery before this one, task, args; for a job
+--            ('1', '0', or 's' for one that starts as suspect), queue, and the record as a list: state, delivery before
+--            this one, task, args; for a job
 --            that was delivered before, or is no plain one, also kwargs, options, tracked, attempts, interruptions,
 --            recoveries, buffered before, checkpoint, bound (nil where there is none)
 --            more      '1' if something is left that this instance could have taken with more slots
@@ -54,7 +56,7 @@ local now, paused = now_ms(), read_paused()
 
 local function put_markers_back()
   begin_writing()
-  for at = 6, #ARGV, 2 do
+  for at = 7, #ARGV, 2 do
     local queue = ARGV[at]
     if redis.call('LLEN', named('queue', queue)) + redis.call('LLEN', named('suspects', queue))
       + redis.call('ZCARD', named('lanes', queue)) > 0 then
@@ -115,7 +117,8 @@ if number == last then
     if record[1] == 'active' and about[1] == lease then
       local n = #reply
       reply[n + 1], reply[n + 2] = id, record[2]
-      reply[n + 3], reply[n + 4], reply[n + 5] = record[11] == '1' and '1' or '0', about[2], record
+      reply[n + 3] = id == own[4] and 's' or (record[11] == '1' and '1' or '0')
+      reply[n + 4], reply[n + 5] = about[2], record
     end
   end
   return reply
@@ -172,7 +175,8 @@ end
 -- taken: parallel lists, since a table for each job costs more than the calls for it.
 local ids, records, queues, buffered = {}, {}, {}, {}
 local dropped, expired, set_aside, garbage, cuts, visited, left = {}, {}, {}, {}, {}, {}, {}
-local bytes, started, taken, looked, suspect, new_suspect = 0, 0, 0, 0, own[4], nil
+local bytes, started, taken, looked, new_suspect = 0, 0, 0, 0, nil
+local suspect = own[4] or ARGV[6] == '0'
 local seen, strays = {}, 0
 -- Permits of concurrency limits out, and starts of rates, as they will be after this call.
 local used, rates, full_at = {}, {}, {}
@@ -326,7 +330,7 @@ local function take_lanes(queue, room)
     end
   end
 end
-for at = 6, #ARGV, 2 do
+for at = 7, #ARGV, 2 do
   local queue, most = ARGV[at], tonumber(ARGV[at + 1])
   if not paused['queue:' .. queue] then
     local before = taken
@@ -438,7 +442,8 @@ for i = 1, taken do
     moved[#moved + 1] = id
   end
   local n = #reply
-  reply[n + 1], reply[n + 2], reply[n + 3], reply[n + 4], reply[n + 5] = id, delivery, buffered[i], queue, record
+  reply[n + 1], reply[n + 2], reply[n + 4], reply[n + 5] = id, delivery, queue, record
+  reply[n + 3] = id == new_suspect and 's' or buffered[i]
 end
 if #moved > 0 then
   redis.call('LPUSH', processing, unpack(moved))

@@ -7,11 +7,12 @@
 -- ARGV[4]  limits       bytes MessagePack of a map: the limits that the instance's code knows, by name (without a key's value),
 --                       and their numbers; '' for none
 -- ARGV[5..] field, value pairs of the instance's description
--- Derived: instances, instance:<lease>, contact, hold, limits
+-- Derived: instances, instance:<lease>, contact, hold, limits, paused
 --
 -- Returns:
 --   'ok'    the lease is open (again the same after a resend)
 --   'lost'  it was revoked meanwhile; nothing written
+--   'closed'  the namespace was given another number of shards (see close.lua); nothing written
 -- Keeps: nothing revives a revoked lease.  Of several numbers of a limit, that of the instance which started last counts.
 -- include keys
 -- include now_ms
@@ -22,6 +23,9 @@ local now = now_ms()
 local deadline = tonumber(redis.call('ZSCORE', single('instances'), lease))
 if deadline == 0 then
   return { 'lost' }
+end
+if redis.call('SISMEMBER', single('paused'), 'closed') == 1 then
+  return { 'closed' }
 end
 local hold = read_hold(now, ttl_ms, interval_ms)
 begin_writing()

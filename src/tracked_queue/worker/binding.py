@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from .. import log
 from ..codec import encode_extras
 from ..constraints import Limit
 from ..options import bounds_of, queue_owner
+from ..placement import wanted
+from ..shards import Shards
 from ..task import Registry, Task
 from ..transitions import LEDGERS, Delivered
 
@@ -19,7 +22,8 @@ class Binder:
     waits in its lane like any other (outcome `bound` of lua/settle.lua).
     """
 
-    def __init__(self, tasks: Registry, of_queues: Mapping[str, tuple[Limit, ...]]) -> None:
+    def __init__(self, tasks: Registry, of_queues: Mapping[str, tuple[Limit, ...]], shards: Shards) -> None:
+        self._shards, self._told = shards, set[str]()
         self._tasks = frozenset(task for task in tasks if task.task_options.bound)
         self._of_queues = {name.encode(): limits for name, limits in of_queues.items() if limits}
         self.any = bool(self._tasks or self._of_queues)
@@ -46,9 +50,20 @@ class Binder:
             lambda: signature.canonical(args, kwargs),
             self._of_queues.get(job.queue, ()),
         )
+        if self._shards.count > 1 and task.name not in self._told:
+            self._look_at_shard(job, task, bounds)
         if any(map(job.ledger, LEDGERS)):
             bounds.pop("unique", None)  # it began before its task had a key: what is half done is not dropped for one
         return encode_extras(bounds)
+
+    def _look_at_shard(self, job: Delivered, task: Task[..., object], bounds: Mapping[str, object]) -> None:
+        """Its producer could not know the shard of its key or limit; it is bound where it is."""
+        options, of_queue = task.task_options, self._of_queues.get(job.queue, ())
+        where = wanted(self._shards, task.name, job.queue.decode(), options.unique, options.limits, of_queue, bounds)
+        shard = self._shards.of_id(job.id.decode("utf-8", "surrogateescape"))
+        if where and where[0][1] != shard:
+            self._told.add(task.name)
+            log.limits_split(task=task.name, shard=shard, home=where[0][1])
 
 
 def known_limits(tasks: Registry, of_queues: Mapping[str, tuple[Limit, ...]]) -> dict[str, int]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from .. import log
 from ..errors import StoreRefusedError, StoreUnavailableError
@@ -21,6 +21,7 @@ from .lease import LeaseState
 from .outage import Outage, insist, pauses
 from .runner import Runner
 from .served import Served
+from .slots import Slots
 
 # A standing fetch takes few: a burst spreads over the idle workers, and a frozen one can't swallow a hundred jobs.
 STANDING = 8
@@ -29,6 +30,8 @@ EMPTY_PAUSE_S = 0.005
 LATE_PAUSE_S = 0.1
 # A wait that leaves out queues which have as many jobs here as they may have is looked at again so soon.
 CAPPED_BLOCK_S = 0.25
+# For so long a fetch keeps the places for its jobs from the other shards of its process.
+PATIENCE_S = 0.25
 
 
 class Fetcher:
@@ -44,6 +47,7 @@ class Fetcher:
         state: LeaseState,
         runner: Runner,
         queues: Served,
+        slots: Slots,
         settings: Settings,
         outage: Outage,
         burst: bool,
@@ -55,8 +59,10 @@ class Fetcher:
         self._state, self._runner, self._served = state, runner, queues
         self._settings, self._outage, self._burst = settings, outage, burst
         self._settled, self._lost = settled, lost
+        self._slots, self._seat = slots, runner.seat
         self._marker = lambda queue: store.keys.named("wake", queue)
         self._capped = False
+        self._denied = False  # the last fetch could take no suspect, since another shard's is here
         self._loop = asyncio.get_running_loop()
         self._number = 0
         # How many jobs the next fetch may start: few after a rest, then twice as many each time, so that a burst is
@@ -79,6 +85,8 @@ class Fetcher:
         """A slot was freed."""
         if self._capped:
             self._more = True  # perhaps one of a queue that had as many as it may have here
+        if self._denied and self._seat.may_suspect():
+            self._more, self._denied = True, False
         if not self._changed.is_set():
             self._changed.set()
 
@@ -121,10 +129,11 @@ class Fetcher:
                 await self._take_standing()
                 continue
             if self._quiet or self._state.doubtful:
+                self._seat.hungry = False
                 await self._wait(LATE_PAUSE_S if self._state.doubtful else None, for_due=False)
                 continue
             start, buffer = self._runner.room()
-            queues, most = self._served.plan(self._runner.owned_of)
+            queues, most = self._served.plan(self._slots.owned_of)
             if not queues:
                 start = buffer = 0
             elif most:
@@ -136,15 +145,15 @@ class Fetcher:
                 await self._fetch(min(max(start - asked, 1), self._step) if start else 0, buffer, queues, most)
                 self._step = min(self._step * 2, MAX_BATCH)
             elif self._burst:
-                if self._runner.idle and self._settled():
+                if self._slots.idle and self._settled():
                     await self._fetch(max(1, start), 0, queues, most)
-                    if self._runner.idle and not self._more:
+                    if self._slots.idle and not self._more:
                         return
                 else:
-                    await self._wait(LATE_PAUSE_S if self._runner.idle else None)
+                    await self._wait(LATE_PAUSE_S)
             elif start and self._standing is None:
                 self._step = STANDING
-                self._stand(min(start, STANDING), queues, most)
+                self._stand(min(start, self._seat.standing(STANDING)), queues, most)
             else:
                 await self._wait(None)
 
@@ -161,20 +170,53 @@ class Fetcher:
         self, start: int, buffer: int, queues: Sequence[str], most: Mapping[str, int]
     ) -> tuple[int, Call[Fetched | Refusal]]:
         self._number += 1
-        return self._number, fetch(self._state.lease, self._number, start, buffer, queues, most=most)
+        suspects = self._seat.may_suspect()
+        self._denied = not suspects
+        return self._number, fetch(self._state.lease, self._number, start, buffer, queues, most=most, suspects=suspects)
 
     async def _fetch(self, start: int, buffer: int, queues: Sequence[str], most: Mapping[str, int]) -> None:
         number, call = self._next_call(start, buffer, queues, most)
-        await self._answered(number, call)
+        await self._answered(number, call, start)
 
-    async def _answered(self, number: int, call: Call[Fetched | Refusal]) -> None:
+    async def _answered(self, number: int, call: Call[Fetched | Refusal], start: int = 0) -> None:
         self._in_flight.setdefault(number, self._loop.time())
         try:
-            reply = await insist(self._store, call, self._outage, self._gave_up)
+            with self._speaking_for(start):
+                reply = await insist(self._store, call, self._outage, self._gave_up)
             if reply is not None:
                 await self._handle(reply)
         finally:
             self._in_flight.pop(number, None)
+
+    @contextlib.contextmanager
+    def _speaking_for(self, start: int) -> Iterator[None]:
+        """
+        Keep places from the other shards while a fetch for them is under way, but not for long: a server that is slow or lost
+        must not hold up the others. What it brings in the end waits for a place here, or goes back.
+        """
+        seat = self._seat
+        if seat.alone:
+            yield
+            return
+        left = start
+        seat.asked += start
+
+        def give_back() -> None:
+            nonlocal left
+            seat.asked -= left
+            left = 0
+
+        def slow() -> None:
+            seat.hungry = False
+            give_back()
+            self._slots.freed()
+
+        timer = self._loop.call_later(PATIENCE_S, slow)
+        try:
+            yield
+        finally:
+            timer.cancel()
+            give_back()
 
     def _gave_up(self) -> bool:
         return self._state.lost or self._stopping
@@ -214,15 +256,20 @@ class Fetcher:
         await self._handle(reply)
 
     async def _handle(self, reply: Fetched | Refusal) -> None:
+        await self._take_in(reply)
+        if not self._seat.alone:
+            self._slots.freed()  # what was spoken for and not used is the others' now
+
+    async def _take_in(self, reply: Fetched | Refusal) -> None:
         if self._state.lost:
             return  # whatever it brought belongs to a lease that is over
         if isinstance(reply, Fetched):
-            self._more = reply.more
+            self._more = self._seat.hungry = reply.more
             self._due_at = None if reply.next_due is None else self._loop.time() + reply.next_due
             for job_id in reply.buried:
                 log.job_buried(job_id=job_id)
             self._runner.take(reply.jobs, hand_back=self._state.doubtful)
-            self._capped = self._served.capped(self._runner.owned_of)
+            self._capped = self._served.capped(self._slots.owned_of)
             if self._more and not reply.jobs:
                 start, _ = self._runner.room()
                 # What is left can't wait here (it must start at once): only a freed slot helps.

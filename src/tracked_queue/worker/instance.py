@@ -1,4 +1,4 @@
-"""One process of the worker: the wiring of its parts under one lease, and a new lease when one is lost."""
+"""One process of the worker: its signals, its lifespan, and its shards, each under a lease of its own."""
 
 from __future__ import annotations
 
@@ -6,47 +6,32 @@ import asyncio
 import contextlib
 import os
 import signal
-import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any, Protocol, TypeVar
+from typing import Protocol
 
 import anyio
 
 from .. import log
 from ..constraints import Limit
-from ..errors import LifespanError, StoreRefusedError, StoreUnavailableError
-from ..keys import Keys
-from ..link import Endpoint, Link, LinkPool, SyncLink
+from ..errors import LifespanError
+from ..layout import Layout
+from ..link import Endpoint
 from ..middleware import Surroundings
+from ..placement import deciding
 from ..schedules import Schedule
 from ..settings import Settings
-from ..store import Store, SyncStore, check_server
+from ..shards import Shards
 from ..task import Registry, Request
-from ..transitions import Beat, Call, register, release, unpark
 from .binding import Binder, known_limits
-from .fetcher import Fetcher
-from .heartbeat import Heartbeat
-from .lease import LeaseState, new_lease
 from .liveness import SignOfLife, default_label
-from .outage import Outage, insist, pauses
-from .rebirth import origin_of, release_predecessors, watch_label
-from .reconcile import Reconciler
-from .recovery import Recovery
+from .loopwatch import LoopWatch
+from .rebirth import origin_of
 from .recycle import share_done
-from .runner import MAX_BUFFERED_S, Cause, Runner
-from .scheduler import Scheduler
+from .runner import Pools, Runner
 from .served import Queues, Served
-from .settler import Settler
-from .shutdown import Shutdown
-from .watchdog import Watchdog
-
-T = TypeVar("T")
-
-# The processing list is compared with what really runs once in so many idle beats.
-RECONCILE_INTERVALS = 2
-# Deregistering at the end takes no longer than this; a lease that is left runs out by itself.
-RELEASE_S = 1.0
+from .slots import Slots
+from .tenure import Host, Stop, Tenure
 
 
 def package_version() -> str:
@@ -64,7 +49,7 @@ class App(Protocol):
     def tasks(self) -> Registry: ...
 
     @property
-    def keys(self) -> Keys: ...
+    def shards(self) -> Shards: ...
 
     @property
     def queue_limits(self) -> Mapping[str, tuple[Limit, ...]]: ...
@@ -78,28 +63,12 @@ class App(Protocol):
     def tick(self, schedule: Schedule, tick_ms: int, mode: str) -> Request: ...
 
 
-class Stop:
-    """The wish to stop: once with grace, a second time at once."""
-
-    def __init__(self) -> None:
-        self.asked = asyncio.Event()
-        self.at_once = asyncio.Event()
-        self.reason = ""
-
-    def ask(self, reason: str) -> None:
-        """Stop; asked again: without grace."""
-        if self.asked.is_set():
-            self.at_once.set()
-        self.reason = self.reason or reason
-        self.asked.set()
-
-
 class Instance:
     """
     A worker process.
 
-    `announce` gets each lease id before it is registered: a supervisor that knows it can release it at once when
-    this process dies. `ready` is called once signals are handled. `program` is the supervisor's pid.
+    `announce` gets the shard and the id of each lease before it is registered: a supervisor that knows it can release it at
+    once when this process dies. `ready` is called once signals are handled. `program` is the supervisor's pid.
     """
 
     def __init__(
@@ -111,27 +80,53 @@ class Instance:
         queues: Queues | None = None,
         queue_concurrency: Mapping[str, int] | None = None,
         burst: bool = False,
-        announce: Callable[[str], None] = lambda lease: None,
+        announce: Callable[[int, str], None] = lambda shard, lease: None,
         ready: Callable[[], None] = lambda: None,
         program: int | None = None,
     ) -> None:
         self._origin = origin_of(os.getpid(), program or os.getpid())
-        self._first = True
         self.recycled = False  # it ended because it had reached max_jobs or max_memory
-        self._tasks, self._settings, self._endpoint, self._keys = app.tasks, settings, endpoint, app.keys
-        self._binder = Binder(app.tasks, app.queue_limits)
-        self._limits = known_limits(app.tasks, app.queue_limits)
-        self._app, self._around = app, app.around
-        for schedule in app.schedules.values():
-            app.tick(schedule, 1000, "pass")  # its arguments fit, or the start says so
-        self._state: Any = None  # what the lifespan yielded
-        self._served = Served(app.tasks, queues, queue_concurrency)
-        self._queues, self._burst, self._announce = self._served.names, burst, announce
+        self._tasks, self._settings, self._around = app.tasks, settings, app.around
         self._ready = ready
         self._label = settings.instance_id or default_label()
+        served = Served(app.tasks, queues, queue_concurrency)
+        self._queues = served.names
         self._sign = SignOfLife(settings.namespace, self._label)
-        self._outage = Outage()
+        shards = app.shards
+        if shards.count > 1:
+            for task in app.tasks:
+                options, queue = task.task_options, task.task_options.queue
+                deciding(task.name, queue, options.unique, options.limits, app.queue_limits.get(queue, ()))
+        # Its arguments fit, or the start says so; and it is kept in the shard of its jobs.
+        homes = [(item, shards.of_id(app.tick(item, 1000, "pass").id)) for item in app.schedules.values()]
         self.stop = Stop()
+        self._host = Host(
+            tasks=app.tasks,
+            settings=settings,
+            endpoint=endpoint,
+            served=served,
+            binder=Binder(app.tasks, app.queue_limits, shards),
+            limits=known_limits(app.tasks, app.queue_limits),
+            around=app.around,
+            tick=app.tick,
+            layout=Layout(shards),
+            about=self._about(),
+            origin=self._origin,
+            label=self._label,
+            sign=self._sign,
+            announce=announce,
+            burst=burst,
+            stop=self.stop,
+            slots=Slots(settings.concurrency),
+            pools=Pools(settings),
+        )
+        self._tenures = [
+            Tenure(
+                self._host, shard, shards.keys(shard), [item for item, home in homes if home == shard],
+                several=shards.count > 1,
+            )
+            for shard in range(shards.count)
+        ]  # fmt: skip
 
     async def run(self, *, handle_signals: bool = True) -> int:
         """
@@ -159,17 +154,71 @@ class Instance:
 
     async def _run(self, handle_signals: bool) -> int:
         async with _signals(self._stop_on, self._go_quiet) if handle_signals else _nothing():
+            watch = LoopWatch(
+                self._settings,
+                leases=lambda: [tenure.lease for tenure in self._tenures],
+                running=lambda: [item for runner in self._runners() for item in list(runner.running)],
+                tick=self._sign.touch,
+            )
+            watch.start()
             try:
                 self._ready()
-                if not await self._server_ready():
-                    return 0
-                async with self._lifespan():
-                    while True:
-                        code = await self._serve()
-                        if code is not None:
-                            return code
+                return await self._work()
             finally:
+                watch.stop()
+                await self._host.pools.close()
                 self._sign.remove()
+
+    async def _work(self) -> int:
+        """Each shard begins when its server is usable; the lifespan when the first one is."""
+        codes: list[int] = []
+        any_ready, live, over = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        left = len(self._tenures)
+
+        async def serve(tenure: Tenure) -> None:
+            nonlocal left
+            if await tenure.ready():
+                any_ready.set()
+                await live.wait()
+                codes.append(await tenure.run())
+            left -= 1
+            if not left:
+                any_ready.set()
+                over.set()
+
+        cancelled = False
+        async with anyio.create_task_group() as group:
+            for tenure in self._tenures:
+                group.start_soon(serve, tenure)
+            if self._settings.max_jobs or self._settings.max_memory:
+                group.start_soon(self._recycle)
+            cancelled = await self._told(any_ready, group)
+            if left:
+                async with self._lifespan():
+                    live.set()
+                    cancelled = await self._told(over, group) or cancelled
+            group.cancel_scope.cancel()
+        if cancelled:
+            raise asyncio.CancelledError
+        return max(codes, default=0)
+
+    async def _told(self, event: asyncio.Event, group: anyio.abc.TaskGroup) -> bool:
+        """Wait for an event; whoever cancels us meanwhile does it to stop us, and jobs are handed back all the same."""
+        cancelled = False
+        while not event.is_set():
+            try:
+                await event.wait()
+            except asyncio.CancelledError:
+                host = asyncio.current_task()
+                if group.cancel_scope.cancel_called or host is None:
+                    raise  # a part of ours has failed
+                host.uncancel()  # else the task group ends what follows
+                cancelled = True
+                self.stop.ask("cancelled")
+        return cancelled
+
+    def _runners(self) -> list[Runner]:
+        return [tenure.runner for tenure in self._tenures if tenure.runner is not None]
 
     @contextlib.asynccontextmanager
     async def _lifespan(self) -> AsyncIterator[None]:
@@ -179,7 +228,7 @@ class Instance:
             return
         manager = self._around.lifespan()
         try:
-            self._state = await manager.__aenter__()
+            self._host.state = await manager.__aenter__()
         except Exception as error:
             raise LifespanError(
                 f"the app's lifespan raised at the start: {type(error).__qualname__}: {error}"
@@ -200,66 +249,9 @@ class Instance:
 
     def _go_quiet(self, name: str) -> None:
         log.signal_received(name=name, meaning="fetching no more jobs")
-        self._quiet_wanted = True
-        if self._fetcher is not None:
-            self._fetcher.stay_quiet(True)
-            self._marking = asyncio.ensure_future(self._mark_quiet(self._fetcher))
-
-    async def _mark_quiet(self, fetcher: Fetcher) -> None:
-        with contextlib.suppress(StoreUnavailableError):  # the fetcher itself knows it in any case
-            await fetcher.mark_quiet()
-
-    _marking: asyncio.Future[None] | None = None
-    _quiet_wanted = False
-    _fetcher: Fetcher | None = None
-
-    async def _server_ready(self) -> bool:
-        """Wait for a usable Redis; False if stopped meanwhile. Raises StoreRefusedError."""
-        link = Link(self._endpoint)
-        tries = pauses()
-        try:
-            while not self.stop.asked.is_set():
-                try:
-                    for problem in await check_server(Store(link, self._keys)):
-                        log.redis_unsafe(problem=problem)
-                except StoreUnavailableError as error:
-                    self._outage.failed(f"{error.problem} (waiting for it)")
-                    with contextlib.suppress(TimeoutError):
-                        async with asyncio.timeout(next(tries)):
-                            await self.stop.asked.wait()
-                else:
-                    self._outage.worked()
-                    return True
-            return False
-        finally:
-            await link.close()
-
-    async def _serve(self) -> int | None:
-        """Live under one lease: the exit code when stopped, None when the lease was lost and another is needed."""
-        lease = new_lease(self._label)
-        self._announce(lease)
-        async with _links(self._endpoint, self._keys) as links:
-            sent_at = time.monotonic()
-            about = self._about()
-            call = register(lease, self._settings.heartbeat_ttl, self._settings.heartbeat_interval, about, self._limits)
-            registered = await insist(links.beat, call, self._outage, self.stop.asked.is_set)
-            if registered is None:
-                return 0
-            if not registered:
-                return None
-            state = LeaseState(lease, self._settings.heartbeat_ttl, sent_at)
-            self._sign.write(lease)
-            log.instance_registered(
-                lease=lease,
-                label=self._label,
-                queues=self._queues,
-                tasks=[task.name for task in self._tasks],
-                concurrency=self._settings.concurrency,
-            )
-            if self._first and self._settings.auto_recovery:
-                self._first = False
-                await release_predecessors(links.rest, self._origin, self._label, self._settings.exclusive_label)
-            return await self._work(state, links)
+        self._host.quiet = True
+        for tenure in self._tenures:
+            tenure.go_quiet()
 
     def _about(self) -> dict[str, str]:
         return {
@@ -275,230 +267,15 @@ class Instance:
             "program": self._origin.program,
         }
 
-    async def _recycle(self, runner: Runner, lease: str) -> None:
+    async def _recycle(self) -> None:
         """Ask for the end of this process when it has done its share."""
-        log.process_recycled(lease=lease, why=await share_done(self._settings, lambda: runner.ran))
+        why = await share_done(
+            self._settings,
+            lambda: sum(tenure.ran for tenure in self._tenures) + sum(runner.ran for runner in self._runners()),
+        )
+        log.process_recycled(lease=self._tenures[0].lease, why=why)
         self.recycled = True
         self.stop.ask("recycled")
-
-    async def _work(self, state: LeaseState, links: _Links) -> int | None:
-        settings, outage = self._settings, self._outage
-        over = asyncio.Event()  # the lease is lost
-
-        def lost() -> None:
-            if state.lose():
-                log.lease_lost(lease=state.lease, running=len(runner.running))
-                runner.cancel_all(Cause.LOST)
-                over.set()
-
-        def news(beat: Beat | None) -> None:
-            if self._fetcher is not fetcher:
-                return  # a late answer to the watchdog, after this lease has ended
-            if beat is None:
-                lost()
-                return
-            fetcher.stay_quiet(beat.quiet or self._quiet_wanted)
-            for job_id in beat.cancels:
-                runner.cancel(job_id)
-            known = [name for name in beat.parked if self._tasks.get(name) is not None]
-            if known and not self._unparking:
-                group.start_soon(self._unpark, links.rest, known)
-            if beat.run_out and settings.auto_recovery:
-                recovery.poke()
-            runner.hand_back_buffered(MAX_BUFFERED_S)
-
-        def doubt() -> None:
-            log.lease_doubted(lease=state.lease, running=len(runner.running), silent_s=state.silent_s)
-            runner.cancel_all(Cause.DOUBT)
-
-        settler = Settler(links.settle, state.lease, settings, outage, lambda: state.lost, self._around.settled)
-
-        async def ask(call: Call[T]) -> T | None:
-            return await insist(links.rest, call, outage, lambda: state.lost)
-
-        runner = Runner(
-            self._tasks,
-            settings,
-            state.lease,
-            settler.add,
-            lambda: fetcher.room_changed(),  # noqa: PLW0108  (fetcher comes after)
-            self._around,
-            self._state,
-            ask,
-            self._binder,
-        )
-        fetcher = Fetcher(
-            store=links.fetch,
-            control=links.rest,
-            wait_link=links.wait_link,
-            wait_store=links.wait,
-            state=state,
-            runner=runner,
-            queues=self._served,
-            settings=settings,
-            outage=outage,
-            burst=self._burst,
-            settled=lambda: settler.left == 0,
-            lost=lost,
-        )
-        self._fetcher = fetcher
-        fetcher.stay_quiet(self._quiet_wanted)
-        heartbeat = Heartbeat(
-            store=links.beat,
-            state=state,
-            settings=settings,
-            outage=outage,
-            busy=lambda: bool(runner.running),
-            news=news,
-            doubt=doubt,
-        )
-        scheduler = Scheduler(
-            store=links.rest,
-            schedules=list(self._app.schedules.values()),
-            make=self._app.tick,
-            outage=outage,
-            lost=lambda: state.lost,
-        )
-        recovery = Recovery(links.rest, settings, state.lease, outage)
-        reconciler = Reconciler(
-            store=links.rest,
-            lease=state.lease,
-            known=lambda: runner.owned | settler.owned,
-            oldest_fetch=lambda: fetcher.oldest_in_flight,
-            settle=settler.add,
-        )
-        watchdog = Watchdog(
-            store=SyncStore(SyncLink(self._endpoint, settings.heartbeat_ttl / 4), self._keys),
-            state=state,
-            settings=settings,
-            runner=runner,
-            news=news,
-            tick=self._sign.touch,
-        )
-        fetching_over = asyncio.Event()
-        cancelled, left = False, 0
-
-        async def fetch() -> None:
-            await fetcher.run()
-            fetching_over.set()
-
-        recovery.poke()  # what a predecessor has left is moved now
-        watchdog.start()
-        try:
-            async with anyio.create_task_group() as group:
-                for part in (fetch, settler.run, heartbeat.run, heartbeat.watch, recovery.run, scheduler.run):
-                    group.start_soon(part)
-                group.start_soon(self._reconcile, reconciler)
-                if settings.exclusive_label:
-                    group.start_soon(watch_label, links.rest, self._origin, self._label, settings.heartbeat_ttl / 2)
-                if settings.max_jobs or settings.max_memory:
-                    group.start_soon(self._recycle, runner, state.lease)
-                try:
-                    await _first(self.stop.asked, over, fetching_over)
-                except asyncio.CancelledError:
-                    # Whoever runs us cancels us to stop us; jobs are handed back all the same.
-                    cancelled = True
-                    host = asyncio.current_task()
-                    if host is not None:
-                        host.uncancel()  # else the task group ends what follows
-                    self.stop.ask("cancelled")
-                if over.is_set() and not self.stop.asked.is_set():
-                    await self._let_go(runner)
-                    group.cancel_scope.cancel()
-                    return None
-                shutdown = Shutdown(
-                    state=state,
-                    settings=settings,
-                    stop=self.stop,
-                    runner=runner,
-                    settler=settler,
-                    fetcher=fetcher,
-                    reconciler=reconciler,
-                    store=links.rest,
-                )
-                left = await shutdown.run()
-                group.cancel_scope.cancel()
-        finally:
-            self._fetcher = None
-            await self._end_what_runs(runner)
-            if all(item.settled for item in runner.running):
-                watchdog.stop()
-            await runner.close()
-        if not state.lost and not left:
-            with contextlib.suppress(StoreUnavailableError, StoreRefusedError, TimeoutError):
-                # Beats have ended and the list is empty: the instance deregisters. What could not be handed back is
-                # recovered by the supervisor, or when the lease runs out.
-                async with asyncio.timeout(RELEASE_S):
-                    await links.rest.run(release(state.lease, interrupted=True))
-        log.instance_stopped(lease=state.lease, reason=self.stop.reason or "nothing left to do", left=left)
-        if cancelled:
-            raise asyncio.CancelledError
-        return 1 if left or self.stop.at_once.is_set() else 0
-
-    async def _end_what_runs(self, runner: Runner) -> None:
-        """
-        However this lease ends, by an error of ours too: nothing of it runs on without a heartbeat.
-
-        What does not end in its time keeps the watchdog, which ends the process when the lease runs out; unless its
-        outcome is recorded already (a stubborn job at a shutdown), since then it owns nothing.
-        """
-        unsettled = [item for item in runner.running if not item.settled]
-        runner.cancel_all(Cause.LOST)
-        tasks = [item.asyncio_task for item in unsettled if item.asyncio_task]
-        if tasks:
-            await asyncio.wait(tasks, timeout=self._settings.cancel_grace)
-
-    async def _let_go(self, runner: Runner) -> None:
-        """After a loss: wait for the cancelled jobs; the watchdog ends the process if one does not stop."""
-        while runner.running:
-            await asyncio.wait([item.asyncio_task for item in runner.running if item.asyncio_task])
-
-    async def _unpark(self, store: Store, tasks: Sequence[str]) -> None:
-        self._unparking = True
-        try:
-            for task in tasks:
-                with contextlib.suppress(StoreUnavailableError):
-                    while True:
-                        moved, remaining = await store.run(unpark(task, self._queues))
-                        if moved:
-                            log.tasks_unparked(task=task, moved=moved, remaining=remaining)
-                        if not moved or not remaining:
-                            break
-        finally:
-            self._unparking = False
-
-    _unparking = False
-
-    async def _reconcile(self, reconciler: Reconciler) -> None:
-        while True:
-            await asyncio.sleep(RECONCILE_INTERVALS * self._settings.heartbeat_interval)
-            with contextlib.suppress(StoreUnavailableError):
-                await reconciler.look()
-
-
-class _Links:
-    """The connections of one lease: fetch, settle and beats have their own, so that nothing starves them."""
-
-    def __init__(self, endpoint: Endpoint, keys: Keys) -> None:
-        self.wait_link = Link(endpoint, identify=True)
-        self.wait = Store(self.wait_link, keys)
-        self.fetch = Store(Link(endpoint), keys)
-        self.settle = Store(Link(endpoint), keys)
-        self.beat = Store(Link(endpoint), keys)
-        self.rest = Store(LinkPool(endpoint, 2), keys)
-
-    async def close(self) -> None:
-        for store in (self.wait, self.fetch, self.settle, self.beat, self.rest):
-            await store.close()
-
-
-@contextlib.asynccontextmanager
-async def _links(endpoint: Endpoint, keys: Keys) -> AsyncIterator[_Links]:
-    links = _Links(endpoint, keys)
-    try:
-        yield links
-    finally:
-        await links.close()
 
 
 def _first_error(errors: BaseException) -> BaseException:
@@ -506,16 +283,6 @@ def _first_error(errors: BaseException) -> BaseException:
     while isinstance(errors, BaseExceptionGroup):
         errors = errors.exceptions[0]
     return errors
-
-
-async def _first(*events: asyncio.Event) -> None:
-    """Wait for one of several events."""
-    waits = [asyncio.ensure_future(event.wait()) for event in events]
-    try:
-        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for wait in waits:
-            wait.cancel()
 
 
 @contextlib.asynccontextmanager

@@ -32,16 +32,18 @@ def liveness_folder(namespace: str, label: str) -> Path:
 
 
 class SignOfLife:
-    """This process's file; it holds the lease."""
+    """This process's file; it holds the leases, one a line, with their shards."""
 
     def __init__(self, namespace: str, label: str) -> None:
+        self._leases: dict[int, str] = {}
         self._path = liveness_folder(namespace, label) / f"{os.getpid()}.live"
 
-    def write(self, lease: str) -> None:
-        """Name the lease that this process has now."""
+    def write(self, shard: int, lease: str) -> None:
+        """Name the lease that this process has now in a shard."""
+        self._leases[shard] = lease
         with contextlib.suppress(OSError):  # a read-only container: the probe then says that there is no file
             self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            self._path.write_text(lease, "utf-8")
+            self._path.write_text("".join(f"{at} {name}\n" for at, name in self._leases.items()), "utf-8")
 
     def touch(self) -> None:
         """The loop turns."""
@@ -56,10 +58,10 @@ class SignOfLife:
 
 @dataclass(frozen=True, slots=True)
 class Sign:
-    """One living process: its pid, its lease, and for how long its loop has not turned."""
+    """One living process: its pid, its leases by shard, and for how long its loop has not turned."""
 
     pid: int
-    lease: str
+    leases: dict[int, str]
     silent_s: float
 
     @property
@@ -77,7 +79,9 @@ def read_signs(namespace: str, label: str) -> list[Sign]:
             if not _exists(pid):
                 path.unlink()
                 continue
-            signs.append(Sign(pid, path.read_text("utf-8"), max(0.0, time.time() - path.stat().st_mtime)))
+            pairs = (line.split(" ", 1) for line in path.read_text("utf-8").splitlines())
+            leases = {int(shard): lease for shard, lease in pairs}
+            signs.append(Sign(pid, leases, max(0.0, time.time() - path.stat().st_mtime)))
         except (OSError, ValueError):
             continue
     return signs

@@ -27,16 +27,16 @@ def pauses() -> Iterator[float]:
 
 
 class Outage:
-    """The log lines of one outage, however many parts of the instance notice it."""
+    """The log lines of one outage, however many parts of the instance notice it; `where` begins what they say."""
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
+    def __init__(self, where: str = "", clock: Callable[[], float] = time.monotonic) -> None:
+        self._where, self._clock = where, clock
         self._since: float | None = None
         self._said = 0.0
 
     def failed(self, problem: str) -> None:
         """A call got no answer."""
-        now = self._clock()
+        now, problem = self._clock(), self._where + problem
         if self._since is None:
             self._since = self._said = now
             log.redis_lost(problem=problem)

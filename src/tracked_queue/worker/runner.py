@@ -28,6 +28,7 @@ from ..transitions import MAX_BATCH, Call, Delivered, NoteWord, Outcome, inputs,
 from .binding import Binder
 from .invoke import IsolatedError, invoker
 from .processes import ProcessPool
+from .slots import Slots
 
 T = TypeVar("T")
 
@@ -40,6 +41,7 @@ MAX_BUFFERED_S = 1.0
 RATE_MEMORY_S = 0.1
 
 UNTRACKED = b"0"
+SUSPECT = b"s"
 
 
 class Cause(StrEnum):
@@ -68,12 +70,15 @@ class Delivery:
     context: Mapping[str, Any] | None = None
     inputs = ""
     tick_ms: int | None = None
+    is_suspect = False
 
     def __init__(self, job: Delivered, task: Task[..., Any]) -> None:
         self.job, self.task = job, task
         record = job.record
         self.attempt = int(record[7] or 0) + 1 if len(record) > 7 else 1
         self.untracked = job.delivery == UNTRACKED
+        if job.buffered == SUSPECT:
+            self.is_suspect = True
         options = task.task_options
         self.timeout, self.max_attempts = options.timeout_s, options.max_attempts
 
@@ -96,6 +101,18 @@ class Delivery:
     def checkpoint(self) -> bytes:
         """What an earlier delivery stored, encoded."""
         return self.job.checkpoint
+
+
+class Pools:
+    """What runs jobs outside of the event loop, for all shards of a process: threads, and child processes."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.threads = anyio.CapacityLimiter(settings.threads)
+        self.processes = ProcessPool(settings.processes or os.cpu_count() or 1)
+
+    async def close(self) -> None:
+        """End the child processes."""
+        await self.processes.close()
 
 
 class Ask(Protocol):
@@ -123,16 +140,18 @@ class Runner:
         state: Any,
         ask: Ask,
         binder: Binder,
+        slots: Slots,
+        pools: Pools,
+        capped: Callable[[bytes], bool] | None,
     ) -> None:
         self._settings, self.lease, self.state = settings, lease, state
-        self._binder = binder
+        self._binder, self._capped = binder, capped
+        self.seat = slots.join(self._fill, self.owned_of)
         self.max_payload = settings.max_payload
         self._around, self._ask = around, ask
         # By the bytes that a record holds: no name is decoded for each job.
         self._by_name: dict[bytes | None, Task[..., Any]] = {task.name.encode(): task for task in tasks}
-        threads = anyio.CapacityLimiter(settings.threads)
-        self._processes = ProcessPool(settings.processes or os.cpu_count() or 1)
-        self._invokers = {task: invoker(task, around, threads, self._processes) for task in tasks}
+        self._invokers = {task: invoker(task, around, pools.threads, pools.processes) for task in tasks}
         self._settle, self._on_room = settle, on_room
         self._loop = asyncio.get_running_loop()
         self._context = contextvars.copy_context()
@@ -150,7 +169,7 @@ class Runner:
 
     def room(self) -> tuple[int, int]:
         """How many jobs could start now, and how many more may wait; together at most one fetch."""
-        start = self._settings.concurrency - len(self.running) - len(self.buffer)
+        start = self.seat.free()
         if start < 0:
             return 0, 0
         target = self._buffer_target()
@@ -175,18 +194,13 @@ class Runner:
         return sum(item.job.queue == queue for item in (*self.running, *self.buffer))
 
     @property
-    def idle(self) -> bool:
-        """Nothing runs or waits here."""
-        return not self.running and not self.buffer
-
-    @property
     def owned(self) -> set[tuple[bytes, bytes]]:
         """(id, delivery) of everything that is here."""
         return {(item.job.id, item.job.delivery) for item in (*self.running, *self.buffer)}
 
     def take(self, jobs: list[Delivered], *, hand_back: bool = False) -> None:
         """Accept what a fetch brought: start it, or let it wait for a slot; or return it all unstarted."""
-        known, running, slots, binds = self._by_name, self.running, self._settings.concurrency, self._binder.any
+        known, is_open, binds, capped = self._by_name, self.seat.open, self._binder.any, self._capped
         for job in jobs:
             task = known.get(job.record[2])
             if task is None:
@@ -197,13 +211,16 @@ class Runner:
                 continue
             if binds and self._bind(delivery):
                 continue
-            if hand_back or not self._accepting:
+            if hand_back or not self._accepting or (delivery.is_suspect and not self.seat.may_suspect()):
                 self._hand_back(delivery)
-            elif len(running) < slots:
+            elif capped is not None and capped(job.queue):
+                self._hand_back(delivery)  # another shard has brought one of its queue meanwhile
+            elif is_open():
                 self._start(delivery)
             else:
                 delivery.buffered_at = self._loop.time()
                 self.buffer.append(delivery)
+                self.seat.waiting += 1
 
     def _park(self, job: Delivered, name: str) -> None:
         log.job_parked(task=name, job_id=job.id.decode("utf-8", "replace"))
@@ -253,6 +270,7 @@ class Runner:
 
     def _start(self, delivery: Delivery) -> None:
         self.running.add(delivery)
+        self.seat.start(delivery.is_suspect)
         delivery.started_at = self._loop.time()
         if delivery.timeout is not None:
             delivery.deadline = delivery.started_at + delivery.timeout
@@ -452,10 +470,16 @@ class Runner:
 
     def _finish(self, delivery: Delivery) -> None:
         self.running.discard(delivery)
+        self.seat.end(delivery.is_suspect)
         self._ended += 1
         self.ran += 1
         self._last_end = self._loop.time()
-        while self.buffer and len(self.running) < self._settings.concurrency:
+        self.seat.slots.freed()
+
+    def _fill(self) -> None:
+        """A place may be free: for a job that waits here, else for a fetch."""
+        while self.buffer and self.seat.open():
+            self.seat.waiting -= 1
             self._start(self.buffer.popleft())
         self._on_room()
 
@@ -477,6 +501,7 @@ class Runner:
         for waiting in self.buffer:
             if waiting.job.id == raw:
                 self.buffer.remove(waiting)
+                self.seat.waiting -= 1
                 waiting.cause = Cause.CANCEL
                 waiting.started_at = self._loop.time()
                 self._conclude(waiting, asyncio.CancelledError())
@@ -493,6 +518,7 @@ class Runner:
         if not self.buffer or now - self.buffer[0].buffered_at <= older_than_s:
             return
         while self.buffer:  # the newest first, so that the oldest ends up at the queue's head
+            self.seat.waiting -= 1
             self._hand_back(self.buffer.pop())
         self._on_room()
 
@@ -507,6 +533,7 @@ class Runner:
         if cause is Cause.LOST:
             self._accepting = False
             self.buffer.clear()
+            self.seat.waiting = 0
         else:
             self.hand_back_buffered()
         for delivery in list(self.running):
@@ -566,11 +593,11 @@ class Runner:
         self._conclude(delivery, asyncio.CancelledError(), "; it did not stop when it was cancelled")
         delivery.settled = True
 
-    async def close(self) -> None:
-        """Drop the timer, and end the child processes."""
+    def close(self) -> None:
+        """Drop the timer, and leave the slots to others."""
         if self._timer is not None:
             self._timer.cancel()
-        await self._processes.close()
+        self.seat.leave()
 
 
 _OWN_FRAMES = (Runner._run.__code__, Runner._attempt.__code__)

@@ -43,6 +43,13 @@ class Served:
         left = {queue: count - owned(queue.encode()) for queue, count in self._most.items()}
         return [queue for queue in names if left.get(queue, 1) > 0], left
 
+    def cap(self, owned: Callable[[bytes], int]) -> Callable[[bytes], bool] | None:
+        """Tells whether a queue has as many jobs here as it may have; None if there is no such number for any."""
+        if not self._most:
+            return None
+        most = {queue.encode(): count for queue, count in self._most.items()}
+        return lambda queue: queue in most and owned(queue) >= most[queue]
+
     def capped(self, owned: Callable[[bytes], int]) -> bool:
         """Whether some queue has as many jobs here as it may have."""
         return any(owned(queue.encode()) >= count for queue, count in self._most.items())

@@ -19,14 +19,14 @@ from dataclasses import dataclass, field
 
 from .. import log
 from ..errors import StoreUnavailableError, TrackedQueueError
-from ..keys import Keys
 from ..link import Endpoint, LinkPool
 from ..settings import Settings
+from ..shards import Shards
 from ..store import Store
 from ..transitions import release
+from .loopwatch import FENCED_EXIT
 from .outage import Outage, insist
 from .recovery import recover_lease
-from .watchdog import FENCED_EXIT
 
 USAGE_EXIT = 2
 # A child ended in order since it had reached max_jobs or max_memory.
@@ -52,7 +52,7 @@ class _Child:
     process: asyncio.subprocess.Process
     started_at: float
     life: int  # our end of the pipe whose closing tells the child that we are gone
-    leases: list[str] = field(default_factory=list)
+    leases: list[tuple[int, str]] = field(default_factory=list)  # with their shards
     ready: bool = False
     replaced: bool = False  # stopped because the code has changed
     told_all: asyncio.Event = field(default_factory=asyncio.Event)
@@ -73,15 +73,18 @@ class Supervisor:
         processes: int,
         settings: Settings,
         endpoint: Endpoint,
-        keys: Keys,
+        shards: Shards,
         *,
         burst: bool,
         changes: AsyncIterator[str] | None = None,
     ) -> None:
         self._changes, self._changed = changes, asyncio.Event()
         self._command, self._processes, self._settings, self._burst = list(command), processes, settings, burst
-        self._store = Store(LinkPool(endpoint, 2), keys)
-        self._outage = Outage()
+        several = shards.count > 1
+        self._shards = [
+            (Store(LinkPool(endpoint.of(keys), 2), keys), Outage(f"shard {shard}: " if several else ""))
+            for shard, keys in enumerate(map(shards.keys, range(shards.count)))
+        ]
         self._children: set[_Child] = set()
         self._stop = asyncio.Event()
         self._quiet = False
@@ -113,7 +116,8 @@ class Supervisor:
                 watcher.cancel()
             for child in self._children:
                 _kill_group(child.process.pid)
-            await self._store.close()
+            for store, _ in self._shards:
+                await store.close()
         if self._usage_error:
             return USAGE_EXIT
         return 0 if all(code == 0 for code in self._codes) else 1
@@ -284,32 +288,35 @@ class Supervisor:
                     if self._quiet:
                         self._signal(child, signal.SIGUSR1)
                 else:
-                    child.leases.append(line.decode())
+                    shard, lease = line.decode().split(" ", 1)
+                    child.leases.append((int(shard), lease))
                     self._ever_served = True
 
         loop.add_reader(news, read)
 
     def _clean_up_later(self, child: _Child, *, interrupted: bool) -> None:
-        task = asyncio.get_running_loop().create_task(self._clean_up(list(child.leases), interrupted))
-        self._aftermath.add(task)
-        task.add_done_callback(self._aftermath.discard)
+        for shard in sorted({shard for shard, _ in child.leases}):
+            leases = [lease for of, lease in child.leases if of == shard]
+            task = asyncio.get_running_loop().create_task(self._clean_up(shard, leases, interrupted))
+            self._aftermath.add(task)
+            task.add_done_callback(self._aftermath.discard)
 
-    async def _clean_up(self, leases: list[str], interrupted: bool) -> None:
-        """Release a dead child's leases and recover its jobs, however long Redis is away."""
+    async def _clean_up(self, shard: int, leases: list[str], interrupted: bool) -> None:
+        """Release a dead child's leases in one shard and recover its jobs, however long Redis is away."""
         try:
-            await self._recover(leases, interrupted)
+            await self._recover(*self._shards[shard], leases, interrupted)
         except TrackedQueueError as error:
             log.redis_unsafe(problem=f"the jobs of a dead process wait for another instance: {error}")
 
-    async def _recover(self, leases: list[str], interrupted: bool) -> None:
+    async def _recover(self, store: Store, outage: Outage, leases: list[str], interrupted: bool) -> None:
         for lease in leases:
-            left = await insist(self._store, release(lease, interrupted=interrupted), self._outage, lambda: False)
+            left = await insist(store, release(lease, interrupted=interrupted), outage, lambda: False)
             while left and self._settings.auto_recovery:
                 try:
-                    await recover_lease(self._store, self._settings, lease, owner=f"supervisor.{os.getpid()}")
+                    await recover_lease(store, self._settings, lease, owner=f"supervisor.{os.getpid()}")
                     break
                 except StoreUnavailableError as error:
-                    self._outage.failed(error.problem)
+                    outage.failed(error.problem)
                     await asyncio.sleep(AGAIN_S)
 
 
@@ -327,10 +334,10 @@ class SupervisorPipe:
         for end in (self._life, self._news):
             os.set_inheritable(end, False)
 
-    def announce(self, lease: str) -> None:
-        """Tell the supervisor of a lease that is about to be registered."""
+    def announce(self, shard: int, lease: str) -> None:
+        """Tell the supervisor of a lease that is about to be registered in a shard."""
         with contextlib.suppress(OSError):
-            os.write(self._news, lease.encode() + b"\n")
+            os.write(self._news, f"{shard} {lease}\n".encode())
 
     def ready(self) -> None:
         """Tell the supervisor that the application was loaded and Redis is usable."""

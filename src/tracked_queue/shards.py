@@ -1,0 +1,125 @@
+"""
+Which shard a job lives in: told by its id alone, so that whoever knows an id finds its record.
+
+A shard is a complete small system: its keys share a hash tag, `{namespace}` where there is one shard, else `{namespace:0}`,
+`{namespace:1}` and so on; on a Redis Cluster each is in one slot. Source: docs/explanation/scale.md.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+import time
+import zlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from .errors import UsageError
+from .keys import Keys
+
+_OF_ID = re.compile(r"~(\d{1,5})\Z")
+
+# Ids must differ, not be secret; a generator of our own, seeded by the system and anew after a fork, is five times as
+# fast as asking the system for each.
+_random = random.Random()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_random.seed)
+
+
+@dataclass(frozen=True, slots=True)
+class Shards:
+    """The shards of a namespace: `count` of them, numbered from 0."""
+
+    namespace: str
+    count: int
+
+    def keys(self, shard: int) -> Keys:
+        """The key names of one shard."""
+        return Keys(self.namespace if self.count == 1 else f"{self.namespace}:{shard}")
+
+    @property
+    def layout_keys(self) -> Keys:
+        """The key names under which the number of shards is kept."""
+        return Keys(self.namespace)
+
+    def sorted(self, ids: Iterable[str]) -> dict[int, list[str]]:
+        """Ids by their shards."""
+        found: dict[int, list[str]] = {}
+        for id in ids:
+            found.setdefault(self.of_id(id), []).append(id)
+        return found
+
+    def new_id(self, shard: int | None = None) -> str:
+        """
+        A time-ordered UUID (version 7) as 32 hex digits: short in Redis, sorted by the time of its making.
+
+        With several shards it ends in `~` and its shard: the one given, else any.
+        """
+        bits = _random.getrandbits(74)
+        high = (time.time_ns() // 1_000_000) << 16 | 0x7000 | bits >> 62
+        id = f"{high:016x}{0x8000_0000_0000_0000 | bits & 0x3FFF_FFFF_FFFF_FFFF:016x}"
+        if self.count == 1:
+            return id
+        return f"{id}~{_random.randrange(self.count) if shard is None else shard}"
+
+    def of_id(self, id: str) -> int:
+        """The shard of a job by its id: the number it ends in, else a hash of its text."""
+        if self.count == 1:
+            return 0
+        found = _OF_ID.search(id)
+        number = int(found[1]) if found else self.count
+        return number if number < self.count else self.of_text(id)
+
+    def of_text(self, text: str) -> int:
+        """The shard of a name: the same in every process and version."""
+        return zlib.crc32(text.encode("utf-8", "surrogatepass")) % self.count
+
+    def moved(self, id: str, shard: int) -> str:
+        """A generated id, ending in another shard."""
+        return id if self.count == 1 else f"{_OF_ID.sub('', id)}~{shard}"
+
+    def names(self, id: str, shard: int) -> bool:
+        """Whether an id says by its ending that it is of this shard."""
+        found = _OF_ID.search(id)
+        return self.count == 1 or (found is not None and int(found[1]) == shard)
+
+    def common(self, what: str, ids: Iterable[str]) -> int | None:
+        """The one shard of several jobs; None for none. Raises UsageError when they are in several."""
+        found = {self.of_id(id): id for id in ids}
+        if len(found) > 1:
+            (one, id_one), (two, id_two), *_ = sorted(found.items())
+            raise UsageError(
+                f"{what}: job {id_one} is in shard {one} and job {id_two} in shard {two}; what depends on each other must "
+                "share a shard"
+            )
+        return next(iter(found), None)
+
+    def home(self, what: str, id: str | None, wanted: Sequence[tuple[str, int]]) -> int | None:
+        """
+        The one shard in which a job has to be; None if any will do.
+
+        Args:
+            what: The job, for people.
+            id: The caller's own id, if it gave one.
+            wanted: Why, and which: keys, limits, the jobs that it comes after.
+
+        Raises:
+            UsageError: It would have to be in two.
+        """
+        if self.count == 1:
+            return 0
+        for why, shard in wanted[1:]:
+            if shard != wanted[0][1]:
+                raise UsageError(
+                    f"{what}: {wanted[0][0]} needs shard {wanted[0][1]}, and {why} needs shard {shard}; a job is in one"
+                )
+        if not wanted:
+            return None if id is None else self.of_id(id)
+        why, shard = wanted[0]
+        if id is not None and not self.names(id, shard):
+            raise UsageError(
+                f"{what}: {why} decides the shard, so its id has to name it: leave id= out, or end it with ~ and the "
+                f"shard, here {id}~{shard}"
+            )
+        return shard

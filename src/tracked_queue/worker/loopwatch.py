@@ -1,0 +1,122 @@
+"""
+A thread that looks whether the event loop turns: it touches the sign of life, tells what blocks the loop, and gives the process
+up as a last resort. It uses nothing of the loop but call_soon_threadsafe.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable
+
+from .. import log
+from ..settings import Settings
+from .runner import Delivery
+
+# Exit codes of a process that was given up; a supervisor starts another. The first is its job's doing; the second is
+# an outage's, in which a job did not end in time, and counts as an interruption.
+STALLED_EXIT = 70
+FENCED_EXIT = 71
+# How long the line that says why a process ends may take.
+LAST_WORD_S = 0.5
+# A block shorter than this is not worth a line.
+MIN_BLOCK_S = 1.0
+
+
+def in_thread(write: Callable[[], None]) -> threading.Thread:
+    """Write a log line beside the watch: a log that nobody reads blocks its writer."""
+    thread = threading.Thread(target=write, name="tracked_queue-watchdog-log", daemon=True)
+    thread.start()
+    return thread
+
+
+def place_of(thread: int) -> str:
+    """Where a thread is: file, line and function of its innermost frame."""
+    frame = sys._current_frames().get(thread)
+    if frame is None:
+        return ""
+    return f"{frame.f_code.co_filename}:{frame.f_lineno} {frame.f_code.co_qualname}"
+
+
+def give_up(lease: str, why: str, seconds: float, code: int, thread: int, end: Callable[[int], None]) -> None:
+    """End the process, with a word on why."""
+    # The loop may be blocked in writing a log line itself; this one gets a moment, the exit does not wait for it.
+    place = place_of(thread)
+    in_thread(lambda: log.process_given_up(lease=lease, why=why, seconds=seconds, place=place)).join(LAST_WORD_S)
+    end(code)
+
+
+class LoopWatch:
+    """One thread for one process; `leases` and `running` tell what it has at the moment."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        leases: Callable[[], Iterable[str]],
+        running: Callable[[], Iterable[Delivery]],
+        tick: Callable[[], None],
+        exit_process: Callable[[int], None] = os._exit,
+    ) -> None:
+        self._settings, self._leases, self._running = settings, leases, running
+        self._tick, self._exit = tick, exit_process
+        self._loop = asyncio.get_running_loop()
+        self._loop_thread = threading.get_ident()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="tracked_queue-loopwatch", daemon=True)
+        self._asked_at: float | None = None  # when the loop was asked for a sign of life
+        self._warned = False
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread; returns at once."""
+        self._stop.set()
+
+    def _run(self) -> None:
+        # At most one wake-up a second; short leases of tests need shorter ones.
+        pause = min(1.0, self._settings.heartbeat_interval / 2)
+        while not self._stop.wait(pause):
+            try:
+                self._look()
+            except Exception:
+                if self._loop.is_closed():
+                    break
+                # Nothing that goes wrong in one look ends the watch; the next one comes.
+
+    def _look(self) -> None:
+        now = time.monotonic()
+        if self._asked_at is None:
+            self._asked_at = now
+            self._loop.call_soon_threadsafe(self._alive)
+            return
+        blocked_s = now - self._asked_at
+        lease = ", ".join(self._leases())
+        if blocked_s >= MIN_BLOCK_S and not self._warned:
+            self._warned = True
+            task, job_id = self._blocking_job()
+            place = place_of(self._loop_thread)
+            in_thread(lambda: log.loop_blocked(lease=lease, seconds=blocked_s, task=task, job_id=job_id, place=place))
+        if blocked_s > self._settings.stall_limit:
+            give_up(lease, "the event loop is blocked", blocked_s, STALLED_EXIT, self._loop_thread, self._exit)
+
+    def _alive(self) -> None:
+        """Runs in the loop: it turns."""
+        asked_at, self._asked_at = self._asked_at, None
+        self._tick()
+        if self._warned and asked_at is not None:
+            self._warned = False
+            log.loop_unblocked(lease=", ".join(self._leases()), seconds=time.monotonic() - asked_at)
+
+    def _blocking_job(self) -> tuple[str, str]:
+        """The task's name and job's id that the loop is running, as far as that can be seen from outside."""
+        running = asyncio.current_task(self._loop)
+        for delivery in list(self._running()):
+            if delivery.asyncio_task is running:
+                return delivery.task.name, delivery.id
+        return "", ""

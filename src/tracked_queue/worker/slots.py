@@ -1,0 +1,109 @@
+"""
+The places of one worker process, shared by its shards.
+
+With one shard its runner has them all. With several, a shard that has jobs left may take what is free, but not what another
+that has jobs left too is short of its share. A process runs one suspect at a time, whichever shard it is from: what is charged
+when the process dies must be the one that may have done it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+
+class Slots:
+    """`total` places."""
+
+    def __init__(self, total: int) -> None:
+        self.total = total
+        self.used = 0
+        self.seats: list[Seat] = []
+
+    def join(self, filled: Callable[[], None], owned_of: Callable[[bytes], int]) -> Seat:
+        """A shard's part; `filled` is called when a place or the suspect's turn may have come free."""
+        seat = Seat(self, filled, owned_of)
+        self.seats.append(seat)
+        return seat
+
+    @property
+    def idle(self) -> bool:
+        """Nothing runs, waits here, or is being fetched."""
+        return not any(seat.running or seat.waiting or seat.asked for seat in self.seats)
+
+    def owned_of(self, queue: bytes) -> int:
+        """How many jobs of a queue are in this process."""
+        return sum(seat.owned_of(queue) for seat in self.seats)
+
+    def freed(self) -> None:
+        """Offer what is free to the shards, those with the fewest first."""
+        if len(self.seats) == 1:
+            self.seats[0].filled()
+            return
+        for seat in sorted(self.seats, key=lambda seat: (seat.running + seat.asked, seat.turn)):
+            seat.filled()
+
+
+class Seat:
+    """
+    One shard's part of the slots.
+
+    Its user keeps `waiting` (jobs in the buffer), `hungry` (whether jobs are left in the shard) and `asked` (places that a
+    fetch in flight has spoken for).
+    """
+
+    def __init__(self, slots: Slots, filled: Callable[[], None], owned_of: Callable[[bytes], int]) -> None:
+        self.slots, self.filled, self.owned_of = slots, filled, owned_of
+        self.running = self.waiting = self.asked = self.turn = 0
+        self.hungry = True
+        self.suspect = False
+
+    @property
+    def alone(self) -> bool:
+        """Whether the process has no other shard."""
+        return len(self.slots.seats) == 1
+
+    def free(self) -> int:
+        """How many places this shard may fill by a fetch now."""
+        slots = self.slots
+        if self.alone:
+            return slots.total - slots.used - self.waiting
+        free = slots.total - slots.used - sum(seat.waiting + seat.asked for seat in slots.seats)
+        hungry = [seat for seat in slots.seats if seat.hungry or seat is self]
+        share = math.ceil(slots.total / len(hungry))
+        if any(seat.running + seat.waiting + seat.asked < share for seat in hungry if seat is not self):
+            free = min(free, share - self.running - self.waiting - self.asked)
+        return free
+
+    def standing(self, most: int) -> int:
+        """How many jobs a fetch that waits may bring: every shard has such a one, so they divide what is free."""
+        seats = len(self.slots.seats)
+        return most if seats == 1 else min(most, max(1, (self.slots.total - self.slots.used) // seats))
+
+    def open(self) -> bool:
+        """Whether a job can start now."""
+        return self.slots.used < self.slots.total
+
+    def start(self, suspect: bool) -> None:
+        """A job starts."""
+        self.running += 1
+        self.slots.used += 1
+        self.suspect = self.suspect or suspect
+        self.turn = max(seat.turn for seat in self.slots.seats) + 1 if not self.alone else 0
+
+    def end(self, suspect: bool) -> None:
+        """A job has ended."""
+        self.running -= 1
+        self.slots.used -= 1
+        if suspect:
+            self.suspect = False
+
+    def may_suspect(self) -> bool:
+        """Whether no other shard's suspect is here."""
+        return not any(seat.suspect for seat in self.slots.seats if seat is not self)
+
+    def leave(self) -> None:
+        """The shard's lease is over; nothing of it runs."""
+        self.slots.seats.remove(self)
+        if self.slots.seats:
+            self.slots.freed()
