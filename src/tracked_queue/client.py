@@ -122,6 +122,8 @@ class Clients:
 
     async def _agree(self) -> None:
         """See Layout.agree; callers that come at the same time ask once."""
+        if self._layout.agreed:
+            return
         async with self._agreeing:
             await self._layout.agree(self._run_apart)
 
