@@ -49,7 +49,7 @@ class Cluster:
         self._seeds, self._known = list(hosts), list(hosts)
         # Without full coverage: a part of the cluster that is lost must not stop the others.
         self._options = {
-            **options, "require_full_coverage": False, "protocol": 2, "socket_timeout": seconds / 3,
+            **options, "require_full_coverage": False, "protocol": 2, "driver_info": None, "socket_timeout": seconds / 3,
             "socket_connect_timeout": seconds / 3,
         }  # fmt: skip
         self._slots: Mapping[int, Sequence[Any]] = {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
@@ -82,11 +82,25 @@ class Facts:
     refused: Sequence[str]
     instances: Sequence[InstanceReport] = ()
     skew_s: float = 0.0
+    cluster: Mapping[str, str] | None = None  # CLUSTER INFO of a node
+    owners: int = 0  # servers of the cluster that have slots
 
 
-async def examine(store: Store, settings: Settings) -> list[Finding]:
-    """Read the facts, and judge them. Raises like `Store.read` when Redis doesn't answer."""
-    return judge(await read_facts(store), settings)
+async def examine(stores: Sequence[Store], settings: Settings) -> list[Finding]:
+    """
+    Read the facts of every shard's server, and judge them; of several servers each finding says which shards it is about.
+
+    Raises like `Store.read` when Redis doesn't answer.
+    """
+    all_facts = [await read_facts(store) for store in stores]
+    servers: dict[str, list[int]] = {}
+    for shard, facts in enumerate(all_facts):
+        servers.setdefault(facts.info.get("run_id", ""), []).append(shard)
+    findings: list[Finding] = []
+    for shards in servers.values():
+        where = f" (shard{'s' * (len(shards) > 1)} {', '.join(map(str, shards))})" if len(servers) > 1 else ""
+        findings += [replace(item, name=item.name + where) for item in judge(all_facts[shards[0]], settings)]
+    return findings + _spread(all_facts[0], len(stores), len(servers))
 
 
 async def read_facts(store: Store) -> Facts:
@@ -98,7 +112,9 @@ async def read_facts(store: Store) -> Facts:
             (reply,) = await store.read(command)
         except (StoreRefusedError, InvariantError):
             refused.append(
-                " ".join(str(part) for part in command[:2]) if command[0] in ("CLIENT", "CONFIG") else command[0]
+                " ".join(str(part) for part in command[:2])
+                if command[0] in ("CLIENT", "CONFIG", "CLUSTER")
+                else command[0]
             )
             return None
         return reply
@@ -110,6 +126,11 @@ async def read_facts(store: Store) -> Facts:
             info[name] = value
     pairs = await ask("CONFIG", "GET", "*")
     config = None if pairs is None else dict(zip(map(_text, pairs[::2]), map(_text, pairs[1::2]), strict=True))
+    cluster, owners = None, 0
+    if info.get("cluster_enabled") == "1":
+        told_of = (await ask("CLUSTER", "INFO") or b"").decode()
+        cluster = dict(line.split(":", 1) for line in told_of.splitlines() if ":" in line)
+        owners = len({one[2][0] + b":%d" % one[2][1] for one in await ask("CLUSTER", "SLOTS") or ()})
     before = time.time()
     told = await ask("TIME")
     skew = 0.0 if told is None else int(told[0]) + int(told[1]) / 1e6 - (before + time.time()) / 2
@@ -122,7 +143,9 @@ async def read_facts(store: Store) -> Facts:
         instances = [item for item in await read_instances(store) if item.alive]
     else:
         instances = []
-    return Facts(info=info, config=config, refused=refused, instances=instances, skew_s=skew)
+    return Facts(
+        info=info, config=config, refused=refused, instances=instances, skew_s=skew, cluster=cluster, owners=owners
+    )
 
 
 async def _try_in_scripts(store: Store) -> Sequence[bytes] | None:
@@ -263,7 +286,7 @@ def _connections(facts: Facts, settings: Settings) -> list[Finding]:
 
 
 def _rights(facts: Facts, settings: Settings) -> list[Finding]:
-    needed = [name for name in facts.refused if name not in ("INFO", "CONFIG GET", "SCAN")]
+    needed = [name for name in facts.refused if name not in ("INFO", "CONFIG GET", "SCAN", "CLUSTER INFO")]
     if needed:
         return [
             _problem(
@@ -274,10 +297,30 @@ def _rights(facts: Facts, settings: Settings) -> list[Finding]:
 
 
 def _cluster(facts: Facts, settings: Settings) -> list[Finding]:
-    if facts.info.get("cluster_enabled") != "1":
+    if facts.cluster is None:
         return []
-    do = "all keys of a namespace are in one slot; name its node, and again after the slot moves"
-    return [_warning("cluster", "this is a node of a cluster, and redirects are not followed", do)]
+    if "+cluster" not in settings.redis_url:
+        do = "use redis+cluster://host,host: the slots' servers are asked for, also after a failover"
+        return [_problem("cluster", "redis_url names one node of a cluster, and redirects are not followed", do)]
+    found = []
+    if facts.cluster.get("cluster_state") != "ok":
+        found.append(_problem("cluster", f"its state is {facts.cluster.get('cluster_state')}", "look at CLUSTER NODES"))
+    slots, failing = facts.cluster.get("cluster_slots_assigned"), facts.cluster.get("cluster_slots_fail", "0")
+    if slots != "16384" or failing != "0":
+        do = "a shard whose slot nobody has stands still; give every slot a server"
+        found.append(_problem("slots", f"{slots} of 16384 assigned, {failing} failing", do))
+    return found or [_ok("cluster", f"ok, {facts.owners} primaries")]
+
+
+def _spread(facts: Facts, shards: int, servers: int) -> list[Finding]:
+    """How the shards lie on a cluster's servers."""
+    if facts.cluster is None or "CLUSTER SLOTS" in facts.refused:
+        return []
+    text = f"{shards} shard{'s' * (shards > 1)} on {servers} of {facts.owners} primaries"
+    if servers < facts.owners:
+        do = "more shards spread the load over more of them; the number is changed while there are no jobs"
+        return [_note("spread", text, do)]
+    return [_ok("spread", text)]
 
 
 def _times(facts: Facts, settings: Settings) -> list[Finding]:

@@ -11,9 +11,11 @@ import pytest
 from tests.cluster.nodes_of import Ran, app_at, by_shard, task_of
 from tests.harness import wait_until
 from tests.redis.test_client import running_worker
-from tracked_queue import EnqueueUnavailableError, TrackedQueue
+from tests.redis.test_doctor import acl_line
+from tracked_queue import EnqueueUnavailableError, StoreUnavailableError, TrackedQueue
 from tracked_queue.chaos.nodes import ClusterNodes, ask, end_move, move_keys, move_slot
 from tracked_queue.cluster import slot_of
+from tracked_queue.doctor import Level, examine
 from tracked_queue.job import State
 
 pytestmark = pytest.mark.timeout(120)
@@ -127,3 +129,32 @@ async def test_a_slot_moves_under_running_jobs(app: TrackedQueue, nodes: Cluster
         assert (info.state, info.recoveries) == (State.SUCCEEDED, 0), "settled by the delivery that ran it"
         assert await (await ran.task.options(id="after~0").enqueue(7)).result(10) == 7
     assert ask(source, "CLUSTER", "COUNTKEYSINSLOT", slot) == 0
+
+
+async def test_doctor_looks_at_every_primary_and_the_spread(app: TrackedQueue, nodes: ClusterNodes) -> None:
+    findings = await examine(app.stores, app.settings)
+    spread = [item for item in findings if item.name == "spread"]
+    count = len({nodes.owner(slot_of(app.shards.keys(shard).tag)).port for shard in range(SHARDS)})
+    assert [item.found for item in spread] == [f"{SHARDS} shards on {count} of 3 primaries"]
+    assert sum(item.name.startswith("role (shard") for item in findings) == count
+    assert [
+        item for item in findings if item.name.startswith(("cluster", "slots")) and item.level is not Level.OK
+    ] == []
+    away = next(s for s in nodes.owners() if s is not nodes.owner(slot_of("{single}")))
+    async with TrackedQueue(f"redis://127.0.0.1:{away.port}", namespace="single") as direct:
+        with pytest.raises(StoreUnavailableError, match="has moved"):
+            await direct.job("x").info()
+
+
+async def test_a_cluster_needs_no_more_rights_than_the_docs_say(nodes: ClusterNodes, namespace: str) -> None:
+    for server in nodes.servers:
+        ask(server, "ACL", "SETUSER", "limited", *acl_line(nodes.version, namespace))
+    url = nodes.url.replace("://", "://limited:secret@")
+    async with app_at(url, namespace, SHARDS) as app, running_worker(app):
+        jobs = await app.enqueue_many([task_of(app, "double").call(n) for n in range(30)])
+        assert [await job.result(20) for job in jobs] == [2 * n for n in range(30)]
+        assert await (await asyncio.to_thread(task_of(app, "double").enqueue_sync, 4)).result(10) == 8
+        findings = await examine(app.stores, app.settings)
+        assert {item.level for item in findings if item.name.startswith(("ACL", "cluster"))} == {Level.OK}
+    refused = {entry[7] for server in nodes.servers for entry in ask(server, "ACL", "LOG") if entry[3] != b"auth"}
+    assert refused <= {b"config|get", b"config", b"scan"}, refused

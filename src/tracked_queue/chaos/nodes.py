@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import random
 import socket
 import time
 from collections.abc import Sequence
@@ -16,6 +18,7 @@ READY_S = 30.0
 # The cluster's bus listens this far above a server's port.
 BUS_OFFSET = 10_000
 NODE_TIMEOUT_MS = 1500
+TRIES = 10
 
 
 class ClusterNodes:
@@ -29,14 +32,8 @@ class ClusterNodes:
         count = primaries * (1 + replicas)
         self.servers: list[RedisServer] = []
         try:
-            for port in _free_ports(count):
-                self.servers.append(
-                    RedisServer(
-                        "--cluster-enabled", "yes", "--cluster-node-timeout", str(NODE_TIMEOUT_MS),
-                        "--cluster-require-full-coverage", "no", "--cluster-replica-validity-factor", "0",
-                        "--repl-diskless-sync-delay", "0", port=port, appendonly=False,
-                    )
-                )  # fmt: skip
+            while len(self.servers) < count:
+                self.servers.append(_start())
             self.primaries = self.servers[:primaries]
             self._join(primaries)
         except BaseException:
@@ -47,6 +44,13 @@ class ClusterNodes:
     def url(self) -> str:
         """Its address."""
         return "redis+cluster://" + ",".join(f"127.0.0.1:{server.port}" for server in self.primaries)
+
+    @property
+    def version(self) -> tuple[int, ...]:
+        """Of its servers."""
+        facts = ask(self._live()[0], "INFO", "server").decode()
+        number = next(line for line in facts.splitlines() if line.startswith("redis_version:")).partition(":")[2]
+        return tuple(map(int, number.split(".")[:2]))
 
     def _join(self, primaries: int) -> None:
         for server in self.servers[1:]:
@@ -147,17 +151,26 @@ def _well(server: RedisServer) -> bool:
     return "cluster_state:ok" in told and in_step
 
 
-def _free_ports(count: int) -> list[int]:
-    """Ports on loopback that are free now, with those of the bus."""
-    found: list[int] = []
-    port = 20_000 + int(time.monotonic() * 1000) % 10_000
-    while len(found) < count:
-        port += 1
+def _start() -> RedisServer:
+    """A server of a cluster that it has not joined yet; another program may take its port first, so it is tried again."""
+    for _ in range(TRIES):
+        with contextlib.suppress(RuntimeError):
+            return RedisServer(
+                "--cluster-enabled", "yes", "--cluster-node-timeout", str(NODE_TIMEOUT_MS),
+                "--cluster-require-full-coverage", "no", "--cluster-replica-validity-factor", "0",
+                "--repl-diskless-sync-delay", "0", port=_free_port(),
+            )  # fmt: skip
+    raise RuntimeError("no server of a cluster could be started")
+
+
+def _free_port() -> int:
+    """A port on loopback that is free now, as is that of its bus."""
+    while True:
+        port = random.SystemRandom().randrange(15_000, 50_000)
         try:
             for number in (port, port + BUS_OFFSET):
                 with socket.socket() as probe:
                     probe.bind(("127.0.0.1", number))
         except OSError:
             continue
-        found.append(port)
-    return found
+        return port

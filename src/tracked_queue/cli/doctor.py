@@ -24,7 +24,7 @@ from .common import (
 def doctor(redis_url: UrlOption = None, namespace: NamespaceOption = None, json: JsonOption = False) -> None:
     """Check server and settings for what the promise rests on. Exit 0: no problem, 1: a problem, 3: no Redis."""
     app = chosen_app(None, redis_url, namespace)
-    findings = run(app, lambda chosen: examine(chosen.store, chosen.settings))
+    findings = run(app, lambda chosen: examine(chosen.stores, chosen.settings))
     if json:
         print_json(findings)
     else:
