@@ -158,3 +158,31 @@ async def test_a_cluster_needs_no_more_rights_than_the_docs_say(nodes: ClusterNo
         assert {item.level for item in findings if item.name.startswith(("ACL", "cluster"))} == {Level.OK}
     refused = {entry[7] for server in nodes.servers for entry in ask(server, "ACL", "LOG") if entry[3] != b"auth"}
     assert refused <= {b"config|get", b"config", b"scan"}, refused
+
+
+async def test_a_frozen_primary_holds_up_its_own_shards_only(namespace: str) -> None:
+    """It has no replica; its shards stand still while it does, and go on with it. The slots are the others' meanwhile."""
+    alone = ClusterNodes(replicas=0)
+    try:
+        async with app_at(alone.url, namespace, SHARDS, concurrency=6, heartbeat_ttl=30.0, reply_timeout=2.0) as app:
+            ran = Ran(app)
+            async with running_worker(app):
+                await (await ran.task.enqueue(-1)).result(20)
+                victim = alone.owner(slot_of(app.shards.keys(0).tag))
+                held = [s for s in range(SHARDS) if alone.owner(slot_of(app.shards.keys(s).tag)) is victim]
+                free = [s for s in range(SHARDS) if s not in held]
+                theirs = await app.enqueue_many([ran.task.options(id=f"held{n}~{held[0]}").call(n) for n in range(30)])
+                victim.freeze()
+                try:
+                    others = await app.enqueue_many(
+                        [ran.task.options(id=f"o{n}~{free[n % len(free)]}").call(1000 + n) for n in range(300)]
+                    )
+                    for job in others:
+                        await job.result(30)
+                finally:
+                    victim.thaw()
+                for job in theirs:
+                    await job.result(30)
+            assert Counter(ran.values) == Counter([-1, *range(30), *range(1000, 1300)]), "each once"
+    finally:
+        alone.close()

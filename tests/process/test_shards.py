@@ -1,0 +1,106 @@
+"""Worker programs with several shards: killed, and looked at from the command line."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+
+import pytest
+
+from tests.process.test_workers import ended
+from tests.process.worker import Notes, Worker, environment
+from tracked_queue import TrackedQueue
+from tracked_queue.chaos.server import RedisServer
+from tracked_queue.job import State
+from tracked_queue.reports import read_instances
+
+Start = Callable[..., Worker]
+SHARDS = 3
+# The instances of two processes, each in every shard.
+LEASES = 2 * SHARDS
+
+
+@pytest.fixture
+async def several(server: RedisServer, namespace: str) -> AsyncIterator[TrackedQueue]:
+    made = TrackedQueue(server.url, namespace=namespace, shards=SHARDS)
+    yield made
+    await made.aclose()
+
+
+@pytest.mark.parametrize("supervised", [True, False])
+async def test_a_killed_process_is_recovered_in_every_shard(
+    start: Start, several: TrackedQueue, notes: Notes, supervised: bool
+) -> None:
+    """Its supervisor knows its leases with their shards; without one they run out, each for itself."""
+    ttl = "60" if supervised else "1.5"
+    options = ("--concurrency", "40") if not supervised else ("--processes", "2", "--concurrency", "40")
+    workers = [start(*options, HEARTBEAT_TTL=ttl, TRACKED_QUEUE_SHARDS=str(SHARDS)) for _ in range(1 if supervised else 2)]
+    for worker in workers:
+        worker.ready(LEASES if supervised else SHARDS)
+    jobs = [await several.enqueue("sleep", 1.0) for _ in range(60)]
+    assert set(Counter(several.shards.of_id(job.id) for job in jobs)) == set(range(SHARDS))
+    notes.wait("start", 60)
+    if supervised:
+        one = (await read_instances(several.store))[0]
+        os.kill(one.pid, signal.SIGKILL)
+        workers[0].wait_event("lease.recovered", SHARDS)
+    else:
+        workers[0].vanish()
+        workers[1].wait_event("lease.recovered", SHARDS)
+    assert set(await ended(jobs)) == {State.SUCCEEDED}
+    infos = [await job.info() for job in jobs]
+    assert all(info.charges == 0 for info in infos)
+    lost = Counter(several.shards.of_id(job.id) for job, info in zip(jobs, infos, strict=True) if info.recoveries)
+    assert set(lost) == set(range(SHARDS))
+
+
+async def test_a_poison_job_dies_and_its_neighbours_in_other_shards_do_not(start: Start, several: TrackedQueue) -> None:
+    worker = start("--concurrency", "30", TRACKED_QUEUE_SHARDS=str(SHARDS))
+    worker.ready(SHARDS)
+    good = [await several.enqueue("sleep", 0.5) for _ in range(60)]
+    bad = [await several.options(id=f"bad~{shard}").enqueue("poison") for shard in (0, 2)]
+    assert await ended(bad, 60) == [State.DEAD] * 2
+    assert set(await ended(good, 60)) == {State.SUCCEEDED}
+    assert max([(await job.info()).charges for job in good]) <= 2, "no innocent one was near its end"
+
+
+async def test_the_command_line_sees_all_shards(
+    start: Start, several: TrackedQueue, server: RedisServer, namespace: str
+) -> None:
+    """It finds their number by itself."""
+
+    def cli(*arguments: str, exit: int = 0) -> str:
+        command = [sys.executable, "-m", "tracked_queue", *arguments]
+        done = subprocess.run(
+            command, env=environment(server.url, namespace), capture_output=True, text=True, timeout=60, check=False
+        )
+        assert done.returncode == exit, done.stderr
+        return done.stdout
+
+    waiting = [await several.enqueue("unknown-queue", 1) for _ in range(12)]
+    assert json.loads(cli("queues", "--json"))["queues"][0]["length"] == 12
+    assert f"{waiting[0].id}" in cli("job", waiting[0].id)
+    assert cli("cancel", *(job.id for job in waiting)).count("cancelled") == 12
+    worker = start(TRACKED_QUEUE_SHARDS=str(SHARDS))
+    worker.ready(SHARDS)
+    shown = json.loads(cli("instances", "--json"))
+    assert sorted(item["shard"] for item in shown) == list(range(SHARDS))
+    assert "shard" in cli("instances").lower().splitlines()[0]
+    assert cli("health", "--ready").startswith("ready: 1")
+    assert "empty" in cli("health", "--queue", "default", "--max-age", "5m")
+    cli("quiet", shown[0]["label"])
+    assert all(item["quiet"] for item in json.loads(cli("instances", "--json")))
+    cli("quiet", "--undo", shown[0]["label"])
+    dead = [await several.options(id=f"d{n}~{n}").enqueue("failing") for n in range(SHARDS)]
+    assert await ended(dead) == [State.DEAD] * SHARDS
+    assert len(json.loads(cli("dead", "list", "--json"))) == SHARDS
+    assert cli("dead", "requeue", "--all").startswith("3 dead jobs")
+    assert await ended(dead) == [State.DEAD] * SHARDS
+    assert cli("dead", "purge", dead[1].id).startswith("1 dead jobs")
+    assert len(json.loads(cli("dead", "list", "--json"))) == SHARDS - 1
+    assert {line.split()[0] for line in cli("doctor", exit=1).splitlines()} <= {"OK", "NOTE", "WARNING", "PROBLEM"}
