@@ -4,13 +4,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-processes test-deep failover test-all explore chaos soak bench check docs clean
+.PHONY: demo test test-processes test-deep failover cluster test-all explore chaos soak bench bench-cluster check docs clean
 
 demo: $(STAMP)
 	$(BIN)/python -m tracked_queue demo
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -n 3 -m "not deep" --ignore tests/failover --ignore tests/process --ignore tests/fault
+	$(BIN)/python -m pytest -n 3 -m "not deep" --ignore tests/failover --ignore tests/cluster --ignore tests/process --ignore tests/fault
 
 # Real worker processes that are killed, frozen, cut off and redeployed, and a Redis that goes away.
 test-processes: $(STAMP)
@@ -25,9 +25,13 @@ test-deep: $(STAMP)
 failover: $(STAMP)
 	$(BIN)/python -m pytest -n 2 tests/failover
 
+# A Redis Cluster of three primaries: killed, frozen, and with slots that move.
+cluster: $(STAMP)
+	$(BIN)/python -m pytest -n 2 tests/cluster
+
 # Everything, and the explorer over more steps and over three jobs.
 test-all: $(STAMP)
-	$(MAKE) test test-processes test-deep failover explore
+	$(MAKE) test test-processes test-deep failover cluster explore
 
 explore: $(STAMP)
 	EXPLORER_DEPTH=7 $(BIN)/python -m pytest tests/explorer -s
@@ -44,6 +48,10 @@ soak: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/python benchmarks/bench.py
+
+# Throughput over 1, 2 and 3 primaries of a cluster.
+bench-cluster: $(STAMP)
+	$(BIN)/python benchmarks/bench_cluster.py
 
 check: $(STAMP)
 	scripts/check

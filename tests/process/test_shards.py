@@ -39,7 +39,9 @@ async def test_a_killed_process_is_recovered_in_every_shard(
     """Its supervisor knows its leases with their shards; without one they run out, each for itself."""
     ttl = "60" if supervised else "1.5"
     options = ("--concurrency", "40") if not supervised else ("--processes", "2", "--concurrency", "40")
-    workers = [start(*options, HEARTBEAT_TTL=ttl, TRACKED_QUEUE_SHARDS=str(SHARDS)) for _ in range(1 if supervised else 2)]
+    workers = [
+        start(*options, HEARTBEAT_TTL=ttl, TRACKED_QUEUE_SHARDS=str(SHARDS)) for _ in range(1 if supervised else 2)
+    ]
     for worker in workers:
         worker.ready(LEASES if supervised else SHARDS)
     jobs = [await several.enqueue("sleep", 1.0) for _ in range(60)]

@@ -165,8 +165,23 @@ async def test_shards_take_turns_and_keep_their_priorities(server: RedisServer, 
             assert kinds == sorted(kinds), f"shard {shard}: the higher queue first"
         # The small shards are served while the large one still has jobs, as fast as it.
         first = Counter(shard for shard, _ in order[:90])
-        assert min(first.values()) >= 20, f"not in turns: {first}"
+        assert len(first) == 3 and min(first.values()) >= 24, f"not in turns: {first}"
         assert len(order) == 300
+
+
+async def test_one_place_goes_round(server: RedisServer, namespace: str) -> None:
+    async with app_at(server.url, namespace, 4, concurrency=1) as app:
+        order: list[int] = []
+
+        @app.task(name="work")
+        async def work() -> None:
+            order.append(app.shards.of_id(current_job().id))
+            await asyncio.sleep(0.002)
+
+        await app.enqueue_many([work.options(id=f"w{n}~{n % 4}").call() for n in range(200)])
+        assert await app.run_worker(burst=True, handle_signals=False) == 0
+        first = Counter(order[:80])
+        assert len(first) == 4 and min(first.values()) >= 10, first
 
 
 async def test_all_shards_share_the_slots_and_the_caps(server: RedisServer, namespace: str) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import msgspec
@@ -494,9 +494,17 @@ def run_machine(
     )
 
 
+@pytest.fixture(scope="module")
+def server() -> Iterator[RedisServer]:
+    """Its own: every step looks at all keys of the server."""
+    running = RedisServer()
+    yield running
+    running.close()
+
+
 @pytest.mark.timeout(900)
 def test_random_histories_keep_every_promise(server: RedisServer) -> None:
-    run_machine(server.url, int(os.environ.get("STATE_EXAMPLES", "60")), int(os.environ.get("STATE_STEPS", "40")))
+    run_machine(server.url, int(os.environ.get("STATE_EXAMPLES", "120")), int(os.environ.get("STATE_STEPS", "40")))
 
 
 FAULTS: dict[str, tuple[str, str, str]] = {

@@ -18,7 +18,9 @@ ENDS = FINAL - {"expired"}  # what an outcome of a run can be
 # Kinds of faults after which the store may stand where it stood a moment ago: writes that it had answered are gone.
 ROLLBACKS = frozenset({"failover"})
 # Keys without an expiry that may be there when nothing is queued, runs or waits.
-LASTING = frozenset({"queues", "shards", "limits", "contact", "schedules", "schedule", "dead", "job", "wake", "paused"})
+LASTING = frozenset(
+    {"queues", "shards", "limits", "contact", "hold", "schedules", "schedule", "dead", "job", "wake", "paused"}
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

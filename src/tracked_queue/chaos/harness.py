@@ -6,13 +6,13 @@ import asyncio
 import random
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from ..keys import Keys
+from ..shards import Shards
 from .checker import FINAL, History, Judgement, judge
 from .ledger import Event, read_ledgers
 from .programs import recovered_in
@@ -23,7 +23,9 @@ PAUSE_S = (0.3, 1.6)
 AT_ONCE = 500
 
 
-async def run_chaos(folder: Path, target: str, seconds: float, seed: int, told: Callable[[str], None]) -> Judgement:
+async def run_chaos(
+    folder: Path, target: str, seconds: float, seed: int, told: Callable[[str], None], shards: int = 1
+) -> Judgement:
     """
     Let producers and workers work for so long under random faults, then let all end, and judge.
 
@@ -33,21 +35,22 @@ async def run_chaos(folder: Path, target: str, seconds: float, seed: int, told: 
         seed: Of every choice: which fault comes when, and what producers enqueue. What processes do in between is
             the machine's affair.
         told: Gets a line for each fault.
+        shards: Of the namespace.
     """
-    world = World(folder, target, random.Random(seed))
+    world = World(folder, target, random.Random(seed), shards)
     me = asyncio.current_task()
     if me is not None:
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, me.cancel)  # what was started is ended then too
     async with world.running():
         await _faults(world, seconds, told)
         told("no more faults; everything has to end now")
-        keys = Keys(NAMESPACE)
+        parts = Shards(NAMESPACE, shards)
 
         await world.end_producers()
         ids = _jobs(read_ledgers(folder))
 
         async def left(client: Any) -> int:
-            records = await _records(client, keys, ids)
+            records = await _records(client, parts, ids)
             return sum(record.get("state") not in FINAL for record in records.values() if record)
 
         await world.settle_down(left)
@@ -55,9 +58,9 @@ async def run_chaos(folder: Path, target: str, seconds: float, seed: int, told: 
             events = read_ledgers(folder)
             history = History(
                 events=events,
-                records=await _records(client, keys, _jobs(events)),
-                places=await _places(client, keys),
-                keys=await _lasting_keys(client, keys),
+                records=await _records(client, parts, _jobs(events)),
+                places=await _places(client, parts),
+                keys=await _lasting_keys(client, parts),
                 recovered=recovered_in(folder),
             )
     (folder / "history.json").write_bytes(msgspec.json.encode(history))
@@ -93,13 +96,13 @@ def _jobs(events: list[Event]) -> list[str]:
     return sorted({event.id for event in events if event.id})
 
 
-async def _records(client: Any, keys: Keys, ids: list[str]) -> dict[str, dict[str, str]]:
+async def _records(client: Any, shards: Shards, ids: list[str]) -> dict[str, dict[str, str]]:
     found: dict[str, dict[str, str]] = {}
     for at in range(0, len(ids), AT_ONCE):
         portion = ids[at : at + AT_ONCE]
         pipe = client.pipeline(transaction=False)
         for id in portion:
-            pipe.hgetall(keys.named("job", id))
+            pipe.hgetall(shards.keys(shards.of_id(id)).named("job", id))
         for id, record in zip(portion, await pipe.execute(), strict=True):
             found[id] = {_text(name): _text(value) for name, value in record.items()}
             if b"limits" in record:
@@ -107,33 +110,32 @@ async def _records(client: Any, keys: Keys, ids: list[str]) -> dict[str, dict[st
     return found
 
 
-async def _lasting_keys(client: Any, keys: Keys) -> list[str]:
-    names = await _keys(client, keys)
+async def _lasting_keys(client: Any, shards: Shards) -> list[str]:
+    names = [item async for item in _keys(client, shards)]
     pipe = client.pipeline(transaction=False)
-    for name in names:
-        pipe.pttl(name)
-    return [
-        _text(name).removeprefix(keys.tag + ":")
-        for name, ttl in zip(names, await pipe.execute(), strict=True)
-        if ttl == -1
-    ]
+    for _, raw, _ in names:
+        pipe.pttl(raw)
+    return [name for (_, _, name), ttl in zip(names, await pipe.execute(), strict=True) if ttl == -1]
 
 
-async def _keys(client: Any, keys: Keys) -> list[bytes]:
-    return [name async for name in client.scan_iter(match=keys.tag.replace("{", "[{]") + ":*", count=1000)]
+async def _keys(client: Any, shards: Shards) -> AsyncIterator[tuple[int, bytes, str]]:
+    """Every key: its shard, and its name with and without the tag."""
+    for shard in range(shards.count):
+        tag = shards.keys(shard).tag
+        async for raw in client.scan_iter(match=tag.replace("{", "[{]") + ":*", count=1000):
+            yield shard, raw, _text(raw).removeprefix(tag + ":")
 
 
-async def _places(client: Any, keys: Keys) -> dict[str, list[str]]:
+async def _places(client: Any, shards: Shards) -> dict[str, list[str]]:
     places: dict[str, list[str]] = {}
     lists = ("queue", "suspects", "lane", "processing", "parked", "scheduled", "dead", "dependents")
-    for raw in await _keys(client, keys):
-        name = raw.decode("utf-8", "replace").removeprefix(keys.tag + ":")
+    async for shard, raw, name in _keys(client, shards):
         if name.split(":")[0] not in lists or name == "parked":
             continue
         kind = await client.type(raw)
         members = await client.lrange(raw, 0, -1) if kind == b"list" else await client.zrange(raw, 0, -1)
         for member in members:
-            places.setdefault(_text(member), []).append(name)
+            places.setdefault(_text(member), []).append(name if shards.count == 1 else f"{name} of shard {shard}")
     return places
 
 

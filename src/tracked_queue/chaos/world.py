@@ -31,8 +31,8 @@ Fault = Callable[[], Coroutine[Any, Any, None]]
 class World:
     """Everything of one run; `faults` are its weights and what to call."""
 
-    def __init__(self, folder: Path, target: str, chance: random.Random) -> None:
-        self.folder, self.target, self.chance = folder, target, chance
+    def __init__(self, folder: Path, target: str, chance: random.Random, shards: int = 1) -> None:
+        self.folder, self.target, self.chance, self._shards = folder, target, chance, shards
         self.ledger = Ledger(folder, "harness")
         self.primary = RedisServer(appendonly=True)
         self.replica = self._server_after(self.primary)
@@ -61,6 +61,7 @@ class World:
         return {
             "REDIS_URL": self.proxy.url,
             "PROCESSING_NS": NAMESPACE,
+            "TRACKED_QUEUE_SHARDS": str(self._shards),
             "HEARTBEAT_INTERVAL": str(TTL_S / 5),
             "HEARTBEAT_TTL": str(TTL_S),
             "TRACKED_QUEUE_RECOVERY_INTERVAL": "0.5",
@@ -180,7 +181,7 @@ class World:
 
         seconds = TTL_S * (0.3 + self.chance.random() * 1.5)
         self.note("block", seconds=seconds)
-        async with type(app)(self.primary.url, namespace=NAMESPACE) as queue:
+        async with type(app)(self.primary.url, namespace=NAMESPACE, shards=self._shards) as queue:
             with contextlib.suppress(Exception):  # the server may be away; then nobody is blocked
                 job = await queue.enqueue(blocking.name, seconds)
                 self.ledger.write("stored", id=job.id, task=blocking.name, word="created")

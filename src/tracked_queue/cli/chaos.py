@@ -25,6 +25,7 @@ def chaos(
     app: Annotated[str, typer.Argument(help="module:app with a function chaos_calls beside it.")] = DEFAULT_APP,
     seconds: Annotated[float, typer.Option(help="How long faults come.")] = 60.0,
     seed: Annotated[int | None, typer.Option(help="Of every choice; default: a new one, which is printed.")] = None,
+    shards: Annotated[int, typer.Option(help="Shards of the namespace.")] = 1,
     keep: Annotated[
         Path | None, typer.Option(help="Folder for ledgers, logs and history; default: kept if it fails.")
     ] = None,
@@ -36,7 +37,7 @@ def chaos(
     calls_of(app)  # before anything is started
     print(f"seed {chosen}, {seconds:g} s of faults; history in {folder}", flush=True)
     try:
-        found = asyncio.run(run_chaos(folder, app, seconds, chosen, lambda line: print(line, flush=True)))
+        found = asyncio.run(run_chaos(folder, app, seconds, chosen, lambda line: print(line, flush=True), shards))
     except (KeyboardInterrupt, asyncio.CancelledError):
         print(f"stopped early, and not judged; what there is of its history is in {folder}")
         raise typer.Exit(EXIT_FAILED) from None

@@ -172,7 +172,7 @@ class Runner:
         start = self.seat.free()
         if start < 0:
             return 0, 0
-        target = self._buffer_target()
+        target = self._buffer_target() if self.seat.may_hoard() else 0
         # Refilled in halves: one fetch for many jobs.
         free = target - len(self.buffer)
         buffer = free if free * 2 >= target else 0

@@ -68,12 +68,24 @@ class Seat:
         slots = self.slots
         if self.alone:
             return slots.total - slots.used - self.waiting
-        free = slots.total - slots.used - sum(seat.waiting + seat.asked for seat in slots.seats)
-        hungry = [seat for seat in slots.seats if seat.hungry or seat is self]
-        share = math.ceil(slots.total / len(hungry))
-        if any(seat.running + seat.waiting + seat.asked < share for seat in hungry if seat is not self):
-            free = min(free, share - self.running - self.waiting - self.asked)
-        return free
+        # Other shards' waiting jobs keep no place: if this one is short of its share, theirs wait on.
+        free = slots.total - slots.used - self.waiting - sum(seat.asked for seat in slots.seats)
+        return min(free, self._most() - self.running - self.waiting - self.asked)
+
+    def _most(self) -> int:
+        """How many places this shard may have: all, or its share while another that has jobs left is short of its own."""
+        slots = self.slots
+        wanting = [seat for seat in slots.seats if seat.hungry or seat.waiting or seat is self]
+        share = math.ceil(slots.total / len(wanting))
+        short = any(seat.running + seat.asked < share for seat in wanting if seat is not self)
+        return share if short else slots.total
+
+    def may_hoard(self) -> bool:
+        """
+        Whether jobs may wait here for a place. With fewer places than shards they may not: whoever has one at hand would take
+        each place before the others' fetches came back.
+        """
+        return self.alone or self.slots.total >= len(self.slots.seats)
 
     def standing(self, most: int) -> int:
         """How many jobs a fetch that waits may bring: every shard has such a one, so they divide what is free."""
@@ -82,7 +94,7 @@ class Seat:
 
     def open(self) -> bool:
         """Whether a job can start now."""
-        return self.slots.used < self.slots.total
+        return self.slots.used < self.slots.total and (self.alone or self.running < self._most())
 
     def start(self, suspect: bool) -> None:
         """A job starts."""
