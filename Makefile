@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-processes test-deep failover cluster test-versions test-all explore chaos soak bench bench-cluster check docs clean
+.PHONY: demo test test-processes test-deep failover cluster test-versions test-all explore chaos soak bench bench-cluster audit check docs clean
 
 demo: $(STAMP)
 	$(BIN)/python -m tracked_queue demo
@@ -60,6 +60,11 @@ bench: $(STAMP)
 # Throughput over 1, 2 and 3 primaries of a cluster.
 bench-cluster: $(STAMP)
 	$(BIN)/python benchmarks/bench_cluster.py
+
+# Known weaknesses of what is installed; asks a public database.
+audit: $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[audit]'
+	$(BIN)/python -m pip_audit --skip-editable
 
 check: $(STAMP)
 	scripts/check

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 import msgspec
 
+from .cipher import Cipher, parse_keys
 from .client import Clients, enqueue_sync, value_of
 from .codec import encode_any, encode_extras
 from .constraints import Key, Limit, Unique, limits_of, unique_of
@@ -86,6 +87,7 @@ class TrackedQueue:
     ) -> None:
         self._settings = resolve({"redis_url": redis_url, **settings})
         self._set_shards()
+        self.cipher = Cipher(parse_keys(self._settings.encryption_keys))
         self.tasks = Registry()
         self.around = Surroundings(lifespan, tuple(carry))
         self.schedules: dict[str, Schedule] = {}
@@ -116,6 +118,7 @@ class TrackedQueue:
             raise UsageError("configure() comes before the first use of the app")
         self._settings = with_options(self._settings, options)
         self._set_shards()
+        self.cipher = Cipher(parse_keys(self._settings.encryption_keys))
 
     # Defining tasks
 
@@ -253,7 +256,7 @@ class TrackedQueue:
                 lambda: signature.canonical(args, kwargs),
                 self.queue_limits.get(queue, ()),
             )
-        packed = packed_args, packed_kwargs
+        packed = self.cipher.seal(packed_args), self.cipher.seal(packed_kwargs)
         return self._made(task.name, queue, packed, options, chosen, headers, extras, id, signature.result)
 
     def _made(
@@ -289,7 +292,7 @@ class TrackedQueue:
             queue=queue,
             args=packed[0],
             kwargs=packed[1],
-            options=options.stored(headers or {}, context),
+            options=self.cipher.seal(options.stored(headers or {}, context)),
             delay_ms=options.delay_ms,
             due_ms=options.due_ms,
             tracked=chosen.tracked,
@@ -314,7 +317,8 @@ class TrackedQueue:
         queue = options.queue or DEFAULT_QUEUE
         chosen = TaskOptions()
         extras = extras_of(name, queue, chosen, options, dict, bytes, self.queue_limits.get(queue, ()))
-        return self._made(name, queue, packed, options, chosen, headers, extras)
+        sealed = self.cipher.seal(packed[0]), self.cipher.seal(packed[1])
+        return self._made(name, queue, sealed, options, chosen, headers, extras)
 
     async def enqueue(self, task_name: str, /, *args: Any, **kwargs: Any) -> Job[Any]:
         """
@@ -672,7 +676,7 @@ class TrackedQueue:
 
     async def job_info(self, job_id: str, codec: Any) -> JobInfo:
         """See `Job.info`."""
-        return await read_job(self.store_of(job_id), job_id, codec)
+        return await read_job(self.store_of(job_id), job_id, codec, self.cipher)
 
     async def job_states(self, job_ids: Sequence[str]) -> list[State | None]:
         """See `Group.progress`."""
@@ -686,7 +690,7 @@ class TrackedQueue:
         shown: JobInfo | None = None
         async with self._clients_here().of_id(job_id).results.notices(job_id) as wait:
             while shown is None or not shown.state.ended:
-                info = await read_job(self.store_of(job_id), job_id, codec)
+                info = await read_job(self.store_of(job_id), job_id, codec, self.cipher)
                 if info != shown:
                     yield info
                 shown = info
@@ -695,7 +699,8 @@ class TrackedQueue:
 
     async def job_result(self, job_id: str, codec: Any, timeout: float | None) -> Any:
         """See `Job.result`."""
-        return value_of(job_id, await self._clients_here().of_id(job_id).results.wait(job_id, timeout), codec)
+        ended = await self._clients_here().of_id(job_id).results.wait(job_id, timeout)
+        return value_of(job_id, ended, codec, self.cipher)
 
     async def job_cancel(self, job_id: str) -> bool:
         """See `Job.cancel`."""

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from .cipher import Cipher
 from .codec import decode_any, decode_error, decode_extras, encode_extras
 from .errors import (
     EnqueueUnavailableError,
@@ -586,13 +587,14 @@ class ResultHub:
                 notice.set()
 
 
-def value_of(job_id: str, ended: Ended, codec: Any) -> Any:
-    """A succeeded job's value, or the error that says how it ended."""
+def value_of(job_id: str, ended: Ended, codec: Any, cipher: Cipher) -> Any:
+    """A succeeded job's value, or the error that says how it ended. Raises SealedError for a value that no key opens."""
     if ended.state == State.SUCCEEDED:
-        return codec.decode(ended.result) if codec is not None and ended.result else decode_any(ended.result)
+        data = cipher.open(ended.result or b"")
+        return codec.decode(data) if codec is not None and data else decode_any(data)
     if ended.state == State.CANCELLED:
         raise JobCancelledError(job_id)
-    error = decode_error(ended.error)
+    error = decode_error(cipher.peek(ended.error))
     raise JobFailedError(
         job_id,
         ended.state.value,

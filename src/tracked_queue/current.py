@@ -43,6 +43,8 @@ class Host(Protocol):
 
     async def note(self, delivery: Any, kind: str, value: bytes) -> None: ...
 
+    def opened(self, data: bytes, /) -> bytes: ...
+
     def extend(self, delivery: Any, seconds: float) -> None: ...
 
 
@@ -153,7 +155,7 @@ class CurrentJob:
     def saved(self) -> Any:
         """The last checkpoint of this job, also one of an earlier run; None if there is none."""
         if self._saved is None:
-            self._saved = decode_any(self._delivery.checkpoint())
+            self._saved = decode_any(self._host.opened(self._delivery.checkpoint()))
         return self._saved
 
     async def checkpoint(self, state: Any) -> None:

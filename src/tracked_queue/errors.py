@@ -199,6 +199,10 @@ class NotDurableError(StoreUnavailableError):
         return f"job {ids} is stored, but not yet safe: {what} has confirmed it within {self.seconds:g} s"
 
 
+class SealedError(TrackedQueueError):
+    """A payload is encrypted, and no key that is at hand opens it."""
+
+
 class StoreFullError(StoreUnavailableError):
     """Redis is at `maxmemory` and takes no new jobs; stored ones go on."""
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from .cipher import Cipher
 from .codec import ValueCodec, decode_any, decode_error
 from .errors import JobNotFoundError, UnreadableJobError
 from .job import Failure, JobInfo, LogLine, Progress, State
@@ -39,14 +40,14 @@ async def _now_ms(store: Store) -> int:
     return int(seconds) * 1000 + int(micros) // 1000
 
 
-def make_info(job_id: str, record: dict[bytes, bytes], codec: ValueCodec | None) -> JobInfo:
-    """A record as people read it; a result that doesn't decode any more is None."""
+def make_info(job_id: str, record: dict[bytes, bytes], codec: ValueCodec | None, cipher: Cipher) -> JobInfo:
+    """A record as people read it; a result that doesn't decode any more, or that no key opens, is None."""
 
     def number(name: bytes) -> int:
         return int(record.get(name, b"0") or 0)
 
     try:
-        packed = record.get(b"result")
+        packed = cipher.peek(record.get(b"result"))
         result: Any = codec.decode(packed) if codec and packed else decode_any(packed)
     except Exception:  # bytes of an older or foreign worker; the rest of the record is still worth reading
         result = None
@@ -69,24 +70,24 @@ def make_info(job_id: str, record: dict[bytes, bytes], codec: ValueCodec | None)
         fetched_at=_delivered(record.get(b"delivery")),
         finished_at=_time(record.get(b"finished_ms")),
         reason=_text(record.get(b"reason")) or None,
-        error=decode_error(record.get(b"error")),
-        failures=tuple(_failures(record, failures)),
+        error=decode_error(cipher.peek(record.get(b"error"))),
+        failures=tuple(_failures(record, failures, cipher)),
         snoozes=number(b"snoozes"),
         waits_for=number(b"waits") if record.get(b"state") == b"waiting" else 0,
-        progress=_progress(record.get(b"progress")),
-        checkpoint=_plain(record.get(b"checkpoint")),
-        lines=tuple(_line(record[b"line:%d" % (at % 100)]) for at in range(max(0, lines - 100), lines)),
+        progress=_progress(cipher.peek(record.get(b"progress"))),
+        checkpoint=_plain(cipher.peek(record.get(b"checkpoint"))),
+        lines=tuple(_line(record[b"line:%d" % (at % 100)], cipher) for at in range(max(0, lines - 100), lines)),
         result=result,
     )
 
 
-def _failures(record: dict[bytes, bytes], count: int) -> Iterator[Failure]:
+def _failures(record: dict[bytes, bytes], count: int, cipher: Cipher) -> Iterator[Failure]:
     """The ring `error:0` to `error:3`, then `error`; see lua/settle.lua."""
     for at in range(max(0, count - 5), count - 1):
         when, lease, packed = record.get(b"error:%d" % (at % 4), b"0 - ").split(b" ", 2)
-        yield _failure(packed, when, lease)
+        yield _failure(cipher.peek(packed) or b"", when, lease)
     if count:
-        yield _failure(record.get(b"error", b""), record.get(b"failed_ms"), record.get(b"failed_by"))
+        yield _failure(cipher.peek(record.get(b"error")) or b"", record.get(b"failed_ms"), record.get(b"failed_by"))
 
 
 def _failure(packed: bytes, when: bytes | None, lease: bytes | None) -> Failure:
@@ -109,12 +110,13 @@ def _progress(packed: bytes | None) -> Progress | None:
     )
 
 
-def _line(stored: bytes) -> LogLine:
+def _line(stored: bytes, cipher: Cipher) -> LogLine:
     when, _, text = stored.partition(b" ")
+    text = cipher.peek(text) or b""
     return LogLine(at=datetime.fromtimestamp(int(when) / 1000, UTC), text=_text(text))
 
 
-async def read_job(store: Store, job_id: str, codec: ValueCodec | None = None) -> JobInfo:
+async def read_job(store: Store, job_id: str, codec: ValueCodec | None, cipher: Cipher) -> JobInfo:
     """One job's record. Raises JobNotFoundError."""
     (flat,) = await store.read_records(("HGETALL", _key(store.keys.named("job", job_id))))
     if flat is None:
@@ -122,7 +124,7 @@ async def read_job(store: Store, job_id: str, codec: ValueCodec | None = None) -
     record = dict(zip(flat[::2], flat[1::2], strict=True))
     if b"state" not in record:
         raise JobNotFoundError(job_id)
-    return make_info(job_id, record, codec)
+    return make_info(job_id, record, codec, cipher)
 
 
 async def read_states(store: Store, job_ids: Sequence[str]) -> list[State | None]:
@@ -552,7 +554,7 @@ class DeadJob:
     error: str
 
 
-async def read_dead(store: Store, wanted: DeadFilter) -> AsyncIterator[DeadJob]:
+async def read_dead(store: Store, wanted: DeadFilter, cipher: Cipher) -> AsyncIterator[DeadJob]:
     """
     The dead jobs that match, the oldest first, read in pages.
 
@@ -577,7 +579,7 @@ async def read_dead(store: Store, wanted: DeadFilter) -> AsyncIterator[DeadJob]:
             )
         )
         for (job_id, score), (task, queue, attempts, charges, reason, error) in zip(page, records, strict=True):
-            info = decode_error(error)
+            info = decode_error(cipher.peek(error))
             job = DeadJob(
                 id=job_id.decode("utf-8", "surrogateescape"),
                 task=_text(task),

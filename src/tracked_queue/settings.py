@@ -29,6 +29,8 @@ SERVICE_PREFIXES = ("PORT", "SERVICE_")
 
 # A worker keeps half a dozen connections a shard; beyond this the slots of a cluster don't spread them well either.
 MAX_SHARDS = 1024
+# Never printed, not even in an error.
+SECRETS = frozenset({"encryption_keys"})
 DURABILITIES = ("memory", "replica", "fsync")
 URL_SCHEMES = (
     "redis",
@@ -89,6 +91,9 @@ class Settings:
         5.0, "Seconds until an enqueue that is not confirmed raises; the job is stored."
     )
     threads: int = _setting(40, "Threads of one worker process for tasks that are plain `def` functions.")
+    encryption_keys: str = _setting(
+        "", "Fernet keys, separated by commas: what jobs carry is encrypted with the first, and read with any of them."
+    )
     max_jobs: int = _setting(0, "Jobs after which a worker process ends in order, and is started anew; 0: no limit.")
     max_memory: int = _setting(
         0, "Resident bytes at which a worker process ends in order, and is started anew; 0: no limit."
@@ -138,8 +143,10 @@ class Settings:
         return f"Settings({shown})"
 
     def shown(self, name: str) -> Any:
-        """The value as it may be printed: a URL's password is masked."""
+        """The value as it may be printed: a URL's password and keys are masked."""
         value = getattr(self, name)
+        if name == "encryption_keys":
+            return ",".join("***" for key in value.split(",") if key)
         return masked_url(value) if name == "redis_url" else value
 
 
@@ -297,7 +304,8 @@ def _checked_type(name: str, value: Any, source: str) -> Any:
     if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if type(value) is not type(default):
-        raise SettingsError(name, f"{value!r} must be a {_kind(default)}", "" if source == "keyword" else source)
+        shown = "it" if name in SECRETS else repr(value)
+        raise SettingsError(name, f"{shown} must be a {_kind(default)}", "" if source == "keyword" else source)
     return value
 
 

@@ -230,6 +230,7 @@ class QueueKit:
                 slots,
                 pools,
                 None,
+                app.cipher,
             )
             try:
                 runner.take(jobs)
@@ -242,7 +243,7 @@ class QueueKit:
 
     async def dead(self) -> list[str]:
         """Ids of the jobs that are dead now."""
-        return [job.id async for job in read_dead(self.app.store, DeadFilter())]
+        return [job.id async for job in read_dead(self.app.store, DeadFilter(), self.app.cipher)]
 
 
 @contextlib.contextmanager
@@ -373,6 +374,9 @@ class _Host:
     async def note(self, delivery: Any, kind: str, value: bytes) -> None:
         if kind == "checkpoint":
             delivery.saved = value
+
+    def opened(self, data: bytes) -> bytes:
+        return data
 
     def extend(self, delivery: Any, seconds: float) -> None:
         pass

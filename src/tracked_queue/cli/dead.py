@@ -12,6 +12,7 @@ import typer
 
 from .. import reports, transitions
 from ..app import TrackedQueue
+from ..cipher import Cipher
 from ..errors import UsageError
 from ..job import check_name
 from ..store import Store
@@ -69,7 +70,7 @@ def dead_list(
         found: list[reports.DeadJob] = []
         for store in chosen.stores:
             of_shard = 0
-            async for one in reports.read_dead(store, wanted):
+            async for one in reports.read_dead(store, wanted, chosen.cipher):
                 if of_shard >= limit:
                     break
                 of_shard += 1
@@ -138,8 +139,8 @@ async def _each(ids: Sequence[str]) -> AsyncIterator[str]:
         yield job_id
 
 
-async def _dead_ids(store: Store, wanted: reports.DeadFilter) -> AsyncIterator[str]:
-    async for one in reports.read_dead(store, wanted):
+async def _dead_ids(store: Store, wanted: reports.DeadFilter, cipher: Cipher) -> AsyncIterator[str]:
+    async for one in reports.read_dead(store, wanted, cipher):
         yield one.id
 
 
@@ -190,7 +191,7 @@ def _change_dead(
 
         by_shard = chosen.shards.sorted(ids or [])
         for shard, store in enumerate(chosen.stores):
-            async for job_id in _each(by_shard.get(shard, [])) if ids else _dead_ids(store, wanted):
+            async for job_id in _each(by_shard.get(shard, [])) if ids else _dead_ids(store, wanted, chosen.cipher):
                 batch.append(job_id)
                 if len(batch) >= size:
                     await flush(store)

@@ -32,16 +32,20 @@ class Binder:
         """Whether a job has to be bound before it may run."""
         return (task in self._tasks or job.queue in self._of_queues) and not job.bound
 
-    def bounds(self, job: Delivered, task: Task[..., object], given: int) -> bytes:
+    def bounds(self, job: Delivered, task: Task[..., object], packed: tuple[bytes, bytes], given: int) -> bytes:
         """
-        What the job's record lacks, encoded. `given`: leading arguments that come from the jobs before it.
+        What the job's record lacks, encoded.
+
+        Args:
+            packed: Its encoded arguments.
+            given: Leading arguments that come from the jobs before it.
 
         Raises:
             ArgumentError: Its arguments don't decode.
             UsageError: A key of an argument that the task doesn't have.
         """
         signature = task.signature
-        args, kwargs = signature.decode(job.args, job.kwargs, given)
+        args, kwargs = signature.decode(*packed, given)
         bounds = bounds_of(
             task.name,
             job.queue.decode(),

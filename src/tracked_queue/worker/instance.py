@@ -13,6 +13,7 @@ from typing import Protocol
 import anyio
 
 from .. import log
+from ..cipher import Cipher
 from ..constraints import Limit
 from ..errors import LifespanError
 from ..layout import Layout
@@ -50,6 +51,9 @@ class App(Protocol):
 
     @property
     def shards(self) -> Shards: ...
+
+    @property
+    def cipher(self) -> Cipher: ...
 
     @property
     def queue_limits(self) -> Mapping[str, tuple[Limit, ...]]: ...
@@ -119,6 +123,7 @@ class Instance:
             stop=self.stop,
             slots=Slots(settings.concurrency),
             pools=Pools(settings),
+            cipher=app.cipher,
         )
         self._tenures = [
             Tenure(

@@ -7,6 +7,7 @@ import contextvars
 import math
 import os
 import random
+import re
 from collections import deque
 from collections.abc import Callable, Mapping
 from enum import StrEnum
@@ -17,9 +18,10 @@ import anyio
 import msgspec
 
 from .. import log
+from ..cipher import Cipher
 from ..codec import FORMAT, NIL, decode_options, encode_error, encode_exception, packed_list
 from ..current import CurrentJob, current
-from ..errors import ArgumentError, OwnershipLostError, UsageError
+from ..errors import ArgumentError, OwnershipLostError, SealedError, UsageError
 from ..middleware import Surroundings
 from ..retry import Dead, Discard, Exponential, Retry, Snooze, retry_delay
 from ..settings import Settings
@@ -143,7 +145,10 @@ class Runner:
         slots: Slots,
         pools: Pools,
         capped: Callable[[bytes], bool] | None,
+        cipher: Cipher,
     ) -> None:
+        self._cipher = cipher if cipher.active else None
+        self.opened = cipher.open
         self._settings, self.lease, self.state = settings, lease, state
         self._binder, self._capped = binder, capped
         self.seat = slots.join(self._fill, self.owned_of)
@@ -230,8 +235,8 @@ class Runner:
     def _apply_options(self, delivery: Delivery) -> bool:
         """The job's own options; False if that ended the delivery."""
         try:
-            options = decode_options(delivery.job.options)
-        except msgspec.DecodeError as error:
+            options = decode_options(self.opened(delivery.job.options))
+        except (msgspec.DecodeError, SealedError) as error:
             self._unusable(delivery, f"its options don't decode: {error}")
             return False
         if options.format > FORMAT:
@@ -251,8 +256,9 @@ class Runner:
         if delivery.untracked or not self._binder.lacks(delivery.job, delivery.task):
             return False
         try:
-            bounds = self._binder.bounds(delivery.job, delivery.task, 1 if delivery.inputs else 0)
-        except ArgumentError:
+            packed = self.opened(delivery.job.args), self.opened(delivery.job.kwargs)
+            bounds = self._binder.bounds(delivery.job, delivery.task, packed, 1 if delivery.inputs else 0)
+        except (ArgumentError, SealedError):
             return False  # the run will say so
         except UsageError as error:
             self._unusable(delivery, str(error))
@@ -307,10 +313,13 @@ class Runner:
         try:
             if delivery.inputs:
                 first = await self._inputs(delivery)
-                args, kwargs = delivery.task.signature.decode(job.args, job.kwargs, 1)
+                args, kwargs = delivery.task.signature.decode(self.opened(job.args), self.opened(job.kwargs), 1)
                 args = (first, *args)
             else:
-                args, kwargs = delivery.task.signature.decode(job.args, job.kwargs)
+                args, kwargs = delivery.task.signature.decode(self.opened(job.args), self.opened(job.kwargs))
+        except SealedError as error:
+            self._unusable(delivery, f"its arguments can't be read: {error}; requeue it once the key is there")
+            return
         except ArgumentError as error:
             self._unusable(delivery, error.problem if not error.argument else f"{error.argument}: {error.problem}")
             return
@@ -328,7 +337,7 @@ class Runner:
         found = await self._ask(inputs(delivery.job.id))
         if found is None:
             raise asyncio.CancelledError  # the lease is over
-        packed = [item or NIL for item in found]
+        packed = [self.opened(item) or NIL for item in found]
         data = packed[0] if delivery.inputs == "one" else packed_list(packed)
         try:
             return delivery.task.signature.decode_first(data)
@@ -343,7 +352,8 @@ class Runner:
             return
         word = None
         if not delivery.settled and delivery.cause is not Cause.LOST:
-            word = await self._ask(note(self.lease, delivery.job.id, delivery.job.delivery, kind, value))
+            sealed = value if self._cipher is None else self._cipher.seal(value)
+            word = await self._ask(note(self.lease, delivery.job.id, delivery.job.delivery, kind, sealed))
         if word is not NoteWord.OK:
             raise OwnershipLostError(delivery.id)
 
@@ -466,6 +476,9 @@ class Runner:
         if not delivery.untracked:
             if reason:
                 reason = reason.encode("utf-8", "replace").decode()
+            if self._cipher is not None and outcome != "bound":
+                # Texts of errors may say what the arguments were; what is left says of which kind the end was.
+                payload, reason = self._cipher.seal(payload), _without_text(reason)
             self._settle(Outcome(delivery.job.id, delivery.job.delivery, outcome, ms, payload, reason))
 
     def _finish(self, delivery: Delivery) -> None:
@@ -601,6 +614,15 @@ class Runner:
 
 
 _OWN_FRAMES = (Runner._run.__code__, Runner._attempt.__code__)
+
+
+_PUBLIC = re.compile(r"(?:attempts exhausted \(\d+ of \d+\): |not retried: )?[A-Za-z_][\w.]*(?=: |$)|[^:]*")
+
+
+def _without_text(reason: str) -> str:
+    """A reason without what an error, or the job itself, said: `attempts exhausted (3 of 3): ValueError`."""
+    found = _PUBLIC.match(reason)
+    return found[0] if found else ""
 
 
 def _is_a(error: BaseException, kinds: tuple[type[BaseException], ...]) -> bool:

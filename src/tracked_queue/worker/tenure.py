@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import anyio
 
 from .. import log
+from ..cipher import Cipher
 from ..errors import StoreRefusedError, StoreUnavailableError
 from ..keys import Keys
 from ..layout import Layout
@@ -86,6 +87,7 @@ class Host:
     slots: Slots
     state: Any = None  # what the lifespan yielded
     pools: Pools
+    cipher: Cipher
     quiet: bool = False
 
 
@@ -233,6 +235,7 @@ class Tenure:
             host.slots,
             host.pools,
             host.served.cap(host.slots.owned_of),
+            host.cipher,
         )
         self.runner = runner
         fetcher = Fetcher(
