@@ -1,8 +1,9 @@
 """
 Asking a Redis Cluster which of its servers has a slot; each new connection asks, so that a failover or a moved slot is followed
-by reconnecting. redis-py's own cluster client reads the map.
+by reconnecting.
 
-Source: https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec/
+Of redis-py its connections are used and not its cluster client: that one repeats calls by itself, without knowing what is safe
+to send twice. Source: https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec/
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
-import redis.asyncio.cluster as aio_cluster
-import redis.cluster as sync_cluster
+import redis.asyncio.connection as aio
+import redis.connection as sio
 import redis.exceptions as rex
 from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
@@ -31,9 +32,9 @@ DEFAULT_PORT = 6379
 FRESH_S = 0.05
 
 Address = tuple[str, int]
-
-
-_SyncNode: Any = sync_cluster.ClusterNode  # untyped in redis-py
+_SyncConnection: Any = sio.Connection  # untyped in redis-py
+_SyncSSLConnection: Any = sio.SSLConnection
+_FAILED = (rex.RedisError, OSError, TimeoutError, ValueError)
 
 
 class Cluster:
@@ -41,18 +42,20 @@ class Cluster:
     The servers that a URL names, and those that they have told of: `redis+cluster://[user:password@]host1[:port],host2`.
 
     Args:
-        options: What the servers want of a connection, as redis-py's clients take it: user, password, TLS.
-        seconds: For opening a connection, and for each answer.
+        options: What the servers want of a connection, as redis-py's connections take it: user, password, TLS.
+        secure: TLS.
+        seconds: For opening a connection and for the answer, of each server that is asked.
     """
 
-    def __init__(self, hosts: Sequence[Address], options: Mapping[str, Any], seconds: float) -> None:
+    def __init__(self, hosts: Sequence[Address], options: Mapping[str, Any], secure: bool, seconds: float) -> None:
         self._seeds, self._known = list(hosts), list(hosts)
-        # Without full coverage: a part of the cluster that is lost must not stop the others.
         self._options = {
-            **options, "require_full_coverage": False, "protocol": 2, "driver_info": None, "socket_timeout": seconds / 3,
-            "socket_connect_timeout": seconds / 3,
+            **options, "protocol": 2, "driver_info": None, "socket_timeout": seconds, "socket_connect_timeout": seconds,
         }  # fmt: skip
-        self._slots: Mapping[int, Sequence[Any]] = {}
+        self._kind, self._sync_kind = aio.Connection, _SyncConnection
+        if secure:
+            self._kind, self._sync_kind = aio.SSLConnection, _SyncSSLConnection
+        self._ranges: list[tuple[int, int, Address]] = []
         self._asked_at = -math.inf
         self._asking: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = weakref.WeakKeyDictionary()
 
@@ -63,59 +66,73 @@ class Cluster:
         Raises redis-py's ConnectionError when no server tells one.
         """
         async with self._asking.setdefault(asyncio.get_running_loop(), asyncio.Lock()):
-            if time.monotonic() - self._asked_at < FRESH_S:
-                return self._found(slot)
-            return await self._ask(slot)
-
-    async def _ask(self, slot: int) -> Address:
-        nodes = [aio_cluster.ClusterNode(host, port) for host, port in self._known]
-        client: Any = aio_cluster.RedisCluster(startup_nodes=nodes, retry=AsyncRetry(NoBackoff(), 0), **self._options)
-        try:
-            await client.initialize()
-            self._told(client)
+            if time.monotonic() - self._asked_at >= FRESH_S:
+                await self._ask()
             return self._found(slot)
-        except asyncio.CancelledError:
-            self._elsewhere()
-            raise
-        except (rex.RedisError, OSError, TimeoutError) as error:
-            raise self._none(slot, error) from error
-        finally:
-            await client.aclose()
+
+    async def _ask(self) -> None:
+        problems = []
+        for host, port in list(self._known):
+            link: Any = self._kind(host=host, port=port, retry=AsyncRetry(NoBackoff(), 0), **self._options)
+            try:
+                await link.connect()
+                await link.send_command("CLUSTER", "SLOTS", check_health=False)
+                self._told(await link.read_response(), host, port)
+                return
+            except _FAILED as error:
+                problems.append(self._failed(error, host, port))
+            except asyncio.CancelledError:
+                self._failed(TimeoutError(), host, port)
+                raise
+            finally:
+                await link.disconnect(nowait=True)
+        raise self._none(problems)
 
     def owner_sync(self, slot: int) -> Address:
         """`owner` for code without an event loop."""
-        nodes = [_SyncNode(host, port) for host, port in self._known]
-        try:
-            client: Any = sync_cluster.RedisCluster(
-                startup_nodes=nodes, retry=SyncRetry(NoBackoff(), 0), **self._options
-            )
-            self._told(client)
-            client.close()
-            return self._found(slot)
-        except (rex.RedisError, OSError, TimeoutError) as error:
-            raise self._none(slot, error) from error
+        problems = []
+        for host, port in list(self._known):
+            link: Any = self._sync_kind(host=host, port=port, retry=SyncRetry(NoBackoff(), 0), **self._options)
+            try:
+                link.connect()
+                link.send_command("CLUSTER", "SLOTS", check_health=False)
+                self._told(link.read_response(), host, port)
+                return self._found(slot)
+            except _FAILED as error:
+                problems.append(self._failed(error, host, port))
+            finally:
+                link.disconnect()
+        raise self._none(problems)
 
     def at(self, slot: int) -> Owner:
         """The primary of a slot, as something to follow."""
         return Owner(self, slot)
 
-    def _told(self, client: Any) -> None:
-        self._known = list(dict.fromkeys([*((node.host, int(node.port)) for node in client.get_nodes()), *self._seeds]))
-        self._slots, self._asked_at = dict(client.nodes_manager.slots_cache), time.monotonic()
+    def _told(self, reply: Any, host: str, port: int) -> None:
+        """Take in what one server said: ranges of slots, each with its primary and then its replicas."""
+        ranges, known = [], [(host, port)]  # the one that answered is asked first next time
+        for first, last, *servers in reply:
+            addresses = [(_text(name) or host, int(number)) for name, number, *_ in servers]
+            if addresses:
+                ranges.append((int(first), int(last), addresses[0]))
+                known += addresses
+        self._ranges, self._asked_at = ranges, time.monotonic()
+        self._known = list(dict.fromkeys([*known, *self._seeds]))
 
     def _found(self, slot: int) -> Address:
-        nodes = self._slots.get(slot)
-        if not nodes:
-            raise rex.ConnectionError(f"no server has slot {slot}, as the cluster tells it")
-        return nodes[0].host, int(nodes[0].port)
+        for first, last, address in self._ranges:
+            if first <= slot <= last:
+                return address
+        raise rex.ConnectionError(f"no server has slot {slot}, as the cluster tells it")
 
-    def _elsewhere(self) -> None:
+    def _failed(self, error: Exception, host: str, port: int) -> str:
         """A server that gives no answer must not be the one that is asked first the next time too."""
-        self._known = [*self._known[1:], self._known[0]]
+        if self._known[0] == (host, port):
+            self._known = [*self._known[1:], self._known[0]]
+        return f"{host}:{port}: {error}"
 
-    def _none(self, slot: int, error: Exception) -> rex.ConnectionError:
-        self._elsewhere()
-        return rex.ConnectionError(f"no server of the cluster tells who has slot {slot}: {error}")
+    def _none(self, problems: Sequence[str]) -> rex.ConnectionError:
+        return rex.ConnectionError(f"no server tells the map of the cluster: {'; '.join(problems)}")
 
 
 class Owner:
@@ -131,6 +148,12 @@ class Owner:
     def primary_sync(self) -> Address:
         """`primary` for code without an event loop."""
         return self._cluster.owner_sync(self._slot)
+
+
+def _text(name: Any) -> str:
+    """A host's name; empty where the server says that it is its own (7.0 and later, with an unknown endpoint)."""
+    text = name.decode() if isinstance(name, bytes) else name or ""
+    return "" if text == "?" else text
 
 
 def slot_of(tag: str) -> int:

@@ -97,7 +97,8 @@ class Endpoint:
         self._cluster: Cluster | None = None
         if hosts:
             names = {name: value for name, value in options.items() if name in _OF_CLUSTER or name.startswith("ssl_")}
-            self._cluster = Cluster(hosts, {**names, "ssl": kind is aio.SSLConnection}, settings.connect_timeout)
+            # A third of the time for one server, so that a connection can be opened although one of them is silent.
+            self._cluster = Cluster(hosts, names, kind is aio.SSLConnection, settings.connect_timeout / 3)
         self._options = {
             **options,
             "socket_timeout": None,
