@@ -9,4 +9,4 @@ folder = Path(tempfile.mkdtemp(prefix="tracked_queue-lua-"))
 for script in load_scripts().values():
     path = folder / f"{script.name}.lua"
     path.write_text(script.text, "utf-8")
-    print(path)  # noqa: T201
+    print(path)

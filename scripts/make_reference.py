@@ -147,7 +147,7 @@ def main() -> int:
         else:
             path.write_text(text, "utf-8")
     for name in stale:
-        print(f"docs/reference/{name} is stale; run `make docs`")  # noqa: T201
+        print(f"docs/reference/{name} is stale; run `make docs`")
     return 1 if stale else 0
 
 
