@@ -4,13 +4,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-processes test-deep failover cluster test-versions test-all explore chaos soak bench bench-cluster audit check docs clean
+.PHONY: demo test test-processes test-deep fuzz failover cluster test-versions test-all explore chaos soak bench bench-cluster audit check docs clean
 
 demo: $(STAMP)
 	$(BIN)/python -m tracked_queue demo
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -n 3 -m "not deep" --ignore tests/failover --ignore tests/cluster --ignore tests/process --ignore tests/fault
+	$(BIN)/python -m pytest -n 3 -m "not deep" --ignore tests/failover --ignore tests/cluster --ignore tests/fuzz --ignore tests/process --ignore tests/fault
 
 # Real worker processes that are killed, frozen, cut off and redeployed, and a Redis that goes away.
 test-processes: $(STAMP)
@@ -20,6 +20,10 @@ test-processes: $(STAMP)
 test-deep: $(STAMP)
 	$(BIN)/python -m pytest -n 3 -m deep tests/explorer tests/state
 	STATE_EXAMPLES=200 $(BIN)/python -m pytest tests/state -k random_histories
+
+# Malformed payloads, replies and records: some 15,000 cases; FUZZ_CASES, FUZZ_ROUNDS and FUZZ_SEED for others.
+fuzz: $(STAMP)
+	$(BIN)/python -m pytest -n 2 tests/fuzz
 
 # Real failovers, also announced by a Sentinel.
 failover: $(STAMP)
@@ -39,7 +43,7 @@ $(VENV)/.servers: $(STAMP)
 
 # Everything, and the explorer over more steps and over three jobs.
 test-all: $(STAMP)
-	$(MAKE) test test-processes test-deep failover cluster test-versions explore
+	$(MAKE) test test-processes test-deep fuzz failover cluster test-versions explore
 
 explore: $(STAMP)
 	EXPLORER_DEPTH=7 $(BIN)/python -m pytest tests/explorer -s

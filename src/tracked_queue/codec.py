@@ -14,7 +14,7 @@ import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import is_dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -22,6 +22,8 @@ from .errors import ArgumentError, PayloadTooLargeError
 from .job import ErrorInfo
 
 FORMAT = 1
+T = TypeVar("T")
+
 MAX_MESSAGE = 2_000
 MAX_TRACEBACK = 8_000
 
@@ -99,6 +101,16 @@ def _same(sent: Any, arrives: Any) -> bool:
     return bool(sent == arrives)
 
 
+def _shallow(decode: Callable[[bytes], T], data: bytes) -> T:
+    """What bytes decode to; what the decoder meets with an error of another kind is a decoding error all the same."""
+    try:
+        return decode(data)
+    except RecursionError:
+        raise msgspec.DecodeError("it is nested too deep") from None
+    except UnicodeDecodeError as error:
+        raise msgspec.DecodeError(f"a text in it is no UTF-8: {error.reason}") from None
+
+
 class ValueCodec:
     """Bytes of one value of one annotated type, with the promise that it arrives as it was sent."""
 
@@ -134,7 +146,7 @@ class ValueCodec:
 
     def decode(self, data: bytes) -> Any:
         """Raises one of the decoder's errors when the bytes don't fit the type."""
-        return self._decode(data)
+        return _shallow(self._decode, data)
 
 
 def _codec(task: str, name: str, kind: Any) -> ValueCodec:
@@ -332,7 +344,7 @@ def _hints(task: str, function: Callable[..., Any]) -> dict[str, Any]:
 
 def decode_any(data: bytes | None) -> Any:
     """A stored value as plain data; None for none."""
-    return _any_decoder.decode(data) if data else None
+    return _shallow(_any_decoder.decode, data) if data else None
 
 
 NIL = b"\xc0"
@@ -363,7 +375,7 @@ def encode_extras(extras: Mapping[str, Any]) -> bytes:
 
 def decode_extras(data: bytes) -> dict[str, Any]:
     """The map that `encode_extras` made."""
-    extras: dict[str, Any] = _extras_decoder.decode(data)
+    extras: dict[str, Any] = _shallow(_extras_decoder.decode, data)
     return extras
 
 
@@ -372,7 +384,7 @@ _extras_decoder = msgspec.msgpack.Decoder(dict[str, Any])
 
 def decode_options(data: bytes | None) -> Options:
     """Raises msgspec.DecodeError for bytes that are none of ours."""
-    return _options_decoder.decode(data) if data else _NO_OPTIONS
+    return _shallow(_options_decoder.decode, data) if data else _NO_OPTIONS
 
 
 _NO_OPTIONS = Options()
@@ -413,7 +425,7 @@ def decode_error(data: bytes | None) -> ErrorInfo | None:
     if not data:
         return None
     try:
-        kind, message, trace = _error_decoder.decode(data)
+        kind, message, trace = _shallow(_error_decoder.decode, data)
     except msgspec.DecodeError:
         return ErrorInfo(type="", message="the stored error can't be read", traceback="")
     return ErrorInfo(type=kind, message=message, traceback=trace)

@@ -17,8 +17,27 @@ PAGE = 250
 STATS_MINUTES = 5
 
 
+def _number(raw: bytes | None) -> int:
+    """A whole number as a script wrote it; 0 for none, and for what something else wrote there."""
+    try:
+        number = float(raw or 0)
+        return int(number) if abs(number) < 2**53 else 0
+    except ValueError:
+        return 0
+
+
 def _time(ms: bytes | None) -> datetime | None:
-    return datetime.fromtimestamp(int(float(ms)) / 1000, UTC) if ms else None
+    try:
+        return datetime.fromtimestamp(_number(ms) / 1000, UTC) if ms else None
+    except (ValueError, OverflowError, OSError):
+        return None
+
+
+def _state(raw: bytes | None) -> State | None:
+    try:
+        return State(_text(raw))
+    except ValueError:
+        return None
 
 
 def _delivered(delivery: bytes | None) -> datetime | None:
@@ -43,8 +62,12 @@ async def _now_ms(store: Store) -> int:
 def make_info(job_id: str, record: dict[bytes, bytes], codec: ValueCodec | None, cipher: Cipher) -> JobInfo:
     """A record as people read it; a result that doesn't decode any more, or that no key opens, is None."""
 
+    state = _state(record.get(b"state"))
+    if state is None:
+        raise UnreadableJobError(job_id)
+
     def number(name: bytes) -> int:
-        return int(record.get(name, b"0") or 0)
+        return _number(record.get(name))
 
     try:
         packed = cipher.peek(record.get(b"result"))
@@ -57,7 +80,7 @@ def make_info(job_id: str, record: dict[bytes, bytes], codec: ValueCodec | None,
         id=job_id,
         task=_text(record.get(b"task")),
         queue=_text(record.get(b"queue")),
-        state=State(_text(record.get(b"state"))),
+        state=state,
         attempts=number(b"attempts"),
         interruptions=number(b"interruptions"),
         recoveries=number(b"recoveries"),
@@ -76,7 +99,9 @@ def make_info(job_id: str, record: dict[bytes, bytes], codec: ValueCodec | None,
         waits_for=number(b"waits") if record.get(b"state") == b"waiting" else 0,
         progress=_progress(cipher.peek(record.get(b"progress"))),
         checkpoint=_plain(cipher.peek(record.get(b"checkpoint"))),
-        lines=tuple(_line(record[b"line:%d" % (at % 100)], cipher) for at in range(max(0, lines - 100), lines)),
+        lines=tuple(
+            _line(record.get(b"line:%d" % (at % 100), b""), cipher) for at in range(max(0, lines - 100), lines)
+        ),
         result=result,
     )
 
@@ -113,7 +138,7 @@ def _progress(packed: bytes | None) -> Progress | None:
 def _line(stored: bytes, cipher: Cipher) -> LogLine:
     when, _, text = stored.partition(b" ")
     text = cipher.peek(text) or b""
-    return LogLine(at=datetime.fromtimestamp(int(when) / 1000, UTC), text=_text(text))
+    return LogLine(at=_time(when) or datetime.fromtimestamp(0, UTC), text=_text(text))
 
 
 async def read_job(store: Store, job_id: str, codec: ValueCodec | None, cipher: Cipher) -> JobInfo:
@@ -133,7 +158,7 @@ async def read_states(store: Store, job_ids: Sequence[str]) -> list[State | None
     for at in range(0, len(job_ids), PAGE):
         keys = [_key(store.keys.named("job", job_id)) for job_id in job_ids[at : at + PAGE]]
         found = await store.read_records(*(("HGET", key, "state") for key in keys))
-        states += [State(_text(state)) if state else None for state in found]
+        states += map(_state, found)
     return states
 
 
@@ -230,7 +255,7 @@ async def read_schedules(store: Store, limit: int = 1000) -> list[ScheduleReport
                 queue=_text(about[1]),
                 rule=_text(about[2]),
                 last_tick=_time(about[3]),
-                seen_s=max(0.0, (now - float(seen)) / 1000),
+                seen_s=max(0.0, (now - _number(seen)) / 1000),
                 paused=b"schedule:" + name in paused,
             )
         )
@@ -352,9 +377,9 @@ async def _read_overview(store: Store) -> Overview:
         reports.append(
             QueueReport(
                 queue=queue,
-                length=length + suspects + int(laned or 0),
+                length=length + suspects + _number(laned),
                 suspects=suspects,
-                limited=int(laned or 0),
+                limited=_number(laned),
                 oldest_s=max((age for age in ages if age is not None), default=None),
                 enqueued_per_min=rates.get(("enqueued", queue), 0.0),
                 succeeded_per_min=rates.get(("succeeded", queue), 0.0),
@@ -384,7 +409,7 @@ async def _read_overview(store: Store) -> Overview:
 async def _waiting_s(store: Store, job_id: bytes, now: int) -> float | None:
     key = store.keys.named("job", "").encode() + job_id
     queued, due = (await store.read_records(("HMGET", key, "queued_ms", "due_ms")))[0] or (None, None)
-    since = max(int(float(queued or 0)), int(float(due or 0)))
+    since = max(_number(queued), _number(due))
     return max(0.0, (now - since) / 1000) if since else None
 
 
@@ -396,7 +421,7 @@ async def _rates(store: Store, now: int) -> dict[tuple[str, str], float]:
     for flat in await store.read(*(("HGETALL", key) for key in stats)):
         for name, count in zip(flat[::2], flat[1::2], strict=True):
             what, _, queue = _text(name).partition(":")
-            totals[what, queue] = totals.get((what, queue), 0) + int(count)
+            totals[what, queue] = totals.get((what, queue), 0) + _number(count)
     minutes = STATS_MINUTES - 1 + (now % 60_000) / 60_000
     return {name: count / minutes for name, count in totals.items()}
 
@@ -414,7 +439,7 @@ async def _often_interrupted(store: Store, instances: Sequence[InstanceReport], 
         counts += await store.read_records(
             *(("HGET", prefix + job_id, "interruptions") for job_id in ids[at : at + PAGE])
         )
-    return [_text(job_id) for job_id, count in zip(ids, counts, strict=True) if count and int(count) >= 3]
+    return [_text(job_id) for job_id, count in zip(ids, counts, strict=True) if _number(count) >= 3]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -469,13 +494,13 @@ async def read_instances(store: Store, limit: int = 1000) -> list[InstanceReport
                 lease=lease,
                 label=_text(about.get("label")),
                 host=_text(about.get("host")),
-                pid=int(about.get("pid") or 0),
+                pid=_number(about.get("pid")),
                 version=_text(about.get("version")),
                 queues=tuple(_text(about.get("queues")).split("\n")) if about.get("queues") else (),
                 tasks=len(_text(about.get("tasks")).split("\n")) if about.get("tasks") else 0,
-                concurrency=int(about.get("concurrency") or 0),
+                concurrency=_number(about.get("concurrency")),
                 started_at=_time(about.get("started_ms")),
-                seen_s=(now - int(float(seen))) / 1000 if seen else None,
+                seen_s=(now - _number(seen)) / 1000 if seen else None,
                 deadline_s=(deadline - now) / 1000 if deadline else 0.0,
                 revoked=deadline == 0,
                 quiet=about.get("quiet") == b"1",
@@ -512,7 +537,7 @@ async def read_active(store: Store, lease: str, limit: int = PAGE) -> list[Activ
             id=_text(job_id),
             task=_text(task),
             lease=lease,
-            age_s=max(0.0, (now - abs(int(delivery))) / 1000) if delivery else None,
+            age_s=max(0.0, (now - abs(_number(delivery))) / 1000) if delivery else None,
             buffered=buffered == b"1",
         )
         for job_id, (task, delivery, buffered) in zip(ids, records, strict=True)
@@ -585,8 +610,8 @@ async def read_dead(store: Store, wanted: DeadFilter, cipher: Cipher) -> AsyncIt
                 task=_text(task),
                 queue=_text(queue),
                 age_s=max(0.0, (now - float(score)) / 1000),
-                attempts=int(attempts or 0),
-                charges=int(charges or 0),
+                attempts=_number(attempts),
+                charges=_number(charges),
                 reason=_text(reason),
                 error=f"{info.type}: {info.message}" if info else "",
             )

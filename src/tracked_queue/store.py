@@ -94,7 +94,7 @@ class Store:
             StoreUnavailableError: No answer; `may_have_run` says whether it may have been carried out.
             StoreFullError, StoreRefusedError, InvariantError: Redis refused.
         """
-        return call.read(checked((await self._send(call, (), timeout))[0]))
+        return call.value(checked((await self._send(call, (), timeout))[0]))
 
     async def run_durably(self, call: Call[T], durable: Durable, timeout: float) -> tuple[T, bool]:
         """
@@ -103,7 +103,7 @@ class Store:
         Raises like `run`; StoreRefusedError where the server can't do what is asked.
         """
         replies = await self._send(call, durable.commands(self.keys), timeout + durable.seconds)
-        return call.read(checked(replies[0])), durable.reached(replies[-1])
+        return call.value(checked(replies[0])), durable.reached(replies[-1])
 
     async def wait_and_run(self, markers: Sequence[str], block: float, call: Call[T], timeout: float) -> T:
         """
@@ -116,7 +116,7 @@ class Store:
         _, reply = await self._caller.call([wait, self._eval(call)], timeout)
         if isinstance(reply, rex.NoScriptError):
             (reply,) = await self._caller.call([self._load(call)], timeout)
-        return call.read(checked(reply))
+        return call.value(checked(reply))
 
     async def read(self, *commands: Command) -> list[Any]:
         """Replies of reading commands, in order. Raises like `run`."""
@@ -155,12 +155,12 @@ class SyncStore:
 
     def run(self, call: Call[T]) -> T:
         """See `Store.run`."""
-        return call.read(checked(self._send(call, ())[0]))
+        return call.value(checked(self._send(call, ())[0]))
 
     def run_durably(self, call: Call[T], durable: Durable) -> tuple[T, bool]:
         """See `Store.run_durably`; the link's own timeout has to be above that of the wait."""
         replies = self._send(call, durable.commands(self._keys))
-        return call.read(checked(replies[0])), durable.reached(replies[-1])
+        return call.value(checked(replies[0])), durable.reached(replies[-1])
 
     def _send(self, call: Call[Any], more: Sequence[Command]) -> list[Any]:
         script = self._scripts[call.script]

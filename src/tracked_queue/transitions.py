@@ -34,6 +34,13 @@ class Call(Generic[T]):
     args: Sequence[Any]
     read: Callable[[Any], T]
 
+    def value(self, reply: Any) -> T:
+        """The reply as a value. Raises InvariantError for one that the script's header doesn't list."""
+        try:
+            return self.read(reply)
+        except (TypeError, ValueError, LookupError, AttributeError):
+            raise _unknown(self.script, reply) from None
+
 
 def _ms(seconds: float) -> int:
     return max(1, round(seconds * 1000))
@@ -50,7 +57,7 @@ def _raw(text: str) -> bytes:
 
 
 def _unknown(script: str, word: Any) -> InvariantError:
-    return InvariantError(f"{script}.lua answered {word!r}, which its header doesn't list")
+    return InvariantError(f"{script}.lua answered {repr(word)[:200]}, which its header doesn't list")
 
 
 def _words(script: str, known: Mapping[bytes, T]) -> Callable[[Any], list[T]]:
@@ -291,7 +298,15 @@ class Delivered(msgspec.Struct, gc=False):
     def ledger(self, name: str) -> int:
         """attempts, interruptions or recoveries before this delivery."""
         at = LEDGERS[name]
-        return int(self.record[at] or 0) if len(self.record) > at else 0
+        return count_of(self.record[at]) if len(self.record) > at else 0
+
+
+def count_of(raw: bytes | None) -> int:
+    """A ledger of a record; 0 for none, and for what something else wrote there."""
+    try:
+        return int(raw or 0)
+    except ValueError:
+        return 0
 
 
 LEDGERS = {"attempts": 7, "interruptions": 8, "recoveries": 9}

@@ -223,8 +223,8 @@ async def test_shutdown_with_redis_away(start: Start, queue: TrackedQueue, notes
     """CASE-30: it ends within grace + 3 s, non-zero, and says what is left; after Redis is back another recovers it."""
     worker = start("--concurrency", "2", "--grace", "1", HEARTBEAT_TTL="12", HEARTBEAT_INTERVAL="1")
     worker.ready()
-    job = await queue.enqueue("short", 60.0)
-    await wait_until(lambda: _active(job), what="the job to run")
+    job = await queue.enqueue("sleep", 60.0)
+    notes.wait("start", 1)  # active it is earlier, when the worker may not have read of it yet
     server.freeze()
     began = time.monotonic()
     worker.signal(signal.SIGTERM)

@@ -9,10 +9,11 @@
 --   'waiting'  then state; the transition that ends the job will publish on ended:<id>
 --   'gone'     no record; nothing written
 -- include keys
+-- include record
 -- include writable
 -- include states
 local job = named('job', ARGV[1])
-local seen = redis.call('HMGET', job, 'state', 'result', 'reason', 'error', 'waiter')
+local seen = read_fields(job, 'state', 'result', 'reason', 'error', 'waiter')
 local state = seen[1]
 if not state then
   return { 'gone' }

@@ -14,6 +14,7 @@
 -- A queued id, or one in a long list of parked ones, stays in its list (long lists are not searched) until a fetch or
 -- unpark drops it; so its record gets its expiry only then.
 -- include keys
+-- include number
 -- include now_ms
 -- include writable
 -- include paused
@@ -30,7 +31,7 @@ local REASON = 'cancelled before it started'
 local words, records, seen = {}, {}, {}
 for at = 2, #ARGV do
   local id = ARGV[at]
-  local found = redis.call('HMGET', named('job', id), 'state', 'lease', 'queue', 'tied', 'task')
+  local found = read_fields(named('job', id), 'state', 'lease', 'queue', 'tied', 'task')
   local state = found[1]
   if not state then
     words[#words + 1] = 'gone'
@@ -39,7 +40,7 @@ for at = 2, #ARGV do
   else
     seen[id] = true
     words[#words + 1] = state == 'active' and 'requested' or 'cancelled'
-    records[#records + 1] = { id = id, job = named('job', id), state = state, lease = found[2], queue = found[3],
+    records[#records + 1] = { id = id, job = named('job', id), state = state, lease = found[2], queue = found[3] or 'default',
       ties = read_ties(id, named('job', id), found[4]), task = found[5] }
   end
 end
@@ -47,13 +48,13 @@ begin_writing()
 for _, record in ipairs(records) do
   if record.state == 'active' then
     redis.call('HSET', record.job, 'tied', '1', 'cancel', '1', 'keep_ms', keep)
-    redis.call('SADD', named('cancel', record.lease), record.id)
+    redis.call('SADD', named('cancel', record.lease or ''), record.id)
   else
-    local parked = record.state == 'parked' and named('parked', record.task)
+    local parked = record.state == 'parked' and named('parked', record.task or '')
     if parked and redis.call('LLEN', parked) <= SEARCHED then
       redis.call('LREM', parked, -1, record.id)
       if redis.call('LLEN', parked) == 0 then
-        redis.call('SREM', single('parked'), record.task)
+        redis.call('SREM', single('parked'), record.task or '')
       end
       end_job(record.id, record.job, record.queue, record.ties, paused, 'cancelled', now, keep, 'reason', REASON)
     elseif record.state == 'scheduled' or record.state == 'waiting' then

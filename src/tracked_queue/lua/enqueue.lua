@@ -40,6 +40,7 @@
 -- jobs of one queue keep the order of the batch; a unique key counts as held only if that job's record exists, has not
 -- ended, and names the key.
 -- include keys
+-- include number
 -- include now_ms
 -- include paused
 -- include wake
@@ -109,7 +110,7 @@ for at = 1, #ARGV, 5 do
         local last = ticked[name]
         if not last then
           local found = redis.call('HMGET', named('schedule', name), 'last_ms', 'last_id')
-          last = { ms = tonumber(found[1] or '0'), id = found[2] }
+          last = { ms = number_of(found[1]), id = found[2] }
           last.waits = last.id and read_fields(job_prefix .. last.id, 'state')[1] == 'queued'
           ticked[name] = last
         end

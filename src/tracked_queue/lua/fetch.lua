@@ -33,6 +33,7 @@
 -- Order: a suspect first if this instance has none, then each queue: its list's right end and its lanes in turns.  Due jobs
 -- are promoted first, and the followers of ended jobs told, a bounded number a call; they can be taken by the next fetch.
 -- include keys
+-- include number
 -- include now_ms
 -- include writable
 -- include paused
@@ -164,8 +165,9 @@ for _, id in ipairs(ended) do
     if at and not followers[follower] then
       local fields = read_fields(job_prefix .. follower, 'state', 'waits', 'failed', 'on_failure', 'queue', 'lane',
         'suspicion', 'delay_ms', 'tied')
-      followers[follower] = { state = fields[1], waits = tonumber(fields[2] or '0'), failed = tonumber(fields[3] or '0'),
-        rule = fields[4], queue = fields[5], lane = fields[6], suspicion = fields[7], delay_ms = tonumber(fields[8]),
+      followers[follower] = { state = fields[1], waits = number_of(fields[2]), failed = number_of(fields[3]),
+        rule = fields[4], queue = fields[5] or 'default', lane = fields[6], suspicion = fields[7],
+        delay_ms = fields[8] and number_of(fields[8]),
         ties = read_ties(follower, job_prefix .. follower, fields[9]) }
     end
   end
@@ -185,8 +187,8 @@ local function opens_at(name, rate)
   if rate.taken >= rate.most then
     return now + rate.ms
   end
-  local nth = tonumber(redis.call('LINDEX', named('rate', name), rate.most - 1 - rate.taken) or nil)
-  return nth and nth + rate.ms > now and nth + rate.ms or nil
+  local nth = number_of(redis.call('LINDEX', named('rate', name), rate.most - 1 - rate.taken))
+  return nth > 0 and nth + rate.ms > now and nth + rate.ms or nil
 end
 -- The name of a limit that keeps work from starting now, or nil.
 local function blocked_by(limits)
@@ -205,10 +207,10 @@ local function note_limits(limits)
   for _, limit in ipairs(limits) do
     local base = limit[5] and string.sub(limit[1], 1, limit[5]) or limit[1]
     if numbers[base] == nil then
-      numbers[base] = tonumber(redis.call('HGET', single('limits'), base) or nil) or false
+      numbers[base] = number_of(redis.call('HGET', single('limits'), base), false)
     end
     local name = limit[1]
-    limit[3] = numbers[base] or limit[3]
+    limit[3] = math.min(numbers[base] or limit[3], MOST_OF_LIMIT)
     if limit[2] == 'concurrency' then
       used[name] = used[name] or redis.call('SCARD', named('permits', name))
       full_at[name] = limit[3]
@@ -244,13 +246,13 @@ local function look(id, queue, may_buffer, room)
   if limits then
     note_limits(limits)
   end
-  if not record[1] or not record[3] then
+  if not record[1] or not record[3] or not (OPEN[record[1]] or FINAL[record[1]]) then
     garbage[#garbage + 1] = { id, queue }
   elseif record[1] == 'cancelled' then
     dropped[#dropped + 1] = id
   elseif record[1] ~= 'queued' or seen[id] then
     strays = strays + 1  -- it stands elsewhere, or twice here; this entry is one too many
-  elseif extra and extra[1] and tonumber(extra[1]) <= now and not record[8] and not record[9] and not record[10] then
+  elseif extra and extra[1] and number_of(extra[1], now + 1) <= now and not record[8] and not record[9] and not record[10] then
     expired[#expired + 1] = { id, queue, read_ties(id, job_prefix .. id, '1') }
     seen[id] = true
   elseif paused['task:' .. record[3]] then
@@ -391,7 +393,7 @@ for _, cut in ipairs(cuts) do
 end
 for _, id in ipairs(dropped) do
   -- Cancelled while it was queued: its end was recorded then; from now on it may expire.
-  local keep = tonumber(redis.call('HGET', job_prefix .. id, 'keep_ms') or '120000')
+  local keep = number_of(redis.call('HGET', job_prefix .. id, 'keep_ms'), 120000)
   redis.call('PEXPIRE', job_prefix .. id, keep)
 end
 for _, item in ipairs(expired) do
@@ -401,7 +403,7 @@ for _, item in ipairs(expired) do
 end
 local buried = {}
 for _, item in ipairs(garbage) do
-  buried[#buried + 1] = bury_garbage(item[1], item[2], now, 'an id in the queue without a record')
+  buried[#buried + 1] = bury_garbage(item[1], item[2], now, 'an id in the queue without a record that can be read')
 end
 for _, item in ipairs(set_aside) do
   redis.call('HSET', job_prefix .. item[1], 'state', 'parked')
@@ -429,7 +431,7 @@ for i = 1, taken do
     untracked[queue] = (untracked[queue] or 0) + 1
   else
     if record[2] then
-      delivery = digits(math.max(math.abs(tonumber(record[2]) or 0) + 1, now))
+      delivery = digits(math.max(math.abs(number_of(record[2])) + 1, now))
     end
     if buffered[i] == '1' then
       redis.call('HSET', job, 'state', 'active', 'delivery', delivery, 'lease', lease, 'buffered', '1')
@@ -575,7 +577,7 @@ for _, item in ipairs(told) do
     if item.state then
       redis.call('HDEL', job_prefix .. item.id, 'followed')
       if item.state ~= 'dead' and not item.listed then
-        redis.call('PEXPIRE', job_prefix .. item.id, tonumber(item.keep or '120000'))
+        redis.call('PEXPIRE', job_prefix .. item.id, number_of(item.keep, 120000))
       end
     end
   end

@@ -6,9 +6,10 @@
 --
 -- Returns one value for each: its encoded result, '' where there is none.  Writes nothing.
 -- include keys
+-- include number
 local job = named('job', ARGV[1])
 local reply = {}
-for at = 1, tonumber(redis.call('HGET', job, 'inputs') or '0') do
+for at = 1, math.min(number_of(redis.call('HGET', job, 'inputs')), 1000) do
   reply[at] = redis.call('HGET', job, 'in:' .. at) or ''
 end
 return reply

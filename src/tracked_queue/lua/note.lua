@@ -12,6 +12,7 @@
 -- Of log lines the last 100 stay.  Who waits for the job hears of each progress and line.
 -- Run twice it stores the same, except that a log line then stands twice.
 -- include keys
+-- include number
 -- include now_ms
 -- include writable
 -- include record
@@ -28,7 +29,7 @@ if found[1] ~= 'active' or found[2] ~= lease or found[3] ~= delivery then
 end
 begin_writing()
 if kind == 'log' then
-  local lines = tonumber(found[5] or '0')
+  local lines = number_of(found[5])
   redis.call('HSET', job, 'line:' .. lines % LINES, digits(now_ms()) .. ' ' .. value, 'lines', lines + 1)
 else
   redis.call('HSET', job, kind, value, 'tied', '1')

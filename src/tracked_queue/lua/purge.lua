@@ -6,10 +6,11 @@
 --
 -- Returns one word per job: 'ok', 'not_dead' (nothing written), or 'gone' (no record).
 -- include keys
+-- include record
 -- include writable
 local words = {}
 for at = 1, #ARGV do
-  local state = redis.call('HGET', named('job', ARGV[at]), 'state')
+  local state = read_fields(named('job', ARGV[at]), 'state')[1]
   words[at] = state == 'dead' and 'ok' or (state and 'not_dead' or 'gone')
 end
 begin_writing()

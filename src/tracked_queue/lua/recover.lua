@@ -27,6 +27,7 @@
 -- A lease that was revoked on somebody's word (release) is recovered during a hold as well.
 -- A job's permits are free with its move; its unique key stays its own until it ends.
 -- include keys
+-- include number
 -- include now_ms
 -- include writable
 -- include paused
@@ -53,7 +54,7 @@ end
 local about = redis.call('HMGET', instance, 'ttl_ms', 'cause', 'suspect', 'label')
 local cause = about[2]
 if deadline ~= 0 then
-  local ttl_ms = tonumber(about[1] or '30000')
+  local ttl_ms = number_of(about[1], 30000)
   if deadline > now + ttl_ms then
     begin_writing()
     redis.call('ZADD', instances, now + ttl_ms, lease)
@@ -68,7 +69,7 @@ if deadline ~= 0 then
     note_contact(now, found)
     return { 'hold', digits(found - now) }
   end
-  local hold = tonumber(redis.call('GET', single('hold')) or '0')
+  local hold = number_of(redis.call('GET', single('hold')))
   if hold > now then
     return { 'hold', digits(hold - now) }
   end
@@ -107,12 +108,12 @@ end
 -- The list's left end is the newest; pushed to the right one by one, the oldest ends up as the next to be fetched.
 for i, id in ipairs(ids) do
   local record, job, ties = records[i], named('job', id), all_ties[i]
-  local state, queue = record[1], record[3]
-  if about[3] == id and queue and redis.call('LLEN', named('suspects', queue)) > 0 then
+  local state, queue = record[1], record[3] or 'default'
+  if about[3] == id and redis.call('LLEN', named('suspects', queue)) > 0 then
     wake(queue, paused)  -- the place of this instance's suspect is free
   end
-  local recoveries, charges = tonumber(record[9] or '0'), tonumber(record[10] or '0')
-  local suspicion = tonumber(record[11] or '0')
+  local recoveries, charges = number_of(record[9]), number_of(record[10])
+  local suspicion = number_of(record[11])
   local fate
   if not state then
     bury_garbage(id, '', now, 'an id in the list of a lost instance without a record')
@@ -124,9 +125,9 @@ for i, id in ipairs(ids) do
     end_job(id, job, queue, ties, paused, 'cancelled', now, math.max(window, ties.keep_ms), 'reason',
       'cancelled; its instance was lost')
     count(now, 'cancelled', queue, 1)
-  elseif record[7] ~= '1' and (cause == 'interrupted' or (cause == 'outage' and tonumber(record[8] or '0') < 3)) then
+  elseif record[7] ~= '1' and (cause == 'interrupted' or (cause == 'outage' and number_of(record[8]) < 3)) then
     fate = 'interrupted'
-    redis.call('HSET', job, 'state', 'queued', 'interruptions', tonumber(record[8] or '0') + 1)
+    redis.call('HSET', job, 'state', 'queued', 'interruptions', number_of(record[8]) + 1)
     back(id, queue, record[6], suspicion)
   elseif record[7] == '1' then
     -- It may have started since it was marked, so it comes under suspicion like its neighbours; else the poison

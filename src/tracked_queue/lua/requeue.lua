@@ -12,6 +12,7 @@
 --   'gone'      no record; nothing written
 --   'held'      its unique key is held by another job; nothing written
 -- include keys
+-- include number
 -- include now_ms
 -- include paused
 -- include wake
@@ -25,7 +26,7 @@ local now, paused = now_ms(), read_paused()
 local words, records, seen, claimed = {}, {}, {}, {}
 for at = 1, #ARGV do
   local id = ARGV[at]
-  local found = redis.call('HMGET', named('job', id), 'state', 'queue', 'task', 'suspicion', 'lane', 'unique')
+  local found = read_fields(named('job', id), 'state', 'queue', 'task', 'suspicion', 'lane', 'unique')
   if not found[1] then
     words[at] = 'gone'
   elseif found[1] ~= 'dead' or seen[id] then
@@ -47,7 +48,7 @@ for at = 1, #ARGV do
   end
 end
 for _, record in ipairs(records) do
-  local id, queue = record[1], record[2]
+  local id, queue = record[1], record[2] or 'default'
   redis.call('HSET', named('job', id), 'state', 'queued', 'queued_ms', now, 'attempts', 0, 'charges', 0)
   redis.call('HDEL', named('job', id), 'reason', 'finished_ms', 'cancel', 'waiter', 'expires_ms', 'keep_ms')
   redis.call('ZREM', single('dead'), id)

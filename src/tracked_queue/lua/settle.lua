@@ -34,6 +34,7 @@
 -- The last error stands in `error`, four before it in `error:0` to `error:3`, each with its time and lease.
 -- Keeps: an id is in one place; a settled delivery never changes its outcome.
 -- include keys
+-- include number
 -- include now_ms
 -- include writable
 -- include paused
@@ -72,7 +73,7 @@ for at = 4, #ARGV, 3 do
     accepted[#accepted + 1] = at
     if ARGV[at + 2] ~= '' then
       ledgers[at] = read_fields(job_prefix .. id, 'task', 'attempts', 'interruptions', 'suspicion', 'lane', 'error',
-        'failed_ms', 'failed_by', 'failures')
+        'failed_ms', 'failed_by', 'failures', 'snoozes')
     end
     if string.sub(ARGV[at + 2], 1, 6) == 'bound ' then
       local _, _, payload = read_packed(ARGV[at + 2])
@@ -80,7 +81,7 @@ for at = 4, #ARGV, 3 do
     end
     ledgers[-at] = seen
     all_ties[at] = read_ties(id, job_prefix .. id, seen[3])
-  elseif not seen[2] then
+  elseif not seen[1] and not seen[2] then
     word = 'gone'
     if owned[id] then
       vanished[#vanished + 1] = id
@@ -99,7 +100,7 @@ local function note_error(job, ledger, payload)
   if payload == '' then
     return
   end
-  local failures = tonumber(ledger[9] or '0')
+  local failures = number_of(ledger[9])
   if ledger[6] and ledger[6] ~= '' then
     redis.call('HSET', job, 'error:' .. (failures - 1) % 4, (ledger[7] or '0') .. ' ' .. (ledger[8] or '-') .. ' ' .. ledger[6])
   end
@@ -149,7 +150,7 @@ for _, at in ipairs(accepted) do
     ms = tonumber(ms)
   end
   local seen, ledger, ties = ledgers[-at], ledgers[at], all_ties[at]
-  local job, queue = job_prefix .. id, seen[2]
+  local job, queue = job_prefix .. id, seen[2] or 'default'
   redis.call('LREM', processing, -1, id)
   if ties.cancel then
     redis.call('SREM', named('cancel', lease), id)
@@ -176,13 +177,13 @@ for _, at in ipairs(accepted) do
   elseif outcome == 'dead' then
     note_error(job, ledger, payload)
     end_job(id, job, queue, ties, paused, outcome, now_text, 'dead', 'delivery', settled, 'reason', reason,
-      'attempts', tonumber(ledger[2] or '0') + ms)
+      'attempts', number_of(ledger[2]) + ms)
   elseif outcome == 'retry' or outcome == 'snoozed' then
     note_error(job, ledger, payload)
     if outcome == 'retry' then
-      redis.call('HSET', job, 'attempts', tonumber(ledger[2] or '0') + 1)
+      redis.call('HSET', job, 'attempts', number_of(ledger[2]) + 1)
     else
-      redis.call('HINCRBY', job, 'snoozes', 1)
+      redis.call('HSET', job, 'snoozes', number_of(ledger[10]) + 1)
       redis.call('HDEL', job, 'expires_ms')  -- it has started
     end
     if ms > 0 then
@@ -210,13 +211,13 @@ for _, at in ipairs(accepted) do
     end
   elseif outcome == 'parked' then
     redis.call('HSET', job, 'state', 'parked', 'delivery', settled)
-    redis.call('LPUSH', named('parked', ledger[1]), id)
-    redis.call('SADD', single('parked'), ledger[1])
+    redis.call('LPUSH', named('parked', ledger[1] or ''), id)
+    redis.call('SADD', single('parked'), ledger[1] or '')
   else
     -- 'interrupted' and 'unstarted'.  A suspect goes back to the suspects.
     redis.call('HSET', job, 'state', 'queued', 'delivery', settled)
     if outcome == 'interrupted' then
-      redis.call('HSET', job, 'interruptions', tonumber(ledger[3] or '0') + 1)
+      redis.call('HSET', job, 'interruptions', number_of(ledger[3]) + 1)
     else
       redis.call('HSET', job, 'buffered', 'never')
     end

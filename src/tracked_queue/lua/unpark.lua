@@ -12,6 +12,7 @@
 --   'paused'  the task is paused; nothing written
 -- An id without a record goes to dead. A parked job of another queue goes to the list's other end, so that it doesn't stand in the way.
 -- include keys
+-- include number
 -- include now_ms
 -- include writable
 -- include paused
@@ -43,9 +44,9 @@ end
 local moved, stay = 0, {}
 -- Pushed to the right one by one, the oldest (the list's right end, the last of ids) is the next to be fetched.
 for i, id in ipairs(ids) do
-  local state, queue = records[i][1], records[i][2]
+  local state, queue = records[i][1], records[i][2] or 'default'
   if state == 'cancelled' then
-    redis.call('PEXPIRE', named('job', id), tonumber(records[i][4] or '120000'))
+    redis.call('PEXPIRE', named('job', id), number_of(records[i][4], 120000))
   elseif not state then
     bury_garbage(id, '', now_ms(), 'a parked id without a record')
   elseif state == 'parked' then

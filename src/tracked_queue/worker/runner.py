@@ -26,7 +26,7 @@ from ..middleware import Surroundings
 from ..retry import Dead, Discard, Exponential, Retry, Snooze, retry_delay
 from ..settings import Settings
 from ..task import Registry, Task
-from ..transitions import MAX_BATCH, Call, Delivered, NoteWord, Outcome, inputs, note
+from ..transitions import MAX_BATCH, Call, Delivered, NoteWord, Outcome, count_of, inputs, note
 from .binding import Binder
 from .invoke import IsolatedError, invoker
 from .processes import ProcessPool
@@ -77,7 +77,7 @@ class Delivery:
     def __init__(self, job: Delivered, task: Task[..., Any]) -> None:
         self.job, self.task = job, task
         record = job.record
-        self.attempt = int(record[7] or 0) + 1 if len(record) > 7 else 1
+        self.attempt = count_of(record[7]) + 1 if len(record) > 7 else 1
         self.untracked = job.delivery == UNTRACKED
         if job.buffered == SUSPECT:
             self.is_suspect = True

@@ -2,7 +2,7 @@
 -- were), or lies ahead (a failover to another clock), nobody may be called dead for one TTL: returns the end of that
 -- hold, else nil.  note_contact writes both.
 local function read_hold(now, ttl_ms, interval_ms)
-  local contact = tonumber(redis.call('GET', single('contact')))
+  local contact = tonumber(redis.call('GET', single('contact')) or nil)
   if contact then
     if now - contact > 2 * interval_ms or contact - now > ttl_ms then
       return now + ttl_ms

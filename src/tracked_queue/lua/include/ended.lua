@@ -5,6 +5,7 @@
 -- it is dropped there (then keep_ms is among the fields).  The rest: further fields and values.
 -- A job that others come after keeps its record until a fetch has told them.
 local function end_job(id, job, queue, ties, paused, state, now, keep, ...)
+  queue = queue or 'default'
   redis.call('HSET', job, 'state', state, 'finished_ms', now, ...)
   if keep == 'dead' then
     redis.call('ZADD', single('dead'), now, id)

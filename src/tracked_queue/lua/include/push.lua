@@ -1,7 +1,9 @@
 -- push_job: makes a job takeable: in its queue's list, in its lane, or among the suspects.  verb: 'LPUSH' for the end of the
--- line, 'RPUSH' for its head.
+-- line, 'RPUSH' for its head.  A record that has lost its queue goes to the default one, a lane of another queue is none.
 local function push_job(verb, id, queue, lane, suspicion, paused)
-  if tonumber(suspicion or '0') >= 2 then
+  queue = queue or 'default'
+  lane = lane and string.sub(lane, 1, #queue + 1) == queue .. '\n' and lane
+  if number_of(suspicion) >= 2 then
     redis.call(verb, named('suspects', queue), id)
     wake(queue, paused)
   elseif lane then

@@ -1,6 +1,7 @@
 -- count: adds to the counters of this minute; they expire by themselves.
 local STATS_MS = 7200000
 local function count(now, what, queue, n)
+  queue = queue or 'default'
   local stats = named('stats', string.format('%.0f', math.floor(now / 60000)))
   redis.call('HINCRBY', stats, what .. ':' .. queue, n)
   redis.call('PEXPIRE', stats, STATS_MS)
