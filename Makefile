@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-processes test-deep fuzz failover cluster test-versions test-all explore chaos soak bench bench-cluster audit check docs clean
+.PHONY: demo test test-processes test-deep test-acl fuzz failover cluster test-versions test-all explore chaos soak bench bench-cluster audit check docs clean
 
 demo: $(STAMP)
 	$(BIN)/python -m tracked_queue demo
@@ -20,6 +20,10 @@ test-processes: $(STAMP)
 test-deep: $(STAMP)
 	$(BIN)/python -m pytest -n 3 -m deep tests/explorer tests/state
 	STATE_EXAMPLES=200 $(BIN)/python -m pytest tests/state -k random_histories
+
+# The suite by a user with exactly the rights in docs/reference/acl.md.
+test-acl: $(STAMP)
+	TEST_ACL=1 $(BIN)/python -m pytest -n 3 tests/redis tests/process/test_workers.py tests/process/test_features_killed.py tests/cli
 
 # Malformed payloads, replies and records: some 15,000 cases; FUZZ_CASES, FUZZ_ROUNDS and FUZZ_SEED for others.
 fuzz: $(STAMP)
@@ -43,7 +47,7 @@ $(VENV)/.servers: $(STAMP)
 
 # Everything, and the explorer over more steps and over three jobs.
 test-all: $(STAMP)
-	$(MAKE) test test-processes test-deep fuzz failover cluster test-versions explore
+	$(MAKE) test test-processes test-deep test-acl fuzz failover cluster test-versions explore
 
 explore: $(STAMP)
 	EXPLORER_DEPTH=7 $(BIN)/python -m pytest tests/explorer -s

@@ -11,6 +11,7 @@ import pytest
 import structlog
 
 from tests.harness import Scripts
+from tests.rights import LimitedServer
 from tracked_queue import TrackedQueue
 from tracked_queue.chaos.server import RedisServer
 
@@ -24,7 +25,7 @@ def anyio_backend(request: pytest.FixtureRequest) -> Any:
 
 @pytest.fixture(scope="session")
 def server() -> Iterator[RedisServer]:
-    running = RedisServer()
+    running = LimitedServer() if os.environ.get("TEST_ACL") else RedisServer()
     yield running
     running.close()
 

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 import redis
+from tests.rights import admin
 from tracked_queue import transitions as t
 from tracked_queue.keys import Keys
 from tracked_queue.link import Endpoint, SyncLink
@@ -63,7 +64,7 @@ class Scripts:
     """The scripts of one namespace with a clock that the test moves; every call is synchronous."""
 
     def __init__(self, url: str, namespace: str, scripts: Any = None) -> None:
-        self.redis = redis.Redis.from_url(url)
+        self.redis = redis.Redis.from_url(admin(url))
         self.keys = Keys(namespace)
         settings = resolve({"redis_url": url}, environ={})
         self.store = SyncStore(SyncLink(Endpoint(settings)), self.keys, scripts or load_scripts("now_ms_test"))

@@ -11,7 +11,7 @@ import pytest
 from tests.cluster.nodes_of import Ran, app_at, by_shard, task_of
 from tests.harness import wait_until
 from tests.redis.test_client import running_worker
-from tests.redis.test_doctor import acl_line
+from tests.rights import acl_line
 from tracked_queue import EnqueueUnavailableError, StoreUnavailableError, TrackedQueue
 from tracked_queue.chaos.nodes import ClusterNodes, ask, end_move, move_keys, move_slot
 from tracked_queue.cluster import slot_of

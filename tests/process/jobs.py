@@ -8,6 +8,7 @@ import time
 
 import redis.asyncio
 
+from tests.rights import admin
 from tracked_queue import Exponential, TrackedQueue, current_job
 
 app = TrackedQueue()
@@ -17,7 +18,7 @@ NS = os.environ.get("PROCESSING_NS", "tq")
 async def note(what: str) -> None:
     """Append '<what> <job> <lease> <attempt>' to a list outside of the queue's keys."""
     job = current_job()
-    async with redis.asyncio.Redis.from_url(os.environ["REDIS_URL"]) as client:
+    async with redis.asyncio.Redis.from_url(admin(os.environ["REDIS_URL"])) as client:
         await client.rpush(f"notes:{NS}", f"{what} {job.id} {job.lease} {job.attempt}")
 
 

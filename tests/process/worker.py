@@ -10,6 +10,7 @@ from typing import Any
 
 import redis
 from tests.harness import wait_for
+from tests.rights import admin
 from tracked_queue.chaos.programs import Program
 
 QUICK = {
@@ -72,7 +73,7 @@ class Notes:
     """What the jobs noted."""
 
     def __init__(self, url: str, namespace: str) -> None:
-        self._redis = redis.Redis.from_url(url)
+        self._redis = redis.Redis.from_url(admin(url))
         self._key = f"notes:{namespace}"
 
     def all(self, what: str = "") -> list[list[str]]:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from tests.harness import wait_until
+from tests.rights import look
 from tracked_queue import (
     ArgumentError,
     EnqueueUnavailableError,
@@ -273,7 +274,7 @@ async def test_results_come_by_push_also_over_cut_subscriptions(app: TrackedQueu
 
     async def killer() -> None:
         while not stop.is_set():
-            await app.store.read(("CLIENT", "KILL", "TYPE", "pubsub"))
+            await look(app, "CLIENT", "KILL", "TYPE", "pubsub")
             await asyncio.sleep(0.05)
 
     async def round_trip(n: int) -> None:
@@ -370,7 +371,7 @@ async def test_enqueue_waits_for_a_short_outage(server: RedisServer, namespace: 
 async def test_a_url_with_its_own_timeout_changes_nothing(server: RedisServer, namespace: str) -> None:
     """CASE-17."""
     async with TrackedQueue(f"{server.url}?socket_timeout=0.01&retry_on_timeout=yes", namespace=namespace) as app:
-        await app.store.read(("BLPOP", "nothing", "0.3"))
+        await app.store.read(("BZPOPMIN", app.keys.named("wake", "nothing"), "0.3"))
 
 
 # Sync, loops, threads, forks (CASE-73)

@@ -7,19 +7,18 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 import redis
 from tests.redis.test_client import running_worker
+from tests.rights import ROOT, acl_line
 from tracked_queue import Concurrency, Rate, TrackedQueue, Unique, current_job
 from tracked_queue.chaos.server import RedisServer
 from tracked_queue.doctor import _IN_SCRIPTS, Facts, Finding, Level, examine, judge
 from tracked_queue.settings import resolve
 
-ROOT = Path(__file__).parents[2]
 GOOD = {
     "redis_version": "7.2.4", "role": "master", "maxmemory_policy": "noeviction", "aof_enabled": "1",
     "slave0": "ip=1,port=2,state=online,offset=5,lag=0", "connected_clients": "10",
@@ -75,18 +74,6 @@ def test_each_finding(about: str, level: Level, text: str, arguments: dict[str, 
     (finding,) = [item for item in found(**arguments) if item.level is not Level.OK]
     assert (finding.name, finding.level) == (about, level)
     assert text in f"{finding.found} {finding.do}" and finding.do
-
-
-def acl_line(version: tuple[int, ...] = (9,), namespace: str = "tq") -> list[str]:
-    """The rules in the docs, without what a server of this version doesn't know."""
-    text = (ROOT / "docs/reference/acl.md").read_text()
-    block = re.search(r"```text\nuser tracked_queue (.*?)```", text, re.DOTALL)
-    assert block
-    skipped = {"+waitaof", "+client|setinfo"} if version < (7, 2) else set[str]()
-    if version < (7, 0):
-        skipped |= {"+ssubscribe", "+sunsubscribe", "+spublish"}
-    rules = [rule for rule in block[1].split() if rule not in skipped]
-    return [rule.replace("PASSWORD", "secret").replace("{tq", "{" + namespace) for rule in rules]
 
 
 def test_the_rights_in_the_docs_are_the_commands_of_the_scripts() -> None:

@@ -14,6 +14,7 @@ from structlog.testing import capture_logs
 
 import redis
 from tests.redis.test_client import running_worker
+from tests.rights import admin
 from tracked_queue import Discard, JobFailedError, SettingsError, TrackedQueue, Unique, current_job
 from tracked_queue.chaos.server import RedisServer
 from tracked_queue.cipher import Cipher
@@ -95,7 +96,7 @@ async def test_nothing_that_a_job_carries_is_readable_in_redis(server: RedisServ
         assert (await failed.info()).failures[0].message == f"no such card: {SECRET}"
         assert (await discarded.info()).reason == "discarded"
         await waits.status()
-        with redis.Redis.from_url(server.url) as client:
+        with redis.Redis.from_url(admin(server.url)) as client:
             for key in client.scan_iter(match=app.keys.tag.replace("{", "[{]") + "*"):
                 content = client.dump(key) or b""
                 texts = [content, key, *(client.hgetall(key) if client.type(key) == b"hash" else {}).values()]  # type: ignore[union-attr]

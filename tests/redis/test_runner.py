@@ -6,7 +6,6 @@ import asyncio
 import contextvars
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +16,7 @@ from structlog.testing import capture_logs
 
 from tests.harness import wait_until
 from tests.redis.test_client import running_worker
+from tests.rights import look
 from tracked_queue import (
     Exponential,
     JobFailedError,
@@ -464,12 +464,13 @@ async def test_no_script_is_slow(server: RedisServer, namespace: str) -> None:
         @app.task()
         async def task(n: int) -> None: ...
 
-        await app.store.read(("CONFIG", "SET", "slowlog-log-slower-than", "50000"), ("SLOWLOG", "RESET"))
+        await look(app, "CONFIG", "SET", "slowlog-log-slower-than", "50000")
+        await look(app, "SLOWLOG", "RESET")
         await app.enqueue_many([task.call(n) for n in range(5_000)])
         await app.enqueue_many([task.options(delay=0.01).call(n) for n in range(5_000)])
         await app.run_worker(burst=True, handle_signals=False)
-        slow = await app.store.read(("SLOWLOG", "GET", "100"))
-        scripts = [entry for entry in slow[0] if entry[3][0].upper() in (b"EVALSHA", b"EVAL")]
+        slow = await look(app, "SLOWLOG", "GET", "100")
+        scripts = [entry for entry in slow if entry[3][0].upper() in (b"EVALSHA", b"EVAL")]
         assert not scripts, [(entry[2], entry[3][:4]) for entry in scripts]
 
 
@@ -494,10 +495,10 @@ async def test_idle_workers_wake_for_each_job_and_share_a_burst(app: TrackedQueu
         for round_ in range(120):
             await asyncio.sleep(rng.random() * 0.03)
             if round_ % 20 == 19:
-                clients = (await app.store.read(("CLIENT", "LIST")))[0].decode().splitlines()
+                clients = (await look(app, "CLIENT", "LIST")).decode().splitlines()
                 blocked = [line for line in clients if "cmd=bzpopmin" in line]
                 if blocked:
-                    await app.store.read(("CLIENT", "KILL", "ID", blocked[0].split()[0].removeprefix("id=")))
+                    await look(app, "CLIENT", "KILL", "ID", blocked[0].split()[0].removeprefix("id="))
             jobs = (
                 [await where.enqueue()]
                 if round_ % 3
@@ -557,7 +558,7 @@ async def test_nothing_is_left_of_jobs_and_instances(server: RedisServer, namesp
         await app.store.read(("DEL", app.keys.single("dead")))
 
         async def left() -> list[str]:
-            (keys,) = await app.store.read(("KEYS", app.keys.tag.replace("{", "[{]") + ":*"))
+            keys = await look(app, "KEYS", app.keys.tag.replace("{", "[{]") + ":*")
             kinds = {key.decode().split(":")[1] for key in keys}
             return sorted(kinds - {"queues", "shards", "contact", "stats", "wake", "hold"})
 
@@ -602,6 +603,8 @@ async def test_a_lost_node_with_ten_thousand_running_jobs_harms_none(app: Tracke
         await asyncio.wait([worker])
     assert most == 1000
     found = await store.read(
-        *(("HMGET", keys.named("job", job.id), "state", "recoveries", "charges", "attempts") for job in jobs)
+        *(("HMGET", keys.named("job", job.id), "state", "charges", "suspicion", "attempts") for job in jobs)
     )
-    assert Counter(map(tuple, found)) == {(b"succeeded", b"1", None, None): 10_000}
+    # On a slow machine nobody had beaten for a while, and it looks like an outage: an interruption then, and no suspicion.
+    assert {(state, charges, attempts) for state, charges, _, attempts in found} == {(b"succeeded", None, None)}
+    assert {suspicion for _, _, suspicion, _ in found} <= {b"1", None}
