@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-processes test-deep test-acl fuzz failover cluster test-versions test-all explore chaos soak bench bench-cluster audit check docs clean
+.PHONY: demo test test-processes test-deep test-acl fuzz failover cluster test-versions test-all explore chaos soak bench bench-cluster bench-soak audit check docs clean
 
 demo: $(STAMP)
 	$(BIN)/python -m tracked_queue demo
@@ -68,6 +68,10 @@ bench: $(STAMP)
 # Throughput over 1, 2 and 3 primaries of a cluster.
 bench-cluster: $(STAMP)
 	$(BIN)/python benchmarks/bench_cluster.py
+
+# A million jobs: memory of worker and Redis, and how long script calls take. Needs a Redis of 7.0 or newer on PATH.
+bench-soak: $(STAMP)
+	$(BIN)/python benchmarks/bench_soak.py
 
 # Known weaknesses of what is installed; asks a public database.
 audit: $(STAMP)
