@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, TypeVar
 import msgspec
 
 from .cipher import Cipher, parse_keys
-from .client import Clients, enqueue_sync, value_of
+from .client import Clients, enqueue_sync
 from .codec import encode_any, encode_extras
 from .constraints import Key, Limit, Unique, limits_of, unique_of
 from .current import CurrentJob, JobContext
@@ -38,6 +38,7 @@ from .options import (
 )
 from .placement import wanted
 from .reports import ScheduleReport, read_job, read_open_jobs, read_schedules, read_states
+from .results import value_of
 from .retry import RetryArgument, Seconds, retry_policy
 from .schedules import Schedule, interval_ms
 from .settings import Settings, resolve, with_options

@@ -25,6 +25,7 @@ from redis.crc import key_slot
 from redis.retry import Retry as SyncRetry
 
 from .errors import SettingsError
+from .following import parse_hosts
 
 SCHEMES = {"redis+cluster": "redis", "rediss+cluster": "rediss"}
 DEFAULT_PORT = 6379
@@ -136,7 +137,7 @@ class Cluster:
 
 
 class Owner:
-    """Whoever has a slot at the moment; see `sentinel.following`."""
+    """Whoever has a slot at the moment; see `following`."""
 
     def __init__(self, cluster: Cluster, slot: int) -> None:
         self._cluster, self._slot = cluster, slot
@@ -170,12 +171,7 @@ def parse_cluster_url(url: str) -> tuple[list[Address], str]:
     """
     parts = urlsplit(url)
     userinfo, at, location = parts.netloc.rpartition("@")
-    hosts = []
-    for item in location.split(","):
-        host, colon, port = item.rpartition(":") if ":" in item and not item.endswith("]") else (item, "", "")
-        if not host or (colon and not port.isdigit()):
-            raise SettingsError("redis_url", f"{item!r} is no host or host:port of a cluster's server")
-        hosts.append((host.strip("[]"), int(port) if port else DEFAULT_PORT))
+    hosts = parse_hosts(location, DEFAULT_PORT, "a cluster's server")
     if parts.path.strip("/") not in ("", "0"):
         raise SettingsError("redis_url", f"the database {parts.path.strip('/')!r}: a cluster has only 0")
     query = f"?{parts.query}" if parts.query else ""

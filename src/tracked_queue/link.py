@@ -34,9 +34,10 @@ from .errors import (
     StoreUnavailableError,
     TrackedQueueError,
 )
+from .following import following
 from .keys import Keys
 from .sentinel import SCHEMES as SENTINEL_SCHEMES
-from .sentinel import Sentinels, following, parse_sentinel_url
+from .sentinel import Sentinels, parse_sentinel_url
 from .settings import Settings, masked_url
 
 Command = Sequence[Any]

@@ -7,7 +7,7 @@ Source: https://redis.io/docs/latest/develop/reference/sentinel-clients/
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 
 import redis.asyncio.connection as aio
@@ -18,6 +18,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry as SyncRetry
 
 from .errors import SettingsError
+from .following import parse_hosts
 
 SCHEMES = {"redis+sentinel": "redis", "rediss+sentinel": "rediss"}
 DEFAULT_PORT = 26379
@@ -94,12 +95,7 @@ def parse_sentinel_url(url: str, seconds: float) -> tuple[Sentinels, str]:
     """
     parts = urlsplit(url)
     userinfo, at, location = parts.netloc.rpartition("@")
-    hosts = []
-    for item in location.split(","):
-        host, colon, port = item.rpartition(":") if ":" in item and not item.endswith("]") else (item, "", "")
-        if not host or (colon and not port.isdigit()):
-            raise SettingsError("redis_url", f"{item!r} is no host or host:port of a Sentinel")
-        hosts.append((host.strip("[]"), int(port) if port else DEFAULT_PORT))
+    hosts = parse_hosts(location, DEFAULT_PORT, "a Sentinel")
     service, _, database = unquote(parts.path.strip("/")).partition("/")
     if not service or (database and not database.isdigit()):
         raise SettingsError("redis_url", "a Sentinel URL ends with /service or /service/database")
@@ -112,30 +108,3 @@ def parse_sentinel_url(url: str, seconds: float) -> tuple[Sentinels, str]:
     rest = urlencode([(name, value) for name, value in query if not name.startswith("sentinel_")])
     server = f"{SCHEMES[parts.scheme]}://{userinfo}{at}primary.invalid/{database}{'?' if rest else ''}{rest}"
     return Sentinels(hosts, service, own, seconds), server
-
-
-class Followed(Protocol):
-    """Something that knows where the primary is."""
-
-    async def primary(self) -> tuple[str, int]: ...
-
-    def primary_sync(self) -> tuple[str, int]: ...
-
-
-def following(kind: type[Any], followed: Followed) -> type[Any]:
-    """A connection class of redis-py's that asks where to connect, each time it does."""
-    if issubclass(kind, aio.AbstractConnection):
-
-        class _Following(kind):  # type: ignore[misc]
-            async def _connect(self) -> None:
-                self.host, self.port = await followed.primary()
-                await super()._connect()
-
-        return _Following
-
-    class _FollowingSync(kind):  # type: ignore[misc]
-        def _connect(self) -> Any:
-            self.host, self.port = followed.primary_sync()
-            return super()._connect()
-
-    return _FollowingSync

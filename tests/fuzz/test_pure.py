@@ -20,7 +20,6 @@ from hypothesis import strategies as st
 from tracked_queue import transitions as t
 from tracked_queue.cipher import Cipher
 from tracked_queue.cli.common import clean
-from tracked_queue.client import value_of
 from tracked_queue.codec import (
     Signature,
     decode_any,
@@ -42,6 +41,7 @@ from tracked_queue.errors import (
 )
 from tracked_queue.job import State
 from tracked_queue.reports import make_info
+from tracked_queue.results import value_of
 from tracked_queue.transitions import Ended
 
 pytestmark = pytest.mark.timeout(600)
