@@ -14,7 +14,6 @@ import time
 import weakref
 from collections.abc import Mapping, Sequence
 from typing import Any
-from urllib.parse import urlsplit
 
 import redis.asyncio.connection as aio
 import redis.connection as sio
@@ -26,6 +25,7 @@ from redis.retry import Retry as SyncRetry
 
 from .errors import SettingsError
 from .following import parse_hosts
+from .settings import split_url
 
 SCHEMES = {"redis+cluster": "redis", "rediss+cluster": "rediss"}
 DEFAULT_PORT = 6379
@@ -169,7 +169,7 @@ def parse_cluster_url(url: str) -> tuple[list[Address], str]:
     Raises:
         SettingsError: No host, a port that is no number, or a database other than 0, which a cluster doesn't have.
     """
-    parts = urlsplit(url)
+    parts = split_url(url)
     userinfo, at, location = parts.netloc.rpartition("@")
     hosts = parse_hosts(location, DEFAULT_PORT, "a cluster's server")
     if parts.path.strip("/") not in ("", "0"):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
-from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
+from urllib.parse import parse_qsl, unquote, urlencode
 
 import redis.asyncio.connection as aio
 import redis.connection as sio
@@ -19,6 +19,7 @@ from redis.retry import Retry as SyncRetry
 
 from .errors import SettingsError
 from .following import parse_hosts
+from .settings import split_url
 
 SCHEMES = {"redis+sentinel": "redis", "rediss+sentinel": "rediss"}
 DEFAULT_PORT = 26379
@@ -93,7 +94,7 @@ def parse_sentinel_url(url: str, seconds: float) -> tuple[Sentinels, str]:
     Raises:
         SettingsError: No host, no service, or a port that is no number.
     """
-    parts = urlsplit(url)
+    parts = split_url(url)
     userinfo, at, location = parts.netloc.rpartition("@")
     hosts = parse_hosts(location, DEFAULT_PORT, "a Sentinel")
     service, _, database = unquote(parts.path.strip("/")).partition("/")

@@ -7,7 +7,7 @@ import os
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, field, fields
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from .errors import SettingsError
@@ -193,10 +193,10 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
 
 
 def _check_url(url: str, source: str) -> None:
+    parts = split_url(url)
     try:
-        parts = urlsplit(url)
         if "+" not in parts.scheme:  # several hosts; sentinel.py and cluster.py read them
-            parts.port  # noqa: B018  (raises for a port that is no number)
+            urlsplit(url).port  # noqa: B018  (raises for a port that is no number)
     except ValueError as error:
         # The parser's text may quote the whole URL, password and all.
         raise SettingsError("redis_url", "it is not a URL: its host or port can't be read", source) from error
@@ -209,12 +209,32 @@ def _check_url(url: str, source: str) -> None:
             raise SettingsError("redis_url", f"the database {database!r} must be a number", source)
 
 
+class UrlParts(NamedTuple):
+    """A URL that may name several hosts."""
+
+    scheme: str
+    netloc: str
+    path: str
+    query: str
+
+
+def split_url(url: str) -> UrlParts:
+    """
+    The parts of a URL as text, several hosts included.
+
+    The standard library's urlsplit refuses `[::1]` behind another host from some versions on.
+    """
+    scheme, _, rest = url.partition("://")
+    rest, _, query = rest.partition("#")[0].partition("?")
+    netloc, slash, path = rest.partition("/")
+    return UrlParts(scheme.lower(), netloc, slash + path, query)
+
+
 def masked_url(url: str) -> str:
     """The URL with its password, also one in the query, replaced by ***."""
-    try:
-        parts = urlsplit(url)
-    except ValueError:
+    if "://" not in url:
         return "***"
+    parts = split_url(url)
     userinfo, at, location = parts.netloc.rpartition("@")
     if at:
         user, colon, _ = userinfo.partition(":")

@@ -11,15 +11,41 @@ import pytest
 from tests.cluster.nodes_of import app_at, by_shard, task_of
 from tests.harness import wait_until
 from tests.redis.test_client import running_worker
-from tracked_queue import Concurrency, Rate, StoreRefusedError, TrackedQueue, Unique, UsageError, current_job
+from tracked_queue import (
+    Concurrency,
+    Rate,
+    SettingsError,
+    StoreRefusedError,
+    TrackedQueue,
+    Unique,
+    UsageError,
+    current_job,
+)
 from tracked_queue import transitions as t
 from tracked_queue.chaos.server import RedisServer
+from tracked_queue.cluster import parse_cluster_url
 from tracked_queue.job import State
 from tracked_queue.link import Link
 from tracked_queue.placement import deciding
 from tracked_queue.reports import read_overview
 from tracked_queue.shards import Shards
 from tracked_queue.store import Store
+
+# The URL of a cluster
+
+
+def test_cluster_urls() -> None:
+    hosts, server = parse_cluster_url("rediss+cluster://user:p%40ss@one,two:5,[::1]:7/0?ssl_check_hostname=no")
+    assert hosts == [("one", 6379), ("two", 5), ("::1", 7)]
+    assert server == "rediss://user:p%40ss@primary.invalid/?ssl_check_hostname=no"
+    for wrong, why in (
+        ("redis+cluster://a/1", "a cluster has only 0"),
+        ("redis+cluster://a:x", "is no host or host:port of a cluster's server"),
+        ("redis+cluster://", "is no host"),
+    ):
+        with pytest.raises(SettingsError, match=why):
+            parse_cluster_url(wrong)
+
 
 # Where a job is
 
