@@ -20,7 +20,15 @@ from .client import Clients, enqueue_sync
 from .codec import encode_any, encode_extras
 from .constraints import Key, Limit, Unique, limits_of, unique_of
 from .current import CurrentJob, JobContext
-from .errors import ArgumentError, DuplicateJobError, JobError, JobNotFoundError, PayloadTooLargeError, UsageError
+from .errors import (
+    ArgumentError,
+    DuplicateJobError,
+    JobError,
+    JobNotFoundError,
+    PayloadTooLargeError,
+    StoreRefusedError,
+    UsageError,
+)
 from .handle import Job
 from .job import JobInfo, State, check_name
 from .keys import Keys
@@ -88,7 +96,7 @@ class TrackedQueue:
     ) -> None:
         self._settings = resolve({"redis_url": redis_url, **settings})
         self._set_shards()
-        self.cipher = Cipher(parse_keys(self._settings.encryption_keys))
+        self.cipher = self._made_cipher()
         self.tasks = Registry()
         self.around = Surroundings(lifespan, tuple(carry))
         self.schedules: dict[str, Schedule] = {}
@@ -119,7 +127,7 @@ class TrackedQueue:
             raise UsageError("configure() comes before the first use of the app")
         self._settings = with_options(self._settings, options)
         self._set_shards()
-        self.cipher = Cipher(parse_keys(self._settings.encryption_keys))
+        self.cipher = self._made_cipher()
 
     # Defining tasks
 
@@ -533,17 +541,20 @@ class TrackedQueue:
 
     async def read_schedules(self) -> list[ScheduleReport]:
         """What schedules the fleet runs, with their last ticks."""
+        await self._clients_here().agree()
         found = [one for store in self.stores for one in await read_schedules(store)]
         return sorted(found, key=lambda item: item.name)
 
     async def pause(self, *, queue: str | None = None, task: str | None = None, schedule: str | None = None) -> bool:
         """Pause a queue, a task or a schedule over the whole fleet; False if it was paused."""
+        await self._clients_here().agree()
         what = _what(queue, task, schedule)
         changed = [await store.run(pause(what)) for store in self.stores]
         return any(changed)
 
     async def resume(self, *, queue: str | None = None, task: str | None = None, schedule: str | None = None) -> bool:
         """Undo a pause; False if there was none. A task's parked jobs go back to their queues."""
+        await self._clients_here().agree()
         what = _what(queue, task, schedule)
         changed = False
         for store in self.stores:
@@ -561,6 +572,7 @@ class TrackedQueue:
         Returns:
             How many were cancelled, or asked to end.
         """
+        await self._clients_here().agree()
         if (queue is None) == (task is None):
             raise UsageError("cancel_many: give queue= or task=")
         count = 0
@@ -713,6 +725,7 @@ class TrackedQueue:
         Recover the jobs of all run-out leases now, and return what was moved; what `auto_recovery=False` leaves to
         a person. Leases that are alive, and a hold after an outage, are respected.
         """
+        await self._clients_here().agree()
         from .worker.recovery import recover_once
 
         moved: list[Recovered] = []
@@ -771,26 +784,40 @@ class TrackedQueue:
         Take the namespace's own number of shards where none was set: for tools, which are started without the app's code.
 
         Raises:
-            UsageError: The app has been used already.
+            UsageError: Another number was set (a tool that works on a part of the shards would mislead), or the app was used.
             StoreUnavailableError: Redis could not be asked.
         """
-        if self._settings.sources["shards"] != "default":
-            return
         keys = self.shards.layout_keys
         link = Link((await self._endpoint_async()).of(keys))
         try:
             (found,) = await Store(link, keys).read(("GET", keys.single("shards")))
+        except StoreRefusedError:
+            return  # whatever comes next says which right is missing
         finally:
             await link.close()
         if found is not None and found.isdigit() and int(found) != self._settings.shards:
+            if self._shards_chosen:
+                settings = self._settings
+                raise UsageError(
+                    f"namespace {settings.namespace} has {int(found)} shards, and shards is set to {settings.shards} here"
+                )
             if self._clients:
                 raise UsageError("find_shards() comes before the first use of the app")
             self._settings = with_options(self._settings, {"shards": int(found)})
             self._set_shards()
 
+    def _made_cipher(self) -> Cipher:
+        source = self._settings.sources.get("encryption_keys", "")
+        keys = parse_keys(self._settings.encryption_keys)
+        return Cipher(keys, source if source.isupper() else "")
+
+    @property
+    def _shards_chosen(self) -> bool:
+        return self._settings.sources.get("shards") != "default"
+
     def _set_shards(self) -> None:
         self.shards = Shards(self._settings.namespace, self._settings.shards)
-        self._layout = Layout(self.shards)
+        self._layout = Layout(self.shards, self._shards_chosen)
 
     async def __aenter__(self) -> TrackedQueue:
         await self._endpoint_async()

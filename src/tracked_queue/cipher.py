@@ -14,22 +14,28 @@ from typing import Any
 from .errors import SealedError, SettingsError
 
 MARK = b"\xc1"
+PLAIN = "plain"
 
 
 class Cipher:
-    """The first key seals; any of them opens, so that keys can be rotated."""
+    """
+    The first key seals; any of them opens, so that keys can be rotated. `plain` in the first place seals nothing yet: for the
+    deploy that brings a first key to everyone.
+    """
 
-    def __init__(self, keys: Sequence[str]) -> None:
-        self._fernet: Any = _fernet(keys) if keys else None
+    def __init__(self, keys: Sequence[str], source: str = "") -> None:
+        self._seals = bool(keys) and keys[0] != PLAIN
+        real = [key for key in keys if key != PLAIN]
+        self._fernet: Any = _fernet(real, source) if real else None
 
     @property
     def active(self) -> bool:
-        """Whether there is a key."""
-        return self._fernet is not None
+        """Whether it seals."""
+        return self._seals
 
     def seal(self, data: bytes) -> bytes:
         """Encrypted bytes; as they are without a key, and for nothing."""
-        if self._fernet is None or not data:
+        if not self._seals or not data:
             return data
         token: bytes = self._fernet.encrypt(data)
         return MARK + token
@@ -66,12 +72,12 @@ def parse_keys(text: str) -> list[str]:
     return [key for key in (part.strip() for part in text.split(",")) if key]
 
 
-def _fernet(keys: Sequence[str]) -> Any:
+def _fernet(keys: Sequence[str], source: str) -> Any:
     try:
         from cryptography.fernet import Fernet, MultiFernet
     except ImportError:
         raise SettingsError(
-            "encryption_keys", "it needs cryptography: pip install 'tracked-queue[encryption]'"
+            "encryption_keys", "it needs cryptography: pip install 'tracked-queue[encryption]'", source
         ) from None
     try:
         return MultiFernet([Fernet(key) for key in keys])
@@ -80,4 +86,5 @@ def _fernet(keys: Sequence[str]) -> Any:
         raise SettingsError(
             "encryption_keys",
             "each must be a Fernet key: 32 bytes in URL-safe base64, as Fernet.generate_key() makes them",
+            source,
         ) from None

@@ -81,7 +81,7 @@ class Clients:
     def __init__(self, settings: Settings, endpoint: Endpoint, shards: Shards, layout: Layout) -> None:
         self._settings, self._endpoint, self._shards, self._layout = settings, endpoint, shards, layout
         self.all = [
-            Client(settings, endpoint.of(keys), keys, self._agree) for keys in map(shards.keys, range(shards.count))
+            Client(settings, endpoint.of(keys), keys, self.agree) for keys in map(shards.keys, range(shards.count))
         ]
         self._agreeing = asyncio.Lock()
 
@@ -103,7 +103,7 @@ class Clients:
         )
         return merged(requests, list(parts.values()), replies)
 
-    async def _agree(self) -> None:
+    async def agree(self) -> None:
         """See Layout.agree; callers that come at the same time ask once."""
         if self._layout.agreed:
             return

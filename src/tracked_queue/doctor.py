@@ -135,6 +135,13 @@ async def read_facts(store: Store) -> Facts:
     told = await ask("TIME")
     skew = 0.0 if told is None else int(told[0]) + int(told[1]) / 1e6 - (before + time.time()) / 2
     await ask("CLIENT", "ID")
+    await ask("GET", store.keys.single("contact"))
+    try:
+        await store.read(("EVALSHA", "0" * 40, 1, store.keys.tag))
+    except InvariantError:
+        pass  # there is no such script, which is an answer
+    except StoreRefusedError:
+        refused.append("EVALSHA")
     await ask("BZPOPMIN", store.keys.named("wake", "doctor"), "0.01")
     await ask("PUBLISH", store.keys.named("ended", "doctor"), "")
     await ask("SCAN", "0", "COUNT", "1")
@@ -252,7 +259,9 @@ def _replication(facts: Facts, settings: Settings) -> list[Finding]:
     if not online:
         if settings.durability == "replica":
             return [_problem("replicas", "none", "durability=replica needs one")]
-        return [_note("replicas", "none", "with one, a lost machine is a failover and no loss")]
+        return [
+            _note("replicas", "none", "with one, a lost machine is a failover that loses the last milliseconds at most")
+        ]
     found = []
     if settings.durability == "replica" and len(online) < settings.durability_replicas:
         do = f"durability_replicas is {settings.durability_replicas}; every such enqueue will raise"
@@ -313,14 +322,15 @@ def _cluster(facts: Facts, settings: Settings) -> list[Finding]:
 
 
 def _spread(facts: Facts, shards: int, servers: int) -> list[Finding]:
-    """How the shards lie on a cluster's servers."""
+    """How many shards there are, and how they lie on a cluster's servers."""
+    count = f"{shards} shard{'s' * (shards > 1)}"
     if facts.cluster is None or "CLUSTER SLOTS" in facts.refused:
-        return []
-    text = f"{shards} shard{'s' * (shards > 1)} on {servers} of {facts.owners} primaries"
+        return [_ok("shards", count)]
+    text = f"{count} on {servers} of {facts.owners} primaries"
     if servers < facts.owners:
         do = "more shards spread the load over more of them; the number is changed while there are no jobs"
-        return [_note("spread", text, do)]
-    return [_ok("spread", text)]
+        return [_note("shards", text, do)]
+    return [_ok("shards", text)]
 
 
 def _times(facts: Facts, settings: Settings) -> list[Finding]:

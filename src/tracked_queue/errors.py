@@ -115,7 +115,7 @@ class JobFailedError(JobError):
 
     def __str__(self) -> str:
         text = f"job {self.job_id} is {self.state} ({self.reason})"
-        if self.error_type:
+        if self.error_type and not (self.error_message and self.error_message in self.reason):
             text += f": {self.error_type}: {self.error_message}"
         if self.traceback:
             text += f"\n\nThe job's own traceback:\n{self.traceback}"

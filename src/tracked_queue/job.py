@@ -77,7 +77,8 @@ class JobInfo:
     The three ledgers are never mixed: `attempts` (the function raised), `interruptions` (handed back by a
     shutdown or an outage; never charged), `recoveries` (its instance was lost) with `charges` (recoveries
     for which this job is held responsible). `failures` are the last five failed runs, the oldest first; `waits_for` is
-    how many of the jobs that this one comes after have not ended.
+    how many of the jobs that this one comes after have not ended. `sealed`: something of it is encrypted, and no key that is
+    at hand opens it.
     """
 
     id: str
@@ -104,6 +105,7 @@ class JobInfo:
     checkpoint: Any
     lines: tuple[LogLine, ...]
     result: Any
+    sealed: bool = False
 
 
 def check_name(kind: str, name: object) -> str:

@@ -17,14 +17,29 @@ from .keys import Keys
 from .shards import Shards
 from .transitions import Call, close, layout
 
+# What lua/close.lua found, for people.
+_BUSY = {
+    "instances": "there are workers",
+    "scheduled": "jobs are scheduled",
+    "dead": "there are dead jobs",
+    "parked": "jobs are parked",
+    "dependents": "jobs wait for others",
+    "laned": "jobs wait for a limit or a turn",
+    "ended": "ended jobs have followers to tell",
+}
 Step = tuple[Keys, Call[Any]]
 
 
 class Layout:
-    """Whether this process has made sure that its number of shards is the namespace's."""
+    """
+    Whether this process has made sure that its number of shards is the namespace's.
 
-    def __init__(self, shards: Shards) -> None:
-        self._shards = shards
+    Args:
+        chosen: Whether somebody set the number: one that nobody has set never changes a namespace.
+    """
+
+    def __init__(self, shards: Shards, chosen: bool) -> None:
+        self._shards, self._chosen = shards, chosen
         self.agreed = False
 
     async def agree(self, run: Callable[[Keys, Call[Any]], Awaitable[Any]]) -> None:
@@ -64,6 +79,12 @@ class Layout:
         found: str = yield base, layout("", wanted)
         if found == wanted:
             return
+        if not self._chosen:
+            number = found.partition(">")[0]
+            raise StoreRefusedError(
+                f"namespace {shards.namespace} has {number} shards, and this program was not told so: set shards={number} "
+                "(TRACKED_QUEUE_SHARDS)"
+            )
         if ">" in found:  # a program that changed it has died on the way, or is at it
             old, new = found.split(">")
             if old == wanted:
@@ -91,11 +112,12 @@ class Layout:
             if busy:
                 yield base, layout(changing, str(old.count))
                 yield from self._set_closed(old, False)
-                where = f" of shard {shard}" if old.count > 1 else ""
+                where = f"in shard {shard} " if old.count > 1 else ""
+                what = _BUSY.get(busy, f"{busy} holds jobs")
                 raise StoreRefusedError(
                     f"namespace {shards.namespace} has {old.count} shard{'s' * (old.count > 1)} and this program is set to "
-                    f"{wanted}; it can be changed while there are no jobs and no workers, and {busy}{where} is not empty. "
-                    "Set shards to the former, or let it run dry, clear the dead jobs and stop the workers first"
+                    f"{wanted}; it can be changed while there are no jobs and no workers, and {where}{what}. Set shards to "
+                    f"{old.count}, or let the queues run dry, clear the dead jobs and stop the workers first"
                 )
         changed = yield base, layout(changing, wanted)
         if changed != wanted:

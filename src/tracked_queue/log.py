@@ -26,14 +26,24 @@ def add_job(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> Muta
     return event
 
 
-def instance_registered(*, lease: str, label: str, queues: list[str], tasks: list[str], concurrency: int) -> None:
-    """An instance opened a lease and starts to fetch."""
-    log.info("instance.registered", lease=lease, label=label, queues=queues, tasks=tasks, concurrency=concurrency)
+def instance_registered(
+    *, lease: str, shard: int, label: str, queues: list[str], tasks: list[str], concurrency: int
+) -> None:
+    """An instance opened a lease (in a shard) and starts to fetch."""
+    facts = {
+        "lease": lease,
+        "shard": shard,
+        "label": label,
+        "queues": queues,
+        "tasks": tasks,
+        "concurrency": concurrency,
+    }
+    log.info("instance.registered", **facts)
 
 
-def instance_stopped(*, lease: str, reason: str, left: int) -> None:
+def instance_stopped(*, lease: str, shard: int, reason: str, left: int) -> None:
     """An instance ended in order; `left` jobs could not be handed back and wait for recovery."""
-    (log.info if left == 0 else log.error)("instance.stopped", lease=lease, reason=reason, left=left)
+    (log.info if left == 0 else log.error)("instance.stopped", lease=lease, shard=shard, reason=reason, left=left)
 
 
 def instance_quieted(*, lease: str) -> None:

@@ -59,6 +59,9 @@ async def _now_ms(store: Store) -> int:
     return int(seconds) * 1000 + int(micros) // 1000
 
 
+_SEALED = (b"result", b"error", b"checkpoint", b"progress", b"args")
+
+
 def make_info(job_id: str, record: dict[bytes, bytes], codec: ValueCodec | None, cipher: Cipher) -> JobInfo:
     """A record as people read it; a result that doesn't decode any more, or that no key opens, is None."""
 
@@ -103,6 +106,7 @@ def make_info(job_id: str, record: dict[bytes, bytes], codec: ValueCodec | None,
             _line(record.get(b"line:%d" % (at % 100), b""), cipher) for at in range(max(0, lines - 100), lines)
         ),
         result=result,
+        sealed=any(cipher.peek(record.get(name)) is None for name in _SEALED if name in record),
     )
 
 
@@ -632,6 +636,12 @@ async def queue_age(store: Store, queue: str) -> float | None:
     )
     ages = [await _waiting_s(store, job_id, now) for job_id in heads if job_id is not None]
     return max((age for age in ages if age is not None), default=None)
+
+
+async def queue_known(store: Store, queue: str) -> bool:
+    """Whether a job was ever in a queue of this name."""
+    (found,) = await store.read(("SISMEMBER", store.keys.single("queues"), queue))
+    return bool(found)
 
 
 async def lease_deadline(store: Store, lease: str) -> float | None:

@@ -10,7 +10,14 @@ from typing import Any
 
 from .cipher import Cipher
 from .codec import decode_any, decode_error
-from .errors import JobCancelledError, JobFailedError, JobNotFoundError, StoreRefusedError, StoreUnavailableError
+from .errors import (
+    JobCancelledError,
+    JobFailedError,
+    JobNotFoundError,
+    SealedError,
+    StoreRefusedError,
+    StoreUnavailableError,
+)
 from .job import State
 from .link import Endpoint, Link, refused_reply
 from .retry import pauses
@@ -189,7 +196,10 @@ class ResultHub:
 def value_of(job_id: str, ended: Ended, codec: Any, cipher: Cipher) -> Any:
     """A succeeded job's value, or the error that says how it ended. Raises SealedError for a value that no key opens."""
     if ended.state == State.SUCCEEDED:
-        data = cipher.open(ended.result or b"")
+        try:
+            data = cipher.open(ended.result or b"")
+        except SealedError as sealed:
+            raise SealedError(f"the result of job {job_id} can't be read: {sealed}") from None
         return codec.decode(data) if codec is not None and data else decode_any(data)
     if ended.state == State.CANCELLED:
         raise JobCancelledError(job_id)

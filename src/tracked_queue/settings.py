@@ -82,7 +82,7 @@ class Settings:
         3, "Charges (deaths of its process while it ran alone as suspect) until a job is dead."
     )
     concurrency: int = _setting(100, "Jobs that one worker process runs at the same time.")
-    processes: int = _setting(0, "Child processes of one worker process for isolated jobs; 0: one a core.")
+    isolated_processes: int = _setting(0, "Child processes of one worker process for isolated jobs; 0: one a core.")
     durability: str = _setting(
         "memory", "What an enqueue waits for: memory (the server has it), replica, or fsync (Redis 7.2+)."
     )
@@ -179,7 +179,7 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     # Redis 6.2 takes a wait of a millisecond for one without end.
     "block": (_finite(0.05), "it must be a number, 0.05 or more"),
     **dict.fromkeys(
-        ("processes", "max_jobs", "max_memory"), (lambda value: value >= 0, "it must be a whole number, 0 or more")
+        ("isolated_processes", "max_jobs", "max_memory"), (lambda value: value >= 0, "it must be a whole number, 0 or more")
     ),
     **dict.fromkeys(("grace", "cancel_grace", "result_ttl"), _NOT_NEGATIVE),
     **dict.fromkeys(

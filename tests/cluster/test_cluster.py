@@ -133,7 +133,7 @@ async def test_a_slot_moves_under_running_jobs(app: TrackedQueue, nodes: Cluster
 
 async def test_doctor_looks_at_every_primary_and_the_spread(app: TrackedQueue, nodes: ClusterNodes) -> None:
     findings = await examine(app.stores, app.settings)
-    spread = [item for item in findings if item.name == "spread"]
+    spread = [item for item in findings if item.name == "shards"]
     count = len({nodes.owner(slot_of(app.shards.keys(shard).tag)).port for shard in range(SHARDS)})
     assert [item.found for item in spread] == [f"{SHARDS} shards on {count} of 3 primaries"]
     assert sum(item.name.startswith("role (shard") for item in findings) == count

@@ -115,7 +115,20 @@ async def test_keys_are_rotated_while_jobs_wait(server: RedisServer, namespace: 
                 await old.job(fresh.id).result(5)
             with pytest.raises(SealedError, match="encryption_keys is not set here"):
                 await before.job(fresh.id).result(5)
-            assert (await old.job(fresh.id).info()).result is None, "a report shows the rest"
+            shown = await old.job(fresh.id).info()
+            assert shown.result is None and shown.sealed, "a report shows the rest"
+            assert not (await new.job(fresh.id).info()).sealed
+
+
+async def test_a_first_key_is_brought_to_everyone_before_it_is_used(server: RedisServer, namespace: str) -> None:
+    async with app_at(server.url, namespace, f"plain,{NEW}") as stage, app_at(server.url, namespace, NEW) as app:
+        assert not stage.cipher.active and app.cipher.active
+        early = await stage.tasks.get("give").enqueue("early")  # type: ignore[union-attr]
+        (args,) = await stage.store.read(("HGET", stage.keys.named("job", early.id), "args"))
+        assert b"early" in args
+        sealed = await app.tasks.get("give").enqueue("sealed")  # type: ignore[union-attr]
+        assert await stage.run_worker(burst=True, handle_signals=False) == 0
+        assert [await app.job(job.id).result(5) for job in (early, sealed)] == ["early", "sealed"]
 
 
 async def test_a_worker_without_the_key_sets_the_job_aside_and_a_requeue_runs_it(

@@ -352,7 +352,10 @@ async def test_another_number_is_refused_while_there_are_jobs(server: RedisServe
     async with app_at(server.url, namespace, 1) as one:
         job = await task_of(one, "double").enqueue(1)
         async with app_at(server.url, namespace, 4) as four:
-            with pytest.raises(StoreRefusedError, match=r"has 1 shard and this program is set to 4; .* queue default"):
+            with pytest.raises(
+                StoreRefusedError,
+                match=r"has 1 shard and this program is set to 4; .* queue default holds jobs. Set shards to 1",
+            ):
                 await task_of(four, "double").enqueue(2)
             with pytest.raises(StoreRefusedError, match="has 1 shard"):
                 await asyncio.to_thread(task_of(four, "double").enqueue_sync, 2)
@@ -418,3 +421,43 @@ async def test_tools_find_the_number_by_themselves(server: RedisServer, namespac
         async with tool:
             assert tool.shards.count == 3 and (await tool.job(job.id).info()).state is State.QUEUED
             assert (await tool.enqueue("double", 4)).id.endswith(("~0", "~1", "~2"))
+        wrong = TrackedQueue(server.url, namespace=namespace, shards=2)
+        with pytest.raises(UsageError, match="has 3 shards, and shards is set to 2 here"):
+            await wrong.find_shards()
+
+
+async def test_a_program_that_was_told_no_number_never_changes_it(server: RedisServer, namespace: str) -> None:
+    """Else a stray script would turn an idle namespace of three shards into one, and lock out everybody else."""
+    async with app_at(server.url, namespace, 3) as app:
+        await task_of(app, "double").enqueue(1)
+        assert await app.run_worker(burst=True, handle_signals=False) == 0
+        async with TrackedQueue(server.url, namespace=namespace) as stray:
+
+            @stray.task(name="double")
+            async def double(n: int) -> None: ...
+
+            for use in (
+                double.enqueue(1), stray.pause(queue="default"), stray.run_worker(burst=True, handle_signals=False),
+                asyncio.to_thread(double.enqueue_sync, 1),
+            ):  # fmt: skip
+                with pytest.raises(
+                    StoreRefusedError, match="has 3 shards, and this program was not told so: set shards=3"
+                ):
+                    await use
+        assert (await task_of(app, "double").enqueue(2)).created
+
+
+async def test_what_is_paused_is_paused_in_all_shards_or_not_at_all(server: RedisServer, namespace: str) -> None:
+    async with app_at(server.url, namespace, 3) as app:
+        await task_of(app, "double").enqueue(1)
+        async with app_at(server.url, namespace, 5) as other:
+            for use in (
+                other.pause(queue="default"),
+                other.cancel_many(queue="default"),
+                other.recover(),
+                other.read_schedules(),
+            ):
+                with pytest.raises(StoreRefusedError, match="has 3 shards and this program is set to 5"):
+                    await use
+        overview = await read_overview(app.stores)
+        assert [(queue.length, queue.paused) for queue in overview.queues] == [(1, False)]

@@ -58,7 +58,7 @@ def enqueue(
         return stored, await stored.result(timeout=wait_s) if wait_s is not None else None
 
     try:
-        stored, result = run(chosen_app(app, redis_url, namespace), work)
+        stored, result = run(chosen_app(app, redis_url, namespace), work, patient=True)
     except TimeoutError as error:
         raise fail(str(error), EXIT_FAILED) from None
     except JobFailedError as error:

@@ -24,7 +24,7 @@ from rich.text import Text
 
 from .. import log
 from ..app import TrackedQueue
-from ..errors import StoreRefusedError, StoreUnavailableError, TrackedQueueError, UsageError
+from ..errors import SettingsError, StoreRefusedError, StoreUnavailableError, TrackedQueueError, UsageError
 
 cli = typer.Typer(
     name="tracked_queue",
@@ -43,6 +43,7 @@ T = TypeVar("T")
 EXIT_FAILED = 1
 EXIT_USAGE = 2
 EXIT_UNAVAILABLE = 3
+AGAIN_S = 0.3
 
 AppOption = Annotated[str | None, typer.Option("--app", help="module:app whose settings and tasks to use.")]
 UrlOption = Annotated[str | None, typer.Option("--redis-url", help="Default: REDIS_URL, else redis://localhost:6379.")]
@@ -99,6 +100,8 @@ def load_app(path: str) -> TrackedQueue:
         sys.path.insert(0, os.getcwd())
     try:
         module = importlib.import_module(module_name)
+    except SettingsError:
+        raise  # it names its setting, and where the value came from
     except TrackedQueueError as error:
         raise UsageError(f"{module_name} can't be imported: {error}") from error
     except (Exception, SystemExit) as error:
@@ -123,11 +126,20 @@ def chosen_app(path: str | None, redis_url: str | None, namespace: str | None) -
     return app
 
 
-def run(app: TrackedQueue, work: Callable[[TrackedQueue], Coroutine[Any, Any, T]]) -> T:
-    """Run a command's work with the app open."""
+def run(app: TrackedQueue, work: Callable[[TrackedQueue], Coroutine[Any, Any, T]], *, patient: bool = False) -> T:
+    """Run a command's work with the app open; `patient` waits for Redis as long as an enqueue does."""
 
     async def opened() -> T:
-        await app.find_shards()
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + app.settings.enqueue_timeout
+        while True:
+            try:
+                await app.find_shards()
+                break
+            except StoreUnavailableError:
+                if not patient or loop.time() >= deadline:
+                    raise
+                await asyncio.sleep(AGAIN_S)
         async with app:
             return await work(app)
 

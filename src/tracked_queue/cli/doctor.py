@@ -7,6 +7,7 @@ import typer
 from ..doctor import Finding, Level, examine
 from .common import (
     EXIT_FAILED,
+    AppOption,
     JsonOption,
     NamespaceOption,
     UrlOption,
@@ -21,10 +22,11 @@ from .common import (
 
 @cli.command()
 @guarded
-def doctor(redis_url: UrlOption = None, namespace: NamespaceOption = None, json: JsonOption = False) -> None:
+def doctor(
+    app: AppOption = None, redis_url: UrlOption = None, namespace: NamespaceOption = None, json: JsonOption = False
+) -> None:
     """Check server and settings for what the promise rests on. Exit 0: no problem, 1: a problem, 3: no Redis."""
-    app = chosen_app(None, redis_url, namespace)
-    findings = run(app, lambda chosen: examine(chosen.stores, chosen.settings))
+    findings = run(chosen_app(app, redis_url, namespace), lambda chosen: examine(chosen.stores, chosen.settings))
     if json:
         print_json(findings)
     else:

@@ -8,6 +8,7 @@ import typer
 
 from .. import reports
 from ..app import TrackedQueue
+from ..link import Endpoint
 from ..settings import setting_doc, setting_names
 from .common import (
     AppOption,
@@ -61,6 +62,8 @@ def job(
         ("fetched", info.fetched_at),
         ("finished", info.finished_at),
         ("reason", info.reason),
+        ("result", repr(info.result) if info.state == "succeeded" and not info.sealed else None),
+        ("payload", "encrypted, and no key here opens it" if info.sealed else None),
         ("error", f"{info.error.type}: {info.error.message}" if info.error and info.error.type else None),
     ]
     for name, value in rows:
@@ -240,6 +243,8 @@ def config(
 ) -> None:
     """Every setting, its value and where it came from; passwords are masked."""
     settings = chosen_app(app, redis_url, namespace).settings
+    if not settings.redis_url.startswith("embedded:"):
+        Endpoint(settings)  # what the URL says of the database, of hosts and of TLS can be used
     rows = [
         {"setting": name, "value": settings.shown(name), "source": settings.sources[name], "means": setting_doc(name)}
         for name in setting_names()

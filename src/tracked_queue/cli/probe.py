@@ -56,9 +56,12 @@ def health(
 
 
 def _health_queue(app: TrackedQueue, queue: str, limit: float) -> None:
+    known: list[bool] = []
+
     async def work(chosen: TrackedQueue) -> float | None:
         async with asyncio.timeout(READY_LIMIT_S):
             ages = [await reports.queue_age(store, queue) for store in chosen.stores]
+            known.extend([await reports.queue_known(store, queue) for store in chosen.stores])
             return max((age for age in ages if age is not None), default=None)
 
     try:
@@ -67,7 +70,8 @@ def _health_queue(app: TrackedQueue, queue: str, limit: float) -> None:
         raise fail("Redis gave no answer in time", EXIT_FAILED) from None
     if age is not None and age > limit:
         raise fail(f"queue {queue}: its oldest job has waited {span(age)}, more than {span(limit)}", EXIT_FAILED)
-    print(f"queue {clean(queue)}: " + ("empty" if age is None else f"oldest job {span(age)}"))
+    empty = "empty" if any(known) else "empty; no job was ever in a queue of this name"
+    print(f"queue {clean(queue)}: " + (empty if age is None else f"oldest job {span(age)}"))
 
 
 def _health_instance(app: TrackedQueue, settings: Settings, ready: bool) -> None:

@@ -113,7 +113,7 @@ class Instance:
             limits=known_limits(app.tasks, app.queue_limits),
             around=app.around,
             tick=app.tick,
-            layout=Layout(shards),
+            layout=Layout(shards, settings.sources.get("shards") != "default"),
             about=self._about(),
             origin=self._origin,
             label=self._label,

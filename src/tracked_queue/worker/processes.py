@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import signal
 import socket
 import sys
@@ -126,7 +127,14 @@ class _Child:
 
     @property
     def alive(self) -> bool:
-        return self._process.returncode is None and not self._reader.at_eof()
+        if self._process.returncode is not None or self._reader.at_eof():
+            return False
+        if hasattr(os, "waitid"):  # it may have died a moment ago, and the loop not know yet
+            try:
+                return os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
+            except ChildProcessError:
+                return False
+        return True
 
     async def ask(self, call: Sequence[Any]) -> Any:
         self.usable = False  # until its answer is here

@@ -110,7 +110,7 @@ class Pools:
 
     def __init__(self, settings: Settings) -> None:
         self.threads = anyio.CapacityLimiter(settings.threads)
-        self.processes = ProcessPool(settings.processes or os.cpu_count() or 1)
+        self.processes = ProcessPool(settings.isolated_processes or os.cpu_count() or 1)
 
     async def close(self) -> None:
         """End the child processes."""

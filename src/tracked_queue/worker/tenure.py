@@ -177,6 +177,7 @@ class Tenure:
             host.sign.write(self._shard, lease)
             log.instance_registered(
                 lease=lease,
+                shard=self._shard,
                 label=host.label,
                 queues=host.served.names,
                 tasks=[task.name for task in host.tasks],
@@ -333,7 +334,9 @@ class Tenure:
                 # recovered by the supervisor, or when the lease runs out.
                 async with asyncio.timeout(RELEASE_S):
                     await links.rest.run(release(state.lease, interrupted=True))
-        log.instance_stopped(lease=state.lease, reason=host.stop.reason or "nothing left to do", left=left)
+        log.instance_stopped(
+            lease=state.lease, shard=self._shard, reason=host.stop.reason or "nothing left to do", left=left
+        )
         return 1 if left or host.stop.at_once.is_set() else 0
 
     async def _end_what_runs(self, runner: Runner) -> None:
