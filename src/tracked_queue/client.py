@@ -17,6 +17,7 @@ from .errors import (
     NotDurableError,
     StoreFullError,
     StoreUnavailableError,
+    TrackedQueueError,
 )
 from .keys import Keys
 from .layout import Layout
@@ -369,7 +370,7 @@ def enqueue_sync(
     for shard, part in parts.items():
         try:
             replies.append(_enqueue_sync(store_of, shard, part, settings, opened))
-        except _OF_JOBS as error:
+        except TrackedQueueError as error:
             replies.append(error)
     return merged(requests, list(parts.values()), replies)
 

@@ -68,10 +68,15 @@ class Cluster:
         """
         async with self._asking.setdefault(asyncio.get_running_loop(), asyncio.Lock()):
             if time.monotonic() - self._asked_at >= FRESH_S:
-                await self._ask()
+                return await self._ask(slot)
             return self._found(slot)
 
-    async def _ask(self) -> None:
+    def doubt(self) -> None:
+        """A server said that it has not what the map says: another one is asked first the next time."""
+        self._asked_at = -math.inf
+        self._known = [*self._known[1:], self._known[0]]
+
+    async def _ask(self, slot: int) -> Address:
         problems = []
         for host, port in list(self._known):
             link: Any = self._kind(host=host, port=port, retry=AsyncRetry(NoBackoff(), 0), **self._options)
@@ -79,7 +84,7 @@ class Cluster:
                 await link.connect()
                 await link.send_command("CLUSTER", "SLOTS", check_health=False)
                 self._told(await link.read_response(), host, port)
-                return
+                return self._found(slot)
             except _FAILED as error:
                 problems.append(self._failed(error, host, port))
             except asyncio.CancelledError:
@@ -127,7 +132,7 @@ class Cluster:
         raise rex.ConnectionError(f"no server has slot {slot}, as the cluster tells it")
 
     def _failed(self, error: Exception, host: str, port: int) -> str:
-        """A server that gives no answer must not be the one that is asked first the next time too."""
+        """A server that gives no answer, or no owner of the slot, must not be asked first the next time too."""
         if self._known[0] == (host, port):
             self._known = [*self._known[1:], self._known[0]]
         return f"{host}:{port}: {error}"

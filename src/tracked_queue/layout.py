@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Generator
 from typing import Any
 
 from . import log
-from .errors import StoreRefusedError
+from .errors import StoreRefusedError, StoreUnavailableError
 from .keys import Keys
 from .shards import Shards
 from .transitions import Call, close, layout
@@ -26,7 +26,10 @@ _BUSY = {
     "dependents": "jobs wait for others",
     "laned": "jobs wait for a limit or a turn",
     "ended": "ended jobs have followers to tell",
+    "paused": "something is paused, which the new shards would not know",
 }
+# Others may change it at the same time; whoever is slower looks again.
+TRIES = 5
 Step = tuple[Keys, Call[Any]]
 
 
@@ -76,59 +79,81 @@ class Layout:
         """What has to be called, one after the other; each yields the value of the call before."""
         shards, base = self._shards, self._shards.layout_keys
         wanted = str(shards.count)
-        found: str = yield base, layout("", wanted)
-        if found == wanted:
-            return
-        if not self._chosen:
-            number = found.partition(">")[0]
-            raise StoreRefusedError(
-                f"namespace {shards.namespace} has {number} shards, and this program was not told so: set shards={number} "
-                "(TRACKED_QUEUE_SHARDS)"
-            )
-        if ">" in found:  # a program that changed it has died on the way, or is at it
-            old, new = found.split(">")
-            if old == wanted:
-                yield base, layout(found, wanted)
-                yield from self._set_closed(shards, False)
+        for _ in range(TRIES):
+            found: str = yield base, layout("", wanted)
+            if found == wanted:
                 return
-            if new != wanted:
+            old, _, new = found.partition(">")
+            if not self._chosen:
+                raise StoreRefusedError(
+                    f"namespace {shards.namespace} has {old} shards, and this program was not told so: set shards={old} "
+                    "(TRACKED_QUEUE_SHARDS)"
+                )
+            if new and wanted not in (old, new):
                 raise StoreRefusedError(
                     f"namespace {shards.namespace} is being changed from {old} shards to {new}, not {wanted}"
                 )
-        else:
-            old = found
-            changing = yield base, layout(found, f"{old}>{wanted}")
-            if changing != f"{old}>{wanted}":
-                raise StoreRefusedError(
-                    f"namespace {shards.namespace}: another program is changing the number of its shards"
-                )
-        yield from self._change(Shards(shards.namespace, int(old)))
+            if wanted == old:  # whoever began to change it has died on the way, or is at it
+                done = yield from self._take_back(found, Shards(shards.namespace, int(new)))
+            else:
+                done = yield from self._change(found, Shards(shards.namespace, int(old)))
+            if done:
+                return
+        raise StoreUnavailableError(
+            f"another program is changing the number of shards of namespace {shards.namespace}", may_have_run=False
+        )
 
-    def _change(self, old: Shards) -> Generator[Step, Any, None]:
+    def _change(self, found: str, old: Shards) -> Generator[Step, Any, bool]:
+        """From the number that was to ours; whether it is done, else somebody else was faster."""
         shards, base = self._shards, self._shards.layout_keys
         changing, wanted = f"{old.count}>{shards.count}", str(shards.count)
+        if found != changing:
+            # First without changing anything: a program that is refused harms nobody.
+            for shard in range(old.count):
+                busy = yield old.keys(shard), close("look")
+                if busy:
+                    if (yield base, layout("", wanted)) != found:
+                        return False
+                    raise self._refusal(old, shard, busy)
+            if (yield base, layout(found, changing)) != changing:
+                return False
         for shard in range(old.count):
-            busy = yield old.keys(shard), close(True)
+            busy = yield old.keys(shard), close("close")
             if busy:
-                yield base, layout(changing, str(old.count))
-                yield from self._set_closed(old, False)
-                where = f"in shard {shard} " if old.count > 1 else ""
-                what = _BUSY.get(busy, f"{busy} holds jobs")
-                raise StoreRefusedError(
-                    f"namespace {shards.namespace} has {old.count} shard{'s' * (old.count > 1)} and this program is set to "
-                    f"{wanted}; it can be changed while there are no jobs and no workers, and {where}{what}. Set shards to "
-                    f"{old.count}, or let the queues run dry, clear the dead jobs and stop the workers first"
-                )
-        changed = yield base, layout(changing, wanted)
-        if changed != wanted:
-            yield from self._set_closed(old, False)
-            raise StoreRefusedError(
-                f"namespace {shards.namespace}: another program changed the number of its shards meanwhile"
-            )
-        # Shards of the new number may be closed from a change long ago.
-        yield from self._set_closed(shards, False)
+                if (yield base, layout(changing, str(old.count))) == str(old.count):
+                    yield from self._open(old)
+                    raise self._refusal(old, shard, busy)
+                return False
+        # From here on it can only go forward: nothing gets into the old ones, and ours may be closed from a change long ago.
+        yield from self._open(shards)
+        if (yield base, layout(changing, wanted)) != wanted:
+            return False
         log.shards_changed(namespace=shards.namespace, was=old.count, now=shards.count)
+        return True
 
-    def _set_closed(self, shards: Shards, closed: bool) -> Generator[Step, Any, None]:
+    def _take_back(self, changing: str, new: Shards) -> Generator[Step, Any, bool]:
+        """Undo a change that was begun, unless something is in the new shards already."""
+        shards, base = self._shards, self._shards.layout_keys
+        for shard in range(new.count):
+            busy = yield new.keys(shard), close("close")
+            if busy:
+                raise StoreRefusedError(
+                    f"namespace {shards.namespace} is being changed from {shards.count} shards to {new.count}, which are in use"
+                )
+        if (yield base, layout(changing, str(shards.count))) != str(shards.count):
+            return False
+        yield from self._open(shards)
+        return True
+
+    def _refusal(self, old: Shards, shard: int, busy: str) -> StoreRefusedError:
+        where = f"in shard {shard} " if old.count > 1 else ""
+        what = _BUSY.get(busy, f"{busy} holds jobs")
+        return StoreRefusedError(
+            f"namespace {old.namespace} has {old.count} shard{'s' * (old.count > 1)} and this program is set to "
+            f"{self._shards.count}; it can be changed while there are no jobs and no workers, and {where}{what}. Set shards to "
+            f"{old.count}, or let the queues run dry, clear the dead jobs and stop the workers first"
+        )
+
+    def _open(self, shards: Shards) -> Generator[Step, Any, None]:
         for shard in range(shards.count):
-            yield shards.keys(shard), close(closed)
+            yield shards.keys(shard), close("open")

@@ -115,6 +115,11 @@ class Endpoint:
         """Whether it is a Redis Cluster, where each shard has its own server: see `of`."""
         return self._cluster is not None
 
+    def doubt(self) -> None:
+        """The server that it led to is no primary, or has the slot no more."""
+        if self._cluster is not None:
+            self._cluster.doubt()
+
     def of(self, keys: Keys) -> Endpoint:
         """Where the server is that has these keys."""
         if self._cluster is None:
@@ -233,6 +238,7 @@ class Link:
                 await self._connection.send_packed_command(packed, check_health=False)
                 replies = [await self._read() for _ in commands]
             if any(map(_demoted, replies)):
+                self._endpoint.doubt()
                 await self.close()  # the name, or the Sentinels, may lead to another server by now
             return replies
         except _CUT_SHORT as error:
@@ -361,6 +367,7 @@ class SyncLink:
                 )
                 replies = [self._read() for _ in commands]
                 if any(map(_demoted, replies)):
+                    self._endpoint.doubt()
                     self._drop()
                 return replies
             except _CUT_SHORT as error:

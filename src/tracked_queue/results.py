@@ -160,6 +160,8 @@ class ResultHub:
                     self._take(await self._link.receive())
                     pauses = client_pauses()
             except StoreUnavailableError:
+                # Also where the server answers, but has the slot no more: the next connection goes to the one that has it.
+                await self._link.close()
                 self._connected = False
                 for confirmed in self._subscribed.values():
                     confirmed.clear()
@@ -184,6 +186,8 @@ class ResultHub:
                 raise StoreUnavailableError("it has no sharded channels", may_have_run=False)
             raise refused_reply(message)
         kind, channel = message[0], message[1]
+        if kind == b"sunsubscribe" and channel in self._subscribed:
+            raise StoreUnavailableError("its slot has moved", may_have_run=False)
         if kind in (b"subscribe", b"ssubscribe"):
             confirmed = self._subscribed.get(channel)
             if confirmed is not None:

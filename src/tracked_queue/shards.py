@@ -1,8 +1,8 @@
 """
 Which shard a job lives in: told by its id alone, so that whoever knows an id finds its record.
 
-A shard is a complete small system: its keys share a hash tag, `{namespace}` where there is one shard, else `{namespace:0}`,
-`{namespace:1}` and so on; on a Redis Cluster each is in one slot. Source: docs/explanation/scale.md.
+A shard is a complete small system: its keys share a hash tag, `{namespace}` where there is one shard, else (of three)
+`{namespace:0/3}`, `{namespace:1/3}` and so on; on a Redis Cluster each is in one slot. Source: docs/explanation/scale.md.
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ class Shards:
 
     def keys(self, shard: int) -> Keys:
         """The key names of one shard."""
-        return Keys(self.namespace if self.count == 1 else f"{self.namespace}:{shard}")
+        # The count is part of the tag: what a program with another number still writes never gets among the others' keys.
+        return Keys(self.namespace if self.count == 1 else f"{self.namespace}:{shard}/{self.count}")
 
     @property
     def layout_keys(self) -> Keys:

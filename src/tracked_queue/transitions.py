@@ -88,9 +88,9 @@ def layout(was: str, wanted: str) -> Call[str]:
     return Call("layout", [was, wanted], lambda reply: _text(reply[0]))
 
 
-def close(closed: bool) -> Call[str]:
-    """Close an empty shard, or open one; what is not empty, or ''."""
-    return Call("close", ["1" if closed else "0"], lambda reply: "" if reply[0] == b"ok" else _text(reply[1]))
+def close(what: str) -> Call[str]:
+    """Close an empty shard (`close`), look whether it is empty (`look`), or `open` it; what is not empty, or ''."""
+    return Call("close", [what], lambda reply: "" if reply[0] == b"ok" else _text(reply[1]))
 
 
 def _refuse_closed(reply: Any) -> None:
@@ -314,12 +314,16 @@ LEDGERS = {"attempts": 7, "interruptions": 8, "recoveries": 9}
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """The jobs of one fetch; `more` says that a further one would bring some, `next_due` seconds to the next."""
+    """
+    The jobs of one fetch; `more` says that a further one would bring some, `next_due` seconds to the next; `suspects` that
+    nothing but suspects is left which this one was not to take.
+    """
 
     jobs: list[Delivered]
     more: bool
     next_due: float | None
     buried: tuple[str, ...]
+    suspects: bool = False
 
 
 def fetch(
@@ -352,7 +356,8 @@ def _read_fetch(reply: Any) -> Fetched | Refusal:
         columns = (reply[at::_FETCH_WIDTH] for at in range(_FETCH_HEAD, _FETCH_HEAD + _FETCH_WIDTH))
         jobs = list(map(Delivered, *columns))
         due_ms = int(reply[2])
-        return Fetched(jobs, reply[1] == b"1", None if due_ms < 0 else due_ms / 1000, tuple(map(_text, reply[3])))
+        due = None if due_ms < 0 else due_ms / 1000
+        return Fetched(jobs, reply[1] == b"1", due, tuple(map(_text, reply[3])), reply[1] == b"s")
     try:
         return _REFUSALS[reply[0]]
     except KeyError:

@@ -120,6 +120,8 @@ async def test_a_slot_moves_under_running_jobs(app: TrackedQueue, nodes: Cluster
     target = next(server for server in nodes.owners() if server is not source)
     ran = Ran(app)
     async with running_worker(app):
+        # One waiter's connection is there before the move; the next result has to come over another.
+        assert await (await ran.task.options(id="before~0").enqueue(5)).result(10) == 5
         slow = await task_of(app, "slow").options(id="slow~0").enqueue(1.0)
         await wait_until(lambda: ran.running == 1, what="it to run")
         move_slot(slot, source, target)

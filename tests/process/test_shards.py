@@ -71,6 +71,26 @@ async def test_a_poison_job_dies_and_its_neighbours_in_other_shards_do_not(start
     assert max([(await job.info()).charges for job in good]) <= 2, "no innocent one was near its end"
 
 
+async def test_an_innocent_suspect_is_not_charged_for_one_of_another_shard(
+    start: Start, server: RedisServer, namespace: str
+) -> None:
+    """Both fetch at the same moment when a process starts; only one of them may bring a suspect."""
+    async with TrackedQueue(server.url, namespace=namespace, shards=2) as several:
+        bad = await several.options(id="bad~0").enqueue("poison")
+        good = [await several.options(id=f"good{n}~1").enqueue("short", 0.3) for n in range(4)]
+        for job in (bad, *good):  # as recovery leaves them after their second death
+            keys = several.shards.keys(several.shards.of_id(job.id))
+            await several.store_of(job.id).read(
+                ("HSET", keys.named("job", job.id), "suspicion", 2, "recoveries", 2, "delivery", 1),
+                ("LREM", keys.named("queue", "default"), 1, job.id),
+                ("LPUSH", keys.named("suspects", "default"), job.id),
+            )
+        start("--concurrency", "10", TRACKED_QUEUE_SHARDS="2")
+        assert await ended([bad], 60) == [State.DEAD]
+        assert set(await ended(good, 60)) == {State.SUCCEEDED}
+        assert {(await job.info()).charges for job in good} == {0}
+
+
 async def test_the_command_line_sees_all_shards(
     start: Start, several: TrackedQueue, server: RedisServer, namespace: str
 ) -> None:

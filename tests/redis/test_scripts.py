@@ -858,7 +858,7 @@ def test_a_namespace_from_before_there_were_shards_has_one(q: Scripts) -> None:
 @pytest.mark.parametrize("state", ["queued", "scheduled", "waiting", "active", "dead", "parked", "registered"])
 def test_a_shard_that_holds_something_is_not_closed(q: Scripts, state: str) -> None:
     q.store.run(t.register("w", TTL, INTERVAL, {}))
-    assert q.store.run(t.close(True)) == "instances"
+    assert q.store.run(t.close("close")) == "instances"
     if state == "scheduled":
         q.enqueue("a", delay_ms=60_000)
     elif state != "registered":
@@ -872,7 +872,7 @@ def test_a_shard_that_holds_something_is_not_closed(q: Scripts, state: str) -> N
             q.settle("w", job, state, 1 if state == "dead" else 0)
     if state != "active":
         q.store.run(t.release("w", interrupted=True))
-    busy = q.store.run(t.close(True))
+    busy = q.store.run(t.close("close"))
     named = {"queued": "queue q", "waiting": "dependents", "active": "instances", "registered": ""}.get(state, state)
     assert busy == named
     closed = state == "registered"
@@ -883,11 +883,11 @@ def test_a_shard_that_holds_something_is_not_closed(q: Scripts, state: str) -> N
 
 
 def test_nothing_gets_into_a_closed_shard(q: Scripts) -> None:
-    assert q.store.run(t.close(True)) == "" == q.store.run(t.close(True))
+    assert q.store.run(t.close("close")) == "" == q.store.run(t.close("close"))
     with pytest.raises(StoreRefusedError, match="another number of shards"):
         q.enqueue("a")
     with pytest.raises(StoreRefusedError, match="another number of shards"):
         q.store.run(t.register("w", TTL, INTERVAL, {}))
     assert not q.redis.exists(q.keys.named("job", "a")) and not q.redis.exists(q.keys.single("instances"))
-    assert q.store.run(t.close(False)) == ""
+    assert q.store.run(t.close("open")) == ""
     q.enqueue("a")

@@ -30,6 +30,7 @@ from tracked_queue.placement import deciding
 from tracked_queue.reports import read_overview
 from tracked_queue.shards import Shards
 from tracked_queue.store import Store
+from tracked_queue.worker.fetcher import Fetcher
 
 # The URL of a cluster
 
@@ -52,7 +53,7 @@ def test_cluster_urls() -> None:
 
 def test_an_id_tells_its_shard() -> None:
     shards = Shards("n", 4)
-    assert [shards.keys(shard).tag for shard in range(2)] == ["{n:0}", "{n:1}"]
+    assert [shards.keys(shard).tag for shard in range(2)] == ["{n:0/4}", "{n:1/4}"]
     assert Shards("n", 1).keys(0).tag == "{n}" and Shards("n", 1).of_id("whatever~3") == 0
     ids = [shards.new_id() for _ in range(400)]
     assert all(id.endswith(f"~{shards.of_id(id)}") for id in ids)
@@ -305,6 +306,57 @@ async def test_a_process_runs_one_suspect_at_a_time(server: RedisServer, namespa
         assert most == 1
 
 
+async def test_a_shard_that_fails_ends_the_others_in_order(server: RedisServer, namespace: str) -> None:
+    """What ran there is handed back, and no thread keeps its lease."""
+    async with app_at(server.url, namespace, 2, heartbeat_ttl=2.0, cancel_grace=0.3, grace=0.3) as app:
+        slow = task_of(app, "slow")
+        job = await slow.options(id="s~0").enqueue(60.0)
+        await app.stores[1].read(("SADD", app.shards.keys(1).single("paused"), "closed"))
+        with pytest.raises(StoreRefusedError, match="another number"):
+            await app.run_worker(handle_signals=False)
+        await app.stores[1].read(("SREM", app.shards.keys(1).single("paused"), "closed"))
+        worker = asyncio.ensure_future(app.run_worker(handle_signals=False))
+
+        async def active() -> bool:
+            return await job.status() is State.ACTIVE
+
+        await wait_until(active, what="it to run")
+        (lease,) = await app.stores[0].read(("ZRANGE", app.keys.single("instances"), 0, -1))
+        # The other shard refuses its next lease for good.
+        keys, store = app.shards.keys(1), app.stores[1]
+        await store.read(("SADD", keys.single("paused"), "closed"))
+        (other,) = await store.read(("ZRANGE", keys.single("instances"), 0, -1))
+        await store.read(("ZADD", keys.single("instances"), 0, other[0]))
+        with pytest.raises(StoreRefusedError, match="another number"):
+            await asyncio.wait_for(worker, 20)
+        info = await job.info()
+        assert (info.state, info.interruptions, info.recoveries) == (State.QUEUED, 1, 0), "handed back"
+        assert await app.stores[0].read(("ZSCORE", app.keys.single("instances"), lease[0])) == [None]
+
+
+async def test_a_full_cap_and_a_due_job_make_no_busy_loop(
+    server: RedisServer, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turns = 0
+    wait = Fetcher._wait
+
+    async def counted(self: Fetcher, seconds: float | None, *, for_due: bool = True) -> None:
+        nonlocal turns
+        turns += 1
+        await wait(self, seconds, for_due=for_due)
+
+    monkeypatch.setattr(Fetcher, "_wait", counted)
+    async with app_at(server.url, namespace, 1) as app:
+        slow = task_of(app, "slow")
+        await slow.enqueue(1.0)
+        due = await slow.options(delay=0.2).enqueue(0.0)
+        worker = asyncio.ensure_future(app.run_worker(queue_concurrency={"default": 1}, handle_signals=False))
+        assert await due.result(10) == "slept"
+        worker.cancel()
+        await asyncio.wait([worker])
+    assert turns < 200
+
+
 async def test_a_schedule_ticks_once_in_the_shard_of_its_jobs(server: RedisServer, namespace: str) -> None:
     async with app_at(server.url, namespace, 4) as app:
         ticks: list[str] = []
@@ -384,7 +436,7 @@ async def test_another_number_is_refused_while_there_are_jobs(server: RedisServe
 async def test_a_change_that_was_cut_short_is_taken_up_or_back(server: RedisServer, namespace: str) -> None:
     async def cut_short(app: TrackedQueue, how_far: int) -> None:
         base = Shards(namespace, 1)
-        steps = [t.layout("2", "2>3"), t.close(True), t.close(True)]
+        steps = [t.layout("2", "2>3"), t.close("close"), t.close("close")]
         async with app_at(server.url, namespace, 2) as old:
             await task_of(old, "double").enqueue(1)
             assert await old.run_worker(burst=True, handle_signals=False) == 0

@@ -1,14 +1,17 @@
 -- close: let nothing more into a shard that is empty, or open it again.  Called by transitions.close.
 --
 -- KEYS[1]  tag
--- ARGV[1]  '1' closes, '0' opens
--- Derived: paused, instances, scheduled, dead, parked, dependents, laned, ended, queues, queue:<q>, suspects:<q>
+-- ARGV[1]  'close', 'look' (only whether it is empty), or 'open'
+-- Derived: paused, instances, scheduled, dead, parked, dependents, laned, ended, queues, queue:<q>, suspects:<q>, schedules,
+--          schedule:<name>
 --
--- Returns 'ok', or {'busy', what} if it holds jobs or has instances: nothing written.  Records of ended jobs don't count.
--- Keeps: while 'closed' is in `paused`, enqueue and register refuse.
+-- Returns 'ok', or {'busy', what} if it holds jobs, pauses or instances: nothing written.  Records of ended jobs don't count.
+-- Keeps: while 'closed' is in `paused`, enqueue and register refuse.  A closed shard forgets its schedules' last ticks: should
+-- it be opened again some day, nothing is made up for.
 -- include keys
 -- include writable
-if ARGV[1] == '0' then
+local SCHEDULES = 1000
+if ARGV[1] == 'open' then
   begin_writing()
   redis.call('SREM', single('paused'), 'closed')
   return { 'ok' }
@@ -23,6 +26,17 @@ for _, queue in ipairs(redis.call('SMEMBERS', single('queues'))) do
     return { 'busy', 'queue ' .. queue }
   end
 end
+if redis.call('SCARD', single('paused')) > redis.call('SISMEMBER', single('paused'), 'closed') then
+  return { 'busy', 'paused' }
+end
+if ARGV[1] == 'look' then
+  return { 'ok' }
+end
+local schedules = redis.call('ZRANGE', single('schedules'), 0, SCHEDULES - 1)
 begin_writing()
 redis.call('SADD', single('paused'), 'closed')
+for _, name in ipairs(schedules) do
+  redis.call('DEL', named('schedule', name))
+  redis.call('ZREM', single('schedules'), name)
+end
 return { 'ok' }

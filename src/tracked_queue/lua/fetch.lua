@@ -20,7 +20,8 @@
 --            this one, task, args; for a job
 --            that was delivered before, or is no plain one, also kwargs, options, tracked, attempts, interruptions,
 --            recoveries, buffered before, checkpoint, bound (nil where there is none)
---            more      '1' if something is left that this instance could have taken with more slots
+--            more      '1' if something is left that this instance could have taken with more slots; 's' if nothing is but
+--                      suspects that this call was not to take
 --            next_due  ms until the next scheduled job is due, -1 if there is none
 --            buried    ids without a record that were set aside as dead
 --   'stale'  a later number was used; nothing taken
@@ -178,7 +179,7 @@ end
 local ids, records, queues, buffered = {}, {}, {}, {}
 local dropped, expired, set_aside, garbage, cuts, visited, left = {}, {}, {}, {}, {}, {}, {}
 local bytes, started, taken, looked, new_suspect = 0, 0, 0, 0, nil
-local suspect = own[4] or ARGV[6] == '0'
+local suspect, denied = own[4] or ARGV[6] == '0', false
 local seen, strays = {}, 0
 -- Permits of concurrency limits out, and starts of rates, as they will be after this call.
 local used, rates, full_at = {}, {}, {}
@@ -338,6 +339,9 @@ for at = 7, #ARGV, 2 do
     local before = taken
     local suspects = named('suspects', queue)
     local waiting = redis.call('LLEN', suspects)
+    if waiting > 0 and not own[4] and ARGV[6] == '0' then
+      denied = true
+    end
     if waiting > 0 and not suspect then
       if started < start and most ~= 0 then
         local id = redis.call('LINDEX', suspects, -1)
@@ -593,5 +597,8 @@ for queue, whom in pairs(left) do
     end
     wake(queue, paused)
   end
+end
+if denied and reply[2] == '0' then
+  reply[2] = 's'
 end
 return reply

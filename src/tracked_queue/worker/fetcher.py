@@ -62,7 +62,7 @@ class Fetcher:
         self._slots, self._seat = slots, runner.seat
         self._marker = lambda queue: store.keys.named("wake", queue)
         self._capped = False
-        self._denied = False  # the last fetch could take no suspect, since another shard's is here
+        self._suspects_left = False  # the last fetch saw some that it might not take
         self._loop = asyncio.get_running_loop()
         self._number = 0
         # How many jobs the next fetch may start: few after a rest, then twice as many each time, so that a burst is
@@ -85,8 +85,6 @@ class Fetcher:
         """A slot was freed."""
         if self._capped:
             self._more = True  # perhaps one of a queue that had as many as it may have here
-        if self._denied and self._seat.may_suspect():
-            self._more, self._denied = True, False
         if not self._changed.is_set():
             self._changed.set()
 
@@ -140,7 +138,8 @@ class Fetcher:
                 buffer = 0
             asked = self._standing_asks if self._standing is not None and self._standing_number == self._number else 0
             due = self._due_at is not None and self._loop.time() >= self._due_at
-            if (self._more or due) and (start or buffer):
+            suspects = start > 0 and self._suspects_left and self._seat.turn_free
+            if (self._more or due or suspects) and (start or buffer):
                 # A standing fetch that may still take jobs has spoken for its slots; past it a number makes it stale.
                 await self._fetch(min(max(start - asked, 1), self._step) if start else 0, buffer, queues, most)
                 self._step = min(self._step * 2, MAX_BATCH)
@@ -155,7 +154,7 @@ class Fetcher:
                 self._step = STANDING
                 self._stand(min(start, self._seat.standing(STANDING)), queues, most)
             else:
-                await self._wait(None)
+                await self._wait(None, for_due=bool(queues))
 
     async def _wait(self, seconds: float | None, *, for_due: bool = True) -> None:
         """Until room changes, the standing fetch is answered, the next job is due, or for so long."""
@@ -167,16 +166,15 @@ class Fetcher:
                 await self._changed.wait()
 
     def _next_call(
-        self, start: int, buffer: int, queues: Sequence[str], most: Mapping[str, int]
+        self, start: int, buffer: int, queues: Sequence[str], most: Mapping[str, int], suspects: bool
     ) -> tuple[int, Call[Fetched | Refusal]]:
         self._number += 1
-        suspects = self._seat.may_suspect()
-        self._denied = not suspects
         return self._number, fetch(self._state.lease, self._number, start, buffer, queues, most=most, suspects=suspects)
 
     async def _fetch(self, start: int, buffer: int, queues: Sequence[str], most: Mapping[str, int]) -> None:
-        number, call = self._next_call(start, buffer, queues, most)
-        await self._answered(number, call, start)
+        with self._seat.asking_for_turn(start) as suspects:
+            number, call = self._next_call(start, buffer, queues, most, suspects)
+            await self._answered(number, call, start)
 
     async def _answered(self, number: int, call: Call[Fetched | Refusal], start: int = 0) -> None:
         self._in_flight.setdefault(number, self._loop.time())
@@ -209,6 +207,7 @@ class Fetcher:
         def slow() -> None:
             seat.hungry = False
             give_back()
+            seat.give_turn()
             self._slots.freed()
 
         timer = self._loop.call_later(PATIENCE_S, slow)
@@ -222,7 +221,8 @@ class Fetcher:
         return self._state.lost or self._stopping
 
     def _stand(self, start: int, queues: Sequence[str], most: Mapping[str, int]) -> None:
-        self._standing_number, call = self._next_call(start, 0, queues, most)
+        # With several shards it takes no suspect: it may stand for long, and the turn is wanted elsewhere.
+        self._standing_number, call = self._next_call(start, 0, queues, most, self._seat.alone)
         self._standing_asks = start
         self._standing_call = call
         self._in_flight[self._standing_number] = self._loop.time()
@@ -265,6 +265,7 @@ class Fetcher:
             return  # whatever it brought belongs to a lease that is over
         if isinstance(reply, Fetched):
             self._more = self._seat.hungry = reply.more
+            self._suspects_left = reply.suspects
             self._due_at = None if reply.next_due is None else self._loop.time() + reply.next_due
             for job_id in reply.buried:
                 log.job_buried(job_id=job_id)

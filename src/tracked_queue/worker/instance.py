@@ -121,7 +121,7 @@ class Instance:
             announce=announce,
             burst=burst,
             stop=self.stop,
-            slots=Slots(settings.concurrency),
+            slots=Slots(settings.concurrency, several=shards.count > 1),
             pools=Pools(settings),
             cipher=app.cipher,
         )
@@ -180,12 +180,18 @@ class Instance:
         any_ready, live, over = asyncio.Event(), asyncio.Event(), asyncio.Event()
         left = len(self._tenures)
 
+        errors: list[Exception] = []
+
         async def serve(tenure: Tenure) -> None:
             nonlocal left
-            if await tenure.ready():
-                any_ready.set()
-                await live.wait()
-                codes.append(await tenure.run())
+            try:
+                if await tenure.ready():
+                    any_ready.set()
+                    await live.wait()
+                    codes.append(await tenure.run())
+            except Exception as error:  # the others hand back what they have, in order, before it is raised
+                errors.append(error)
+                self.stop.ask(f"a part of it has failed: {type(error).__qualname__}")
             left -= 1
             if not left:
                 any_ready.set()
@@ -203,6 +209,8 @@ class Instance:
                     live.set()
                     cancelled = await self._told(over, group) or cancelled
             group.cancel_scope.cancel()
+        if errors:
+            raise _first_error(errors[0])
         if cancelled:
             raise asyncio.CancelledError
         return max(codes, default=0)

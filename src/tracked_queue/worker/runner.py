@@ -216,7 +216,11 @@ class Runner:
                 continue
             if binds and self._bind(delivery):
                 continue
-            if hand_back or not self._accepting or (delivery.is_suspect and not self.seat.may_suspect()):
+            if delivery.is_suspect and not self.seat.holds(job.id, job.delivery):
+                self._hand_back(
+                    delivery
+                )  # it came late, and another shard's has the turn; or it would have to wait here
+            elif hand_back or not self._accepting:
                 self._hand_back(delivery)
             elif capped is not None and capped(job.queue):
                 self._hand_back(delivery)  # another shard has brought one of its queue meanwhile
@@ -276,7 +280,7 @@ class Runner:
 
     def _start(self, delivery: Delivery) -> None:
         self.running.add(delivery)
-        self.seat.start(delivery.is_suspect)
+        self.seat.start()
         delivery.started_at = self._loop.time()
         if delivery.timeout is not None:
             delivery.deadline = delivery.started_at + delivery.timeout
@@ -483,7 +487,7 @@ class Runner:
 
     def _finish(self, delivery: Delivery) -> None:
         self.running.discard(delivery)
-        self.seat.end(delivery.is_suspect)
+        self.seat.end()
         self._ended += 1
         self.ran += 1
         self._last_end = self._loop.time()

@@ -8,17 +8,21 @@ when the process dies must be the one that may have done it.
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+
+from ..transitions import Outcome
 
 
 class Slots:
-    """`total` places."""
+    """`total` places, for one shard or several."""
 
-    def __init__(self, total: int) -> None:
-        self.total = total
+    def __init__(self, total: int, *, several: bool = False) -> None:
+        self.total, self.several = total, several
         self.used = 0
         self.seats: list[Seat] = []
+        self.suspecting: Seat | None = None  # the shard whose suspect is here, or being fetched
 
     def join(self, filled: Callable[[], None], owned_of: Callable[[bytes], int]) -> Seat:
         """A shard's part; `filled` is called when a place or the suspect's turn may have come free."""
@@ -56,12 +60,12 @@ class Seat:
         self.slots, self.filled, self.owned_of = slots, filled, owned_of
         self.running = self.waiting = self.asked = self.turn = 0
         self.hungry = True
-        self.suspect = False
+        self._suspects: set[tuple[bytes, bytes]] = set()
 
     @property
     def alone(self) -> bool:
         """Whether the process has no other shard."""
-        return len(self.slots.seats) == 1
+        return not self.slots.several
 
     def free(self) -> int:
         """How many places this shard may fill by a fetch now."""
@@ -96,26 +100,65 @@ class Seat:
         """Whether a job can start now."""
         return self.slots.used < self.slots.total and (self.alone or self.running < self._most())
 
-    def start(self, suspect: bool) -> None:
+    def start(self) -> None:
         """A job starts."""
         self.running += 1
         self.slots.used += 1
-        self.suspect = self.suspect or suspect
         self.turn = max(seat.turn for seat in self.slots.seats) + 1 if not self.alone else 0
 
-    def end(self, suspect: bool) -> None:
+    def end(self) -> None:
         """A job has ended."""
         self.running -= 1
         self.slots.used -= 1
-        if suspect:
-            self.suspect = False
 
-    def may_suspect(self) -> bool:
-        """Whether no other shard's suspect is here."""
-        return not any(seat.suspect for seat in self.slots.seats if seat is not self)
+    # The process' one suspect at a time. A shard's own fetches see to it by themselves (lua/fetch.lua); this is between shards.
+
+    @property
+    def turn_free(self) -> bool:
+        """Whether this shard may ask for a suspect."""
+        return self.slots.suspecting in (None, self)
+
+    @contextlib.contextmanager
+    def asking_for_turn(self, start: int) -> Iterator[bool]:
+        """Have the turn while a fetch is under way, and on if it brings a suspect; whether it is to be had."""
+        if self.alone:
+            yield True
+            return
+        asks = start > 0 and self.turn_free
+        if asks:
+            self.slots.suspecting = self
+        try:
+            yield asks
+        finally:
+            if asks:
+                self.give_turn()
+
+    def holds(self, job_id: bytes, delivery: bytes) -> bool:
+        """Take in a suspect that a fetch brought: it has the turn until its outcome is recorded, even if it is handed back."""
+        if self.alone:
+            return True
+        free = self.turn_free and self.open()
+        if self.turn_free:
+            self.slots.suspecting = self
+            self._suspects.add((job_id, delivery))
+        return free
+
+    def settled(self, batch: Sequence[Outcome]) -> None:
+        """Outcomes are recorded; Redis' own mark of a suspect among them is gone, so the turn is free."""
+        if self._suspects:
+            self._suspects -= {(outcome.id, outcome.delivery) for outcome in batch}
+            self.give_turn()
+
+    def give_turn(self) -> None:
+        """Leave the turn to others, unless a suspect of this shard is here."""
+        if self.slots.suspecting is self and not self._suspects:
+            self.slots.suspecting = None
+            self.slots.freed()
 
     def leave(self) -> None:
         """The shard's lease is over; nothing of it runs."""
         self.slots.seats.remove(self)
+        self._suspects.clear()
+        self.give_turn()
         if self.slots.seats:
             self.slots.freed()

@@ -22,7 +22,7 @@ from ..schedules import Schedule
 from ..settings import Settings
 from ..store import Store, SyncStore, check_server
 from ..task import Registry, Request
-from ..transitions import Beat, Call, register, release, unpark
+from ..transitions import Beat, Call, Outcome, Verdict, register, release, unpark
 from .binding import Binder
 from .fetcher import Fetcher
 from .heartbeat import Heartbeat
@@ -126,6 +126,7 @@ class Tenure:
                     await self._host.layout.agree(self._run_apart)
                 except StoreUnavailableError as error:
                     self._outage.failed(f"{error.problem} (waiting for it)")
+                    await link.close()  # the name, or the cluster, may lead to another server by now
                     with contextlib.suppress(TimeoutError):
                         async with asyncio.timeout(next(tries)):
                             await stop.asked.wait()
@@ -218,7 +219,11 @@ class Tenure:
             log.lease_doubted(lease=state.lease, running=len(runner.running), silent_s=state.silent_s)
             runner.cancel_all(Cause.DOUBT)
 
-        settler = Settler(links.settle, state.lease, settings, outage, lambda: state.lost, host.around.settled)
+        def seat_told(_lease: str, batch: list[Outcome], _verdicts: list[Verdict]) -> None:
+            runner.seat.settled(batch)
+
+        told = (*host.around.settled, seat_told)
+        settler = Settler(links.settle, state.lease, settings, outage, lambda: state.lost, told)
 
         async def ask(call: Call[T]) -> T | None:
             return await insist(links.rest, call, outage, lambda: state.lost)
@@ -322,12 +327,15 @@ class Tenure:
                 group.cancel_scope.cancel()
         finally:
             self._fetcher = None
-            await self._end_what_runs(runner)
-            if all(item.settled for item in runner.running):
-                watchdog.stop()
-            self.runner = None
-            self.ran += runner.ran
-            runner.close()
+            try:
+                with anyio.CancelScope(shield=True):
+                    await self._end_what_runs(runner)
+            finally:
+                if all(item.settled for item in runner.running):
+                    watchdog.stop()
+                self.runner = None
+                self.ran += runner.ran
+                runner.close()
         if not state.lost and not left:
             with contextlib.suppress(StoreUnavailableError, StoreRefusedError, TimeoutError):
                 # Beats have ended and the list is empty: the instance deregisters. What could not be handed back is
