@@ -27,7 +27,6 @@ PORTION = 20_000
 KEPT_S = 5.0
 GROWTH = 1.10
 SLOW_MS, SLOWEST_MS = 5.0, 50.0
-BUCKET_US = 4096  # the last bucket of LATENCY HISTOGRAM below SLOW_MS
 
 app = TrackedQueue(
     os.environ.get("REDIS_URL", "redis://localhost:6379"),
@@ -125,17 +124,10 @@ async def slow_calls() -> tuple[int, int, list[float]]:
     """Script calls in all, those below SLOW_MS, and the milliseconds of the slowest."""
     async with TrackedQueue(app.settings.redis_url, namespace="soak") as asked:
         (reply,) = await asked.store.read(("LATENCY", "HISTOGRAM", "evalsha"))
-        facts = reply[1]
-        buckets = facts[3]
-        below = max(
-            (count for at, count in zip(buckets[::2], buckets[1::2], strict=True) if at <= BUCKET_US), default=0
-        )
-        (slow,) = await asked.store.read(("SLOWLOG", "GET", "1000"))
-    return (
-        facts[1],
-        below,
-        sorted((entry[2] / 1000 for entry in slow if entry[3][0].upper() == b"EVALSHA"), reverse=True),
-    )
+        calls_made = reply[1][1]
+        (slow,) = await asked.store.read(("SLOWLOG", "GET", "-1"))
+    slowest = sorted((entry[2] / 1000 for entry in slow if entry[3][0].upper() == b"EVALSHA"), reverse=True)
+    return calls_made, calls_made - len(slowest), slowest
 
 
 def flat(values: list[float]) -> bool:
@@ -146,7 +138,12 @@ def flat(values: list[float]) -> bool:
 
 
 def main() -> int:
-    server = RedisServer("--slowlog-log-slower-than", str(int(SLOW_MS * 1000)), "--slowlog-max-len", "1000")
+    server = RedisServer("--slowlog-log-slower-than", str(int(SLOW_MS * 1000)), "--slowlog-max-len", "5000")
+    if hasattr(os, "sched_setaffinity") and server.process is not None and len(os.sched_getaffinity(0)) > 1:
+        # A core for Redis: else what is measured is how often the machine takes it away in the middle of a script.
+        cores = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(server.process.pid, cores[-1:])
+        os.sched_setaffinity(0, cores[:-1])
     environment = {**os.environ, "REDIS_URL": server.url}
     command = [sys.executable, "-m", "tracked_queue", "worker", "benchmarks.bench_soak:app", "--log-level", "error"]
     worker = subprocess.Popen(command, env=environment)
@@ -163,9 +160,7 @@ def main() -> int:
     print(f"{JOBS} jobs, {rate:,.0f}/s from end to end")
     print(f"worker (supervisor and child): {min(of_worker):.1f} to {max(of_worker):.1f} MB, flat: {flat(of_worker)}")
     print(f"Redis: {min(of_redis):.1f} to {max(of_redis):.1f} MB, flat: {flat(of_redis)}")
-    print(
-        f"script calls: {calls_made:,}, {share:.4%} below {BUCKET_US / 1000:.1f} ms; slowest: {slowest[:3] or 'none above'} ms"
-    )
+    print(f"script calls: {calls_made:,}, {share:.3%} below {SLOW_MS:g} ms; slowest: {slowest[:3] or 'none above'} ms")
     well = flat(of_worker) and flat(of_redis) and share >= 0.999 and not [ms for ms in slowest if ms > SLOWEST_MS]
     print("within the bounds" if well else "NOT within the bounds")
     return 0 if well else 1
