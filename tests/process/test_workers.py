@@ -120,11 +120,12 @@ async def test_two_processes_with_one_label(start: Start, queue: TrackedQueue, n
 
 async def test_a_frozen_worker_wakes_up_fenced(start: Start, queue: TrackedQueue, notes: Notes) -> None:
     """CASE-08, CASE-09, CASE-10: the late outcome is refused and logged; the instance registers anew and works on."""
-    frozen = start("--concurrency", "1")
+    times = {"HEARTBEAT_TTL": "4", "HEARTBEAT_INTERVAL": "0.5"}  # a busy machine must not freeze the other one as well
+    frozen = start("--concurrency", "1", **times)
     (lease,) = frozen.ready()
     job = await queue.enqueue("sleep", 4.0)
     notes.wait("start", 1)
-    other = start("--concurrency", "1")
+    other = start("--concurrency", "1", **times)
     (other_lease,) = other.ready()
     (child,) = frozen.children()
     os.kill(child, signal.SIGSTOP)
