@@ -14,7 +14,7 @@ test: $(STAMP)
 
 # Real worker processes that are killed, frozen, cut off and redeployed, and a Redis that goes away.
 test-processes: $(STAMP)
-	$(BIN)/python -m pytest -n 3 tests/process tests/fault
+	$(BIN)/python -m pytest -n 2 tests/process tests/fault
 
 # Whether the explorer and the state machine find faults that are put into the scripts by hand; longer histories.
 test-deep: $(STAMP)

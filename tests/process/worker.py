@@ -14,8 +14,9 @@ from tests.rights import admin
 from tracked_queue.chaos.programs import Program
 
 QUICK = {
-    "HEARTBEAT_INTERVAL": "0.3",
-    "HEARTBEAT_TTL": "1.5",
+    # Short, and long enough for a busy machine to take the core away for a second.
+    "HEARTBEAT_INTERVAL": "0.5",
+    "HEARTBEAT_TTL": "2.5",
     "TRACKED_QUEUE_RECOVERY_INTERVAL": "0.3",
     "TRACKED_QUEUE_BLOCK": "1",
     "TRACKED_QUEUE_CANCEL_GRACE": "0.5",

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 import tracked_queue
 from tests.harness import request
@@ -35,6 +36,7 @@ from tracked_queue.job import check_name
 from tracked_queue.keys import Keys
 from tracked_queue.shards import Shards
 from tracked_queue.worker.lease import MAX_LABEL_IN_LEASE, LeaseState, new_lease
+from tracked_queue.worker.outage import REMIND_S, SETTLE_S, Outage
 
 new_id = Shards("x", 1).new_id
 
@@ -252,3 +254,26 @@ async def test_servers_that_can_not_be_used(info: bytes, kind: type[Exception], 
 
     with pytest.raises(kind, match=said):
         await check_server(Store(Told(), Keys("x"), {}))
+
+
+def test_an_outage_is_told_once_however_many_calls_notice_it() -> None:
+    now = 100.0
+    outage = Outage("shard 2: ", clock=lambda: now)
+    with capture_logs() as logs:
+        outage.failed("it is gone")
+        now += 1
+        outage.failed("it is gone")
+        outage.worked()
+        now += SETTLE_S / 2
+        outage.failed("a call of before")  # it was under way when the server came back
+        outage.worked()
+        now += SETTLE_S
+        outage.failed("it is gone again")
+        now += REMIND_S
+        outage.failed("it is gone again")
+    assert [(line["event"], line.get("problem")) for line in logs] == [
+        ("redis.lost", "shard 2: it is gone"),
+        ("redis.restored", None),
+        ("redis.lost", "shard 2: it is gone again"),
+        ("redis.still_away", "shard 2: it is gone again"),
+    ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 import time
 from collections.abc import Callable, Iterator
@@ -16,6 +17,8 @@ from ..transitions import Call
 T = TypeVar("T")
 
 REMIND_S = 10.0
+# A call that was under way when Redis came back may still fail; an outage that begins now is told after so long.
+SETTLE_S = 1.0
 FIRST_PAUSE_S = 0.05
 # Small, so that the first job after an outage doesn't wait long.
 MAX_PAUSE_S = 1.5
@@ -33,10 +36,13 @@ class Outage:
         self._where, self._clock = where, clock
         self._since: float | None = None
         self._said = 0.0
+        self._restored = -math.inf
 
     def failed(self, problem: str) -> None:
         """A call got no answer."""
         now, problem = self._clock(), self._where + problem
+        if self._since is None and now - self._restored < SETTLE_S:
+            return  # another connection's call of before
         if self._since is None:
             self._since = self._said = now
             log.redis_lost(problem=problem)
@@ -47,7 +53,8 @@ class Outage:
     def worked(self) -> None:
         """A call was answered."""
         if self._since is not None:
-            log.redis_restored(seconds=self._clock() - self._since)
+            self._restored = self._clock()
+            log.redis_restored(seconds=self._restored - self._since)
             self._since = None
 
 
