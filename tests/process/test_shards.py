@@ -24,6 +24,8 @@ SHARDS = 3
 # The instances of two processes, each in every shard.
 LEASES = 2 * SHARDS
 
+pytestmark = pytest.mark.timeout(120)
+
 
 @pytest.fixture
 async def several(server: RedisServer, namespace: str) -> AsyncIterator[TrackedQueue]:
@@ -66,13 +68,14 @@ async def test_a_killed_process_is_recovered_in_every_shard(
 
 
 async def test_a_poison_job_dies_and_its_neighbours_in_other_shards_do_not(start: Start, several: TrackedQueue) -> None:
-    worker = start("--concurrency", "30", TRACKED_QUEUE_SHARDS=str(SHARDS))
+    # Few at a time: whoever was in two deaths is a suspect, and those run one after the other.
+    worker = start("--concurrency", "10", TRACKED_QUEUE_SHARDS=str(SHARDS))
     worker.ready(SHARDS)
-    good = [await several.enqueue("sleep", 0.5) for _ in range(60)]
-    bad = [await several.options(id=f"bad~{shard}").enqueue("poison") for shard in (0, 2)]
-    assert await ended(bad, 60) == [State.DEAD] * 2
+    good = [await several.enqueue("short", 0.1) for _ in range(60)]
+    bad = await several.options(id="bad~0").enqueue("poison")
+    assert await ended([bad], 60) == [State.DEAD]
     assert set(await ended(good, 60)) == {State.SUCCEEDED}
-    assert max([(await job.info()).charges for job in good]) <= 2, "no innocent one was near its end"
+    assert {(await job.info()).charges for job in good} == {0}
 
 
 async def test_an_innocent_suspect_is_not_charged_for_one_of_another_shard(
