@@ -50,6 +50,8 @@ def main() -> int:
             "pytest",
             "-n",
             "3",
+            "--reruns",
+            "1",
             "-q",
             "-m",
             "not deep",
