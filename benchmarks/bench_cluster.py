@@ -80,7 +80,7 @@ async def measure(nodes: ClusterNodes, shards: int, processes: int) -> tuple[flo
             await asyncio.sleep(1.0)  # everybody stands
             before, began = cpu_s(nodes), time.perf_counter()
             await queue.resume(queue="default")
-            last = {shard: ids[-1] for shard, ids in queue.shards.sorted(job.id for job in jobs).items()}
+            last = {shard: ids[-1] for shard, ids in queue.shards.by_shard(job.id for job in jobs).items()}
             while not all(state in (State.SUCCEEDED, None) for state in await queue.job_states(list(last.values()))):
                 await asyncio.sleep(0.02)
             seconds = time.perf_counter() - began

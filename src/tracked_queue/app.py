@@ -53,7 +53,7 @@ from .settings import Settings, resolve, with_options
 from .shards import Shards
 from .store import Store, SyncStore
 from .task import PreparedCall, Registry, Request, Step, SyncTask, Task, check_function, check_keys, task_name
-from .transitions import Call, CancelWord, Recovered, Stored, cancel, pause, resume, unpark
+from .transitions import CancelWord, Recovered, Stored, cancel, pause, resume, unpark
 from .workflow import Group, check_calls, check_step
 
 if TYPE_CHECKING:
@@ -694,7 +694,7 @@ class TrackedQueue:
     async def job_states(self, job_ids: Sequence[str]) -> list[State | None]:
         """See `Group.progress`."""
         found: dict[str, State | None] = {}
-        for shard, ids in self.shards.sorted(job_ids).items():
+        for shard, ids in self.shards.by_shard(job_ids).items():
             found.update(zip(ids, await read_states(self.stores[shard], ids), strict=True))
         return [found[id] for id in job_ids]
 
@@ -807,9 +807,8 @@ class TrackedQueue:
             self._set_shards()
 
     def _made_cipher(self) -> Cipher:
-        source = self._settings.sources.get("encryption_keys", "")
-        keys = parse_keys(self._settings.encryption_keys)
-        return Cipher(keys, source if source.isupper() else "")
+        settings = self._settings
+        return Cipher(parse_keys(settings.encryption_keys), settings.source_of("encryption_keys"))
 
     @property
     def _shards_chosen(self) -> bool:
@@ -817,7 +816,7 @@ class TrackedQueue:
 
     def _set_shards(self) -> None:
         self.shards = Shards(self._settings.namespace, self._settings.shards)
-        self._layout = Layout(self.shards, self._shards_chosen)
+        self.layout = Layout(self.shards, self._shards_chosen)
 
     async def __aenter__(self) -> TrackedQueue:
         await self._endpoint_async()
@@ -875,7 +874,7 @@ class TrackedQueue:
         if found is None or found[0] != os.getpid():
             for ended in [other for other in self._clients if other.is_closed()]:
                 del self._clients[ended]  # a client names its loop, so that the weak key alone never goes
-            found = os.getpid(), Clients(self._settings, self.endpoint(), self.shards, self._layout)
+            found = os.getpid(), Clients(self._settings, self.endpoint(), self.shards, self.layout)
             self._clients[loop] = found
         return found[1]
 
@@ -886,23 +885,15 @@ class TrackedQueue:
         store = stores.get((shard, durable))
         if store is None:
             waits = self._settings.durability_timeout if durable else 0.0
-            store = stores[shard, durable] = self._made_sync_store(self.shards.keys(shard), waits)
+            keys = self.shards.keys(shard)
+            link = SyncLink(self.endpoint().of(keys), self._settings.reply_timeout + waits)
+            store = stores[shard, durable] = SyncStore(link, keys)
         return store
-
-    def _made_sync_store(self, keys: Keys, waits: float = 0.0) -> SyncStore:
-        return SyncStore(SyncLink(self.endpoint().of(keys), self._settings.reply_timeout + waits), keys)
 
     def _agree_sync(self) -> None:
         """See Layout.agree."""
-
-        def run(keys: Keys, call: Call[Any]) -> Any:
-            store = self._made_sync_store(keys)
-            try:
-                return store.run(call)
-            finally:
-                store.close()
-
-        self._layout.agree_sync(run)
+        if not self.layout.agreed:
+            self.layout.agree_sync(self.endpoint())
 
 
 class TaskDecorator(Protocol):

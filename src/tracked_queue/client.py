@@ -7,7 +7,6 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
 import msgspec
 
@@ -21,15 +20,13 @@ from .errors import (
 )
 from .keys import Keys
 from .layout import Layout
-from .link import Endpoint, Link, LinkPool
+from .link import Endpoint, LinkPool
 from .results import ResultHub, client_pauses
 from .settings import Settings
 from .shards import Shards
 from .store import Durable, Store, SyncStore
 from .task import Request
 from .transitions import MAX_BATCH, MAX_BYTES, Call, Conflict, Stored, enqueue
-
-T = TypeVar("T")
 
 # Calls of the batcher that may be under way at once: while the server works on one, the next is made.
 FLUSHES = 2
@@ -80,11 +77,10 @@ class Clients:
     """What one event loop uses of an app, for each shard: made at first use, closed with the app."""
 
     def __init__(self, settings: Settings, endpoint: Endpoint, shards: Shards, layout: Layout) -> None:
-        self._settings, self._endpoint, self._shards, self._layout = settings, endpoint, shards, layout
+        self._endpoint, self._shards, self._layout = endpoint, shards, layout
         self.all = [
             Client(settings, endpoint.of(keys), keys, self.agree) for keys in map(shards.keys, range(shards.count))
         ]
-        self._agreeing = asyncio.Lock()
 
     def of_id(self, job_id: str) -> Client:
         """That of a job's shard."""
@@ -98,25 +94,15 @@ class Clients:
         """
         if self._shards.count == 1:
             return await self.all[0].enqueue_many(requests)
-        parts = by_shard(self._shards, requests)
+        parts = self._shards.grouped(requests, _id_of)
         replies = await asyncio.gather(
             *(self.all[shard].enqueue_many(part) for shard, part in parts.items()), return_exceptions=True
         )
         return merged(requests, list(parts.values()), replies)
 
     async def agree(self) -> None:
-        """See Layout.agree; callers that come at the same time ask once."""
-        if self._layout.agreed:
-            return
-        async with self._agreeing:
-            await self._layout.agree(self._run_apart)
-
-    async def _run_apart(self, keys: Keys, call: Call[T]) -> T:
-        link = Link(self._endpoint.of(keys))
-        try:
-            return await Store(link, keys).run(call)
-        finally:
-            await link.close()
+        """See Layout.agree."""
+        await self._layout.agree(self._endpoint)
 
     async def close(self) -> None:
         """Finish what is being sent, then close all connections."""
@@ -124,12 +110,8 @@ class Clients:
             await client.close()
 
 
-def by_shard(shards: Shards, requests: Sequence[Request]) -> dict[int, list[Request]]:
-    """Requests by their shards, each in the order given."""
-    parts: dict[int, list[Request]] = {}
-    for request in requests:
-        parts.setdefault(shards.of_id(request.id), []).append(request)
-    return parts
+def _id_of(request: Request) -> str:
+    return request.id
 
 
 def merged(
@@ -365,7 +347,7 @@ def enqueue_sync(
     """
     if shards.count == 1:
         return _enqueue_sync(store_of, 0, requests, settings, opened)
-    parts = by_shard(shards, requests)
+    parts = shards.grouped(requests, _id_of)
     replies: list[list[Stored] | BaseException] = []
     for shard, part in parts.items():
         try:

@@ -8,13 +8,17 @@ lua/close.lua; docs/how-to/cluster.md.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Generator
+import asyncio
+import weakref
+from collections.abc import Generator
 from typing import Any
 
 from . import log
 from .errors import StoreRefusedError, StoreUnavailableError
 from .keys import Keys
+from .link import Endpoint, Link, SyncLink
 from .shards import Shards
+from .store import Store, SyncStore
 from .transitions import Call, close, layout
 
 # What lua/close.lua found, for people.
@@ -33,6 +37,14 @@ TRIES = 5
 Step = tuple[Keys, Call[Any]]
 
 
+def _after(steps: Generator[Step, Any, None], value: Any) -> Step | None:
+    """The next step; None after the last one."""
+    try:
+        return steps.send(value)
+    except StopIteration:
+        return None
+
+
 class Layout:
     """
     Whether this process has made sure that its number of shards is the namespace's.
@@ -42,12 +54,13 @@ class Layout:
     """
 
     def __init__(self, shards: Shards, chosen: bool) -> None:
-        self._shards, self._chosen = shards, chosen
+        self._shards, self.chosen = shards, chosen
         self.agreed = False
+        self._asking: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = weakref.WeakKeyDictionary()
 
-    async def agree(self, run: Callable[[Keys, Call[Any]], Awaitable[Any]]) -> None:
+    async def agree(self, endpoint: Endpoint) -> None:
         """
-        Make sure, once, before the first job is written.
+        Make sure, once, before the first job is written; callers that come at the same time ask once.
 
         Raises:
             StoreRefusedError: The namespace has another number of shards, and holds jobs.
@@ -55,25 +68,30 @@ class Layout:
         """
         if self.agreed:
             return
-        steps = self._steps()
-        step = next(steps)
-        try:
-            while True:
-                step = steps.send(await run(*step))
-        except StopIteration:
+        async with self._asking.setdefault(asyncio.get_running_loop(), asyncio.Lock()):
+            steps = self._steps()
+            step: Step | None = None if self.agreed else next(steps)
+            while step is not None:
+                keys, call = step
+                link = Link(endpoint.of(keys))
+                try:
+                    step = _after(steps, await Store(link, keys).run(call))
+                finally:
+                    await link.close()
             self.agreed = True
 
-    def agree_sync(self, run: Callable[[Keys, Call[Any]], Any]) -> None:
+    def agree_sync(self, endpoint: Endpoint) -> None:
         """`agree` for code without an event loop."""
-        if self.agreed:
-            return
         steps = self._steps()
-        step = next(steps)
-        try:
-            while True:
-                step = steps.send(run(*step))
-        except StopIteration:
-            self.agreed = True
+        step: Step | None = None if self.agreed else next(steps)
+        while step is not None:
+            keys, call = step
+            store = SyncStore(SyncLink(endpoint.of(keys)), keys)
+            try:
+                step = _after(steps, store.run(call))
+            finally:
+                store.close()
+        self.agreed = True
 
     def _steps(self) -> Generator[Step, Any, None]:
         """What has to be called, one after the other; each yields the value of the call before."""
@@ -84,7 +102,7 @@ class Layout:
             if found == wanted:
                 return
             old, _, new = found.partition(">")
-            if not self._chosen:
+            if not self.chosen:
                 raise StoreRefusedError(
                     f"namespace {shards.namespace} has {old} shards, and this program was not told so: set shards={old} "
                     "(TRACKED_QUEUE_SHARDS)"

@@ -119,14 +119,14 @@ class Settings:
     def __post_init__(self) -> None:
         for name, (rule, text) in _RULES.items():
             if not rule(getattr(self, name)):
-                raise SettingsError(name, f"{getattr(self, name)!r} is not usable: {text}", self._source(name))
-        _check_url(self.redis_url, self._source("redis_url"))
+                raise SettingsError(name, f"{getattr(self, name)!r} is not usable: {text}", self.source_of(name))
+        _check_url(self.redis_url, self.source_of("redis_url"))
         if self.heartbeat_ttl < 3 * self.heartbeat_interval:
             raise SettingsError(
                 "heartbeat_ttl",
                 f"{self.heartbeat_ttl:g} s must be at least 3 x heartbeat_interval ({self.heartbeat_interval:g} s), "
                 "so that two lost beats lose no lease",
-                self._source("heartbeat_ttl"),
+                self.source_of("heartbeat_ttl"),
             )
 
     @property
@@ -134,7 +134,8 @@ class Settings:
         """Seconds for which the record of a cancelled job stays."""
         return max(self.result_ttl, self.resend_window)
 
-    def _source(self, name: str) -> str:
+    def source_of(self, name: str) -> str:
+        """Where a value came from, if that is worth a word in an error: an environment variable or an option."""
         source = self.sources.get(name, "")
         return "" if source in ("default", "keyword") else source
 

@@ -12,11 +12,14 @@ import random
 import re
 import time
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from .errors import UsageError
 from .keys import Keys
+
+T = TypeVar("T")
 
 _OF_ID = re.compile(r"~(\d{1,5})\Z")
 
@@ -44,12 +47,16 @@ class Shards:
         """The key names under which the number of shards is kept."""
         return Keys(self.namespace)
 
-    def sorted(self, ids: Iterable[str]) -> dict[int, list[str]]:
-        """Ids by their shards."""
-        found: dict[int, list[str]] = {}
-        for id in ids:
-            found.setdefault(self.of_id(id), []).append(id)
+    def grouped(self, items: Iterable[T], id_of: Callable[[T], str]) -> dict[int, list[T]]:
+        """Things by the shards of their ids, each in the order given."""
+        found: dict[int, list[T]] = {}
+        for item in items:
+            found.setdefault(self.of_id(id_of(item)), []).append(item)
         return found
+
+    def by_shard(self, ids: Iterable[str]) -> dict[int, list[str]]:
+        """Ids by their shards."""
+        return self.grouped(ids, str)
 
     def new_id(self, shard: int | None = None) -> str:
         """

@@ -8,12 +8,13 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-from tests.cluster.nodes_of import Ran, app_at, by_shard, task_of
 from tests.harness import wait_until
 from tests.redis.test_client import running_worker
 from tests.rights import acl_line
+from tests.sharded import Ran, app_at, by_shard, task_of
 from tracked_queue import EnqueueUnavailableError, StoreUnavailableError, TrackedQueue
-from tracked_queue.chaos.nodes import ClusterNodes, ask, end_move, move_keys, move_slot
+from tracked_queue.chaos.nodes import ClusterNodes, ask, end_move, free_port_with_bus, move_keys, move_slot
+from tracked_queue.chaos.server import RedisServer
 from tracked_queue.cluster import slot_of
 from tracked_queue.doctor import Level, examine
 from tracked_queue.job import State
@@ -188,3 +189,16 @@ async def test_a_frozen_primary_holds_up_its_own_shards_only(namespace: str) -> 
             assert Counter(ran.values) == Counter([-1, *range(30), *range(1000, 1300)]), "each once"
     finally:
         alone.close()
+
+
+async def test_a_server_that_knows_no_owner_is_asked_last(nodes: ClusterNodes, namespace: str) -> None:
+    """As one that came back without its files: it answers, with an empty map."""
+    stranger = RedisServer("--cluster-enabled", "yes", port=free_port_with_bus())
+    try:
+        url = f"redis+cluster://127.0.0.1:{stranger.port},{nodes.url.partition('://')[2]}"
+        async with app_at(url, namespace, SHARDS, enqueue_timeout=5.0) as app, running_worker(app):
+            assert await (await task_of(app, "double").enqueue(4)).result(10) == 8
+            sync = await asyncio.to_thread(task_of(app, "double").enqueue_sync, 5)
+            assert await sync.result(10) == 10
+    finally:
+        stranger.close()

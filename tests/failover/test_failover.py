@@ -225,3 +225,20 @@ def test_sentinel_urls() -> None:
         resolve({"redis_url": "redis+sentinel://u:secret@h/main?sentinel_password=hidden"}, environ={})
     ).shown
     assert "secret" not in shown and "hidden" not in shown
+
+
+async def test_a_start_that_met_the_replica_follows_the_name_to_the_primary(
+    pair: tuple[RedisServer, RedisServer],
+) -> None:
+    """As behind a service whose address changes hands; the connection that was answered by the replica is not kept."""
+    primary, replica = pair
+    async with Proxy(replica.port) as name, app_at(primary.url) as producer, app_at(name.url) as app:
+        job = await producer.tasks.get("double").enqueue(4)  # type: ignore[union-attr]
+        worker = asyncio.ensure_future(app.run_worker(handle_signals=False))
+        try:
+            await wait_until(lambda: name.connections > 0, what="the worker to meet the replica")
+            name.target = primary.port
+            assert await job.result(20) == 8
+        finally:
+            worker.cancel()
+            await asyncio.wait([worker])

@@ -134,9 +134,9 @@ async def test_everything_works_with_the_rights_in_the_docs(limited: tuple[Redis
             # Nothing of all that was refused; CONFIG GET is what doctor asks beyond.
             refused = {entry["object"] for entry in client.acl_log() if entry["reason"] != "auth"}
             assert refused <= {"config|get", "config", "scan"}, refused
-            client.execute_command("ACL", "SETUSER", "tracked_queue", "-lpush")
+            client.execute_command("ACL", "SETUSER", "tracked_queue", "-lpush", "-evalsha")
         (rights,) = [item for item in await examine(app.stores, app.settings) if item.name == "ACL"]
-        assert rights.level is Level.PROBLEM and "LPUSH" in rights.found
+        assert rights.level is Level.PROBLEM and rights.found == "refused: EVALSHA, LPUSH"
 
 
 def test_the_command_says_what_is_wrong_and_exits_with_it(server: RedisServer) -> None:

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from tests.cluster.nodes_of import app_at, by_shard, task_of
 from tests.harness import wait_until
 from tests.redis.test_client import running_worker
+from tests.sharded import app_at, by_shard, task_of
 from tracked_queue import (
     Concurrency,
     Rate,

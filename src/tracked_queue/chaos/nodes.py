@@ -158,12 +158,12 @@ def _start() -> RedisServer:
             return RedisServer(
                 "--cluster-enabled", "yes", "--cluster-node-timeout", str(NODE_TIMEOUT_MS),
                 "--cluster-require-full-coverage", "no", "--cluster-replica-validity-factor", "0",
-                "--repl-diskless-sync-delay", "0", port=_free_port(),
+                "--repl-diskless-sync-delay", "0", port=free_port_with_bus(),
             )  # fmt: skip
     raise RuntimeError("no server of a cluster could be started")
 
 
-def _free_port() -> int:
+def free_port_with_bus() -> int:
     """A port on loopback that is free now, as is that of its bus."""
     while True:
         port = random.SystemRandom().randrange(15_000, 50_000)

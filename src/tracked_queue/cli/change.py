@@ -107,7 +107,7 @@ def cancel(
     async def work(chosen: TrackedQueue) -> list[transitions.CancelWord]:
         keep = chosen.settings.ended_ttl
         words: dict[str, transitions.CancelWord] = {}
-        for shard, own in chosen.shards.sorted(ids).items():
+        for shard, own in chosen.shards.by_shard(ids).items():
             for at in range(0, len(own), transitions.MAX_BATCH):
                 batch = own[at : at + transitions.MAX_BATCH]
                 answers = await chosen.stores[shard].run(transitions.cancel(batch, keep))

@@ -189,7 +189,7 @@ def _change_dead(
                 )
             batch.clear()
 
-        by_shard = chosen.shards.sorted(ids or [])
+        by_shard = chosen.shards.by_shard(ids or [])
         for shard, store in enumerate(chosen.stores):
             async for job_id in _each(by_shard.get(shard, [])) if ids else _dead_ids(store, wanted, chosen.cipher):
                 batch.append(job_id)

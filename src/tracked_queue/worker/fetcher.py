@@ -85,6 +85,8 @@ class Fetcher:
         """A slot was freed."""
         if self._capped:
             self._more = True  # perhaps one of a queue that had as many as it may have here
+        if self._standing is not None and not (self._more or self._suspects_left or self._due_at is not None):
+            return  # it waits in Redis already, and there is nothing else to ask for
         if not self._changed.is_set():
             self._changed.set()
 

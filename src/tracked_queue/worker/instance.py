@@ -53,6 +53,9 @@ class App(Protocol):
     def shards(self) -> Shards: ...
 
     @property
+    def layout(self) -> Layout: ...
+
+    @property
     def cipher(self) -> Cipher: ...
 
     @property
@@ -113,7 +116,7 @@ class Instance:
             limits=known_limits(app.tasks, app.queue_limits),
             around=app.around,
             tick=app.tick,
-            layout=Layout(shards, settings.sources.get("shards") != "default"),
+            layout=Layout(shards, app.layout.chosen),  # asked anew at each start
             about=self._about(),
             origin=self._origin,
             label=self._label,
@@ -126,12 +129,9 @@ class Instance:
             cipher=app.cipher,
         )
         self._tenures = [
-            Tenure(
-                self._host, shard, shards.keys(shard), [item for item, home in homes if home == shard],
-                several=shards.count > 1,
-            )
+            Tenure(self._host, shard, shards.keys(shard), [item for item, home in homes if home == shard])
             for shard in range(shards.count)
-        ]  # fmt: skip
+        ]
 
     async def run(self, *, handle_signals: bool = True) -> int:
         """
@@ -178,9 +178,8 @@ class Instance:
         """Each shard begins when its server is usable; the lifespan when the first one is."""
         codes: list[int] = []
         any_ready, live, over = asyncio.Event(), asyncio.Event(), asyncio.Event()
-        left = len(self._tenures)
-
         errors: list[Exception] = []
+        left = len(self._tenures)
 
         async def serve(tenure: Tenure) -> None:
             nonlocal left

@@ -49,6 +49,42 @@ def give_up(lease: str, why: str, seconds: float, code: int, thread: int, end: C
     end(code)
 
 
+class Periodic:
+    """
+    A thread that looks every now and then, until it is stopped or its event loop is closed.
+
+    Args:
+        interval: Of beats; it looks twice in one, and at least once a second: short leases of tests need more.
+        end: Called in the thread at its end.
+    """
+
+    def __init__(
+        self, name: str, interval: float, look: Callable[[], None], end: Callable[[], None] = lambda: None
+    ) -> None:
+        self._pause, self._look, self._end = min(1.0, interval / 2), look, end
+        self._loop = asyncio.get_running_loop()
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread; returns at once, a call to Redis in flight ends by its own time limit."""
+        self._stopped.set()
+
+    def _run(self) -> None:
+        while not self._stopped.wait(self._pause):
+            try:
+                self._look()
+            except Exception:
+                if self._loop.is_closed():
+                    break
+                # Nothing that goes wrong in one look ends the watch; the next one comes.
+        self._end()
+
+
 class LoopWatch:
     """One thread for one process; `leases` and `running` tell what it has at the moment."""
 
@@ -65,29 +101,10 @@ class LoopWatch:
         self._tick, self._exit = tick, exit_process
         self._loop = asyncio.get_running_loop()
         self._loop_thread = threading.get_ident()
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="tracked_queue-loopwatch", daemon=True)
+        thread = Periodic("tracked_queue-loopwatch", settings.heartbeat_interval, self._look)
+        self.start, self.stop = thread.start, thread.stop
         self._asked_at: float | None = None  # when the loop was asked for a sign of life
         self._warned = False
-
-    def start(self) -> None:
-        """Start the thread."""
-        self._thread.start()
-
-    def stop(self) -> None:
-        """End the thread; returns at once."""
-        self._stop.set()
-
-    def _run(self) -> None:
-        # At most one wake-up a second; short leases of tests need shorter ones.
-        pause = min(1.0, self._settings.heartbeat_interval / 2)
-        while not self._stop.wait(pause):
-            try:
-                self._look()
-            except Exception:
-                if self._loop.is_closed():
-                    break
-                # Nothing that goes wrong in one look ends the watch; the next one comes.
 
     def _look(self) -> None:
         now = time.monotonic()

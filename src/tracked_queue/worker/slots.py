@@ -158,7 +158,6 @@ class Seat:
     def leave(self) -> None:
         """The shard's lease is over; nothing of it runs."""
         self.slots.seats.remove(self)
-        self._suspects.clear()
-        self.give_turn()
-        if self.slots.seats:
-            self.slots.freed()
+        if self.slots.suspecting is self:
+            self.slots.suspecting = None
+        self.slots.freed()

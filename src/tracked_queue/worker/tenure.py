@@ -96,15 +96,14 @@ class Tenure:
     What a process does in one shard.
 
     Args:
-        shard: Its number.
-        several: Whether there are others, so that log lines name this one.
+        shard: Its number; where there are others, log lines name it.
         schedules: Those whose ticks are kept there.
     """
 
-    def __init__(self, host: Host, shard: int, keys: Keys, schedules: Sequence[Schedule], *, several: bool) -> None:
+    def __init__(self, host: Host, shard: int, keys: Keys, schedules: Sequence[Schedule]) -> None:
         self._host, self._shard, self._keys, self._schedules = host, shard, keys, list(schedules)
         self._endpoint = host.endpoint.of(keys)
-        self._outage = Outage(f"shard {shard}: " if several else "")
+        self._outage = Outage(f"shard {shard}: " if host.slots.several else "")
         self._first = True
         self._unparking = False
         self._fetcher: Fetcher | None = None
@@ -123,7 +122,7 @@ class Tenure:
                 try:
                     for problem in await check_server(Store(link, self._keys)):
                         log.redis_unsafe(problem=problem)
-                    await self._host.layout.agree(self._run_apart)
+                    await self._host.layout.agree(self._host.endpoint)
                 except StoreUnavailableError as error:
                     self._outage.failed(f"{error.problem} (waiting for it)")
                     await link.close()  # the name, or the cluster, may lead to another server by now
@@ -134,13 +133,6 @@ class Tenure:
                     self._outage.worked()
                     return True
             return False
-        finally:
-            await link.close()
-
-    async def _run_apart(self, keys: Keys, call: Call[T]) -> T:
-        link = Link(self._host.endpoint.of(keys))
-        try:
-            return await Store(link, keys).run(call)
         finally:
             await link.close()
 

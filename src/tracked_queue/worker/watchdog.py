@@ -17,7 +17,7 @@ from ..settings import Settings
 from ..store import SyncStore
 from ..transitions import Beat, heartbeat
 from .lease import EXIT_PART, FENCE_PART, LeaseState
-from .loopwatch import FENCED_EXIT, give_up
+from .loopwatch import FENCED_EXIT, Periodic, give_up
 from .runner import Runner
 
 # A last good beat older than this many intervals makes the watchdog beat.
@@ -41,33 +41,15 @@ class Watchdog:
         self._news, self._exit = news, exit_process
         self._loop = asyncio.get_running_loop()
         self._loop_thread = threading.get_ident()
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="tracked_queue-watchdog", daemon=True)
+        thread = Periodic("tracked_queue-watchdog", settings.heartbeat_interval, self._look, store.close)
+        self.start, self.stop = thread.start, thread.stop
         self._doubtful_since: float | None = None
 
-    def start(self) -> None:
-        """Start the thread."""
-        self._thread.start()
-
-    def stop(self) -> None:
-        """End the thread; returns at once, a call to Redis in flight ends by its own time limit."""
-        self._stop.set()
-
-    def _run(self) -> None:
-        interval = self._settings.heartbeat_interval
-        # At most one wake-up a second; short leases of tests need shorter ones.
-        pause = min(1.0, interval / 2)
-        while not self._stop.wait(pause):
-            try:
-                # The lease first: whatever a log line has to wait for must not keep it from being extended or given up.
-                if self._state.silent_s > LATE_INTERVALS * interval and not self._state.lost:
-                    self._beat()
-                self._look_at_lease()
-            except Exception:
-                if self._loop.is_closed():
-                    break
-                # Nothing that goes wrong in one look ends the watch; the next one comes.
-        self._store.close()
+    def _look(self) -> None:
+        # The lease first: whatever has to be waited for must not keep it from being extended or given up.
+        if self._state.silent_s > LATE_INTERVALS * self._settings.heartbeat_interval and not self._state.lost:
+            self._beat()
+        self._look_at_lease()
 
     def _beat(self) -> None:
         sent_at = time.monotonic()
