@@ -25,12 +25,14 @@ from tracked_queue import transitions as t
 from tracked_queue.chaos.server import RedisServer
 from tracked_queue.cluster import parse_cluster_url
 from tracked_queue.job import State
+from tracked_queue.layout import Layout
 from tracked_queue.link import Link
 from tracked_queue.placement import deciding
 from tracked_queue.reports import read_overview
 from tracked_queue.shards import Shards
 from tracked_queue.store import Store
 from tracked_queue.worker.fetcher import Fetcher
+from tracked_queue.worker.slots import Slots
 
 # The URL of a cluster
 
@@ -513,3 +515,26 @@ async def test_what_is_paused_is_paused_in_all_shards_or_not_at_all(server: Redi
                     await use
         overview = await read_overview(app.stores)
         assert [(queue.length, queue.paused) for queue in overview.queues] == [(1, False)]
+
+
+def test_a_shard_at_its_share_leaves_places_to_one_that_is_short() -> None:
+    slots = Slots(4, several=True)
+    rich, poor = (slots.join(lambda: None, lambda queue: 0) for _ in range(2))
+    rich.waiting = 3  # it has jobs at hand, and the other one only asks
+    for _ in range(2):
+        assert rich.open()
+        rich.start()
+    assert not rich.open() and rich.free() <= 0 and poor.free() == 2
+    poor.hungry = False
+    assert rich.open(), "nobody else wants them"
+
+
+def test_a_refused_change_of_the_number_has_written_nothing() -> None:
+    steps = Layout(Shards("n", 4), True)._steps()
+    asked = [next(steps)[1]]
+    with pytest.raises(StoreRefusedError):
+        for value in ("2", "", "queue q", "2"):  # the second of two shards is not empty
+            asked.append(steps.send(value)[1])
+    assert [(call.script, call.args) for call in asked] == [
+        ("layout", ["", "4"]), ("close", ["look"]), ("close", ["look"]), ("layout", ["", "4"]),
+    ]  # fmt: skip
