@@ -155,7 +155,7 @@ async def test_a_worker_among_damaged_records(app: TrackedQueue) -> None:
         await app.cancel_many(queue="default")
         keys = [key for (found,) in [await app.store.read(("KEYS", "*"))] for key in found]
         await app.store.read(("DEL", *keys))
-        app._layout.agreed = True
+        app.layout.agreed = True
 
 
 async def test_the_command_line_over_damaged_records(app: TrackedQueue, server: RedisServer) -> None:
