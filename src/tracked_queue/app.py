@@ -265,14 +265,18 @@ class TrackedQueue:
                 lambda: signature.canonical(args, kwargs),
                 self.queue_limits.get(queue, ()),
             )
-        packed = self.cipher.seal(packed_args), self.cipher.seal(packed_kwargs)
-        return self._made(task.name, queue, packed, options, chosen, headers, extras, id, signature.result)
+        if self.cipher.active:
+            packed_args, packed_kwargs = self.cipher.seal(packed_args), self.cipher.seal(packed_kwargs)
+        return self._made(
+            task.name, queue, packed_args, packed_kwargs, options, chosen, headers, extras, id, signature.result
+        )
 
     def _made(
         self,
         task: str,
         queue: str,
-        packed: tuple[bytes, bytes],
+        args: bytes,
+        kwargs: bytes,
         options: JobOptions,
         chosen: TaskOptions,
         headers: Mapping[str, Any] | None,
@@ -292,24 +296,15 @@ class TrackedQueue:
                 ]
             home = shards.home(f"task {task}", id, where)
             id, pinned = id or shards.new_id(home), home is not None
-        context = self.around.carried() if self.around.carry else {}
-        if options.headers:
-            headers = {**options.headers, **(headers or {})}
+        stored = b""
+        if options.travels or headers or self.around.carry:
+            context = self.around.carried()
+            stored = self.cipher.seal(options.stored({**(options.headers or {}), **(headers or {})}, context))
+        # By position: this is made for every enqueue, and names cost as much again.
         return Request(
-            id=id or self.shards.new_id(),
-            task=task,
-            queue=queue,
-            args=packed[0],
-            kwargs=packed[1],
-            options=self.cipher.seal(options.stored(headers or {}, context)),
-            delay_ms=options.delay_ms,
-            due_ms=options.due_ms,
-            tracked=chosen.tracked,
-            extras=encode_extras(extras) if extras else b"",
-            result=result,
-            durability=options.durability or self._settings.durability,
-            pinned=pinned,
-        )
+            id or self.shards.new_id(), task, queue, args, kwargs, stored, options.delay_ms, options.due_ms, chosen.tracked,
+            encode_extras(extras) if extras else b"", result, options.durability or self._settings.durability, pinned,
+        )  # fmt: skip
 
     def _named_request(
         self,
@@ -327,7 +322,7 @@ class TrackedQueue:
         chosen = TaskOptions()
         extras = extras_of(name, queue, chosen, options, dict, bytes, self.queue_limits.get(queue, ()))
         sealed = self.cipher.seal(packed[0]), self.cipher.seal(packed[1])
-        return self._made(name, queue, sealed, options, chosen, headers, extras)
+        return self._made(name, queue, *sealed, options, chosen, headers, extras)
 
     async def enqueue(self, task_name: str, /, *args: Any, **kwargs: Any) -> Job[Any]:
         """

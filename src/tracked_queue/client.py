@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -156,6 +156,7 @@ class Client:
         self.results = ResultHub(endpoint, self.store)
         self._queue: deque[_Waiting] = deque()
         self._flushes: set[asyncio.Task[None]] = set()
+        self._alone = False
 
     async def close(self) -> None:
         """Finish what is being sent, then close all connections."""
@@ -175,11 +176,25 @@ class Client:
             EnqueueUnavailableError: No answer within `enqueue_timeout`.
         """
         loop = asyncio.get_running_loop()
-        waiting = _Waiting(request, loop.time() + self._settings.enqueue_timeout, loop.create_future())
+        deadline = loop.time() + self._settings.enqueue_timeout
+        if not (self._alone or self._flushes):
+            return await self._enqueue_alone(request, deadline)
+        waiting = _Waiting(request, deadline, loop.create_future())
         self._queue.append(waiting)
         if len(self._flushes) < FLUSHES:
             self._start_flush(loop)
         return await waiting.created
+
+    async def _enqueue_alone(self, request: Request, deadline: float) -> Stored:
+        """At once, with no task and future in between: nobody is there to share a call with. Who comes meanwhile shares the next."""
+        self._alone = True
+        try:
+            (stored,), safe = await self._insist(enqueue([request]), [request], deadline)
+        finally:
+            self._alone = False
+        if not safe:
+            raise _not_durable([request], self._settings)
+        return stored
 
     async def enqueue_many(self, requests: Sequence[Request]) -> list[Stored]:
         """Store jobs in portions, in order. On failure the jobs of earlier portions are stored."""
@@ -284,7 +299,7 @@ class Client:
             What was stored, and whether it is as safe as was asked.
         """
         loop = asyncio.get_running_loop()
-        pauses = client_pauses()
+        pauses: Iterator[float] | None = None
         ran = False
         while True:
             try:
@@ -296,6 +311,7 @@ class Client:
                 return await self.store.run_durably(call, durable, left)
             except StoreUnavailableError as error:
                 ran = ran or error.may_have_run
+                pauses = pauses or client_pauses()
                 pause = next(pauses)
                 if _give_up(error, requests) or loop.time() + pause >= deadline:
                     raise _enqueue_error(error, ran, requests) from error
@@ -383,6 +399,7 @@ def _enqueue_sync(
                 break
             except StoreUnavailableError as error:
                 ran = ran or error.may_have_run
+                pauses = pauses or client_pauses()
                 pause = next(pauses)
                 if _give_up(error, portion) or time.monotonic() + pause >= deadline:
                     raise _enqueue_error(error, ran, requests[len(created) :]) from error

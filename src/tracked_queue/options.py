@@ -39,8 +39,15 @@ class TaskOptions:
     limits: tuple[Limit, ...] = ()
     fair_by: Key | None = None
     isolate: str | None = None
+    # Every enqueue looks at what follows from these, so it is worked out once.
+    # `bound`: its jobs are kept apart from others by a unique key, limits or turns; `constrained`: an enqueue tells more than the call.
+    bound: bool = field(init=False, repr=False, compare=False)
+    constrained: bool = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        bound = self.unique is not None or bool(self.limits) or self.fair_by is not None
+        object.__setattr__(self, "bound", bound)
+        object.__setattr__(self, "constrained", bound or self.expires is not None)
         check_name("queue", self.queue)
         for name in ("timeout", "expires"):
             _check_seconds(name, getattr(self, name), above=True)
@@ -61,16 +68,6 @@ class TaskOptions:
                 raise UsageError("tracked=False: nobody tells when such a job is done; use unique='until_started'")
             if any(isinstance(limit, Concurrency) for limit in self.limits):
                 raise UsageError("tracked=False: nobody tells when such a job ends, so Concurrency(...) can't count it")
-
-    @property
-    def bound(self) -> bool:
-        """Whether its jobs are kept apart from others: by a unique key, limits or turns."""
-        return self.unique is not None or bool(self.limits) or self.fair_by is not None
-
-    @property
-    def constrained(self) -> bool:
-        """Whether an enqueue has to tell more than the call."""
-        return self.expires is not None or self.bound
 
     @property
     def timeout_s(self) -> float | None:
@@ -134,8 +131,30 @@ class JobOptions:
     inputs: str = ""
     # Schedule, ms of the tick, mode: for the scheduler.
     tick: tuple[str, int, str] | None = None
+    # Worked out once, as above. `delay_ms`: `delay`, counted from when the server stores the job; `due_ms`: `at` since 1970, compared
+    # with the server's clock. `travels`: a part of it goes with the job; `constrained`: the enqueue tells more than the call.
+    delay_ms: int | None = field(init=False, repr=False, compare=False)
+    due_ms: int | None = field(init=False, repr=False, compare=False)
+    travels: bool = field(init=False, repr=False, compare=False)
+    constrained: bool = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        self._check()
+        delay_ms = due_ms = None
+        if self.delay is not None:
+            delay_ms = max(0, round(to_seconds("delay", self.delay, negative=True) * 1000))
+        if self.at is not None:
+            due_ms = max(0, int(self.at.astimezone(UTC).timestamp() * 1000))
+        object.__setattr__(self, "delay_ms", delay_ms)
+        object.__setattr__(self, "due_ms", due_ms)
+        object.__setattr__(
+            self, "travels", bool(self.timeout or self.max_attempts or self.headers or self.inputs or self.tick)
+        )
+        object.__setattr__(
+            self, "constrained", self.expires is not None or self.after is not None or self.tick is not None
+        )
+
+    def _check(self) -> None:
         if self.id is not None:
             check_name("job id", self.id)
         if self.queue is not None:
@@ -164,24 +183,9 @@ class JobOptions:
         """The ids of `after`."""
         return [job if isinstance(job, str) else job.id for job in self.after or ()]
 
-    @property
-    def constrained(self) -> bool:
-        """Whether the enqueue has to tell more than the call."""
-        return self.expires is not None or self.after is not None or self.tick is not None
-
-    @property
-    def due_ms(self) -> int | None:
-        """`at` as milliseconds since 1970, compared with the server's clock; the past means now."""
-        return None if self.at is None else max(0, int(self.at.astimezone(UTC).timestamp() * 1000))
-
-    @property
-    def delay_ms(self) -> int | None:
-        """`delay` in milliseconds, counted from when the server stores the job; the past means now."""
-        return None if self.delay is None else max(0, round(to_seconds("delay", self.delay, negative=True) * 1000))
-
     def stored(self, headers: Mapping[str, Any], context: Mapping[str, Any]) -> bytes:
         """The part that travels with the job, encoded; empty when there is none. `context`: variables that are carried."""
-        if not (self.timeout or self.max_attempts or headers or context or self.inputs or self.tick):
+        if not (self.travels or headers or context):
             return b""
         timeout_ms = None if self.timeout is None else max(1, round(to_seconds("timeout", self.timeout) * 1000))
         return encode_options(

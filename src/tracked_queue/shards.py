@@ -23,6 +23,9 @@ T = TypeVar("T")
 
 _OF_ID = re.compile(r"~(\d{1,5})\Z")
 
+# Bits of a UUID of version 7 below its 48 bits of time: four say its version, two its variant, 74 are chance.
+_FORMAT, _CHANCE = 0x7000_8000_0000_0000_0000, 0x0FFF_3FFF_FFFF_FFFF_FFFF
+
 # Ids must differ, not be secret; a generator of our own, seeded by the system and anew after a fork, is five times as
 # fast as asking the system for each.
 _random = random.Random()
@@ -64,9 +67,7 @@ class Shards:
 
         With several shards it ends in `~` and its shard: the one given, else any.
         """
-        bits = _random.getrandbits(74)
-        high = (time.time_ns() // 1_000_000) << 16 | 0x7000 | bits >> 62
-        id = f"{high:016x}{0x8000_0000_0000_0000 | bits & 0x3FFF_FFFF_FFFF_FFFF:016x}"
+        id = f"{(time.time_ns() // 1_000_000) << 80 | _FORMAT | _random.getrandbits(76) & _CHANCE:032x}"
         if self.count == 1:
             return id
         return f"{id}~{_random.randrange(self.count) if shard is None else shard}"

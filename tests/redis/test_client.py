@@ -121,6 +121,26 @@ async def test_concurrent_enqueues_share_calls(app: TrackedQueue, tasks: Any) ->
     assert calls(after) - calls(before) <= 10
 
 
+async def test_a_caller_that_gives_up_takes_nobody_along(server: RedisServer, namespace: str) -> None:
+    """The first caller sends alone; who comes meanwhile is stored whatever becomes of it, in calls that are shared."""
+    async with (
+        Proxy(server.port) as proxy,
+        TrackedQueue(proxy.url, namespace=namespace, enqueue_timeout=10) as producer,
+    ):
+        await producer.enqueue("x")
+        await proxy.down()
+        first, *others = [asyncio.ensure_future(producer.enqueue("x", n)) for n in range(50)]
+        await asyncio.sleep(0)
+        first.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await first
+        await proxy.up()
+        assert all([job.created for job in await asyncio.gather(*others)])
+        assert (await producer.enqueue("x")).created, "the next one that is alone is sent too"
+        (length,) = await producer.store.read(("LLEN", producer.keys.named("queue", "default")))
+        assert length in (51, 52), "the one that gave up may have been on its way"
+
+
 async def test_a_producer_without_the_code(app: TrackedQueue, tasks: Any, server: RedisServer, namespace: str) -> None:
     async with TrackedQueue(server.url, namespace=namespace) as producer:
         job = await producer.options(queue="math").enqueue("double", 21, plus=0)
