@@ -40,7 +40,8 @@ class TaskOptions:
     fair_by: Key | None = None
     isolate: str | None = None
     # Every enqueue looks at what follows from these, so it is worked out once.
-    # `bound`: its jobs are kept apart from others by a unique key, limits or turns; `constrained`: an enqueue tells more than the call.
+    # `bound`: its jobs are kept apart from others by a unique key, limits or turns; `constrained`: an enqueue tells more than
+    # the call.
     bound: bool = field(init=False, repr=False, compare=False)
     constrained: bool = field(init=False, repr=False, compare=False)
 
@@ -131,8 +132,8 @@ class JobOptions:
     inputs: str = ""
     # Schedule, ms of the tick, mode: for the scheduler.
     tick: tuple[str, int, str] | None = None
-    # Worked out once, as above. `delay_ms`: `delay`, counted from when the server stores the job; `due_ms`: `at` since 1970, compared
-    # with the server's clock. `travels`: a part of it goes with the job; `constrained`: the enqueue tells more than the call.
+    # Worked out once, as above. `delay_ms`: `delay`, counted from when the server stores the job; `due_ms`: `at` since 1970,
+    # compared with the server's clock. `travels`: a part of it goes with the job; `constrained`: it tells more than the call.
     delay_ms: int | None = field(init=False, repr=False, compare=False)
     due_ms: int | None = field(init=False, repr=False, compare=False)
     travels: bool = field(init=False, repr=False, compare=False)

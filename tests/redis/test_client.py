@@ -135,7 +135,8 @@ async def test_a_caller_that_gives_up_takes_nobody_along(server: RedisServer, na
         with pytest.raises(asyncio.CancelledError):
             await first
         await proxy.up()
-        assert all([job.created for job in await asyncio.gather(*others)])
+        jobs = await asyncio.gather(*others)
+        assert all(job.created for job in jobs)
         assert (await producer.enqueue("x")).created, "the next one that is alone is sent too"
         (length,) = await producer.store.read(("LLEN", producer.keys.named("queue", "default")))
         assert length in (51, 52), "the one that gave up may have been on its way"
