@@ -186,7 +186,7 @@ class Client:
         return await waiting.created
 
     async def _enqueue_alone(self, request: Request, deadline: float) -> Stored:
-        """At once, with no task and future in between: nobody is there to share the call. Who comes meanwhile shares another."""
+        """At once, with no task and future in between: nobody is there to share it. Who comes meanwhile shares the next."""
         self._alone = True
         try:
             (stored,), safe = await self._insist(enqueue([request]), [request], deadline)
