@@ -111,10 +111,11 @@ def test_public_things_have_docstrings() -> None:
                         and not ast.get_docstring(item)
                     ):
                         missing.append(f"{path.name}:{node.name}.{item.name}")
-        for item in tree.body:
-            function = isinstance(item, ast.FunctionDef | ast.AsyncFunctionDef)
-            if function and not item.name.startswith("_") and not ast.get_docstring(item):
-                missing.append(f"{path.name}:{item.name}")
+        for function in tree.body:
+            if not isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef) or function.name.startswith("_"):
+                continue
+            if not ast.get_docstring(function):
+                missing.append(f"{path.name}:{function.name}")
     assert not missing, missing
 
 

@@ -246,9 +246,9 @@ class Explorer:
                 for outcome in OUTCOMES:
                     yield self._settle(f"{lease} settles {held[0].decode()} {outcome}", at, instance, held, outcome)
             if instance.settled:
-                job, delivery, outcome = instance.settled
+                id, delivery, outcome = instance.settled
                 yield Operation(
-                    f"{lease} settles {job.decode()} again", _outcome(lease, (job, delivery), outcome), _nothing_written
+                    f"{lease} settles {id.decode()} again", _outcome(lease, (id, delivery), outcome), _nothing_written
                 )
 
     def _enqueue(self, name: str, job: str, created: bool) -> Operation:
@@ -348,10 +348,10 @@ def _recovered(lease: str) -> Judge:
 def check_invariants(jobs: tuple[str, ...], was: View, view: View) -> None:
     """Each job in exactly one place, none lost, ends that stay, no lease of the dead left behind, markers set."""
     for key in view.keys:
-        kind, _, name = key[4:].partition(b":")
+        kind, _, lease = key[4:].partition(b":")
         if kind in (b"processing", b"instance", b"cancel"):
-            require(name in view.leases, f"{key!r} belongs to a lease that is gone")
-    owned = {name[11:]: ids for name, ids in view.lists.items() if name.startswith(b"processing:")}
+            require(lease in view.leases, f"{key!r} belongs to a lease that is gone")
+    owned = {key[11:]: ids for key, ids in view.lists.items() if key.startswith(b"processing:")}
     queue = view.lists.get(b"queue:q", [])
     parked = view.lists.get(b"parked:t", [])
     places = {
@@ -359,7 +359,7 @@ def check_invariants(jobs: tuple[str, ...], was: View, view: View) -> None:
         "parked": parked,
         "scheduled": view.lists.get(b"scheduled", []),
         "dead": view.lists.get(b"dead", []),
-        "active": [job for ids in owned.values() for job in ids],
+        "active": [id for ids in owned.values() for id in ids],
     }
     for name in jobs:
         job = name.encode()

@@ -6,7 +6,7 @@ import pytest
 from msgspec import structs
 
 from tests.harness import INTERVAL, START_MS, TTL, Scripts, request
-from tracked_queue import StoreRefusedError
+from tracked_queue import State, StoreRefusedError
 from tracked_queue import transitions as t
 from tracked_queue.codec import encode_extras
 from tracked_queue.transitions import CancelWord, DeadWord, Fate, Refusal, Verdict
@@ -714,7 +714,7 @@ def test_await_waiting_ended_gone(q: Scripts) -> None:
         get = listener.get_sharded_message if sharded else listener.get_message
         message = get(timeout=5, ignore_subscribe_messages=False)
         assert message is not None and message["data"] == b"succeeded"
-    assert q.store.run(t.await_end("a")) == t.Ended(t.State.SUCCEEDED, b"\x05", "", b"")
+    assert q.store.run(t.await_end("a")) == t.Ended(State.SUCCEEDED, b"\x05", "", b"")
 
 
 # the operator's

@@ -9,6 +9,7 @@ import pytest
 
 from tests.harness import START_MS, Scripts, request
 from tracked_queue import transitions as t
+from tracked_queue.task import Request
 from tracked_queue.transitions import CancelWord, Conflict, DeadWord, NoteWord, Verdict
 
 
@@ -590,7 +591,7 @@ def test_the_ring_of_errors(q: Scripts) -> None:
 # schedules
 
 
-def tick(name: str, ms: int, mode: str = "store") -> t.Request:
+def tick(name: str, ms: int, mode: str = "store") -> Request:
     return request(f"cron:{name}:{ms}", extras=extras(tick=[name, ms, mode]))
 
 

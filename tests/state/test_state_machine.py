@@ -28,6 +28,7 @@ from tests.harness import INTERVAL, TTL, Scripts, request
 from tracked_queue import transitions as t
 from tracked_queue.chaos.server import RedisServer
 from tracked_queue.scripts import Script, load_scripts, make_script, read_source
+from tracked_queue.task import Request
 
 FINAL = {"succeeded", "failed", "cancelled", "expired", "dead"}
 LIMITS = {"one": 1, "two": 2}
@@ -47,7 +48,7 @@ class Machine(RuleBasedStateMachine):
         super().__init__()
         self.q = Scripts(self.url, f"m{os.getpid()}-{next(_number)}", self.changed)
         self.jobs: list[str] = []
-        self.requests: dict[str, t.Request] = {}
+        self.requests: dict[str, Request] = {}
         self.unique: dict[str, tuple[str, str]] = {}
         self.limits: dict[str, tuple[str, ...]] = {}
         self.after: dict[str, tuple[list[str], str]] = {}
