@@ -85,8 +85,8 @@ bench-peers: $(VENV)/.servers
 	$(BIN)/python benchmarks/bench_peers.py $(PEERS)
 	$(BIN)/python benchmarks/peers_report.py
 
-# A million jobs: memory of worker and Redis, and how long script calls take. Needs a Redis of 7.0 or newer on PATH.
-bench-soak: $(STAMP)
+# A million jobs: memory of worker and Redis, and how long script calls take.
+bench-soak: $(VENV)/.servers
 	$(BIN)/python benchmarks/bench_soak.py
 
 # Known weaknesses of what is installed; asks a public database.

@@ -24,19 +24,17 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from scripts.servers import newest
 
-from benchmarks.bench import TEXT, Results, flush, registered, worker
+from benchmarks.bench import RECOVERERS, TEXT, Results, flush, hold_dead, recover_all, registered, worker
 from benchmarks.bench_tasks import app, nap, noop
 from tracked_queue import transitions as t
 from tracked_queue.chaos.server import RedisServer
-from tracked_queue.link import Link
-from tracked_queue.store import Store
 from tracked_queue.worker.lease import new_lease
 
 SMALL, LARGE = 10_000, 1_000_000
 PORTION = 20_000
 ROUNDS = 3
 QUEUES, INSTANCES = 1_000, 200
-ORPHANS, RECOVERERS = 100_000, 8
+ORPHANS = 100_000
 SLOTS, MIXED, LONG_S, SHORT_S, LONG_EVERY = 10, 3_000, 0.25, 0.001, 20
 
 
@@ -124,25 +122,9 @@ async def bench_recovery(results: Results) -> None:
     """A dead instance with 100,000 jobs, and eight that recover them at once while one enqueues."""
     await flush()
     await app.store.read(("CONFIG", "SET", "latency-tracking-info-percentiles", "50 99 99.9 100"))
-    await fill(ORPHANS)
-    lease = new_lease("dead")
-    await app.store.run(t.register(lease, 600, 5, {}))
-    for number in range(1, ORPHANS // 250 + 1):
-        await app.store.run(t.fetch(lease, number, 250, 0, ["default"]))
-    await app.store.run(t.release(lease, interrupted=False))
+    lease = await hold_dead(ORPHANS)
     await app.store.read(("CONFIG", "RESETSTAT"))
-    stores = [Store(Link(app.endpoint()), app.keys) for _ in range(RECOVERERS)]
     others, stop = 0, False
-
-    async def one(store: Store, owner: str) -> int:
-        moved = 0
-        while True:
-            portion = await store.run(
-                t.recover(lease, owner=owner, max_recoveries=3, lock_ttl=5, resend_window=120, interval=5)
-            )
-            moved += len(portion.jobs)
-            if portion.word != "ok" or not portion.remaining:
-                return moved
 
     async def enqueuer() -> None:
         nonlocal others
@@ -151,18 +133,14 @@ async def bench_recovery(results: Results) -> None:
             others += 1
 
     beside = asyncio.create_task(enqueuer())
-    began = time.perf_counter()
-    moved = await asyncio.gather(*(one(store, f"w{n}") for n, store in enumerate(stores)))
-    seconds = time.perf_counter() - began
+    moved, seconds = await recover_all(lease, RECOVERERS)
     stop = True
     await beside
-    assert sum(moved) == ORPHANS
+    assert moved == ORPHANS
     results["100,000 orphans back, s"] = seconds
     results["enqueues of a bystander meanwhile /s"] = others / seconds
     for name, value in (await percentile()).items():
         results[f"100,000 orphans: script call {name}, ms"] = value
-    for store in stores:
-        await store.close()
 
 
 def ideal(lengths: list[float]) -> float:

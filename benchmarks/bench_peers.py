@@ -80,6 +80,7 @@ FIELD = [
     Peer("tracked_queue, enqueue_sync", "peer_tracked_queue_sync", parts=only("enqueue")),
     Peer("tracked_queue, tracked=False", "peer_tracked_queue_untracked", safe=False, record=False, parts=only("drain")),
     Peer("floor", "peer_floor", parts=only("enqueue", "drain", "drain2")),
+    Peer("EVALSHA by redis-py", "peer_evalsha", parts=only("enqueue")),
     Peer("BLMOVE hand-over", "peer_handover", parts=only("latency")),
     Peer("arq", "peer_arq", ("arq==0.28.0", "uvloop", "hiredis")),
     Peer("streaq", "peer_streaq", ("streaq==7.2.0", "uvloop", "hiredis")),

@@ -7,33 +7,23 @@ import os
 from typing import Any
 
 import effect
+import peer_floor
 import uvloop
-from peer_tracked_queue import app
+from peer_floor import close, open
 
-from tracked_queue.link import Link
-from tracked_queue.store import Store
+__all__ = ["close", "open"]
 
 SETTINGS = "LPUSH and BLMOVE"
-store: Any = None
-
-
-async def open() -> None:
-    global store
-    store = Store(Link(app.endpoint()), app.keys)
-
-
-async def close() -> None:
-    await store.close()
 
 
 async def enqueue(name: str, *args: Any) -> Any:
-    return await store.read(("LPUSH", "handover", str(args[0])))
+    return await peer_floor.store.read(("LPUSH", "handover", str(args[0])))
 
 
 async def take() -> None:
     await open()
     while True:
-        (number,) = await store.read(("BLMOVE", "handover", "taken", "RIGHT", "LEFT", "1"))
+        (number,) = await peer_floor.store.read(("BLMOVE", "handover", "taken", "RIGHT", "LEFT", "1"))
         if number is not None:
             effect.record(int(number))
 

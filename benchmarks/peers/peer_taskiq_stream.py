@@ -3,48 +3,18 @@
 from __future__ import annotations
 
 import os
-import sys
 from typing import Any
 
-import effect
-from taskiq_redis import RedisAsyncResultBackend, RedisStreamBroker
+from taskiq_queue import URL, close, enqueue, open, result, run, use
+from taskiq_redis import RedisStreamBroker
 
-TIGHT = bool(os.environ.get("BENCH_TIGHT"))
-URL = os.environ["REDIS_URL"]
+__all__ = ["broker", "close", "enqueue", "open", "result", "worker"]
+
 SETTINGS = "max-async-tasks 100, max-prefetch 100; tight: idle_timeout 2 s, xread_block 500 ms"
-LEASE: dict[str, Any] = {"idle_timeout": 2000, "xread_block": 500, "unacknowledged_lock_timeout": 2} if TIGHT else {}
-broker: Any = RedisStreamBroker(URL, consumer_id="0", **LEASE).with_result_backend(
-    RedisAsyncResultBackend(URL, result_ex_time=3600)
-)
-TASKS: dict[str, Any] = {
-    "noop": broker.task(task_name="noop")(effect.noop_async),
-    "hold": broker.task(task_name="hold")(effect.hold_async),
-    "io": broker.task(task_name="io")(effect.io_async),
-}
-
-
-async def open() -> None:
-    await broker.startup()
-
-
-async def close() -> None:
-    await broker.shutdown()
-
-
-async def enqueue(name: str, *args: Any) -> Any:
-    return await TASKS[name].kiq(*args)
-
-
-async def result(task: Any) -> Any:
-    return await task.wait_result(check_interval=0.001, timeout=60)
+TIGHT: dict[str, Any] = {"idle_timeout": 2000, "xread_block": 500, "unacknowledged_lock_timeout": 2}
+# From the stream's start, so that jobs enqueued before the first worker are not skipped.
+broker = use(RedisStreamBroker(URL, consumer_id="0", **(TIGHT if os.environ.get("BENCH_TIGHT") else {})))
 
 
 def worker(concurrency: int, processes: int, tight: bool) -> None:
-    taskiq = os.path.join(os.path.dirname(sys.executable), "taskiq")
-    os.execv(
-        taskiq,
-        [
-            taskiq, "worker", "peer_taskiq_stream:broker", "--workers", str(processes), "--log-level", "ERROR",
-            "--max-async-tasks", str(concurrency), "--max-prefetch", str(concurrency),
-        ],
-    )  # fmt: skip
+    run("peer_taskiq_stream:broker", concurrency, processes)
