@@ -155,7 +155,8 @@ class Bench:
 
     def env(self, **more: str) -> dict[str, str]:
         path = os.pathsep.join((str(PEERS), str(ROOT / "src")))
-        return {**os.environ, "REDIS_URL": self.url, "BENCH_FOLDER": str(self.folder), "PYTHONPATH": path, **more}
+        inherited = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+        return {**inherited, "REDIS_URL": self.url, "BENCH_FOLDER": str(self.folder), "PYTHONPATH": path, **more}
 
     def drive(self, *command: str, **env: str) -> Any:
         """What the driver prints."""

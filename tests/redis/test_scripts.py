@@ -56,6 +56,28 @@ def test_enqueue_delayed_is_scheduled_and_marks_a_new_earliest_due_time(q: Scrip
     assert q.marker()
 
 
+def test_delays_in_one_batch_wake_for_the_earliest_of_them(q: Scripts) -> None:
+    q.enqueue("far", delay_ms=9000)
+    assert q.pop_marker()
+    batch = [request(id, delay_ms=ms) for id, ms in (("a", 9500), ("b", 5000), ("c", 7000))]
+    q.store.run(t.enqueue(batch))
+    assert q.pop_marker(), "one of them is due before all others"
+    q.store.run(t.enqueue([request("d", delay_ms=6000)]))
+    assert not q.marker()
+
+
+def test_every_counter_of_a_minute_has_its_time_to_live(q: Scripts) -> None:
+    q.register("w")
+    for round_ in range(2):
+        q.enqueue(f"a{round_}", f"b{round_}")
+        for job in q.take("w"):
+            q.settle("w", job, "succeeded")
+        q.pass_time(61)
+        q.beat("w")
+    keys = list(q.redis.scan_iter(q.keys.named("stats", "*")))
+    assert len(keys) == 2 and all(0 < q.redis.pttl(key) <= 7_200_000 for key in keys)
+
+
 def test_enqueue_due_in_the_past_is_takeable_now(q: Scripts) -> None:
     q.enqueue("a", due_ms=1)
     assert q.state("a") == "queued"

@@ -44,6 +44,7 @@
 -- include now_ms
 -- include paused
 -- include wake
+-- include due
 -- include stats
 -- include packed
 -- include record
@@ -55,7 +56,6 @@ local now, paused = now_ms(), read_paused()
 if paused.closed then
   return { 'closed' }
 end
-local first_due = tonumber((redis.call('ZRANGE', single('scheduled'), 0, 0, 'WITHSCORES'))[2])
 local job_prefix = named('job', '')
 local words, fresh, seen, claimed, ticked, stand_ins = {}, {}, {}, {}, {}, {}
 
@@ -167,11 +167,10 @@ end
 local now_text = digits(now)
 local pushes, order, wakes = {}, {}, {}
 local function schedule(id, queue, due_ms)
-  redis.call('ZADD', single('scheduled'), due_ms, id)
-  if not first_due or due_ms < first_due then
-    first_due = due_ms
+  if comes_first(due_ms) then
     wakes[queue] = true
   end
+  redis.call('ZADD', single('scheduled'), due_ms, id)
 end
 local function note_queue(queue)
   local push = pushes[queue]

@@ -18,8 +18,8 @@
 --   'ok'     then more, next_due, buried, and 5 values per job: id, delivery ('0' for an untracked one), buffered
 --            ('1', '0', or 's' for one that starts as suspect), queue, and the record as a list: state, delivery before
 --            this one, task, args; for a job
---            that was delivered before, or is no plain one, also kwargs, options, tracked, attempts, interruptions,
---            recoveries, buffered before, checkpoint, bound (nil where there is none)
+--            that was delivered before, or is no plain one, also kwargs, options, and unless it is untracked: tracked,
+--            attempts, interruptions, recoveries, buffered before, checkpoint, bound (nil where there is none)
 --            more      '1' if something is left that this instance could have taken with more slots; 's' if nothing is but
 --                      suspects that this call was not to take
 --            next_due  ms until the next scheduled job is due, -1 if there is none
@@ -105,9 +105,13 @@ local last = tonumber(own[1] or '0')
 if number < last then
   return refused('stale')
 end
-local next_due = redis.call('ZRANGEBYSCORE', single('scheduled'), '(' .. digits(now), '+inf',
-  'WITHSCORES', 'LIMIT', 0, 1)
-local first_due = tonumber(next_due[2])
+-- The first that is scheduled tells mostly both: nothing is due, and when something will be.
+local first_due = tonumber((redis.call('ZRANGE', single('scheduled'), 0, 0, 'WITHSCORES'))[2])
+local some_due = first_due and first_due <= now
+if some_due then
+  first_due = tonumber((redis.call('ZRANGEBYSCORE', single('scheduled'), '(' .. digits(now), '+inf',
+    'WITHSCORES', 'LIMIT', 0, 1))[2])
+end
 local next_due_ms = first_due and digits(first_due - now) or '-1'
 if number == last then
   -- No fetch of this lease came later, so what is active under it and was taken then is that very delivery.
@@ -132,7 +136,7 @@ if deadline <= now then
   return refused('late')
 end
 
-local due = redis.call('ZRANGEBYSCORE', single('scheduled'), '-inf', now, 'LIMIT', 0, PROMOTE)
+local due = some_due and redis.call('ZRANGEBYSCORE', single('scheduled'), '-inf', now, 'LIMIT', 0, PROMOTE) or {}
 local due_records = {}
 for i, id in ipairs(due) do
   if string.byte(id) ~= 1 then
@@ -431,6 +435,9 @@ for i = 1, taken do
   end
   if record[7] == '0' then
     delivery = '0'
+    for field = #record, 7, -1 do
+      record[field] = nil  -- nothing was ever counted for it
+    end
     redis.call('DEL', job)
     untracked[queue] = (untracked[queue] or 0) + 1
   else

@@ -39,6 +39,7 @@
 -- include writable
 -- include paused
 -- include wake
+-- include due
 -- include record
 -- include states
 -- include unique
@@ -60,7 +61,6 @@ for _, id in ipairs(redis.call('LRANGE', processing, 0, -1)) do
   owned[id] = true
 end
 local suspect = redis.call('HGET', named('instance', lease), 'suspect')
-local first_due = tonumber((redis.call('ZRANGE', single('scheduled'), 0, 0, 'WITHSCORES'))[2])
 local job_prefix = named('job', '')
 local words, accepted, vanished, ledgers, all_ties, bounds = {}, {}, {}, {}, {}, {}
 for at = 4, #ARGV, 3 do
@@ -189,9 +189,9 @@ for _, at in ipairs(accepted) do
     if ms > 0 then
       local due = now + ms
       redis.call('HSET', job, 'state', 'scheduled', 'due_ms', digits(due), 'delivery', settled)
+      local first = comes_first(due)
       redis.call('ZADD', single('scheduled'), due, id)
-      if not first_due or due < first_due then
-        first_due = due
+      if first then
         wake(queue, paused)
       end
     else

@@ -184,7 +184,8 @@ class Fetcher:
             with self._speaking_for(start):
                 reply = await insist(self._store, call, self._outage, self._gave_up)
             if reply is not None:
-                await self._handle(reply)
+                self._accept(reply)
+                await self._heed(reply)
         finally:
             self._in_flight.pop(number, None)
 
@@ -231,12 +232,16 @@ class Fetcher:
         block = self._settings.block
         if len(queues) < len(self._served.names):
             block = min(block, CAPPED_BLOCK_S)  # it waits for some queues only, until the others have room again
-        self._standing = self._loop.create_task(
-            self._wait_store.wait_and_run(
-                list(map(self._marker, queues)), block, call, block + self._settings.reply_timeout
-            )
-        )
+        self._standing = self._loop.create_task(self._wait_and_accept(list(map(self._marker, queues)), block, call))
         self._standing.add_done_callback(lambda _: self._changed.set())
+
+    async def _wait_and_accept(
+        self, markers: list[str], block: float, call: Call[Fetched | Refusal]
+    ) -> Fetched | Refusal:
+        reply = await self._wait_store.wait_and_run(markers, block, call, block + self._settings.reply_timeout)
+        # Here, and not when the loop above gets to it: a job that an idle worker was woken for starts before the next fetch.
+        self._accept(reply)
+        return reply
 
     async def _take_standing(self) -> None:
         standing, number = self._standing, self._standing_number
@@ -255,24 +260,30 @@ class Fetcher:
         finally:
             self._in_flight.pop(number, None)
         self._outage.worked()
-        await self._handle(reply)
+        await self._heed(reply)
 
-    async def _handle(self, reply: Fetched | Refusal) -> None:
-        await self._take_in(reply)
+    def _accept(self, reply: Fetched | Refusal) -> None:
+        """Take in what a fetch brought."""
+        if self._state.lost or not isinstance(reply, Fetched):
+            return  # whatever it brought belongs to a lease that is over
+        self._more = self._seat.hungry = reply.more
+        self._suspects_left = reply.suspects
+        self._due_at = None if reply.next_due is None else self._loop.time() + reply.next_due
+        for job_id in reply.buried:
+            log.job_buried(job_id=job_id)
+        self._runner.take(reply.jobs, hand_back=self._state.doubtful)
+        self._capped = self._served.capped(self._slots.owned_of)
+
+    async def _heed(self, reply: Fetched | Refusal) -> None:
+        """What a reply says beyond its jobs: a refusal, or that nothing could be taken now."""
+        await self._pause_after(reply)
         if not self._seat.alone:
             self._slots.freed()  # what was spoken for and not used is the others' now
 
-    async def _take_in(self, reply: Fetched | Refusal) -> None:
+    async def _pause_after(self, reply: Fetched | Refusal) -> None:
         if self._state.lost:
-            return  # whatever it brought belongs to a lease that is over
+            return
         if isinstance(reply, Fetched):
-            self._more = self._seat.hungry = reply.more
-            self._suspects_left = reply.suspects
-            self._due_at = None if reply.next_due is None else self._loop.time() + reply.next_due
-            for job_id in reply.buried:
-                log.job_buried(job_id=job_id)
-            self._runner.take(reply.jobs, hand_back=self._state.doubtful)
-            self._capped = self._served.capped(self._slots.owned_of)
             if self._more and not reply.jobs:
                 start, _ = self._runner.room()
                 # What is left can't wait here (it must start at once): only a freed slot helps.

@@ -3,6 +3,8 @@ local STATS_MS = 7200000
 local function count(now, what, queue, n)
   queue = queue or 'default'
   local stats = named('stats', string.format('%.0f', math.floor(now / 60000)))
-  redis.call('HINCRBY', stats, what .. ':' .. queue, n)
-  redis.call('PEXPIRE', stats, STATS_MS)
+  -- A counter's first number: only then can the key be new.
+  if redis.call('HINCRBY', stats, what .. ':' .. queue, n) == n then
+    redis.call('PEXPIRE', stats, STATS_MS)
+  end
 end
