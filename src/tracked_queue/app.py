@@ -297,7 +297,7 @@ class TrackedQueue:
             home = shards.home(f"task {task}", id, where)
             id, pinned = id or shards.new_id(home), home is not None
         stored = b""
-        if options.travels or headers or self.around.carry:
+        if options.travels or options.headers or headers or self.around.carry:
             context = self.around.carried()
             stored = self.cipher.seal(options.stored({**(options.headers or {}), **(headers or {})}, context))
         # By position: this is made for every enqueue, and names cost as much again.

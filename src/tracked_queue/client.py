@@ -157,11 +157,16 @@ class Client:
         self._queue: deque[_Waiting] = deque()
         self._flushes: set[asyncio.Task[None]] = set()
         self._alone = False
+        self._alone_over: asyncio.Future[None] | None = None  # made by close, which waits for it
 
     async def close(self) -> None:
         """Finish what is being sent, then close all connections."""
-        while self._flushes:
-            await asyncio.wait(self._flushes)
+        while self._flushes or self._alone:
+            if self._alone:
+                self._alone_over = asyncio.get_running_loop().create_future()
+                await self._alone_over
+            else:
+                await asyncio.wait(self._flushes)
         await self.results.close()
         await self.store.close()
 
@@ -177,7 +182,7 @@ class Client:
         """
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._settings.enqueue_timeout
-        if not (self._alone or self._flushes):
+        if not (self._alone or self._flushes or self._queue):
             return await self._enqueue_alone(request, deadline)
         waiting = _Waiting(request, deadline, loop.create_future())
         self._queue.append(waiting)
@@ -192,6 +197,8 @@ class Client:
             (stored,), safe = await self._insist(enqueue([request]), [request], deadline)
         finally:
             self._alone = False
+            if self._alone_over is not None and not self._alone_over.done():
+                self._alone_over.set_result(None)
         if not safe:
             raise _not_durable([request], self._settings)
         return stored
@@ -399,7 +406,6 @@ def _enqueue_sync(
                 break
             except StoreUnavailableError as error:
                 ran = ran or error.may_have_run
-                pauses = pauses or client_pauses()
                 pause = next(pauses)
                 if _give_up(error, portion) or time.monotonic() + pause >= deadline:
                     raise _enqueue_error(error, ran, requests[len(created) :]) from error

@@ -133,7 +133,8 @@ class JobOptions:
     # Schedule, ms of the tick, mode: for the scheduler.
     tick: tuple[str, int, str] | None = None
     # Worked out once, as above. `delay_ms`: `delay`, counted from when the server stores the job; `due_ms`: `at` since 1970,
-    # compared with the server's clock. `travels`: a part of it goes with the job; `constrained`: it tells more than the call.
+    # compared with the server's clock. `travels`: a part of it beside the headers goes with the job; `constrained`: it tells
+    # more than the call.
     delay_ms: int | None = field(init=False, repr=False, compare=False)
     due_ms: int | None = field(init=False, repr=False, compare=False)
     travels: bool = field(init=False, repr=False, compare=False)
@@ -148,9 +149,7 @@ class JobOptions:
             due_ms = max(0, int(self.at.astimezone(UTC).timestamp() * 1000))
         object.__setattr__(self, "delay_ms", delay_ms)
         object.__setattr__(self, "due_ms", due_ms)
-        object.__setattr__(
-            self, "travels", bool(self.timeout or self.max_attempts or self.headers or self.inputs or self.tick)
-        )
+        object.__setattr__(self, "travels", bool(self.timeout or self.max_attempts or self.inputs or self.tick))
         object.__setattr__(
             self, "constrained", self.expires is not None or self.after is not None or self.tick is not None
         )

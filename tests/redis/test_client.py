@@ -142,6 +142,43 @@ async def test_a_caller_that_gives_up_takes_nobody_along(server: RedisServer, na
         assert length in (51, 52), "the one that gave up may have been on its way"
 
 
+@pytest.mark.parametrize("callers", [1, 3])
+async def test_closing_waits_for_what_is_being_sent(
+    server: RedisServer, namespace: str, app: TrackedQueue, callers: int
+) -> None:
+    async with Proxy(server.port) as proxy:
+        producer = TrackedQueue(proxy.url, namespace=namespace, enqueue_timeout=10)
+        await producer.enqueue("x")
+        await proxy.down()
+        sent = [asyncio.ensure_future(producer.enqueue("x", n)) for n in range(callers)]
+        await asyncio.sleep(0)
+        closing = asyncio.ensure_future(producer.aclose())
+        await asyncio.sleep(0)
+        assert not closing.done(), "it is not stored yet"
+        await proxy.up()
+        await closing
+        assert all(job.done() and job.result().created for job in sent)
+        (length,) = await app.store.read(("LLEN", app.keys.named("queue", "default")))
+        assert length == 1 + callers
+
+
+async def test_headers_are_looked_at_when_a_job_is_enqueued(app: TrackedQueue, tasks: Any) -> None:
+    headers: dict[str, Any] = {}
+    bound = tasks.double.options(headers=headers)
+    headers["trace"] = "later"
+    seen = []
+
+    @app.middleware
+    async def note(job: Any, call_next: Any) -> Any:
+        seen.append(dict(job.headers))
+        return await call_next()
+
+    job = await bound.enqueue(1)
+    async with running_worker(app):
+        await job.result(timeout=10)
+    assert seen == [{"trace": "later"}]
+
+
 async def test_a_producer_without_the_code(app: TrackedQueue, tasks: Any, server: RedisServer, namespace: str) -> None:
     async with TrackedQueue(server.url, namespace=namespace) as producer:
         job = await producer.options(queue="math").enqueue("double", 21, plus=0)

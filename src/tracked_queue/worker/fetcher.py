@@ -284,7 +284,7 @@ class Fetcher:
         if self._state.lost:
             return
         if isinstance(reply, Fetched):
-            if self._more and not reply.jobs:
+            if reply.more and not reply.jobs:
                 start, _ = self._runner.room()
                 # What is left can't wait here (it must start at once): only a freed slot helps.
                 await self._wait(EMPTY_PAUSE_S if start else None)
