@@ -50,7 +50,7 @@ MORE = [
 
 
 def cell(values: dict[str, float], names: tuple[str, ...], digits: int) -> str:
-    shown = [f"{values[name]:,.{digits}f}" if name in values else "-" for name in names]
+    shown = [f"{max(0.0, values[name]):,.{digits}f}" if name in values else "-" for name in names]
     return "-" if set(shown) == {"-"} else " / ".join(shown)
 
 
@@ -232,6 +232,7 @@ def main() -> None:
     text = PAGE.read_text()
     rates = [head, "", *table(COLUMNS, report, names), "", *table(MORE, report, names), "", cpu_line(report)]
     text = replace(text, "targets", targets(report))
+    rates += [f"\n{note}." for note in report.get("notes", ())]
     text = replace(text, "rates", rates)
     text = replace(text, "crashes", crash_table(report, names))
     text = replace(text, "settings", about_table(report, names))
