@@ -79,7 +79,7 @@ bench-smoke: $(STAMP)
 bench-growth: $(VENV)/.servers
 	$(BIN)/python benchmarks/bench_growth.py
 
-# The field beside this checkout, each in an environment of its own below .peers; 45 minutes. Then the tables and the chart of the docs.
+# The field beside this checkout, each in an environment of its own below .peers; an hour. Then the tables and the chart of the docs.
 bench-peers: $(VENV)/.servers
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]'
 	$(BIN)/python benchmarks/bench_peers.py $(PEERS)

@@ -16,18 +16,21 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import structlog
 import uvloop
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
+from scripts.servers import version_of
+
 from benchmarks.bench_tasks import app, keyed, noop, stamp
 from tracked_queue import transitions as t
 from tracked_queue.chaos.server import RedisServer
+from tracked_queue.embedded import find_server
 from tracked_queue.link import Link
 from tracked_queue.store import Store
 from tracked_queue.worker.lease import new_lease
@@ -39,6 +42,7 @@ ORPHANS, RECOVERERS = 10_000, 8
 KEYS, LANED, BACKLOG = 1_000, 5_000, 100_000
 
 Results = dict[str, float]
+T = TypeVar("T")
 
 
 def per_s(count: int, seconds: float) -> float:
@@ -317,17 +321,21 @@ def speed_of_machine() -> float:
     return 3 / (time.perf_counter() - began)
 
 
-def main() -> None:
+def on_server(body: Callable[[str], Coroutine[Any, Any, T]], program: str | None = None) -> T:
+    """Run `body` with the URL of a server of its own, to which the app is set."""
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(40))
-    server = RedisServer()
+    server = RedisServer(program=program)
     try:
         app.configure(redis_url=server.url)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            results = runner.run(run(server.url))
-            version = subprocess.run([server._program, "--version"], capture_output=True, text=True, check=True).stdout
+            return runner.run(body(server.url))
     finally:
         server.close()
-    print(f"{platform.python_implementation()} {platform.python_version()}, {version.strip()[:30]}, {os.cpu_count()} cores, "
+
+
+def main() -> None:
+    results = on_server(run)
+    print(f"{platform.python_implementation()} {platform.python_version()}, Redis {version_of(find_server())}, {os.cpu_count()} cores, "
           f"{speed_of_machine():.1f} M additions/s")  # fmt: skip
     for name, value in sorted(results.items()):
         target = TARGETS.get(name)

@@ -17,17 +17,13 @@ import time
 from pathlib import Path
 from typing import Any
 
-import structlog
-import uvloop
-
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from scripts.servers import newest
 
-from benchmarks.bench import RECOVERERS, TEXT, Results, flush, hold_dead, recover_all, registered, worker
+from benchmarks.bench import RECOVERERS, TEXT, Results, flush, hold_dead, on_server, recover_all, registered, worker
 from benchmarks.bench_tasks import app, nap, noop
 from tracked_queue import transitions as t
-from tracked_queue.chaos.server import RedisServer
 from tracked_queue.worker.lease import new_lease
 
 SMALL, LARGE = 10_000, 1_000_000
@@ -183,14 +179,7 @@ async def run(url: str) -> Results:
 
 
 def main() -> None:
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(40))
-    server = RedisServer(program=newest())
-    try:
-        app.configure(redis_url=server.url)
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            results = runner.run(run(server.url))
-    finally:
-        server.close()
+    results = on_server(run, newest())
     for name, value in results.items():
         print(f"{name:<62} {value:>12,.2f}")
     if len(sys.argv) > 1:

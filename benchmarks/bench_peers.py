@@ -6,7 +6,9 @@ through all queues one after another, so that a slow minute of a shared machine 
 Rates of jobs come from what the jobs themselves record: they wait at a gate until every process has its first job, and the clock runs
 from the gate to the last record. Crashes run beside each other, each queue on a server of its own.
 
-    bench_peers.py [--rounds 3] [--only NAME,NAME] [--skip PART,PART] [--server redis-server] [--output FILE.json]
+    bench_peers.py [--rounds 3] [--only "NAME;NAME"] [--skip PART,PART] [--quick] [--server redis-server] [--output FILE.json]
+
+Only a whole run goes to benchmarks/results by itself; one with --only, --skip or --quick needs --output.
 """
 
 from __future__ import annotations
@@ -52,6 +54,9 @@ HELD, CRASH_S = 10, 120.0
 WAIT_S, START_S = 180.0, 45.0
 
 
+PARTS = frozenset(("enqueue", "drain", "drain2", "io", "latency", "idle", "crash", "crash_tight"))
+
+
 @dataclass(frozen=True)
 class Peer:
     """One queue of the comparison."""
@@ -64,11 +69,15 @@ class Peer:
     """Keeps a record that can be read by the job's id."""
     safe: bool = True
     """Loses nothing on kill -9, with its documented settings for that."""
-    drain: int = DRAIN
-    parts: frozenset[str] = frozenset(
-        ("enqueue", "drain", "drain2", "io", "latency", "idle", "memory", "crash", "crash_tight")
-    )
-    held: int = HELD
+    parts: frozenset[str] = PARTS
+    callers: bool = True
+    """Many can call it at the same time."""
+    serial: bool = False
+    """A process runs one job at a time and is slow: fewer jobs make a measurement."""
+
+    def jobs(self, count: int) -> int:
+        """How many of so many jobs are enough."""
+        return count // 10 if self.serial else count
 
 
 def only(*parts: str) -> frozenset[str]:
@@ -79,7 +88,7 @@ FIELD = [
     Peer("tracked_queue", "peer_tracked_queue"),
     Peer("tracked_queue, enqueue_sync", "peer_tracked_queue_sync", parts=only("enqueue")),
     Peer("tracked_queue, tracked=False", "peer_tracked_queue_untracked", safe=False, record=False, parts=only("drain")),
-    Peer("floor", "peer_floor", parts=only("enqueue", "drain", "drain2")),
+    Peer("floor", "peer_floor", parts=only("enqueue", "drain", "drain2"), callers=False),
     Peer("EVALSHA by redis-py", "peer_evalsha", parts=only("enqueue")),
     Peer("BLMOVE hand-over", "peer_handover", parts=only("latency")),
     Peer("arq", "peer_arq", ("arq==0.28.0", "uvloop", "hiredis")),
@@ -90,7 +99,7 @@ FIELD = [
     Peer("docket", "peer_docket", ("pydocket==0.27.0", "uvloop", "hiredis")),
     Peer("dramatiq", "peer_dramatiq", ("dramatiq[redis]==2.2.1", "hiredis")),
     Peer("Celery", "peer_celery", ("celery[redis]==5.7.0", "hiredis")),
-    Peer("RQ", "peer_rq", ("rq==3.0.0", "hiredis"), drain=2_000, held=1),
+    Peer("RQ", "peer_rq", ("rq==3.0.0", "hiredis"), serial=True),
     Peer("huey", "peer_huey", ("huey==3.5.4", "redis", "hiredis"), record=False, safe=False),
     Peer("wakaq", "peer_wakaq", ("wakaq==4.0.4", "hiredis"), record=False, safe=False),
 ]  # fmt: skip
@@ -229,9 +238,7 @@ class Bench:
         results = {}
         about = self.drive("about")
         for how, count in (("single", SINGLE), ("concurrent", CONCURRENT), ("bulk", BULK)):
-            if how == "bulk" and not about["bulk"]:
-                continue
-            if how == "concurrent" and self.peer.name == "floor":
+            if (how == "bulk" and not about["bulk"]) or (how == "concurrent" and not self.peer.callers):
                 continue
             self.redis.flushall()
             done = self.drive("enqueue", how, str(count), "noop")
@@ -239,9 +246,7 @@ class Bench:
         return results
 
     def drain(self, processes: int = 1, job: str = "noop") -> dict[str, float]:
-        count = {"noop": min(DRAIN, self.peer.drain), "io": IO_JOBS}[job]
-        if job == "io" and self.peer.name == "RQ":
-            count = min(IO_JOBS, 500)
+        count = self.peer.jobs({"noop": DRAIN, "io": IO_JOBS}[job])
         self.fresh()
         empty = self.memory()
         self.drive("fill", str(count), job, BENCH_JOB=job)
@@ -260,7 +265,7 @@ class Bench:
             began = now_ns()
             (self.folder / "gate").touch()
             self.until(count + waiting, running)
-            used = {name: seconds - cpu.get(name, 0.0) for name, seconds in self.cpu(running).items()}
+            used = {name: seconds - cpu[name] for name, seconds in self.cpu(running).items()}
             ran = [(at, number) for at, _, number in self.effects() if number != READY]
             elapsed = (max(at for at, _ in ran) - began) / 1e9
             if len(ran) != count:
@@ -315,7 +320,7 @@ class Bench:
                 before, began = self.redis.info("stats"), time.monotonic()
                 time.sleep(IDLE_S)
                 after, seconds = self.redis.info("stats"), time.monotonic() - began
-            own = 1
+            own = 1  # the reading of the counters itself
             results[f"idle commands /s, {workers} workers"] = (
                 after["total_commands_processed"] - before["total_commands_processed"] - own
             ) / seconds
@@ -329,7 +334,7 @@ class Bench:
         """Kill -9 of the whole worker with jobs running; another starts at once."""
         self.fresh()
         env = {"BENCH_JOB": "hold", **({"BENCH_TIGHT": "1"} if tight else {})}
-        held, what = self.peer.held, f"crash, {'tightest settings' if tight else 'defaults'}"
+        held, what = self.peer.jobs(HELD), f"crash, {'tightest settings' if tight else 'defaults'}"
         with self.worker(1, **env) as running:
             self.drive("fill", str(held), "hold", **env)
             self.until(held, running, 60)
@@ -421,6 +426,10 @@ def main() -> None:
         make_quick()
     names = {name.strip() for name in chosen.only.split(";") if name.strip()}
     skipped = {part for part in chosen.skip.split(",") if part}
+    if unknown := (names - {peer.name for peer in FIELD}) | (skipped - PARTS):
+        options.error(f"unknown: {', '.join(sorted(unknown))}; parts are {', '.join(sorted(PARTS))}")
+    if (names or skipped or chosen.quick) and not chosen.output:
+        options.error("a run of some of it needs --output, so that it doesn't take the place of a whole one")
     peers = [peer for peer in FIELD if not names or peer.name in names]
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(65536, resource.getrlimit(resource.RLIMIT_NOFILE)[1]),) * 2)
     for peer in peers:

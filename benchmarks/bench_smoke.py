@@ -13,16 +13,12 @@ import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-import structlog
-import uvloop
-
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from benchmarks import bench
 from benchmarks.bench import TEXT, Results, flush
 from benchmarks.bench_tasks import app, noop
 from tracked_queue import transitions as t
-from tracked_queue.chaos.server import RedisServer
 from tracked_queue.worker.lease import new_lease
 
 REFERENCE = {"enqueue many / floor": 0.60, "drain, 1 process / floor": 0.70}
@@ -156,15 +152,8 @@ async def check(url: str) -> list[str]:
 
 
 def main() -> int:
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(40))
     bench.DRAIN, bench.BULK = 10_000, 10_000
-    server = RedisServer()
-    try:
-        app.configure(redis_url=server.url)
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            wrong = runner.run(check(server.url))
-    finally:
-        server.close()
+    wrong = bench.on_server(check)
     print("\n".join(wrong) if wrong else "as fast as before")
     return 1 if wrong else 0
 

@@ -1,9 +1,9 @@
 """
 One queue's part of the comparison: `python driver.py ADAPTER COMMAND ...`, inside that queue's own environment.
 
-Commands print one line of JSON. An adapter is a module here with `SETTINGS` (what was chosen, for the table), `BULK` (whether there is
-an API for many), and functions: open, close, enqueue(name, *args), enqueue_many(calls), result(handle), worker(concurrency, processes,
-tight, restarted). Those of queues with an event loop are coroutines, `worker` alone is not: it becomes the worker.
+Commands print one line of JSON. An adapter is a module here with `SETTINGS` (what was chosen, for the table) and functions: open,
+close, enqueue(name, *args), worker(concurrency, processes, tight), and where the queue has it enqueue_many(calls) and result(handle).
+Those of queues with an event loop are coroutines, `worker` alone is not: it becomes the worker.
 """
 
 from __future__ import annotations

@@ -142,6 +142,27 @@ async def test_a_caller_that_gives_up_takes_nobody_along(server: RedisServer, na
         assert length in (51, 52), "the one that gave up may have been on its way"
 
 
+async def test_who_was_left_in_the_queue_is_taken_along_by_the_next(server: RedisServer, namespace: str) -> None:
+    async with (
+        Proxy(server.port) as proxy,
+        TrackedQueue(proxy.url, namespace=namespace, enqueue_timeout=10) as producer,
+    ):
+        await producer.enqueue("x")
+        await proxy.down()
+        sent = [asyncio.ensure_future(producer.enqueue("x", n)) for n in range(600)]
+        await asyncio.sleep(0.05)
+        client = producer._clients_here().all[0]
+        flushes = list(client._flushes)
+        for flush in flushes:
+            flush.cancel()
+        await asyncio.wait(flushes)
+        assert client._queue, "more than the flushes had taken"
+        await proxy.up()
+        await sent[0]
+        await producer.enqueue("x")
+        await asyncio.wait_for(asyncio.wait(sent), 10)
+
+
 @pytest.mark.parametrize("callers", [1, 3])
 async def test_closing_waits_for_what_is_being_sent(
     server: RedisServer, namespace: str, app: TrackedQueue, callers: int
@@ -152,11 +173,13 @@ async def test_closing_waits_for_what_is_being_sent(
         await proxy.down()
         sent = [asyncio.ensure_future(producer.enqueue("x", n)) for n in range(callers)]
         await asyncio.sleep(0)
-        closing = asyncio.ensure_future(producer.aclose())
+        client = producer._clients_here().all[0]
+        closing = [asyncio.ensure_future(client.close()) for _ in range(2)]
         await asyncio.sleep(0)
-        assert not closing.done(), "it is not stored yet"
+        assert not any(task.done() for task in closing), "it is not stored yet"
         await proxy.up()
-        await closing
+        await asyncio.wait_for(asyncio.gather(*closing), 10)
+        await producer.aclose()
         assert all(job.done() and job.result().created for job in sent)
         (length,) = await app.store.read(("LLEN", app.keys.named("queue", "default")))
         assert length == 1 + callers

@@ -66,16 +66,30 @@ def test_delays_in_one_batch_wake_for_the_earliest_of_them(q: Scripts) -> None:
     assert not q.marker()
 
 
+def test_a_retry_wakes_only_for_a_new_earliest_due_time(q: Scripts) -> None:
+    q.register("w")
+    q.enqueue("a", "b")
+    later, sooner = q.take("w")
+    q.enqueue("due", delay_ms=5000)
+    q.pop_marker()
+    q.settle("w", later, "retry", ms=9000)
+    assert not q.marker()
+    q.settle("w", sooner, "retry", ms=1000)
+    assert q.marker()
+
+
 def test_every_counter_of_a_minute_has_its_time_to_live(q: Scripts) -> None:
     q.register("w")
     for round_ in range(2):
         q.enqueue(f"a{round_}", f"b{round_}")
+        q.pass_time(61)  # each minute has one kind of count, some of them more than once
+        q.beat("w")
         for job in q.take("w"):
             q.settle("w", job, "succeeded")
         q.pass_time(61)
         q.beat("w")
     keys = list(q.redis.scan_iter(q.keys.named("stats", "*")))
-    assert len(keys) == 2 and all(0 < q.redis.pttl(key) <= 7_200_000 for key in keys)
+    assert len(keys) == 4 and all(0 < q.redis.pttl(key) <= 7_200_000 for key in keys)
 
 
 def test_enqueue_due_in_the_past_is_takeable_now(q: Scripts) -> None:
@@ -304,7 +318,7 @@ def test_fetch_removes_an_untracked_job(q: Scripts) -> None:
     q.enqueue("a", tracked=False)
     q.register("w")
     (job,) = q.take("w")
-    assert job.delivery == b"0"
+    assert job.delivery == b"0" and len(job.record) == 6, "no ledgers of what is never counted"
     assert not q.job("a") and q.listed("processing", "w") == []
     assert q.fetch("w", number=1).jobs == [], "at most once, also after a lost reply"
 

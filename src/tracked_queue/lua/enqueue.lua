@@ -44,7 +44,6 @@
 -- include now_ms
 -- include paused
 -- include wake
--- include due
 -- include stats
 -- include packed
 -- include record
@@ -92,6 +91,7 @@ local function look_back(after)
   end
   return { open = open, failed = failed, results = results }
 end
+local some_later = false
 for at = 1, #ARGV, 5 do
   local id, word, tracked_word = ARGV[at], 'created', '1'
   if seen[id] or redis.call('EXISTS', job_prefix .. id) == 1 then
@@ -101,6 +101,7 @@ for at = 1, #ARGV, 5 do
   else
     local tracked, due, kwargs, options, extras = read_packed(ARGV[at + 4])
     tracked_word = tracked
+    some_later = some_later or due ~= '-'
     local job = { at = at, tracked = tracked, due = due, kwargs = kwargs, options = options }
     if extras ~= '' then
       job.extras = cmsgpack.unpack(extras)
@@ -162,15 +163,17 @@ for at = 1, #ARGV, 5 do
   end
   words[#words + 1] = word
 end
+local first_due = some_later and tonumber((redis.call('ZRANGE', single('scheduled'), 0, 0, 'WITHSCORES'))[2])
 
 -- Write.
 local now_text = digits(now)
 local pushes, order, wakes = {}, {}, {}
 local function schedule(id, queue, due_ms)
-  if comes_first(due_ms) then
+  redis.call('ZADD', single('scheduled'), due_ms, id)
+  if not first_due or due_ms < first_due then
+    first_due = due_ms
     wakes[queue] = true
   end
-  redis.call('ZADD', single('scheduled'), due_ms, id)
 end
 local function note_queue(queue)
   local push = pushes[queue]

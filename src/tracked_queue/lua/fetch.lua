@@ -105,7 +105,7 @@ local last = tonumber(own[1] or '0')
 if number < last then
   return refused('stale')
 end
--- The first that is scheduled tells mostly both: nothing is due, and when something will be.
+-- Mostly the first that is scheduled tells both: that nothing is due, and when something will be.
 local first_due = tonumber((redis.call('ZRANGE', single('scheduled'), 0, 0, 'WITHSCORES'))[2])
 local some_due = first_due and first_due <= now
 if some_due then

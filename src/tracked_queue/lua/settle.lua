@@ -39,7 +39,6 @@
 -- include writable
 -- include paused
 -- include wake
--- include due
 -- include record
 -- include states
 -- include unique
@@ -63,6 +62,7 @@ end
 local suspect = redis.call('HGET', named('instance', lease), 'suspect')
 local job_prefix = named('job', '')
 local words, accepted, vanished, ledgers, all_ties, bounds = {}, {}, {}, {}, {}, {}
+local all_plain = true
 for at = 4, #ARGV, 3 do
   local id, delivery = ARGV[at], ARGV[at + 1]
   local seen = read_fields(job_prefix .. id, 'delivery', 'queue', 'tied')
@@ -72,6 +72,7 @@ for at = 4, #ARGV, 3 do
     owned[id] = nil
     accepted[#accepted + 1] = at
     if ARGV[at + 2] ~= '' then
+      all_plain = false
       ledgers[at] = read_fields(job_prefix .. id, 'task', 'attempts', 'interruptions', 'suspicion', 'lane', 'error',
         'failed_ms', 'failed_by', 'failures', 'snoozes')
     end
@@ -94,6 +95,8 @@ for at = 4, #ARGV, 3 do
   end
   words[#words + 1] = word
 end
+-- What is not plain may be scheduled for later.
+local first_due = not all_plain and tonumber((redis.call('ZRANGE', single('scheduled'), 0, 0, 'WITHSCORES'))[2])
 
 -- note_error: keeps the error of a failed run, and moves the one before it into the ring.
 local function note_error(job, ledger, payload)
@@ -189,9 +192,9 @@ for _, at in ipairs(accepted) do
     if ms > 0 then
       local due = now + ms
       redis.call('HSET', job, 'state', 'scheduled', 'due_ms', digits(due), 'delivery', settled)
-      local first = comes_first(due)
       redis.call('ZADD', single('scheduled'), due, id)
-      if first then
+      if not first_due or due < first_due then
+        first_due = due
         wake(queue, paused)
       end
     else

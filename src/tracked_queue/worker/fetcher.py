@@ -116,7 +116,7 @@ class Fetcher:
             await self._fetch_on()
             if self._standing is not None and not self._state.lost:
                 await asyncio.wait({self._standing})
-                await self._take_standing()
+                await self._end_standing()
         finally:
             if self._standing is not None:
                 self._standing.cancel()
@@ -126,7 +126,7 @@ class Fetcher:
         while not self._stopping and not self._state.lost:
             self._changed.clear()
             if self._standing is not None and self._standing.done():
-                await self._take_standing()
+                await self._end_standing()
                 continue
             if self._quiet or self._state.doubtful:
                 self._seat.hungry = False
@@ -243,7 +243,7 @@ class Fetcher:
         self._accept(reply)
         return reply
 
-    async def _take_standing(self) -> None:
+    async def _end_standing(self) -> None:
         standing, number = self._standing, self._standing_number
         assert standing is not None
         self._standing = None
