@@ -185,6 +185,8 @@ class Signature:
         self._tuples: dict[tuple[int, int], tuple[msgspec.msgpack.Decoder[Any], bool]] = {}
         self._fits: set[tuple[int, frozenset[str]]] = set()
         self._fits_alone: set[int] = set()  # counts of positional arguments that are enough without named ones
+        # How to decode a whole call of positional arguments, by its first byte, which tells their number.
+        self._plain: dict[bytes, Callable[[bytes], tuple[Any, ...]]] = {}
         self.result = _codec(task, "return", hints.get("return", Any))
 
     def encode(
@@ -236,6 +238,9 @@ class Signature:
             ArgumentError: The bytes don't decode, or don't fit the function any more.
         """
         try:
+            plain = None if packed_kwargs or given else self._plain.get(packed_args[:1])
+            if plain is not None:
+                return plain(packed_args), {}
             args: tuple[Any, ...] = ()
             if packed_args:
                 count = len(_array_decoder.decode(packed_args)) if self._rest else _array_length(packed_args)
@@ -251,6 +256,8 @@ class Signature:
             raise ArgumentError(self.task, "", f"the stored arguments don't fit: {error}") from None
         if kwargs or given + len(args) not in self._fits_alone:
             self._check_fit(given + len(args), kwargs.keys())
+        elif args and not given and self._rest is None and len(args) < 16:
+            self._plain[packed_args[:1]] = self._tuple_decoder(len(args), 0)[0].decode
         return args, kwargs
 
     def _encode_positional(self, args: tuple[Any, ...], given: int) -> bytes:

@@ -44,15 +44,18 @@ class TaskOptions:
     # the call.
     bound: bool = field(init=False, repr=False, compare=False)
     constrained: bool = field(init=False, repr=False, compare=False)
+    # `timeout` and `result_ttl` as numbers: every delivery takes them.
+    timeout_s: float | None = field(init=False, repr=False, compare=False)
+    result_ttl_s: float | None = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         bound = self.unique is not None or bool(self.limits) or self.fair_by is not None
         object.__setattr__(self, "bound", bound)
         object.__setattr__(self, "constrained", bound or self.expires is not None)
         check_name("queue", self.queue)
-        for name in ("timeout", "expires"):
-            _check_seconds(name, getattr(self, name), above=True)
-        _check_seconds("result_ttl", self.result_ttl)
+        object.__setattr__(self, "timeout_s", _seconds("timeout", self.timeout, above=True))
+        _seconds("expires", self.expires, above=True)
+        object.__setattr__(self, "result_ttl_s", _seconds("result_ttl", self.result_ttl))
         check_attempts(self.max_attempts)
         for name in ("retry_on", "give_up_on"):
             for kind in getattr(self, name):
@@ -69,16 +72,6 @@ class TaskOptions:
                 raise UsageError("tracked=False: nobody tells when such a job is done; use unique='until_started'")
             if any(isinstance(limit, Concurrency) for limit in self.limits):
                 raise UsageError("tracked=False: nobody tells when such a job ends, so Concurrency(...) can't count it")
-
-    @property
-    def timeout_s(self) -> float | None:
-        """`timeout` as a number."""
-        return None if self.timeout is None else to_seconds("timeout", self.timeout)
-
-    @property
-    def result_ttl_s(self) -> float | None:
-        """`result_ttl` as a number."""
-        return None if self.result_ttl is None else to_seconds("result_ttl", self.result_ttl)
 
 
 class JobOptionsArgs(TypedDict, total=False):
@@ -139,6 +132,9 @@ class JobOptions:
     due_ms: int | None = field(init=False, repr=False, compare=False)
     travels: bool = field(init=False, repr=False, compare=False)
     constrained: bool = field(init=False, repr=False, compare=False)
+    # `timeout` and `result_ttl` as numbers: every delivery takes them.
+    timeout_s: float | None = field(init=False, repr=False, compare=False)
+    result_ttl_s: float | None = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         self._check()
@@ -159,9 +155,9 @@ class JobOptions:
             check_name("job id", self.id)
         if self.queue is not None:
             check_name("queue", self.queue)
-        _check_seconds("delay", self.delay, negative=True)
+        _seconds("delay", self.delay, negative=True)
         for name in ("timeout", "expires"):
-            _check_seconds(name, getattr(self, name), above=True)
+            _seconds(name, getattr(self, name), above=True)
         if self.max_attempts is not None:
             check_attempts(self.max_attempts)
         if self.at is not None and (not isinstance(self.at, datetime) or self.at.tzinfo is None):
@@ -203,9 +199,8 @@ class JobOptions:
 MAX_AFTER = 1000
 
 
-def _check_seconds(name: str, value: Any, *, above: bool = False, negative: bool = False) -> None:
-    if value is not None:
-        to_seconds(name, value, above=above, negative=negative)
+def _seconds(name: str, value: Any, *, above: bool = False, negative: bool = False) -> float | None:
+    return None if value is None else to_seconds(name, value, above=above, negative=negative)
 
 
 def check_attempts(value: object) -> None:

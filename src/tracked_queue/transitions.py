@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, Generic, TypeVar
 
 import msgspec
 
@@ -367,7 +367,7 @@ def _read_fetch(reply: Any) -> Fetched | Refusal:
 # settle
 
 
-class Outcome(NamedTuple):
+class Outcome(msgspec.Struct, gc=False):
     """One delivery's outcome; the fields are those of lua/settle.lua."""
 
     id: bytes
@@ -397,9 +397,10 @@ def settle(
     """
     keep_ms = round(result_ttl * 1000)
     args: list[Any] = [lease, _ms(resend_window), keep_ms]
-    for job_id, delivery, outcome, ms, payload, reason in outcomes:
-        plain = outcome == "succeeded" and ms == keep_ms and not payload
-        args += (job_id, delivery, b"" if plain else _packed(outcome, str(ms), payload, reason.encode()))
+    for it in outcomes:
+        plain = it.outcome == "succeeded" and it.ms == keep_ms and not it.payload
+        packed = b"" if plain else _packed(it.outcome, str(it.ms), it.payload, it.reason.encode())
+        args += (it.id, it.delivery, packed)
     return Call("settle", args, _READ_SETTLE)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import time
 
@@ -42,6 +43,11 @@ async def short(seconds: float = 0.0) -> None:
 @app.task(name="noop")
 async def noop(number: int) -> int:
     return number
+
+
+@app.task(name="set-aside")
+async def set_aside() -> int:
+    return gc.get_freeze_count()
 
 
 @app.task(name="poison", max_attempts=1)

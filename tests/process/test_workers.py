@@ -376,6 +376,12 @@ async def _parked(queue: TrackedQueue) -> bool:
     return [(item.task, item.length) for item in (await read_overview(queue.stores)).parked] == [("new-task", 1)]
 
 
+async def test_full_collections_leave_out_what_was_loaded(start: Start, queue: TrackedQueue) -> None:
+    """Modules and tasks stay: looking through them again and again holds up every job."""
+    start()
+    assert await (await queue.enqueue("set-aside")).result(timeout=20) > 20_000
+
+
 async def test_burst_ends_when_the_queues_are_empty(start: Start, queue: TrackedQueue) -> None:
     jobs = await queue.enqueue_many([])
     jobs = [await queue.enqueue("noop", n) for n in range(300)]

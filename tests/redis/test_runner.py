@@ -27,8 +27,11 @@ from tracked_queue import (
 )
 from tracked_queue.chaos.server import RedisServer
 from tracked_queue.reports import read_instances
-from tracked_queue.transitions import Fetched, fetch, register
+from tracked_queue.transitions import Delivered, Fetched, fetch, register
+from tracked_queue.worker.binding import Binder
 from tracked_queue.worker.instance import Instance
+from tracked_queue.worker.runner import Pools, Runner
+from tracked_queue.worker.slots import Slots
 
 QUICKLY = Exponential(base=0.01, cap=0.02)
 
@@ -258,6 +261,42 @@ async def test_buffered_long_jobs_go_to_an_idle_worker(app: TrackedQueue, server
         leases = [await job.result(timeout=20) for job in jobs]
         assert time.monotonic() - began < 3.5
     assert len(set(leases)) == 2 and min(leases.count(lease) for lease in set(leases)) >= 4
+
+
+async def test_the_buffer_is_refilled_while_every_slot_is_taken(
+    app: TrackedQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a worker of short jobs waits for each fetch with nothing to do."""
+    gate = asyncio.Event()
+
+    @app.task()
+    async def waits() -> None:
+        await gate.wait()
+
+    async def nobody_asks(call: object) -> None:
+        raise AssertionError(call)
+
+    binder, slots, pools = Binder(app.tasks, app.queue_limits, app.shards), Slots(4), Pools(app.settings)
+    runner = Runner(
+        app.tasks, app.settings, "w", lambda _: None, lambda: None, app.around, None, nobody_asks, binder, slots, pools,
+        None, app.cipher,
+    )  # fmt: skip
+    monkeypatch.setattr(runner, "_buffer_target", lambda: 8)
+
+    def brought(count: int) -> list[Delivered]:
+        record: list[bytes | None] = [b"queued", None, waits.name.encode(), b""]
+        return [Delivered(b"%d" % n, b"1", b"0", b"default", record) for n in range(count)]
+
+    assert runner.room() == (4, 8)
+    runner.take(brought(7))
+    assert len(runner.buffer) == 3 and runner.room() == (0, 5)
+    runner.take(brought(2))
+    assert runner.room() == (0, 0), "in halves: one fetch for many"
+    gate.set()
+    await wait_until(lambda: runner.ran == 9, what="all of them")
+    assert runner.room() == (4, 8)
+    runner.close()
+    await pools.close()
 
 
 async def _instances(app: TrackedQueue, count: int) -> bool:

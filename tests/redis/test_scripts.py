@@ -496,7 +496,7 @@ def test_one_bad_item_spoils_no_batch(q: Scripts) -> None:
     q.register("w")
     jobs = q.take("w", start=20)
     outcomes = [t.Outcome(job.id, job.delivery, "succeeded", 0, b"", "") for job in jobs]
-    outcomes[7] = outcomes[7]._replace(delivery=b"1")
+    outcomes[7] = structs.replace(outcomes[7], delivery=b"1")
     verdicts = q.store.run(t.settle("w", outcomes, 120))
     assert verdicts.count(Verdict.OK) == 19 and verdicts[7] is Verdict.FENCED
     assert q.listed("processing", "w") == ["j7"]

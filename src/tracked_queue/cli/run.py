@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import atexit
 import contextlib
+import gc
 import importlib.util
 import os
 import sys
@@ -116,10 +117,20 @@ def _run_child(
             program=os.getppid(),
         )
         pipe.watch(lambda: instance.stop.ask("the supervisor is gone"))
+        _spare_the_collector()
         code = await instance.run()
         return RECYCLED_EXIT if code == 0 and instance.recycled else code
 
     return _run_loop(work, _exit_process)
+
+
+def _spare_the_collector() -> None:
+    """
+    Set what is loaded by now aside from cyclic garbage: modules and tasks live as long as the process, and each full collection
+    would look at all of them, which holds up every job (35 ms of a small application) and took a fifth of a busy worker's time.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 def _exit_process(code: int) -> None:

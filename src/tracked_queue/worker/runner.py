@@ -28,7 +28,7 @@ from ..settings import Settings
 from ..task import Registry, Task
 from ..transitions import MAX_BATCH, Call, Delivered, NoteWord, Outcome, count_of, inputs, note
 from .binding import Binder
-from .invoke import IsolatedError, invoker
+from .invoke import Invoke, IsolatedError, invoker
 from .processes import ProcessPool
 from .slots import Slots
 
@@ -37,6 +37,8 @@ T = TypeVar("T")
 # Jobs wait in the instance only while they would start within about this time at the rate seen lately; so long jobs
 # are never hoarded.
 BUFFER_S = 0.02
+# And never more than so many times the concurrency: enough that the next fetch is answered before they have run.
+BUFFER_TIMES = 3
 # A buffered job that has waited for so long goes back to its queue, where another instance can take it.
 MAX_BUFFERED_S = 1.0
 # The rate is forgotten when nothing has ended for so long.
@@ -54,6 +56,19 @@ class Cause(StrEnum):
     SHUTDOWN = "shutdown"
     DOUBT = "doubt"
     LOST = "lost"
+
+
+class Recipe:
+    """What every delivery of a task takes, worked out once for a worker."""
+
+    __slots__ = ("call", "keep_ms", "max_attempts", "name", "task", "timeout")
+
+    def __init__(self, task: Task[..., Any], call: Invoke, result_ttl: float) -> None:
+        options = task.task_options
+        self.task, self.call, self.name = task, call, task.name
+        self.timeout, self.max_attempts = options.timeout_s, options.max_attempts
+        # How long the record of an ended job stays.
+        self.keep_ms = round((result_ttl if options.result_ttl_s is None else options.result_ttl_s) * 1000)
 
 
 class Delivery:
@@ -74,15 +89,14 @@ class Delivery:
     tick_ms: int | None = None
     is_suspect = False
 
-    def __init__(self, job: Delivered, task: Task[..., Any]) -> None:
-        self.job, self.task = job, task
+    def __init__(self, job: Delivered, recipe: Recipe) -> None:
+        self.job, self.recipe, self.task = job, recipe, recipe.task
         record = job.record
         self.attempt = count_of(record[7]) + 1 if len(record) > 7 else 1
         self.untracked = job.delivery == UNTRACKED
         if job.buffered == SUSPECT:
             self.is_suspect = True
-        options = task.task_options
-        self.timeout, self.max_attempts = options.timeout_s, options.max_attempts
+        self.timeout, self.max_attempts = recipe.timeout, recipe.max_attempts
 
     @property
     def id(self) -> str:
@@ -155,8 +169,10 @@ class Runner:
         self.max_payload = settings.max_payload
         self._around, self._ask = around, ask
         # By the bytes that a record holds: no name is decoded for each job.
-        self._by_name: dict[bytes | None, Task[..., Any]] = {task.name.encode(): task for task in tasks}
-        self._invokers = {task: invoker(task, around, pools.threads, pools.processes) for task in tasks}
+        self._recipes: dict[bytes | None, Recipe] = {
+            task.name.encode(): Recipe(task, invoker(task, around, pools.threads, pools.processes), settings.result_ttl)
+            for task in tasks
+        }
         self._settle, self._on_room = settle, on_room
         self._loop = asyncio.get_running_loop()
         self._context = contextvars.copy_context()
@@ -174,9 +190,7 @@ class Runner:
 
     def room(self) -> tuple[int, int]:
         """How many jobs could start now, and how many more may wait; together at most one fetch."""
-        start = self.seat.free()
-        if start < 0:
-            return 0, 0
+        start = max(0, self.seat.free())
         target = self._buffer_target() if self.seat.may_hoard() else 0
         # Refilled in halves: one fetch for many jobs.
         free = target - len(self.buffer)
@@ -192,7 +206,7 @@ class Runner:
         if elapsed >= BUFFER_S:
             self._rate = (self._rate + self._ended / elapsed) / 2
             self._ended, self._rate_at = 0, now
-        return min(self._settings.concurrency, int(self._rate * BUFFER_S))
+        return min(BUFFER_TIMES * self._settings.concurrency, int(self._rate * BUFFER_S))
 
     def owned_of(self, queue: bytes) -> int:
         """How many jobs of a queue are here."""
@@ -205,13 +219,13 @@ class Runner:
 
     def take(self, jobs: list[Delivered], *, hand_back: bool = False) -> None:
         """Accept what a fetch brought: start it, or let it wait for a slot; or return it all unstarted."""
-        known, is_open, binds, capped = self._by_name, self.seat.open, self._binder.any, self._capped
+        known, is_open, binds, capped = self._recipes, self.seat.open, self._binder.any, self._capped
         for job in jobs:
-            task = known.get(job.record[2])
-            if task is None:
+            recipe = known.get(job.record[2])
+            if recipe is None:
                 self._park(job, job.task)
                 continue
-            delivery = Delivery(job, task)
+            delivery = Delivery(job, recipe)
             if len(job.record) > 5 and job.record[5] and not self._apply_options(delivery):
                 continue
             if binds and self._bind(delivery):
@@ -286,7 +300,10 @@ class Runner:
             delivery.deadline = delivery.started_at + delivery.timeout
             if delivery.deadline < self._timer_at:
                 self._arm(delivery.deadline)
-        delivery.asyncio_task = self._loop.create_task(self._run(delivery), context=self._context.copy())
+        # Named, because asyncio's numbered names cost more.
+        delivery.asyncio_task = self._loop.create_task(
+            self._run(delivery), name=delivery.recipe.name, context=self._context.copy()
+        )
 
     async def _run(self, delivery: Delivery) -> None:
         # The wall: whatever is raised in here, by the job or by a type's own code in decoding and encoding, becomes
@@ -315,12 +332,13 @@ class Runner:
             return
         job = delivery.job
         try:
+            packed = self.opened(job.args), self.opened(job.kwargs)
             if delivery.inputs:
                 first = await self._inputs(delivery)
-                args, kwargs = delivery.task.signature.decode(self.opened(job.args), self.opened(job.kwargs), 1)
+                args, kwargs = delivery.task.signature.decode(*packed, 1)
                 args = (first, *args)
             else:
-                args, kwargs = delivery.task.signature.decode(self.opened(job.args), self.opened(job.kwargs))
+                args, kwargs = delivery.task.signature.decode(*packed)
         except SealedError as error:
             self._unusable(delivery, f"its arguments can't be read: {error}; requeue it once the key is there")
             return
@@ -332,7 +350,7 @@ class Runner:
             for variable in self._around.carry:
                 if variable.name in delivery.context:
                     variable.set(delivery.context[variable.name])
-        value = await self._invokers[delivery.task](args, kwargs)
+        value = await delivery.recipe.call(args, kwargs)
         if not delivery.settled:
             self._returned(delivery, value)
 
@@ -373,8 +391,8 @@ class Runner:
         if delivery.cause is Cause.LOST:
             self._disowned(delivery)
             return
-        payload, ttl = b"", self._result_ttl(delivery)
-        if value is not None and ttl > 0 and not delivery.untracked:
+        payload, keep_ms = b"", delivery.recipe.keep_ms
+        if value is not None and keep_ms > 0 and not delivery.untracked:
             problem = ""
             try:
                 payload = delivery.task.signature.result.encode(value)
@@ -385,7 +403,7 @@ class Runner:
             if problem:
                 self._failed(delivery, "failed", encode_error("ResultError", problem), problem, 0.0)
                 return
-        self._record(delivery, "succeeded", round(ttl * 1000), payload, "")
+        self._record(delivery, "succeeded", keep_ms, payload, "")
 
     def _disowned(self, delivery: Delivery) -> None:
         """The lease was lost while this job ran: whatever it did here changes nothing any more."""
@@ -403,9 +421,7 @@ class Runner:
         ran_ms = self._ran_ms(delivery)
         if cause is Cause.CANCEL:
             log.job_cancelled(task=delivery.task.name, job_id=delivery.id, ran_ms=ran_ms)
-            self._record(
-                delivery, "cancelled", round(self._result_ttl(delivery) * 1000), b"", "cancelled while it ran" + note
-            )
+            self._record(delivery, "cancelled", delivery.recipe.keep_ms, b"", "cancelled while it ran" + note)
         elif cause is not None and cause is not Cause.TIMEOUT:
             count = delivery.job.ledger("interruptions") + 1
             log.job_interrupted(task=delivery.task.name, job_id=delivery.id, ran_ms=ran_ms, interruptions=count)
@@ -472,7 +488,7 @@ class Runner:
             outcome=outcome,
             retry_s=retry_s,
         )
-        ms = {"failed": round(self._result_ttl(delivery) * 1000), "dead": 1}.get(outcome, round(retry_s * 1000))
+        ms = {"failed": delivery.recipe.keep_ms, "dead": 1}.get(outcome, round(retry_s * 1000))
         self._record(delivery, outcome, ms, packed, reason[:500])
 
     def _record(self, delivery: Delivery, outcome: str, ms: int, payload: bytes, reason: str) -> None:
@@ -499,10 +515,6 @@ class Runner:
             self.seat.waiting -= 1
             self._start(self.buffer.popleft())
         self._on_room()
-
-    def _result_ttl(self, delivery: Delivery) -> float:
-        ttl = delivery.task.task_options.result_ttl_s
-        return self._settings.result_ttl if ttl is None else ttl
 
     def _ran_ms(self, delivery: Delivery) -> int:
         return round((self._loop.time() - delivery.started_at) * 1000)

@@ -58,14 +58,10 @@ class Seat:
 
     def __init__(self, slots: Slots, filled: Callable[[], None], owned_of: Callable[[bytes], int]) -> None:
         self.slots, self.filled, self.owned_of = slots, filled, owned_of
+        self.alone = not slots.several  # the process has no other shard
         self.running = self.waiting = self.asked = self.turn = 0
         self.hungry = True
         self._suspects: set[tuple[bytes, bytes]] = set()
-
-    @property
-    def alone(self) -> bool:
-        """Whether the process has no other shard."""
-        return not self.slots.several
 
     def free(self) -> int:
         """How many places this shard may fill by a fetch now."""
@@ -104,7 +100,8 @@ class Seat:
         """A job starts."""
         self.running += 1
         self.slots.used += 1
-        self.turn = max(seat.turn for seat in self.slots.seats) + 1 if not self.alone else 0
+        if not self.alone:
+            self.turn = max(seat.turn for seat in self.slots.seats) + 1
 
     def end(self) -> None:
         """A job has ended."""
