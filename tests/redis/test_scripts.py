@@ -8,7 +8,7 @@ from msgspec import structs
 from tests.harness import INTERVAL, START_MS, TTL, Scripts, request
 from tracked_queue import State, StoreRefusedError
 from tracked_queue import transitions as t
-from tracked_queue.codec import encode_extras
+from tracked_queue.codec import encode_any, encode_extras
 from tracked_queue.transitions import CancelWord, DeadWord, Fate, Refusal, Verdict
 
 # enqueue
@@ -315,10 +315,13 @@ def test_fetch_parks_the_jobs_of_a_paused_task_and_serves_those_behind(q: Script
 
 
 def test_fetch_removes_an_untracked_job(q: Scripts) -> None:
+    q.enqueue("b", tracked=False, kwargs=encode_any({"n": 1}))
     q.enqueue("a", tracked=False)
     q.register("w")
-    (job,) = q.take("w")
-    assert job.delivery == b"0" and len(job.record) == 6, "no ledgers of what is never counted"
+    named, job = q.take("w")
+    assert job.delivery == named.delivery == b"0"
+    assert (len(job.record), len(named.record)) == (4, 6), "no ledgers of what is never counted"
+    assert named.kwargs and not q.job("b")
     assert not q.job("a") and q.listed("processing", "w") == []
     assert q.fetch("w", number=1).jobs == [], "at most once, also after a lost reply"
 

@@ -33,8 +33,8 @@
 --   {'replaced', id}  that job holds the key and has not started: it got these arguments and this due time
 --   {'unknown', id}   it comes after that job, which has no record, or is untracked; nothing written for this one
 -- Refuses: a full Redis (OOM), before the first write; a shard that was closed (see close.lua): the one word 'closed'.
--- A record has the fields kwargs, options and tracked only if one of them says something; delivery '0' is the sign of it,
--- so that a fetch reads four fields of a plain job.  `tied` is the sign of extras, `bound` of those among them that the task
+-- A record has the fields kwargs and options only if one of them says something, or it has extras; delivery '0' is the sign of
+-- it.  `tracked` stands only in one that is untracked.  So a fetch reads five fields of a plain job.  `tied` is the sign of extras, `bound` of those among them that the task
 -- asks for: a job that was enqueued without its task's code has none, and gets them from the worker (see settle).
 -- Keeps: a job whose id is known is never recorded twice; a tick that is not after its schedule's last one is not stored;
 -- jobs of one queue keep the order of the batch; a unique key counts as held only if that job's record exists, has not
@@ -295,8 +295,11 @@ for _, job in ipairs(fresh) do
     local state = due_ms and 'scheduled' or 'queued'
     redis.call('HSET', record, 'task', ARGV[at + 1], 'queue', queue, 'state', state, 'queued_ms', now_text,
       'args', ARGV[at + 3])
-    if kwargs ~= '' or options ~= '' or tracked == '0' or job.extras then
-      redis.call('HSET', record, 'delivery', '0', 'kwargs', kwargs, 'options', options, 'tracked', tracked)
+    if kwargs ~= '' or options ~= '' or job.extras then
+      redis.call('HSET', record, 'delivery', '0', 'kwargs', kwargs, 'options', options)
+    end
+    if tracked == '0' then
+      redis.call('HSET', record, 'tracked', '0')
     end
     if job.extras then
       state = record_extras(job, id, record, due_ms)

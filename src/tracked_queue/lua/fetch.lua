@@ -73,17 +73,22 @@ end
 local job_prefix = named('job', '')
 -- A plain job that was never delivered has no delivery number, and none of the further fields (see enqueue).  Extras are
 -- for the decision here: expires_ms, unique, until, limits.
-local extras = {}
-local function read(id)
-  local record = read_fields(job_prefix .. id, 'state', 'delivery', 'task', 'args')
+local extras, untracked = {}, {}
+local function read(id, job)
+  local record = read_fields(job, 'state', 'delivery', 'task', 'args', 'tracked')
+  local tracked = record[5]
+  record[5] = nil
+  if tracked == '0' then
+    untracked[id] = true
+  end
   if record[2] then
-    local more = read_fields(job_prefix .. id, 'kwargs', 'options', 'tracked', 'attempts', 'interruptions',
-      'recoveries', 'buffered', 'tied')
-    for i = 1, 8 do
-      record[4 + i] = more[i]
+    local more = read_fields(job, 'kwargs', 'options', 'attempts', 'interruptions', 'recoveries', 'buffered', 'tied')
+    record[5], record[6], record[7] = more[1], more[2], tracked
+    for i = 3, 7 do
+      record[5 + i] = more[i]
     end
     if record[12] then
-      local found = read_fields(job_prefix .. id, 'expires_ms', 'unique', 'until', 'limits', 'checkpoint', 'bound')
+      local found = read_fields(job, 'expires_ms', 'unique', 'until', 'limits', 'checkpoint', 'bound')
       record[12], record[13] = found[5], found[6]
       extras[id] = found
     end
@@ -118,7 +123,7 @@ if number == last then
   put_markers_back()
   local reply = { 'ok', '1', next_due_ms, {} }
   for _, id in ipairs(own[2] and cmsgpack.unpack(own[2]) or {}) do
-    local record = read(id)
+    local record = read(id, job_prefix .. id)
     local about = read_fields(job_prefix .. id, 'lease', 'queue')
     if record[1] == 'active' and about[1] == lease then
       local n = #reply
@@ -180,7 +185,7 @@ for _, id in ipairs(ended) do
 end
 
 -- taken: parallel lists, since a table for each job costs more than the calls for it.
-local ids, records, queues, buffered = {}, {}, {}, {}
+local ids, jobs, records, queues, buffered = {}, {}, {}, {}, {}
 local dropped, expired, set_aside, garbage, cuts, visited, left = {}, {}, {}, {}, {}, {}, {}
 local bytes, started, taken, looked, new_suspect = 0, 0, 0, 0, nil
 local suspect, denied = own[4] or ARGV[6] == '0', false
@@ -236,14 +241,15 @@ local function count_permits(limits)
 end
 -- look: decides on one id: true if it leaves its list with this call; else also what blocks it, if a limit does. What is
 -- looked at is bounded, not only what is taken: dropped and set-aside jobs cost time as well.
+local some_paused = next(paused) ~= nil
 local function look(id, queue, may_buffer, room)
   if looked >= LOOK or (looked > 0 and bytes > max_bytes) then
     return false
   end
   looked = looked + 1
-  local record = read(id)
-  local size = size_of(record)
-  local extra = extras[id]
+  local job = job_prefix .. id
+  local record = read(id, job)
+  local size, extra = size_of(record), extras[id]
   local limits = extra and read_limits(extra[4])
   if extra then
     extra[4] = limits
@@ -258,9 +264,9 @@ local function look(id, queue, may_buffer, room)
   elseif record[1] ~= 'queued' or seen[id] then
     strays = strays + 1  -- it stands elsewhere, or twice here; this entry is one too many
   elseif extra and extra[1] and number_of(extra[1], now + 1) <= now and not record[8] and not record[9] and not record[10] then
-    expired[#expired + 1] = { id, queue, read_ties(id, job_prefix .. id, '1') }
+    expired[#expired + 1] = { id, queue, read_ties(id, job, '1') }
     seen[id] = true
-  elseif paused['task:' .. record[3]] then
+  elseif some_paused and paused['task:' .. record[3]] then
     set_aside[#set_aside + 1] = { id, record[3] }
     seen[id] = true
   else
@@ -284,7 +290,7 @@ local function look(id, queue, may_buffer, room)
     if not waits then
       started = started + 1
     end
-    ids[taken], records[taken], queues[taken], buffered[taken] = id, record, queue, waits and '1' or '0'
+    ids[taken], jobs[taken], records[taken], queues[taken], buffered[taken] = id, job, record, queue, waits and '1' or '0'
   end
   bytes = bytes + size
   return true
@@ -418,28 +424,27 @@ for _, item in ipairs(set_aside) do
   redis.call('LPUSH', named('parked', item[2]), item[1])
   redis.call('SADD', single('parked'), item[2])
 end
-local reply, moved, untracked = { 'ok', '0', next_due_ms, buried }, {}, {}
+local reply, moved, at, dropped_of = { 'ok', '0', next_due_ms, buried }, {}, 4, {}
 for i = 1, taken do
-  local id, record, queue = ids[i], records[i], queues[i]
-  local job, delivery = job_prefix .. id, now_text
+  local id, job, record, queue, delivery = ids[i], jobs[i], records[i], queues[i], now_text
   local extra = extras[id]
   if extra then
     if extra.frees then
       redis.call('DEL', named('unique', extra[2]))
     end
     for _, limit in ipairs(extra[4] or {}) do
-      if limit[2] == 'concurrency' and record[7] ~= '0' then
+      if limit[2] == 'concurrency' and not untracked[id] then
         redis.call('SADD', named('permits', limit[1]), id)
       end
     end
   end
-  if record[7] == '0' then
+  if untracked[id] then
     delivery = '0'
     for field = #record, 7, -1 do
       record[field] = nil  -- nothing was ever counted for it
     end
     redis.call('DEL', job)
-    untracked[queue] = (untracked[queue] or 0) + 1
+    dropped_of[queue] = (dropped_of[queue] or 0) + 1
   else
     if record[2] then
       delivery = digits(math.max(math.abs(number_of(record[2])) + 1, now))
@@ -454,14 +459,14 @@ for i = 1, taken do
     end
     moved[#moved + 1] = id
   end
-  local n = #reply
-  reply[n + 1], reply[n + 2], reply[n + 4], reply[n + 5] = id, delivery, queue, record
-  reply[n + 3] = id == new_suspect and 's' or buffered[i]
+  reply[at + 1], reply[at + 2], reply[at + 4], reply[at + 5] = id, delivery, queue, record
+  reply[at + 3] = id == new_suspect and 's' or buffered[i]
+  at = at + 5
 end
 if #moved > 0 then
   redis.call('LPUSH', processing, unpack(moved))
 end
-for queue, n in pairs(untracked) do
+for queue, n in pairs(dropped_of) do
   count(now, 'untracked', queue, n)
 end
 redis.call('HSET', instance, 'fetch', number, 'fetched', cmsgpack.pack(moved))

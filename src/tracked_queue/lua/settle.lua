@@ -56,37 +56,39 @@ local now, paused = now_ms(), read_paused()
 -- A record's delivery is the number while the delivery owns the job, and its negative once it has settled.
 -- Read.
 local owned = {}
-for _, id in ipairs(redis.call('LRANGE', processing, 0, -1)) do
-  owned[id] = true
+local held = redis.call('LRANGE', processing, 0, -1)
+for i = 1, #held do
+  owned[held[i]] = true
 end
 local suspect = redis.call('HGET', named('instance', lease), 'suspect')
 local job_prefix = named('job', '')
-local words, accepted, vanished, ledgers, all_ties, bounds = {}, {}, {}, {}, {}, {}
-local all_plain = true
+-- accepted: places in ARGV; records, ledgers, all_ties and bounds are of the same index.
+local words, accepted, records, ledgers, all_ties, bounds, vanished, leaves = {}, {}, {}, {}, {}, {}, {}, {}
+local all_plain, n = true, 0
 for at = 4, #ARGV, 3 do
   local id, delivery = ARGV[at], ARGV[at + 1]
-  local seen = read_fields(job_prefix .. id, 'delivery', 'queue', 'tied')
+  local job = job_prefix .. id
+  local seen = read_fields(job, 'delivery', 'queue', 'tied')
   local word
   if seen[1] == delivery and owned[id] then
     word = 'ok'
-    owned[id] = nil
-    accepted[#accepted + 1] = at
+    owned[id], leaves[id] = nil, true
+    n = n + 1
+    accepted[n], records[n], all_ties[n] = at, seen, read_ties(id, job, seen[3])
     if ARGV[at + 2] ~= '' then
       all_plain = false
-      ledgers[at] = read_fields(job_prefix .. id, 'task', 'attempts', 'interruptions', 'suspicion', 'lane', 'error',
-        'failed_ms', 'failed_by', 'failures', 'snoozes')
+      ledgers[n] = read_fields(job, 'task', 'attempts', 'interruptions', 'suspicion', 'lane', 'error', 'failed_ms',
+        'failed_by', 'failures', 'snoozes')
+      if string.sub(ARGV[at + 2], 1, 6) == 'bound ' then
+        local _, _, payload = read_packed(ARGV[at + 2])
+        bounds[n] = cmsgpack.unpack(payload)
+      end
     end
-    if string.sub(ARGV[at + 2], 1, 6) == 'bound ' then
-      local _, _, payload = read_packed(ARGV[at + 2])
-      bounds[at] = cmsgpack.unpack(payload)
-    end
-    ledgers[-at] = seen
-    all_ties[at] = read_ties(id, job_prefix .. id, seen[3])
   elseif not seen[1] and not seen[2] then
     word = 'gone'
     if owned[id] then
       vanished[#vanished + 1] = id
-      owned[id] = nil
+      owned[id], leaves[id] = nil, true
     end
   elseif seen[1] == '-' .. delivery then
     word = 'again'
@@ -94,6 +96,12 @@ for at = 4, #ARGV, 3 do
     word = 'fenced'
   end
   words[#words + 1] = word
+end
+-- What was fetched first stands last, and mostly settles first: the end of the list that leaves it goes in one cut.
+local cut = 0
+while leaves[held[#held - cut]] do
+  leaves[held[#held - cut]] = nil
+  cut = cut + 1
 end
 -- What is not plain may be scheduled for later.
 local first_due = not all_plain and tonumber((redis.call('ZRANGE', single('scheduled'), 0, 0, 'WITHSCORES'))[2])
@@ -112,8 +120,13 @@ end
 
 -- Write.
 begin_writing()
-for _, id in ipairs(vanished) do
+if cut > 0 then
+  redis.call('LTRIM', processing, 0, -cut - 1)
+end
+for id in pairs(leaves) do
   redis.call('LREM', processing, -1, id)
+end
+for _, id in ipairs(vanished) do
   tell_followers(id)
   if id == suspect then
     redis.call('HDEL', named('instance', lease), 'suspect')
@@ -145,16 +158,16 @@ local function bind(id, job, extras)
 end
 local now_text = digits(now)
 local counts = {}
-for _, at in ipairs(accepted) do
+for i = 1, n do
+  local at = accepted[i]
   local id, more, settled = ARGV[at], ARGV[at + 2], '-' .. ARGV[at + 1]
   local outcome, ms, payload, reason = 'succeeded', result_ttl, '', ''
   if more ~= '' then
     outcome, ms, payload, reason = read_packed(more)
     ms = tonumber(ms)
   end
-  local seen, ledger, ties = ledgers[-at], ledgers[at], all_ties[at]
-  local job, queue = job_prefix .. id, seen[2] or 'default'
-  redis.call('LREM', processing, -1, id)
+  local ledger, ties = ledgers[i], all_ties[i]
+  local job, queue = job_prefix .. id, records[i][2] or 'default'
   if ties.cancel then
     redis.call('SREM', named('cancel', lease), id)
     if outcome ~= 'succeeded' then
@@ -202,7 +215,7 @@ for _, at in ipairs(accepted) do
       push_job('LPUSH', id, queue, ledger[5], ledger[4], paused)
     end
   elseif outcome == 'bound' then
-    local extras = bounds[at]
+    local extras = bounds[i]
     local holder = bind(id, job, extras)
     if holder then
       outcome = 'cancelled'
