@@ -37,6 +37,8 @@ T = TypeVar("T")
 # Jobs wait in the instance only while they would start within about this time at the rate seen lately; so long jobs
 # are never hoarded.
 BUFFER_S = 0.02
+# How often the rate is measured: a burst of short jobs is over before 20 ms have passed a few times.
+RATE_WINDOW_S = 0.005
 # And never more than so many times the concurrency: enough that the next fetch is answered before they have run.
 BUFFER_TIMES = 3
 # A buffered job that has waited for so long goes back to its queue, where another instance can take it.
@@ -203,7 +205,7 @@ class Runner:
         if now - self._last_end > RATE_MEMORY_S:
             self._rate = 0.0
         elapsed = now - self._rate_at
-        if elapsed >= BUFFER_S:
+        if elapsed >= RATE_WINDOW_S:
             self._rate = (self._rate + self._ended / elapsed) / 2
             self._ended, self._rate_at = 0, now
         return min(BUFFER_TIMES * self._settings.concurrency, int(self._rate * BUFFER_S))
