@@ -424,7 +424,7 @@ for _, item in ipairs(set_aside) do
   redis.call('LPUSH', named('parked', item[2]), item[1])
   redis.call('SADD', single('parked'), item[2])
 end
-local reply, moved, at, dropped_of = { 'ok', '0', next_due_ms, buried }, {}, 4, {}
+local reply, moved, filled, dropped_of = { 'ok', '0', next_due_ms, buried }, {}, 4, {}
 for i = 1, taken do
   local id, job, record, queue, delivery = ids[i], jobs[i], records[i], queues[i], now_text
   local extra = extras[id]
@@ -459,9 +459,9 @@ for i = 1, taken do
     end
     moved[#moved + 1] = id
   end
-  reply[at + 1], reply[at + 2], reply[at + 4], reply[at + 5] = id, delivery, queue, record
-  reply[at + 3] = id == new_suspect and 's' or buffered[i]
-  at = at + 5
+  reply[filled + 1], reply[filled + 2], reply[filled + 4], reply[filled + 5] = id, delivery, queue, record
+  reply[filled + 3] = id == new_suspect and 's' or buffered[i]
+  filled = filled + 5
 end
 if #moved > 0 then
   redis.call('LPUSH', processing, unpack(moved))
