@@ -64,7 +64,7 @@ local suspect = redis.call('HGET', named('instance', lease), 'suspect')
 local job_prefix = named('job', '')
 -- accepted: places in ARGV; records, ledgers, all_ties and bounds are of the same index.
 local words, accepted, records, ledgers, all_ties, bounds, vanished, leaves = {}, {}, {}, {}, {}, {}, {}, {}
-local all_plain, n = true, 0
+local all_plain, last = true, 0
 for at = 4, #ARGV, 3 do
   local id, delivery = ARGV[at], ARGV[at + 1]
   local job = job_prefix .. id
@@ -73,15 +73,15 @@ for at = 4, #ARGV, 3 do
   if seen[1] == delivery and owned[id] then
     word = 'ok'
     owned[id], leaves[id] = nil, true
-    n = n + 1
-    accepted[n], records[n], all_ties[n] = at, seen, read_ties(id, job, seen[3])
+    last = last + 1
+    accepted[last], records[last], all_ties[last] = at, seen, read_ties(id, job, seen[3])
     if ARGV[at + 2] ~= '' then
       all_plain = false
-      ledgers[n] = read_fields(job, 'task', 'attempts', 'interruptions', 'suspicion', 'lane', 'error', 'failed_ms',
+      ledgers[last] = read_fields(job, 'task', 'attempts', 'interruptions', 'suspicion', 'lane', 'error', 'failed_ms',
         'failed_by', 'failures', 'snoozes')
       if string.sub(ARGV[at + 2], 1, 6) == 'bound ' then
         local _, _, payload = read_packed(ARGV[at + 2])
-        bounds[n] = cmsgpack.unpack(payload)
+        bounds[last] = cmsgpack.unpack(payload)
       end
     end
   elseif not seen[1] and not seen[2] then
@@ -158,7 +158,7 @@ local function bind(id, job, extras)
 end
 local now_text = digits(now)
 local counts = {}
-for i = 1, n do
+for i = 1, last do
   local at = accepted[i]
   local id, more, settled = ARGV[at], ARGV[at + 2], '-' .. ARGV[at + 1]
   local outcome, ms, payload, reason = 'succeeded', result_ttl, '', ''
