@@ -222,7 +222,6 @@ class QueueKit:
                 app.settings,
                 lease,
                 lambda outcome: None,
-                ended.set,
                 app.around,
                 state,
                 app.store.run,
@@ -232,6 +231,7 @@ class QueueKit:
                 None,
                 app.cipher,
             )
+            runner.on_room = ended.set
             try:
                 runner.take(jobs)
                 while not slots.idle:

@@ -278,7 +278,7 @@ async def test_the_buffer_is_refilled_while_every_slot_is_taken(
 
     binder, slots, pools = Binder(app.tasks, app.queue_limits, app.shards), Slots(4), Pools(app.settings)
     runner = Runner(
-        app.tasks, app.settings, "w", lambda _: None, lambda: None, app.around, None, nobody_asks, binder, slots, pools,
+        app.tasks, app.settings, "w", lambda _: None, app.around, None, nobody_asks, binder, slots, pools,
         None, app.cipher,
     )  # fmt: skip
     monkeypatch.setattr(runner, "_buffer_target", lambda: 8)

@@ -78,10 +78,11 @@ class Fetcher:
         self._standing_asks = 0
         self._in_flight: dict[int, float] = {}
         self._over = asyncio.Event()
+        runner.on_room = self._room_changed
 
     # What others tell
 
-    def room_changed(self) -> None:
+    def _room_changed(self) -> None:
         """A slot was freed."""
         if self._capped:
             self._more = True  # perhaps one of a queue that had as many as it may have here

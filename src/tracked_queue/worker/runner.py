@@ -141,7 +141,7 @@ class Ask(Protocol):
 
 class Runner:
     """
-    Runs deliveries in `concurrency` slots; outcomes go to `settle`, room to `on_room`.
+    Runs deliveries in `concurrency` slots; outcomes go to `settle`, and whoever fetches for it hears of room by `on_room`.
 
     Nothing of a job reaches the worker's own tasks: not its exceptions, BaseException included, not a stray
     CancelledError, not its context variables.
@@ -153,7 +153,6 @@ class Runner:
         settings: Settings,
         lease: str,
         settle: Callable[[Outcome], None],
-        on_room: Callable[[], None],
         around: Surroundings,
         state: Any,
         ask: Ask,
@@ -175,7 +174,8 @@ class Runner:
             task.name.encode(): Recipe(task, invoker(task, around, pools.threads, pools.processes), settings.result_ttl)
             for task in tasks
         }
-        self._settle, self._on_room = settle, on_room
+        self._settle = settle
+        self.on_room: Callable[[], None] = lambda: None
         self._loop = asyncio.get_running_loop()
         self._context = contextvars.copy_context()
         # Deliveries, not ids: one that ignores its cancellation may still be here when its job comes back.
@@ -310,11 +310,32 @@ class Runner:
     async def _run(self, delivery: Delivery) -> None:
         # The wall: whatever is raised in here, by the job or by a type's own code in decoding and encoding, becomes
         # this job's outcome, and the slot is freed.
+        called = False
         try:
-            await self._attempt(delivery)
+            delivery.begun = True
+            if delivery.cause is not None:
+                # Cancelled between its start and its first step; the function is never called.
+                self._conclude(delivery, asyncio.CancelledError())
+                return
+            first = (await self._inputs(delivery),) if delivery.inputs else ()
+            job = delivery.job
+            packed_args, packed_kwargs = self.opened(job.args), self.opened(job.kwargs)
+            args, kwargs = delivery.task.signature.decode(packed_args, packed_kwargs, len(first))
+            current.set(CurrentJob(delivery, self))
+            if delivery.context:
+                for variable in self._around.carry:
+                    if variable.name in delivery.context:
+                        variable.set(delivery.context[variable.name])
+            called = True
+            value = await delivery.recipe.call(first + args, kwargs)
+            if not delivery.settled:
+                self._returned(delivery, value)
         except BaseException as error:
             try:
-                self._conclude(delivery, error)
+                if not called and isinstance(error, ArgumentError | SealedError):
+                    self._unfit(delivery, error)
+                else:
+                    self._conclude(delivery, error)
             except BaseException as worse:
                 log.job_unusable(task=delivery.task.name, job_id=delivery.id, problem=repr(worse)[:300])
                 text = "its outcome can't be told"
@@ -326,35 +347,13 @@ class Runner:
             finally:
                 self._finish(delivery)
 
-    async def _attempt(self, delivery: Delivery) -> None:
-        delivery.begun = True
-        if delivery.cause is not None:
-            # Cancelled between its start and its first step; the function is never called.
-            self._conclude(delivery, asyncio.CancelledError())
-            return
-        job = delivery.job
-        try:
-            packed = self.opened(job.args), self.opened(job.kwargs)
-            if delivery.inputs:
-                first = await self._inputs(delivery)
-                args, kwargs = delivery.task.signature.decode(*packed, 1)
-                args = (first, *args)
-            else:
-                args, kwargs = delivery.task.signature.decode(*packed)
-        except SealedError as error:
-            self._unusable(delivery, f"its arguments can't be read: {error}; requeue it once the key is there")
-            return
-        except ArgumentError as error:
-            self._unusable(delivery, error.problem if not error.argument else f"{error.argument}: {error.problem}")
-            return
-        current.set(CurrentJob(delivery, self))
-        if delivery.context:
-            for variable in self._around.carry:
-                if variable.name in delivery.context:
-                    variable.set(delivery.context[variable.name])
-        value = await delivery.recipe.call(args, kwargs)
-        if not delivery.settled:
-            self._returned(delivery, value)
+    def _unfit(self, delivery: Delivery, error: ArgumentError | SealedError) -> None:
+        """What is stored for it can't be turned into arguments."""
+        if isinstance(error, SealedError):
+            problem = f"its arguments can't be read: {error}; requeue it once the key is there"
+        else:
+            problem = error.problem if not error.argument else f"{error.argument}: {error.problem}"
+        self._unusable(delivery, problem)
 
     async def _inputs(self, delivery: Delivery) -> Any:
         """The results of the jobs before this one, as its first argument."""
@@ -516,7 +515,7 @@ class Runner:
         while self.buffer and self.seat.open():
             self.seat.waiting -= 1
             self._start(self.buffer.popleft())
-        self._on_room()
+        self.on_room()
 
     def _ran_ms(self, delivery: Delivery) -> int:
         return round((self._loop.time() - delivery.started_at) * 1000)
@@ -551,7 +550,7 @@ class Runner:
         while self.buffer:  # the newest first, so that the oldest ends up at the queue's head
             self.seat.waiting -= 1
             self._hand_back(self.buffer.pop())
-        self._on_room()
+        self.on_room()
 
     def _hand_back(self, delivery: Delivery) -> None:
         if delivery.untracked:
@@ -631,7 +630,7 @@ class Runner:
         self.seat.leave()
 
 
-_OWN_FRAMES = (Runner._run.__code__, Runner._attempt.__code__)
+_OWN_FRAMES = (Runner._run.__code__,)
 
 
 _PUBLIC = re.compile(r"(?:attempts exhausted \(\d+ of \d+\): |not retried: )?[A-Za-z_][\w.]*(?=: |$)|[^:]*")

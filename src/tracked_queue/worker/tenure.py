@@ -225,7 +225,6 @@ class Tenure:
             settings,
             state.lease,
             settler.add,
-            lambda: fetcher.room_changed(),  # noqa: PLW0108  (fetcher comes after)
             host.around,
             host.state,
             ask,
