@@ -256,7 +256,7 @@ class Signature:
             raise ArgumentError(self.task, "", f"the stored arguments don't fit: {error}") from None
         if kwargs or given + len(args) not in self._fits_alone:
             self._check_fit(given + len(args), kwargs.keys())
-        elif args and not given and self._rest is None and len(args) < 16:
+        elif args and not given and self._rest is None and packed_args[0] in _SHORT_ARRAYS:
             self._plain[packed_args[:1]] = self._tuple_decoder(len(args), 0)[0].decode
         return args, kwargs
 
@@ -332,10 +332,13 @@ class Signature:
                 self._fits_alone.add(count)
 
 
+_SHORT_ARRAYS = range(0x90, 0xA0)  # heads of MessagePack arrays that hold their length
+
+
 def _array_length(data: bytes) -> int:
     """The length of a MessagePack array, read from its head."""
     head = data[0]
-    if 0x90 <= head <= 0x9F:
+    if head in _SHORT_ARRAYS:
         return head & 0x0F
     return len(_array_decoder.decode(data))
 

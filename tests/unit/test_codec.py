@@ -176,6 +176,19 @@ def test_a_call_that_does_not_fit(args: tuple[Any, ...], kwargs: dict[str, Any],
         Signature("t", plain).encode(args, kwargs, LIMIT)
 
 
+def test_how_an_array_is_written_does_not_matter() -> None:
+    """Other encoders may write a short array in the long form; what was learnt from one call holds for no call of another length."""
+    names = ", ".join(f"a{n}: int = 0" for n in range(20))
+    scope: dict[str, Any] = {}
+    exec(f"def many({names}): ...", scope)
+    signature = Signature("t", scope["many"])
+    long_form = b"\xdc\x00\x02\x01\x02"
+    calls = [(long_form, (1, 2)), (msgspec.msgpack.encode(list(range(20))), tuple(range(20))), (b"\x92\x03\x04", (3, 4))]
+    for _ in range(2):
+        for packed, args in calls:
+            assert signature.decode(packed, b"") == (args, {})
+
+
 def test_arguments_of_an_older_producer_get_defaults_and_of_another_one_are_refused() -> None:
     async def old(a: int) -> None: ...
 

@@ -332,7 +332,7 @@ class Runner:
                 self._returned(delivery, value)
         except BaseException as error:
             try:
-                if not called and isinstance(error, ArgumentError | SealedError):
+                if not (called or delivery.settled) and isinstance(error, ArgumentError | SealedError):
                     self._unfit(delivery, error)
                 else:
                     self._conclude(delivery, error)
