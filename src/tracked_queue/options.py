@@ -132,9 +132,6 @@ class JobOptions:
     due_ms: int | None = field(init=False, repr=False, compare=False)
     travels: bool = field(init=False, repr=False, compare=False)
     constrained: bool = field(init=False, repr=False, compare=False)
-    # `timeout` and `result_ttl` as numbers: every delivery takes them.
-    timeout_s: float | None = field(init=False, repr=False, compare=False)
-    result_ttl_s: float | None = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         self._check()

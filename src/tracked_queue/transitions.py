@@ -316,7 +316,8 @@ LEDGERS = {"attempts": 7, "interruptions": 8, "recoveries": 9}
 class Fetched:
     """
     The jobs of one fetch; `more` says that a further one would bring some, `next_due` seconds to the next; `suspects` that
-    nothing but suspects is left which this one was not to take.
+    nothing but suspects is left which this one was not to take; `must_start` that some of what is left may not wait in an
+    instance.
     """
 
     jobs: list[Delivered]
@@ -324,6 +325,7 @@ class Fetched:
     next_due: float | None
     buried: tuple[str, ...]
     suspects: bool = False
+    must_start: bool = False
 
 
 def fetch(
@@ -357,7 +359,8 @@ def _read_fetch(reply: Any) -> Fetched | Refusal:
         jobs = list(map(Delivered, *columns))
         due_ms = int(reply[2])
         due = None if due_ms < 0 else due_ms / 1000
-        return Fetched(jobs, reply[1] == b"1", due, tuple(map(_text, reply[3])), reply[1] == b"s")
+        more, must_start = reply[1] in (b"1", b"n"), reply[1] == b"n"
+        return Fetched(jobs, more, due, tuple(map(_text, reply[3])), reply[1] == b"s", must_start)
     try:
         return _REFUSALS[reply[0]]
     except KeyError:

@@ -27,7 +27,7 @@ from tracked_queue import (
 )
 from tracked_queue.chaos.server import RedisServer
 from tracked_queue.reports import read_instances
-from tracked_queue.transitions import Delivered, Fetched, fetch, register
+from tracked_queue.transitions import Delivered, Fetched, fetch, pause, register, resume
 from tracked_queue.worker.binding import Binder
 from tracked_queue.worker.instance import Instance
 from tracked_queue.worker.runner import Pools, Runner
@@ -301,6 +301,31 @@ async def test_the_buffer_is_refilled_while_every_slot_is_taken(
 
 async def _instances(app: TrackedQueue, count: int) -> bool:
     return len(await read_instances(app.store)) == count
+
+
+async def test_what_may_not_wait_here_is_not_overtaken_by_a_backlog(app: TrackedQueue) -> None:
+    """A job that must start at once needs a free slot, which a busy worker with jobs at hand never has by itself."""
+    order: list[str] = []
+
+    @app.task(queue="low")
+    async def low() -> None:
+        order.append("low")
+
+    @app.task(queue="high")
+    async def high() -> None:
+        order.append("high")
+
+    jobs = await app.enqueue_many([low.call() for _ in range(6000)])
+    async with running_worker(app, concurrency=20, queues=["high", "low"]):
+        await wait_until(lambda: len(order) > 1000, what="a busy worker")
+        await app.store.run(pause("queue:high"))
+        handed_back = await high.enqueue()
+        # As a recovery leaves it.
+        await app.store.read(("HSET", app.keys.named("job", handed_back.id), "buffered", "never", "delivery", "0"))
+        await app.store.run(resume("queue:high"))
+        await jobs[-1].result(timeout=30)
+        await handed_back.result(timeout=30)
+    assert order.index("high") < 5000
 
 
 async def test_first_in_first_out_with_one_slot(app: TrackedQueue) -> None:

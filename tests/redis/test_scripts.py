@@ -6,7 +6,7 @@ import pytest
 from msgspec import structs
 
 from tests.harness import INTERVAL, START_MS, TTL, Scripts, request
-from tracked_queue import State, StoreRefusedError
+from tracked_queue import InvariantError, State, StoreRefusedError
 from tracked_queue import transitions as t
 from tracked_queue.codec import encode_any, encode_extras
 from tracked_queue.transitions import CancelWord, DeadWord, Fate, Refusal, Verdict
@@ -312,6 +312,38 @@ def test_fetch_parks_the_jobs_of_a_paused_task_and_serves_those_behind(q: Script
     q.store.run(t.resume("task:slow"))
     assert q.store.run(t.unpark("slow", [])) == (1, 0)
     assert q.state("a") == "queued" and q.marker()
+
+
+def test_fetch_says_that_something_has_to_start_at_once(q: Scripts) -> None:
+    """Else an instance whose buffer never runs empty would ask for it never."""
+    q.enqueue("a")
+    q.enqueue("b")
+    q.redis.hset(q.keys.named("job", "a"), mapping={"buffered": "never", "delivery": "0"})
+    q.register("w")
+    assert (reply := q.fetch("w", start=0, buffer=5)).must_start and reply.more and not reply.jobs
+    reply = q.fetch("w", start=1, buffer=0)
+    assert [job.id for job in reply.jobs] == [b"a"] and reply.more and not reply.must_start
+    q.redis.lpush(q.keys.named("suspects", "q"), "c")
+    assert q.fetch("w", start=0, buffer=0).must_start
+
+
+def test_an_error_among_outcomes_costs_no_other_its_place(q: Scripts) -> None:
+    """A foreign key in the way of one: what settled before it has settled, what comes after it is still held and comes back."""
+    for name in "abcde":
+        q.enqueue(name)
+    q.register("w")
+    jobs = q.take("w")
+    q.redis.set(q.keys.named("parked", "t"), "foreign")
+    outcomes = [t.Outcome(job.id, job.delivery, "succeeded", 0, b"", "") for job in jobs]
+    outcomes[2] = structs.replace(outcomes[2], outcome="parked")
+    with pytest.raises(InvariantError):
+        q.store.run(t.settle("w", outcomes, 120))
+    assert [q.state(name) for name in "abde"] == ["succeeded", "succeeded", "active", "active"]
+    assert {"d", "e"} <= set(q.listed("processing", "w"))
+    q.store.run(t.release("w", interrupted=False))
+    q.recover("w")
+    assert q.listed("processing", "w") == [] and sorted(q.listed("queue", "q")) == ["d", "e"]
+    assert [q.state(name) for name in "ab"] == ["succeeded"] * 2
 
 
 def test_fetch_removes_an_untracked_job(q: Scripts) -> None:

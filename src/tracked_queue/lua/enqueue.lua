@@ -34,8 +34,9 @@
 --   {'unknown', id}   it comes after that job, which has no record, or is untracked; nothing written for this one
 -- Refuses: a full Redis (OOM), before the first write; a shard that was closed (see close.lua): the one word 'closed'.
 -- A record has the fields kwargs and options only if one of them says something, or it has extras; delivery '0' is the sign of
--- it.  `tracked` stands only in one that is untracked.  So a fetch reads five fields of a plain job.  `tied` is the sign of extras, `bound` of those among them that the task
--- asks for: a job that was enqueued without its task's code has none, and gets them from the worker (see settle).
+-- it.  `tracked` stands only on an untracked job, as '0'.  So a fetch reads five fields of a plain job.  `tied` is the sign of
+-- extras, `bound` of those among them that the task asks for: a job that was enqueued without its task's code has none, and
+-- gets them from the worker (see settle).
 -- Keeps: a job whose id is known is never recorded twice; a tick that is not after its schedule's last one is not stored;
 -- jobs of one queue keep the order of the batch; a unique key counts as held only if that job's record exists, has not
 -- ended, and names the key.
@@ -187,7 +188,12 @@ end
 local function replace(job)
   local at, id, record = job.at, job.replaces, job_prefix .. job.replaces
   local due_ms = moment(job.due)
-  redis.call('HSET', record, 'args', ARGV[at + 3], 'kwargs', job.kwargs, 'options', job.options, 'tracked', job.tracked)
+  redis.call('HSET', record, 'args', ARGV[at + 3], 'kwargs', job.kwargs, 'options', job.options)
+  if job.tracked == '0' then
+    redis.call('HSET', record, 'tracked', '0')
+  else
+    redis.call('HDEL', record, 'tracked')
+  end
   if job.was == 'scheduled' and due_ms and due_ms > now then
     redis.call('HSET', record, 'due_ms', digits(due_ms))
     note_queue(ARGV[at + 2])

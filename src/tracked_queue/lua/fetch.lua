@@ -20,8 +20,9 @@
 --            this one, task, args; for a job
 --            that was delivered before, or is no plain one, also kwargs, options, and unless it is untracked: tracked,
 --            attempts, interruptions, recoveries, buffered before, checkpoint, bound (nil where there is none)
---            more      '1' if something is left that this instance could have taken with more slots; 's' if nothing is but
---                      suspects that this call was not to take
+--            more      '1' if something is left that this instance could have taken with more slots; 'n' if that has to start at
+--                      once, so that it would never be taken by an instance whose buffer never runs empty; 's' if nothing is
+--                      but suspects that this call was not to take
 --            next_due  ms until the next scheduled job is due, -1 if there is none
 --            buried    ids without a record that were set aside as dead
 --   'stale'  a later number was used; nothing taken
@@ -31,7 +32,7 @@
 -- A refused or repeated fetch puts the markers of its queues back: a BZPOPMIN before it may have popped one.
 -- Keeps: an id is in one place; a delivery number grows with every delivery; an instance has at most one suspect; no limit
 -- has more permits out than its number, no rate more starts in any window of its time.
--- Order: a suspect first if this instance has none, then each queue: its list's right end and its lanes in turns.  Due jobs
+-- Order: a suspect first if this instance has none and a slot for it, then each queue: its list's right end and its lanes in turns.  Due jobs
 -- are promoted first, and the followers of ended jobs told, a bounded number a call; they can be taken by the next fetch.
 -- include keys
 -- include number
@@ -71,7 +72,7 @@ local function refused(word)
   return { word }
 end
 local job_prefix = named('job', '')
--- A plain job that was never delivered has no delivery number, and none of the further fields (see enqueue).  Extras are
+-- A plain job that was never delivered has no delivery number, and none of the further fields but `tracked` (see enqueue).  Extras are
 -- for the decision here: expires_ms, unique, until, limits.
 local extras, untracked = {}, {}
 local function read(id, job)
@@ -188,7 +189,7 @@ end
 local ids, jobs, records, queues, buffered = {}, {}, {}, {}, {}
 local dropped, expired, set_aside, garbage, cuts, visited, left = {}, {}, {}, {}, {}, {}, {}
 local bytes, started, taken, looked, new_suspect = 0, 0, 0, 0, nil
-local suspect, denied = own[4] or ARGV[6] == '0', false
+local suspect, denied, must_start = own[4] or ARGV[6] == '0', false, false
 local seen, strays = {}, 0
 -- Permits of concurrency limits out, and starts of rates, as they will be after this call.
 local used, rates, full_at = {}, {}, {}
@@ -271,8 +272,10 @@ local function look(id, queue, may_buffer, room)
     seen[id] = true
   else
     local waits = started >= start
-    if room <= 0 or taken >= start + buffer or (waits and (not may_buffer or record[11] == 'never'))
-      or (taken > 0 and bytes + size > max_bytes) then
+    if room <= 0 or taken >= start + buffer or (taken > 0 and bytes + size > max_bytes) then
+      return false
+    elseif waits and (not may_buffer or record[11] == 'never') then
+      must_start = true
       return false
     end
     if limits then
@@ -365,6 +368,8 @@ for at = 7, #ARGV, 2 do
         elseif full then
           waiting = 0  -- it is held up by a limit: no reason to ask again before the next round
         end
+      elseif most ~= 0 then
+        must_start = true
       end
       if waiting > 0 then
         left[queue] = true
@@ -610,7 +615,9 @@ for queue, whom in pairs(left) do
     wake(queue, paused)
   end
 end
-if denied and reply[2] == '0' then
+if must_start and reply[2] == '1' then
+  reply[2] = 'n'
+elseif denied and reply[2] == '0' then
   reply[2] = 's'
 end
 return reply

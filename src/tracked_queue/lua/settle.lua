@@ -63,7 +63,7 @@ end
 local suspect = redis.call('HGET', named('instance', lease), 'suspect')
 local job_prefix = named('job', '')
 -- accepted: places in ARGV; records, ledgers, all_ties and bounds are of the same index.
-local words, accepted, records, ledgers, all_ties, bounds, vanished, leaves = {}, {}, {}, {}, {}, {}, {}, {}
+local words, accepted, records, ledgers, all_ties, bounds, vanished = {}, {}, {}, {}, {}, {}, {}
 local all_plain, last = true, 0
 for at = 4, #ARGV, 3 do
   local id, delivery = ARGV[at], ARGV[at + 1]
@@ -72,7 +72,7 @@ for at = 4, #ARGV, 3 do
   local word
   if seen[1] == delivery and owned[id] then
     word = 'ok'
-    owned[id], leaves[id] = nil, true
+    owned[id] = nil
     last = last + 1
     accepted[last], records[last], all_ties[last] = at, seen, read_ties(id, job, seen[3])
     if ARGV[at + 2] ~= '' then
@@ -88,7 +88,7 @@ for at = 4, #ARGV, 3 do
     word = 'gone'
     if owned[id] then
       vanished[#vanished + 1] = id
-      owned[id], leaves[id] = nil, true
+      owned[id] = nil
     end
   elseif seen[1] == '-' .. delivery then
     word = 'again'
@@ -96,12 +96,6 @@ for at = 4, #ARGV, 3 do
     word = 'fenced'
   end
   words[#words + 1] = word
-end
--- What was fetched first stands last, and mostly settles first: the end of the list that leaves it goes in one cut.
-local cut = 0
-while leaves[held[#held - cut]] do
-  leaves[held[#held - cut]] = nil
-  cut = cut + 1
 end
 -- What is not plain may be scheduled for later.
 local first_due = not all_plain and tonumber((redis.call('ZRANGE', single('scheduled'), 0, 0, 'WITHSCORES'))[2])
@@ -120,13 +114,14 @@ end
 
 -- Write.
 begin_writing()
-if cut > 0 then
-  redis.call('LTRIM', processing, 0, -cut - 1)
-end
-for id in pairs(leaves) do
+-- left: ids that have left the processing list; leaves: those that leave it below.
+local left, leaves = {}, {}
+local function leave(id)
   redis.call('LREM', processing, -1, id)
+  left[id] = true
 end
 for _, id in ipairs(vanished) do
+  leave(id)
   tell_followers(id)
   if id == suspect then
     redis.call('HDEL', named('instance', lease), 'suspect')
@@ -168,6 +163,13 @@ for i = 1, last do
   end
   local ledger, ties = ledgers[i], all_ties[i]
   local job, queue = job_prefix .. id, records[i][2] or 'default'
+  -- A success that nothing hangs on changes its own record alone, so it may leave the list after that. Whatever goes to another
+  -- place leaves first, each by itself: an error of one (a foreign key in its way) costs no other its place.
+  if outcome == 'succeeded' and ties == FREE and id ~= suspect then
+    leaves[id] = true
+  else
+    leave(id)
+  end
   if ties.cancel then
     redis.call('SREM', named('cancel', lease), id)
     if outcome ~= 'succeeded' then
@@ -248,6 +250,24 @@ for i = 1, last do
     counts[outcome] = by_queue
   end
   by_queue[queue] = (by_queue[queue] or 0) + 1
+end
+-- What was fetched first stands last, and mostly settles first: the end of the list goes in one cut.
+local cut, at = 0, #held
+while left[held[at]] or leaves[held[at]] do
+  local id = held[at]
+  if left[id] then
+    left[id] = nil
+  else
+    leaves[id] = nil
+    cut = cut + 1
+  end
+  at = at - 1
+end
+if cut > 0 then
+  redis.call('LTRIM', processing, 0, -cut - 1)
+end
+for id in pairs(leaves) do
+  redis.call('LREM', processing, -1, id)
 end
 for outcome, by_queue in pairs(counts) do
   for queue, n in pairs(by_queue) do

@@ -63,6 +63,9 @@ class Fetcher:
         self._marker = lambda queue: store.keys.named("wake", queue)
         self._capped = False
         self._suspects_left = False  # the last fetch saw some that it might not take
+        self._must_start = (
+            False  # it left some that may not wait here: the buffer runs empty, so that there is a slot for them
+        )
         self._loop = asyncio.get_running_loop()
         self._number = 0
         # How many jobs the next fetch may start: few after a rest, then twice as many each time, so that a burst is
@@ -137,7 +140,7 @@ class Fetcher:
             queues, most = self._served.plan(self._slots.owned_of)
             if not queues:
                 start = buffer = 0
-            elif most:
+            elif most or (self._must_start and not start):
                 buffer = 0
             asked = self._standing_asks if self._standing is not None and self._standing_number == self._number else 0
             due = self._due_at is not None and self._loop.time() >= self._due_at
@@ -268,7 +271,7 @@ class Fetcher:
         if self._state.lost or not isinstance(reply, Fetched):
             return  # whatever it brought belongs to a lease that is over
         self._more = self._seat.hungry = reply.more
-        self._suspects_left = reply.suspects
+        self._suspects_left, self._must_start = reply.suspects, reply.must_start
         self._due_at = None if reply.next_due is None else self._loop.time() + reply.next_due
         for job_id in reply.buried:
             log.job_buried(job_id=job_id)

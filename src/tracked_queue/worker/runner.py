@@ -37,8 +37,9 @@ T = TypeVar("T")
 # Jobs wait in the instance only while they would start within about this time at the rate seen lately; so long jobs
 # are never hoarded.
 BUFFER_S = 0.02
-# How often the rate is measured: a burst of short jobs is over before 20 ms have passed a few times.
-RATE_WINDOW_S = 0.005
+# The rate is measured over this time, or as soon as twice the concurrency has ended: then it is no chance that jobs which began
+# together ended together.
+RATE_WINDOW_S, SHORT_WINDOW_S = 0.02, 0.005
 # And never more than so many times the concurrency: enough that the next fetch is answered before they have run.
 BUFFER_TIMES = 3
 # A buffered job that has waited for so long goes back to its queue, where another instance can take it.
@@ -192,6 +193,8 @@ class Runner:
 
     def room(self) -> tuple[int, int]:
         """How many jobs could start now, and how many more may wait; together at most one fetch."""
+        if self.seat.slots.used > self.seat.slots.total:
+            return 0, 0  # untracked jobs that could not wait on were started beyond it
         start = max(0, self.seat.free())
         target = self._buffer_target() if self.seat.may_hoard() else 0
         # Refilled in halves: one fetch for many jobs.
@@ -205,7 +208,8 @@ class Runner:
         if now - self._last_end > RATE_MEMORY_S:
             self._rate = 0.0
         elapsed = now - self._rate_at
-        if elapsed >= RATE_WINDOW_S:
+        many = self._ended >= 2 * self._settings.concurrency
+        if elapsed >= (SHORT_WINDOW_S if many else RATE_WINDOW_S):
             self._rate = (self._rate + self._ended / elapsed) / 2
             self._ended, self._rate_at = 0, now
         return min(BUFFER_TIMES * self._settings.concurrency, int(self._rate * BUFFER_S))
@@ -505,9 +509,12 @@ class Runner:
     def _finish(self, delivery: Delivery) -> None:
         self.running.discard(delivery)
         self.seat.end()
+        now = self._loop.time()
+        if now - self._last_end > RATE_MEMORY_S:
+            self._rate, self._ended, self._rate_at = 0.0, 0, now
         self._ended += 1
         self.ran += 1
-        self._last_end = self._loop.time()
+        self._last_end = now
         self.seat.slots.freed()
 
     def _fill(self) -> None:
