@@ -113,7 +113,8 @@ def make_info(job_id: str, record: dict[bytes, bytes], codec: ValueCodec | None,
 def _failures(record: dict[bytes, bytes], count: int, cipher: Cipher) -> Iterator[Failure]:
     """The ring `error:0` to `error:3`, then `error`; see lua/settle.lua."""
     for at in range(max(0, count - 5), count - 1):
-        when, lease, packed = record.get(b"error:%d" % (at % 4), b"0 - ").split(b" ", 2)
+        when, _, rest = record.get(b"error:%d" % (at % 4), b"0 - ").partition(b" ")
+        lease, _, packed = rest.partition(b" ")
         yield _failure(cipher.peek(packed) or b"", when, lease)
     if count:
         yield _failure(cipher.peek(record.get(b"error")) or b"", record.get(b"failed_ms"), record.get(b"failed_by"))

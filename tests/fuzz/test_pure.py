@@ -140,6 +140,7 @@ FIELDS = [
 
 @many
 @given(st.dictionaries(st.sampled_from(FIELDS).map(str.encode), raw, max_size=12), st.sampled_from(list(State)))
+@example({b"failures": b"2", b"error:0": b""}, State.QUEUED)
 def test_records_as_people_read_them(record: dict[bytes, bytes], state: State) -> None:
     with contextlib.suppress(UnreadableJobError):
         info = make_info("id", {b"state": state.value.encode(), **record}, None, Cipher([]))
