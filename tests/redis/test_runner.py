@@ -27,6 +27,7 @@ from tracked_queue import (
 )
 from tracked_queue.chaos.server import RedisServer
 from tracked_queue.reports import read_instances
+from tracked_queue.task import Task
 from tracked_queue.transitions import Delivered, Fetched, fetch, pause, register, resume
 from tracked_queue.worker.binding import Binder
 from tracked_queue.worker.instance import Instance
@@ -303,8 +304,8 @@ async def _instances(app: TrackedQueue, count: int) -> bool:
     return len(await read_instances(app.store)) == count
 
 
-async def test_what_may_not_wait_here_is_not_overtaken_by_a_backlog(app: TrackedQueue) -> None:
-    """A job that must start at once needs a free slot, which a busy worker with jobs at hand never has by itself."""
+def _low_and_high(app: TrackedQueue) -> tuple[Task[[], None], Task[[], None], list[str]]:
+    """A task in each of two queues, and the order in which their jobs ran."""
     order: list[str] = []
 
     @app.task(queue="low")
@@ -315,6 +316,12 @@ async def test_what_may_not_wait_here_is_not_overtaken_by_a_backlog(app: Tracked
     async def high() -> None:
         order.append("high")
 
+    return low, high, order
+
+
+async def test_what_may_not_wait_here_is_not_overtaken_by_a_backlog(app: TrackedQueue) -> None:
+    """A job that must start at once needs a free slot, which a busy worker with jobs at hand never has by itself."""
+    low, high, order = _low_and_high(app)
     jobs = await app.enqueue_many([low.call() for _ in range(6000)])
     async with running_worker(app, concurrency=20, queues=["high", "low"]):
         await wait_until(lambda: len(order) > 1000, what="a busy worker")
@@ -343,16 +350,7 @@ async def test_first_in_first_out_with_one_slot(app: TrackedQueue) -> None:
 
 
 async def test_strict_priority_between_queues(app: TrackedQueue) -> None:
-    order: list[str] = []
-
-    @app.task(queue="low")
-    async def low() -> None:
-        order.append("low")
-
-    @app.task(queue="high")
-    async def high() -> None:
-        order.append("high")
-
+    low, high, order = _low_and_high(app)
     jobs = [await low.enqueue() for _ in range(5)] + [await high.enqueue() for _ in range(5)]
     async with running_worker(app, concurrency=1, queues=["high", "low"]):
         for job in jobs:

@@ -32,8 +32,8 @@
 -- A refused or repeated fetch puts the markers of its queues back: a BZPOPMIN before it may have popped one.
 -- Keeps: an id is in one place; a delivery number grows with every delivery; an instance has at most one suspect; no limit
 -- has more permits out than its number, no rate more starts in any window of its time.
--- Order: a suspect first if this instance has none and a slot for it, then each queue: its list's right end and its lanes in turns.  Due jobs
--- are promoted first, and the followers of ended jobs told, a bounded number a call; they can be taken by the next fetch.
+-- Order: a suspect first if this instance has none and a slot for it, then each queue: its list's right end and its lanes
+-- in turns.  Due jobs are promoted first, and the followers of ended jobs told, a bounded number a call; they can be taken by the next fetch.
 -- include keys
 -- include number
 -- include now_ms
@@ -72,8 +72,8 @@ local function refused(word)
   return { word }
 end
 local job_prefix = named('job', '')
--- A plain job that was never delivered has no delivery number, and none of the further fields but `tracked` (see enqueue).  Extras are
--- for the decision here: expires_ms, unique, until, limits.
+-- A plain job that was never delivered has no delivery number, and none of the further fields but `tracked` (see enqueue).
+-- Extras are for the decision here: expires_ms, unique, until, limits.
 local extras, untracked = {}, {}
 local function read(id, job)
   local record = read_fields(job, 'state', 'delivery', 'task', 'args', 'tracked')

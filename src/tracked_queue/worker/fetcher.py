@@ -63,9 +63,8 @@ class Fetcher:
         self._marker = lambda queue: store.keys.named("wake", queue)
         self._capped = False
         self._suspects_left = False  # the last fetch saw some that it might not take
-        self._must_start = (
-            False  # it left some that may not wait here: the buffer runs empty, so that there is a slot for them
-        )
+        # It left some that may not wait here: the buffer runs empty, so that there is a slot for them.
+        self._must_start = False
         self._loop = asyncio.get_running_loop()
         self._number = 0
         # How many jobs the next fetch may start: few after a rest, then twice as many each time, so that a burst is
