@@ -1,9 +1,9 @@
 """
 Connections to Redis: sending commands, reading replies, and saying in our own errors what went wrong.
 
-redis-py opens the connection (TLS, ACL, handshake) and parses; its retries are off, because it can't know what is
-safe to send twice. Every call has a deadline, and a link whose call was cut short is closed: its next reply would
-belong to another call.
+redis-py opens the connection (TLS, ACL, handshake); its retries are off, because it can't know what is safe to send
+twice. Every call has a deadline, and a link whose call was cut short is closed: its next reply would belong to another
+call.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import copy
+import math
 import os
 import re
 import threading
@@ -39,6 +40,7 @@ from .keys import Keys
 from .sentinel import SCHEMES as SENTINEL_SCHEMES
 from .sentinel import Sentinels, parse_sentinel_url
 from .settings import Settings, masked_url
+from .wire import Wire, handing_over
 
 Command = Sequence[Any]
 
@@ -92,9 +94,9 @@ class Endpoint:
         for name in _IGNORED_IN_URL:
             options.pop(name, None)
         kind = options.pop("connection_class", aio.Connection)
-        self._kind, self._sync_kind = kind, _SYNC_KINDS[kind]
+        self._kind, self._sync_kind = handing_over(kind), _SYNC_KINDS[kind]
         if sentinels is not None:
-            self._kind, self._sync_kind = following(kind, sentinels), following(self._sync_kind, sentinels)
+            self._kind, self._sync_kind = following(self._kind, sentinels), following(self._sync_kind, sentinels)
         self._cluster: Cluster | None = None
         if hosts:
             names = {name: value for name, value in options.items() if name in _OF_CLUSTER or name.startswith("ssl_")}
@@ -129,11 +131,10 @@ class Endpoint:
         found._kind, found._sync_kind = following(self._kind, owner), following(self._sync_kind, owner)
         return found
 
-    def connection(self) -> aio.AbstractConnection:
-        """An asyncio connection that is not open yet."""
-        return cast(
-            aio.AbstractConnection,
-            self._kind(**self._options, socket_connect_timeout=self.connect_timeout, retry=AsyncRetry(NoBackoff(), 0)),
+    def connection(self) -> Any:
+        """An asyncio connection that is not open yet; see `handing_over`."""
+        return self._kind(
+            **self._options, socket_connect_timeout=self.connect_timeout, retry=AsyncRetry(NoBackoff(), 0)
         )
 
     def sync_connection(self, timeout: float) -> Any:
@@ -204,6 +205,10 @@ def _missing(error: BaseException, shown: str) -> StoreUnavailableError:
     return StoreUnavailableError(f"{shown}: {what}", may_have_run=True)
 
 
+def _packed(commands: Sequence[Command]) -> list[bytes]:
+    return [hiredis.pack_command(tuple(command)) for command in commands]
+
+
 class Link:
     """
     One asyncio connection; its user sends one call after another. It opens and reopens by itself.
@@ -214,6 +219,7 @@ class Link:
     def __init__(self, endpoint: Endpoint, *, identify: bool = False) -> None:
         self._endpoint, self._identify = endpoint, identify
         self._connection = endpoint.connection()
+        self._wire: Wire | None = None
         self.client_id: int | None = None
         self._busy = False
 
@@ -232,14 +238,14 @@ class Link:
             raise InvariantError("two callers use one link at the same time; their replies would be mixed up")
         self._busy = True
         try:
-            await self.open()
-            packed = [hiredis.pack_command(tuple(command)) for command in commands]
-            async with asyncio.timeout(self._endpoint.reply_timeout if timeout is None else timeout):
-                await self._connection.send_packed_command(packed, check_health=False)
-                replies = [await self._read() for _ in commands]
-            if any(map(_demoted, replies)):
-                self._endpoint.doubt()
-                await self.close()  # the name, or the Sentinels, may lead to another server by now
+            wire = self._wire
+            if wire is None or not wire.usable:
+                wire = await self._reopened()
+            seconds = self._endpoint.reply_timeout if timeout is None else timeout
+            replies = await wire.call(_packed(commands), len(commands), seconds)
+            for reply in replies:
+                if isinstance(reply, Exception):
+                    await self._heed(reply)
             return replies
         except _CUT_SHORT as error:
             await self.close()
@@ -250,20 +256,31 @@ class Link:
         finally:
             self._busy = False
 
+    async def _heed(self, reply: Exception) -> None:
+        """What an error reply says about the connection."""
+        # For redis-py a refused password is a ConnectionError; it is an answer all the same.
+        if isinstance(reply, rex.ConnectionError) and not isinstance(reply, rex.AuthenticationError):
+            raise reply
+        if _demoted(reply):
+            self._endpoint.doubt()
+            await self.close()  # the name, or the Sentinels, may lead to another server by now
+
     async def open(self) -> None:
         """Connect if there is no usable connection; raises like `call`, with nothing sent."""
-        connection = self._connection
+        if self._wire is None or not self._wire.usable:
+            await self._reopened()
+
+    async def _reopened(self) -> Wire:
         try:
-            if connection.is_connected and await connection.can_read():
-                # The server closed it while it was idle, or an unasked reply is in it.
-                await self.close()
-            if not connection.is_connected:
-                async with asyncio.timeout(self._endpoint.connect_timeout):
-                    await connection.connect()  # type: ignore[no-untyped-call]
-                    if self._identify:
-                        await connection.send_command("CLIENT", "ID", check_health=False)
-                        reply = await self._read()
-                        self.client_id = reply if isinstance(reply, int) else None
+            # The server closed it while it was idle, or an unasked reply is in it.
+            await self.close()
+            async with asyncio.timeout(self._endpoint.connect_timeout):
+                await self._connection.connect()
+                self._wire = wire = Wire(self._connection.hand_over())
+                if self._identify:
+                    (reply,) = await wire.call(_packed([("CLIENT", "ID")]), 1, math.inf)
+                    self.client_id = reply if isinstance(reply, int) else None
+            return wire
         except _CONNECT_FAILED as error:
             await self.close()
             raise _not_connected(error, self._endpoint.shown) from error
@@ -273,37 +290,33 @@ class Link:
 
     async def send(self, *commands: Command) -> None:
         """Send without waiting for a reply: for a subscription, whose replies `receive` brings."""
-        packed = [hiredis.pack_command(tuple(command)) for command in commands]
-        if not self._connection.is_connected:  # redis-py would connect anew, without the subscription
+        if self._wire is None:
             raise StoreUnavailableError(f"{self._endpoint.shown}: not connected", may_have_run=False)
         try:
-            async with asyncio.timeout(self._endpoint.reply_timeout):
-                await self._connection.send_packed_command(packed, check_health=False)
+            self._wire.send(_packed(commands))
         except _CUT_SHORT as error:
             await self.close()
             raise _missing(error, self._endpoint.shown) from error
 
     async def receive(self) -> Any:
         """The next message of a subscription; waits without end. Raises StoreUnavailableError."""
+        if self._wire is None:
+            raise StoreUnavailableError(f"{self._endpoint.shown}: not connected", may_have_run=False)
         try:
-            return await self._read()
+            (reply,) = await self._wire.replies(1)
+            if isinstance(reply, Exception):
+                await self._heed(reply)
+            return reply
         except _CUT_SHORT as error:
             await self.close()
             raise _missing(error, self._endpoint.shown) from error
 
-    async def _read(self) -> Any:
-        try:
-            return await self._connection.read_response(disable_decoding=True, timeout=float("inf"))
-        except rex.AuthenticationError as error:  # for redis-py a ConnectionError; it is an answer all the same
-            return error
-        except rex.ConnectionError:
-            raise
-        except rex.ResponseError as error:
-            return error
-
     async def close(self) -> None:
         """Close the connection; a later call opens a new one."""
         self.client_id = None
+        if self._wire is not None:
+            self._wire.close()
+            self._wire = None
         with contextlib.suppress(Exception):
             await self._connection.disconnect(nowait=True)
 
@@ -362,9 +375,7 @@ class SyncLink:
                 self._drop()
                 raise _not_connected(error, self._endpoint.shown) from error
             try:
-                connection.send_packed_command(
-                    [hiredis.pack_command(tuple(command)) for command in commands], check_health=False
-                )
+                connection.send_packed_command(_packed(commands), check_health=False)
                 replies = [self._read() for _ in commands]
                 if any(map(_demoted, replies)):
                     self._endpoint.doubt()
