@@ -15,6 +15,7 @@ import math
 import os
 import re
 import threading
+from collections import deque
 from collections.abc import Sequence
 from typing import Any, cast
 
@@ -322,31 +323,53 @@ class Link:
 
 
 class LinkPool:
-    """A bounded number of links of one event loop; callers queue for them, in order."""
+    """A bounded number of links of one event loop; callers queue for them, in order, and are handed the next that is free."""
 
     def __init__(self, endpoint: Endpoint, size: int) -> None:
         self._endpoint = endpoint
         self._idle: list[Link] = []
-        self._free = asyncio.Semaphore(size)
+        self._left = size  # links that may still be made
+        self._waiting: deque[asyncio.Future[Link]] = deque()
         self._closed = False
 
     async def call(self, commands: Sequence[Command], timeout: float | None = None) -> list[Any]:
         """See `Link.call`."""
-        async with self._free:
-            link = self._idle.pop() if self._idle else Link(self._endpoint)
+        link = self._idle.pop() if self._idle else await self._next()
+        try:
+            return await link.call(commands, timeout)
+        finally:
             try:
-                return await link.call(commands, timeout)
-            finally:
                 if self._closed:
                     await link.close()
-                else:
-                    self._idle.append(link)
+            finally:
+                self._give(link)
+
+    async def _next(self) -> Link:
+        if self._left:
+            self._left -= 1
+            return Link(self._endpoint)
+        turn: asyncio.Future[Link] = asyncio.get_running_loop().create_future()
+        self._waiting.append(turn)
+        try:
+            return await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled():
+                self._give(turn.result())  # it was handed over a moment before
+            raise
+
+    def _give(self, link: Link) -> None:
+        while self._waiting:
+            turn = self._waiting.popleft()
+            if not turn.done():
+                turn.set_result(link)
+                return
+        self._idle.append(link)
 
     async def close(self) -> None:
         """Close the idle links now, and those in use when they come back."""
         self._closed = True
-        while self._idle:
-            await self._idle.pop().close()
+        for link in self._idle:
+            await link.close()
 
 
 class SyncLink:

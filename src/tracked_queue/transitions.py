@@ -400,10 +400,18 @@ def settle(
     """
     keep_ms = round(result_ttl * 1000)
     args: list[Any] = [lease, _ms(resend_window), keep_ms]
+    run: bytes | None = None  # the delivery number of the plain successes that are being counted
+    count_at = 0
     for it in outcomes:
-        plain = it.outcome == "succeeded" and it.ms == keep_ms and not it.payload
-        packed = b"" if plain else _packed(it.outcome, str(it.ms), it.payload, it.reason.encode())
-        args += (it.id, it.delivery, packed)
+        if it.outcome == "succeeded" and it.ms == keep_ms and not it.payload:
+            if it.delivery != run:
+                run, count_at = it.delivery, len(args) + 2
+                args += (run, b"", 0)
+            args[count_at] += 1
+            args.append(it.id)
+        else:
+            run = None
+            args += (it.delivery, _packed(it.outcome, str(it.ms), it.payload, it.reason.encode()), 1, it.id)
     return Call("settle", args, _READ_SETTLE)
 
 

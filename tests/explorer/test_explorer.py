@@ -42,9 +42,9 @@ def faulty(name: str, old: str, new: str) -> dict[str, Script]:
 
 FAULTS = {
     "settle skips the ownership check": (
-        "settle", "if seen[1] == delivery and owned[id] then", "if seen[1] and seen[1] ~= '-' .. delivery then",
+        "settle", "if seen[1] == delivery and is_held then", "if seen[1] and seen[1] ~= '-' .. delivery then",
     ),
-    "settle skips the delivery check": ("settle", "if seen[1] == delivery and owned[id] then", "if owned[id] then"),
+    "settle skips the delivery check": ("settle", "if seen[1] == delivery and is_held then", "if is_held then"),
     "recover skips the deadline check": ("recover", "  if deadline > now then", "  if false then"),
     "fetch pops without moving": ("fetch", "  redis.call('LPUSH', processing, unpack(moved))\n", ""),
     "recover does not revoke": ("recover", "redis.call('ZADD', instances, 0, lease)\n", ""),

@@ -411,6 +411,24 @@ def test_an_ended_job_stays_known_for_the_resend_window(q: Scripts, keep_ms: int
     assert least_s * 1000 - 5000 < q.ttl("a") <= least_s * 1000
 
 
+def test_settle_knows_each_id_of_a_long_processing_list_once(q: Scripts) -> None:
+    """It reads the list's end first, and all of it for an id that stands further in; nothing is accepted twice by that."""
+    q.enqueue(*(f"j{n}" for n in range(200)))
+    q.register("w")
+    jobs = q.take("w", start=200)
+    oldest, newest, lost = jobs[0], jobs[199], jobs[150]
+    q.redis.delete(q.keys.named("job", lost.id.decode()))
+    told = [oldest, lost, newest, oldest, newest, lost]
+    outcomes = [t.Outcome(job.id, job.delivery, "succeeded", 120_000, b"", "") for job in told]
+    assert q.store.run(t.settle("w", outcomes, 120, 120)) == [
+        Verdict.OK, Verdict.GONE, Verdict.OK, Verdict.FENCED, Verdict.FENCED, Verdict.GONE,
+    ]  # fmt: skip
+    assert q.store.run(t.settle("w", outcomes, 120, 120))[:3] == [Verdict.AGAIN, Verdict.GONE, Verdict.AGAIN]
+    assert len(q.listed("processing", "w")) == 197
+    (stats,) = q.redis.scan_iter(q.keys.named("stats", "*"))
+    assert sum(map(int, q.redis.hvals(stats))) == 202
+
+
 def test_settle_by_the_wrong_instance_is_fenced(q: Scripts) -> None:
     q.enqueue("a")
     q.register("w")

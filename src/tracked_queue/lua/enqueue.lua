@@ -52,11 +52,17 @@
 -- include unique
 -- include lanes
 -- include push
-local now, paused = now_ms(), read_paused()
+local now, job_prefix = now_ms(), named('job', '')
+-- Mostly nothing is paused and no id is known, which one call tells.
+local asked = { single('paused') }
+for at = 1, #ARGV, 5 do
+  asked[#asked + 1] = job_prefix .. ARGV[at]
+end
+local some_known = redis.call('EXISTS', unpack(asked)) > 0
+local paused = some_known and read_paused() or {}
 if paused.closed then
   return { 'closed' }
 end
-local job_prefix = named('job', '')
 local words, fresh, seen, claimed, ticked, stand_ins = {}, {}, {}, {}, {}, {}
 
 -- Read.
@@ -95,7 +101,7 @@ end
 local some_later = false
 for at = 1, #ARGV, 5 do
   local id, word, tracked_word = ARGV[at], 'created', '1'
-  if seen[id] or redis.call('EXISTS', job_prefix .. id) == 1 then
+  if seen[id] or some_known and redis.call('EXISTS', job_prefix .. id) == 1 then
     word = 'exists'
   elseif ARGV[at + 4] == '' then
     fresh[#fresh + 1] = at  -- a table for each plain job would cost more than the rest of this loop

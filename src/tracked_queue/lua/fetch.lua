@@ -50,12 +50,21 @@
 -- include ended
 -- include stats
 local PROMOTE, LOOK, FOLLOW, ENDED = 250, 300, 250, 25
+-- So many arguments name queues that are asked for in one call; Lua can't hand over all of a very long list at once.
+local ASKED = 2000
 -- Beyond its time, so that what counts is this clock and not when the server expires a key (a test's clock may stand still).
 local RATE_KEPT_MS = 60000
 local lease, number = ARGV[1], tonumber(ARGV[2])
 local start, buffer, max_bytes = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
 local instance, processing = named('instance', lease), named('processing', lease)
-local now, paused = now_ms(), read_paused()
+local now = now_ms()
+-- What is mostly not there is asked for in one call: pauses, ended jobs with followers, suspects and lanes.
+local special = { single('paused'), single('ended') }
+for at = 7, math.min(#ARGV, ASKED), 2 do
+  special[#special + 1], special[#special + 2] = named('suspects', ARGV[at]), named('lanes', ARGV[at])
+end
+local some_special = #ARGV > ASKED or redis.call('EXISTS', unpack(special)) > 0
+local paused = some_special and read_paused() or {}
 
 local function put_markers_back()
   begin_writing()
@@ -151,7 +160,7 @@ for i, id in ipairs(due) do
 end
 
 -- Ended jobs that others come after, and what their end means for those.
-local ended = redis.call('LRANGE', single('ended'), 0, ENDED - 1)
+local ended = some_special and redis.call('LRANGE', single('ended'), 0, ENDED - 1) or {}
 local told, followers, told_once = {}, {}, {}
 local budget = FOLLOW
 for _, id in ipairs(ended) do
@@ -298,6 +307,7 @@ local function look(id, queue, may_buffer, room)
   bytes = bytes + size
   return true
 end
+-- take_list: how many ids leave the list with this call, and whether some stay.
 local function take_list(queue, list, room)
   local heads = room > 0 and redis.call('LRANGE', list, -room, -1) or {}
   local cut, before = 0, taken
@@ -307,7 +317,8 @@ local function take_list(queue, list, room)
     end
     cut = cut + 1
   end
-  return cut
+  -- Mostly what was read tells whether that was all.
+  return cut, cut < #heads or (#heads >= room and redis.call('LLEN', list) > cut)
 end
 -- Lanes take turns: one job of each, and again, while there is room.
 local function take_lanes(queue, room)
@@ -351,7 +362,7 @@ for at = 7, #ARGV, 2 do
   if not paused['queue:' .. queue] then
     local before = taken
     local suspects = named('suspects', queue)
-    local waiting = redis.call('LLEN', suspects)
+    local waiting = some_special and redis.call('LLEN', suspects) or 0
     if waiting > 0 and not own[4] and ARGV[6] == '0' then
       denied = true
     end
@@ -380,35 +391,37 @@ for at = 7, #ARGV, 2 do
       room = math.min(room, most - (taken - before))
     end
     local list = named('queue', queue)
-    local total, turns = redis.call('LLEN', list), redis.call('EXISTS', named('lanes', queue)) == 1
-    local cut = 0
+    local turns = some_special and redis.call('EXISTS', named('lanes', queue)) == 1
+    local cut, stay = 0, false
     if turns and room > 0 then
       -- Neither side of a queue starves the other: each fetch begins with the other one, for half of the room.
-      local half = total > 0 and math.ceil(room / 2) or room
+      local half = redis.call('EXISTS', list) == 1 and math.ceil(room / 2) or room
       if number % 2 == 0 then
         take_lanes(queue, half)
         cut = take_list(queue, list, room - (taken - before))
       else
-        cut = take_list(queue, list, total > 0 and half or 0)
+        cut = take_list(queue, list, half)
         take_lanes(queue, room - (taken - before))
       end
-    elseif total > 0 then
-      cut = take_list(queue, list, room)
+    else
+      cut, stay = take_list(queue, list, room)
     end
     if cut > 0 then
       cuts[#cuts + 1] = { list, cut }
     end
-    if total > cut or turns then
+    if stay or turns then
       left[queue] = (most and taken - before >= most) and 'others' or true
     end
   end
 end
 
 -- Write.
-begin_writing()
 local now_text = digits(now)
 for _, cut in ipairs(cuts) do
   redis.call('LTRIM', cut[1], 0, -cut[2] - 1)
+end
+if #cuts == 0 then
+  begin_writing()  -- a cut does the same
 end
 for _, id in ipairs(dropped) do
   -- Cancelled while it was queued: its end was recorded then; from now on it may expire.

@@ -4,9 +4,8 @@
 -- ARGV[1]  lease          text
 -- ARGV[2]  resend_window  int   ms for which an ended job's id stays known at least
 -- ARGV[3]  result_ttl     int   ms for which a plain success is kept
--- then 3 values per outcome, at most 250:
---   id        text
---   delivery  int    number given out by fetch; fences a late outcome
+-- then, for each run of outcomes that are alike, at most 250 outcomes in all:
+--   delivery  int    number given out by fetch, which jobs of one fetch mostly share; fences a late outcome
 --   more      bytes  '' for a plain success (no result, kept for result_ttl), else packed: outcome, ms, payload, reason, '':
 --             outcome  'succeeded' 'failed' 'cancelled': ended, kept for ms
 --                      'retry': an attempt is spent, due again in ms
@@ -21,11 +20,13 @@
 --             ms       see above
 --             payload  encoded result ('succeeded'), else encoded error; '' for none
 --             reason   for people; '' for none
+--   n         int    ids of this run
+--   id        text   n times
 -- Derived: processing:<lease>, instance:<lease>, cancel:<lease>, job:<id>, scheduled, dead, queue:<q>, suspects:<q>,
 --          wake:<q>, lane:<lane>, lanes:<q>, laned, laned:<q>, waiting:<limit>, permits:<limit>, unique:<key>, ended, parked,
 --          parked:<task>, paused, stats:<minute>
 --
--- Returns one word per outcome:
+-- Returns one word per id:
 --   'ok'       recorded
 --   'again'    this very delivery had settled it (a resend); nothing written
 --   'fenced'   the job belongs to another delivery (also a resend that comes after the next delivery); nothing written
@@ -49,53 +50,70 @@
 -- include ended
 -- include stats
 -- include packed
+local READ_MORE = 50
 local lease, window, result_ttl = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local processing = named('processing', lease)
 local now, paused = now_ms(), read_paused()
 
 -- A record's delivery is the number while the delivery owns the job, and its negative once it has settled.
 -- Read.
-local owned = {}
-local held = redis.call('LRANGE', processing, 0, -1)
-for i = 1, #held do
-  owned[held[i]] = true
+-- owned: true for what stands in the processing list, false for what this call has accepted or found without a record.  What was
+-- fetched first stands last, and mostly settles first: the end of the list is read, and all of it for an id that is not there.
+local owned, held, all_read = {}, {}, false
+local function read_held(from)
+  held = redis.call('LRANGE', processing, from, -1)
+  for i = 1, #held do
+    if owned[held[i]] == nil then
+      owned[held[i]] = true
+    end
+  end
 end
+read_held(-#ARGV - READ_MORE)
 local suspect = redis.call('HGET', named('instance', lease), 'suspect')
 local job_prefix = named('job', '')
--- accepted: places in ARGV; records, ledgers, all_ties and bounds are of the same index.
-local words, accepted, records, ledgers, all_ties, bounds, vanished = {}, {}, {}, {}, {}, {}, {}
+-- accepted: ids; negatives (of delivery numbers), mores, queues, ledgers, all_ties and bounds are of the same index.
+local words, accepted, negatives, mores, queues, ledgers, all_ties, bounds, vanished = {}, {}, {}, {}, {}, {}, {}, {}, {}
 local all_plain, last = true, 0
-for at = 4, #ARGV, 3 do
-  local id, delivery = ARGV[at], ARGV[at + 1]
+local function decide(id, delivery, negative, more)
   local job = job_prefix .. id
   local seen = read_fields(job, 'delivery', 'queue', 'tied')
-  local word
-  if seen[1] == delivery and owned[id] then
-    word = 'ok'
-    owned[id] = nil
+  if owned[id] == nil and not all_read then
+    all_read = true
+    read_held(0)
+  end
+  local is_held = owned[id]
+  if seen[1] == delivery and is_held then
+    owned[id] = false
     last = last + 1
-    accepted[last], records[last], all_ties[last] = at, seen, read_ties(id, job, seen[3])
-    if ARGV[at + 2] ~= '' then
+    accepted[last], negatives[last], mores[last], queues[last] = id, negative, more, seen[2] or 'default'
+    all_ties[last] = read_ties(id, job, seen[3])
+    if more ~= '' then
       all_plain = false
       ledgers[last] = read_fields(job, 'task', 'attempts', 'interruptions', 'suspicion', 'lane', 'error', 'failed_ms',
         'failed_by', 'failures', 'snoozes')
-      if string.sub(ARGV[at + 2], 1, 6) == 'bound ' then
-        local _, _, payload = read_packed(ARGV[at + 2])
+      if string.sub(more, 1, 6) == 'bound ' then
+        local _, _, payload = read_packed(more)
         bounds[last] = cmsgpack.unpack(payload)
       end
     end
+    return 'ok'
   elseif not seen[1] and not seen[2] then
-    word = 'gone'
-    if owned[id] then
+    if is_held then
       vanished[#vanished + 1] = id
-      owned[id] = nil
+      owned[id] = false
     end
-  elseif seen[1] == '-' .. delivery then
-    word = 'again'
-  else
-    word = 'fenced'
+    return 'gone'
   end
-  words[#words + 1] = word
+  return seen[1] == negative and 'again' or 'fenced'
+end
+local at = 4
+while at <= #ARGV do
+  local delivery, more, n = ARGV[at], ARGV[at + 1], tonumber(ARGV[at + 2])
+  local negative = '-' .. delivery
+  for i = at + 3, at + 2 + n do
+    words[#words + 1] = decide(ARGV[i], delivery, negative, more)
+  end
+  at = at + 3 + n
 end
 -- What is not plain may be scheduled for later.
 local first_due = not all_plain and tonumber((redis.call('ZRANGE', single('scheduled'), 0, 0, 'WITHSCORES'))[2])
@@ -154,15 +172,14 @@ end
 local now_text = digits(now)
 local counts = {}
 for i = 1, last do
-  local at = accepted[i]
-  local id, more, settled = ARGV[at], ARGV[at + 2], '-' .. ARGV[at + 1]
+  local id, more, settled, queue = accepted[i], mores[i], negatives[i], queues[i]
   local outcome, ms, payload, reason = 'succeeded', result_ttl, '', ''
   if more ~= '' then
     outcome, ms, payload, reason = read_packed(more)
     ms = tonumber(ms)
   end
   local ledger, ties = ledgers[i], all_ties[i]
-  local job, queue = job_prefix .. id, records[i][2] or 'default'
+  local job = job_prefix .. id
   -- A success that nothing hangs on changes its own record alone, so it may leave the list after that. Whatever goes to another
   -- place leaves first, each by itself: an error of one (a foreign key in its way) costs no other its place.
   if outcome == 'succeeded' and ties == FREE and id ~= suspect then
@@ -251,17 +268,17 @@ for i = 1, last do
   end
   by_queue[queue] = (by_queue[queue] or 0) + 1
 end
--- What was fetched first stands last, and mostly settles first: the end of the list goes in one cut.
-local cut, at = 0, #held
-while left[held[at]] or leaves[held[at]] do
-  local id = held[at]
+-- The end of the list goes in one cut.
+local cut, from = 0, #held
+while left[held[from]] or leaves[held[from]] do
+  local id = held[from]
   if left[id] then
     left[id] = nil
   else
     leaves[id] = nil
     cut = cut + 1
   end
-  at = at - 1
+  from = from - 1
 end
 if cut > 0 then
   redis.call('LTRIM', processing, 0, -cut - 1)
