@@ -265,8 +265,11 @@ class TrackedQueue:
                 lambda: signature.canonical(args, kwargs),
                 self.queue_limits.get(queue, ()),
             )
-        sealed = self.cipher.seal(packed_args), self.cipher.seal(packed_kwargs)
-        return self._made(task.name, queue, *sealed, options, chosen, headers, extras, id, signature.result)
+        if self.cipher.active:
+            packed_args, packed_kwargs = self.cipher.seal(packed_args), self.cipher.seal(packed_kwargs)
+        return self._made(
+            task.name, queue, packed_args, packed_kwargs, options, chosen, headers, extras, id, signature.result
+        )
 
     def _made(
         self,

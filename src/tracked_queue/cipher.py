@@ -24,18 +24,13 @@ class Cipher:
     """
 
     def __init__(self, keys: Sequence[str], source: str = "") -> None:
-        self._seals = bool(keys) and keys[0] != PLAIN
+        self.active = bool(keys) and keys[0] != PLAIN  # whether it seals
         real = [key for key in keys if key != PLAIN]
         self._fernet: Any = _fernet(real, source) if real else None
 
-    @property
-    def active(self) -> bool:
-        """Whether it seals."""
-        return self._seals
-
     def seal(self, data: bytes) -> bytes:
         """Encrypted bytes; as they are without a key, and for nothing."""
-        if not self._seals or not data:
+        if not self.active or not data:
             return data
         token: bytes = self._fernet.encrypt(data)
         return MARK + token

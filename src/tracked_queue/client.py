@@ -84,7 +84,7 @@ class Clients:
 
     def of_id(self, job_id: str) -> Client:
         """That of a job's shard."""
-        return self.all[self._shards.of_id(job_id)]
+        return self.all[0] if len(self.all) == 1 else self.all[self._shards.of_id(job_id)]
 
     async def enqueue_many(self, requests: Sequence[Request]) -> list[Stored]:
         """
@@ -151,7 +151,7 @@ class Client:
     def __init__(
         self, settings: Settings, endpoint: Endpoint, keys: Keys, opened: Callable[[], Awaitable[None]]
     ) -> None:
-        self._settings, self._opened = settings, opened
+        self._settings, self._opened, self._is_open = settings, opened, False
         self.store = Store(LinkPool(endpoint, settings.max_connections), keys)
         self.results = ResultHub(endpoint, self.store)
         self._queue: deque[_Waiting] = deque()
@@ -306,7 +306,9 @@ class Client:
             try:
                 left = min(max(0.05, deadline - loop.time()), self._settings.reply_timeout)
                 durable = durable_of(requests, self._settings)
-                await self._opened()
+                if not self._is_open:
+                    await self._opened()
+                    self._is_open = True
                 if durable is None:
                     return await self.store.run(call, timeout=left), True
                 return await self.store.run_durably(call, durable, left)

@@ -207,7 +207,7 @@ def _missing(error: BaseException, shown: str) -> StoreUnavailableError:
 
 
 def _packed(commands: Sequence[Command]) -> list[bytes]:
-    return [hiredis.pack_command(tuple(command)) for command in commands]
+    return list(map(hiredis.pack_command, map(tuple, commands)))
 
 
 class Link:
@@ -304,7 +304,7 @@ class Link:
         if self._wire is None:
             raise StoreUnavailableError(f"{self._endpoint.shown}: not connected", may_have_run=False)
         try:
-            (reply,) = await self._wire.replies(1)
+            reply = await self._wire.receive()
             if isinstance(reply, Exception):
                 await self._heed(reply)
             return reply

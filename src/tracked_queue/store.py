@@ -83,7 +83,7 @@ class Store:
     """
 
     def __init__(self, caller: Caller, keys: Keys, scripts: Mapping[str, Script] | None = None) -> None:
-        self.keys = keys
+        self.keys, self._tag = keys, keys.tag
         self._caller, self._scripts = caller, load_scripts() if scripts is None else scripts
 
     async def run(self, call: Call[T], timeout: float | None = None) -> T:
@@ -132,11 +132,11 @@ class Store:
         await self._caller.close()
 
     def _eval(self, call: Call[Any]) -> Command:
-        return ("EVALSHA", self._scripts[call.script].sha, 1, self.keys.tag, *call.args)
+        return ("EVALSHA", self._scripts[call.script].sha, 1, self._tag, *call.args)
 
     def _load(self, call: Call[Any]) -> Command:
         # EVAL loads and runs in one step: a SCRIPT FLUSH between two steps can't starve it.
-        return ("EVAL", self._scripts[call.script].text, 1, self.keys.tag, *call.args)
+        return ("EVAL", self._scripts[call.script].text, 1, self._tag, *call.args)
 
     async def _send(self, call: Call[Any], more: Sequence[Command], timeout: float | None) -> list[Any]:
         """Replies of the script and of what follows it on the same connection."""

@@ -26,8 +26,7 @@ MAX_BATCH = 250
 MAX_BYTES = 1024 * 1024
 
 
-@dataclass(frozen=True, slots=True)
-class Call(Generic[T]):
+class Call(msgspec.Struct, Generic[T], frozen=True):
     """One call of one script: KEYS[1] is the tag, `args` are ARGV, `read` turns the reply into a value."""
 
     script: str
@@ -312,8 +311,7 @@ def count_of(raw: bytes | None) -> int:
 LEDGERS = {"attempts": 7, "interruptions": 8, "recoveries": 9}
 
 
-@dataclass(frozen=True, slots=True)
-class Fetched:
+class Fetched(msgspec.Struct, frozen=True):
     """
     The jobs of one fetch; `more` says that a further one would bring some, `next_due` seconds to the next; `suspects` that
     nothing but suspects is left which this one was not to take; `must_start` that some of what is left may not wait in an
@@ -349,14 +347,13 @@ def fetch(
     return Call("fetch", args, _read_fetch)
 
 
-_FETCH_HEAD, _FETCH_WIDTH = 4, len(Delivered.__struct_fields__)
 _REFUSALS = {refusal.value.encode(): refusal for refusal in Refusal}
 
 
 def _read_fetch(reply: Any) -> Fetched | Refusal:
     if reply[0] == b"ok":
-        columns = (reply[at::_FETCH_WIDTH] for at in range(_FETCH_HEAD, _FETCH_HEAD + _FETCH_WIDTH))
-        jobs = list(map(Delivered, *columns))
+        # After a head of four, the five fields of each job in turn.
+        jobs = list(map(Delivered, reply[4::5], reply[5::5], reply[6::5], reply[7::5], reply[8::5]))
         due_ms = int(reply[2])
         due = None if due_ms < 0 else due_ms / 1000
         more, must_start = reply[1] in (b"1", b"n"), reply[1] == b"n"

@@ -67,40 +67,41 @@ class Wire(asyncio.Protocol):
 
     async def call(self, packed: Sequence[bytes], wanted: int, seconds: float) -> list[Any]:
         """
-        Send, and wait for so many replies for at most so long; one caller at a time.
+        Send, and wait for so many replies for at most so long; one caller at a time, and only if it is usable.
 
         Raises:
             TimeoutError: They did not come in time.
             redis.exceptions.ConnectionError: The connection ended, or what came is no reply.
         """
-        self.send(packed)
+        if len(packed) == 1:
+            self._transport.write(packed[0])
+        else:
+            self._transport.writelines(packed)
+        waiter: asyncio.Future[list[Any]] = self._loop.create_future()
+        self._waiter, self._wanted = waiter, wanted
         self._deadline = at = self._loop.time() + seconds
         # One timer for many calls: it stays set for an earlier one's deadline, and looks at this one's when it fires.
         if at < self._timer_at:
             self._arm(at)
         try:
-            return await self.replies(wanted)
+            return await waiter
         finally:
             self._deadline = math.inf
 
     def send(self, packed: Sequence[bytes]) -> None:
-        """Send, and go on; raises what ended the connection, if something has."""
+        """Send, and wait for no reply; raises what ended the connection, if something has."""
         if self._problem is not None:
             raise self._problem
-        if len(packed) == 1:
-            self._transport.write(packed[0])
-        else:
-            self._transport.writelines(packed)
+        self._transport.writelines(packed)
 
-    def replies(self, wanted: int) -> asyncio.Future[list[Any]]:
-        """The next replies, so many of them; one caller at a time."""
-        waiter = self._waiter = self._loop.create_future()
-        self._wanted = wanted
-        if self._replies:
-            self._hand_out()
-        if self._problem is not None and not waiter.done():
-            waiter.set_exception(self._problem)
-        return waiter
+    async def receive(self) -> Any:
+        """The next reply, also of one that nobody asked for; raises like `call`, but waits without end."""
+        if not self._replies:
+            if self._problem is not None:
+                raise self._problem
+            self._waiter, self._wanted = self._loop.create_future(), 1
+            return (await self._waiter)[0]
+        return self._replies.pop(0)
 
     def _hand_out(self) -> None:
         waiter, wanted = self._waiter, self._wanted

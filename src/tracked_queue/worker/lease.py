@@ -67,4 +67,5 @@ class LeaseState:
     @property
     def doubtful(self) -> bool:
         """Whether the lease may soon run out: no new work, and what runs is to be cancelled."""
-        return self.silent_s > self.ttl * FENCE_PART
+        # Asked with every fetch: one number is read whole without the lock.
+        return self._clock() - self._sent_at > self.ttl * FENCE_PART

@@ -52,7 +52,7 @@ class Served:
 
     def capped(self, owned: Callable[[bytes], int]) -> bool:
         """Whether some queue has as many jobs here as it may have."""
-        return any(owned(queue.encode()) >= count for queue, count in self._most.items())
+        return bool(self._most) and any(owned(queue.encode()) >= count for queue, count in self._most.items())
 
 
 def served_queues(tasks: Registry, queues: Sequence[str] | None) -> list[str]:
