@@ -277,19 +277,21 @@ class Bench:
         suffix = ", 2 processes" if processes == 2 else ""
         results[f"{what}{suffix} /s"] = count / elapsed
         if processes == 2:
-            results |= {f"{what}{suffix}, cpu of {name}": seconds / elapsed for name, seconds in used.items()}
+            results |= {f"{what}{suffix}, cores: {name}": seconds / elapsed for name, seconds in used.items()}
         return results
 
     def cpu(self, running: subprocess.Popen[bytes]) -> dict[str, float]:
-        """Seconds of CPU used so far by the worker's processes, and by the server."""
-        used = {"the worker": 0.0, "Redis": 0.0}
-        tick = os.sysconf("SC_CLK_TCK")
+        """Seconds for which the worker's processes and the server ran so far, and for which they could have and had no core."""
+        seconds: dict[str, float] = {}
         server = int(self.redis.info("server")["process_id"])
         for pid in (server, *family(running.pid)):
-            with suppress(OSError):
-                fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-                used["Redis" if pid == server else "the worker"] += (int(fields[11]) + int(fields[12])) / tick
-        return used
+            who = "Redis" if pid == server else "the worker"
+            with suppress(OSError):  # it has just ended
+                for thread in Path(f"/proc/{pid}/task").iterdir():
+                    ran, waited, _ = map(int, (thread / "schedstat").read_text().split())
+                    for what, ns in ((f"{who} ran", ran), (f"{who} waited for one", waited)):
+                        seconds[what] = seconds.get(what, 0.0) + ns / 1e9
+        return seconds
 
     def latency(self) -> dict[str, float]:
         self.fresh()

@@ -171,9 +171,14 @@ def about_table(report: dict[str, Any], names: list[str]) -> list[str]:
 
 def cpu_line(report: dict[str, Any]) -> str:
     ours = report["medians"][US]
+
+    def cores(what: str) -> str:
+        return f"{ours[f'drain, 2 processes, cores: {what}']:.2f}"
+
     return (
-        f"With two processes, tracked_queue's worker used {ours['drain, 2 processes, cpu of the worker']:.2f} cores and Redis "
-        f"{ours['drain, 2 processes, cpu of Redis']:.2f} of {report['machine']['cores']}."
+        f"With two processes on {report['machine']['cores']} cores, Redis ran for {cores('Redis ran')} of the time and waited for "
+        f"{cores('Redis waited for one')} of it until it had a core; tracked_queue's worker processes ran for "
+        f"{cores('the worker ran')} and waited for {cores('the worker waited for one')}, both taken together."
     )
 
 
