@@ -50,7 +50,7 @@
 -- include ended
 -- include stats
 -- include packed
-local READ_MORE = 50
+local READ_MORE, ALL = 50, 1e9
 local lease, window, result_ttl = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local processing = named('processing', lease)
 local now, paused = now_ms(), read_paused()
@@ -59,16 +59,17 @@ local now, paused = now_ms(), read_paused()
 -- Read.
 -- owned: true for what stands in the processing list, false for what this call has accepted or found without a record.  What was
 -- fetched first stands last, and mostly settles first: the end of the list is read, and all of it for an id that is not there.
-local owned, held, all_read = {}, {}, false
-local function read_held(from)
-  held = redis.call('LRANGE', processing, from, -1)
+local owned, held = {}, {}
+local function read_held(most)
+  held = redis.call('LRANGE', processing, -most, -1)
   for i = 1, #held do
     if owned[held[i]] == nil then
       owned[held[i]] = true
     end
   end
+  return #held < most
 end
-read_held(-#ARGV - READ_MORE)
+local all_read = read_held(#ARGV + READ_MORE)
 local suspect = redis.call('HGET', named('instance', lease), 'suspect')
 local job_prefix = named('job', '')
 -- accepted: ids; negatives (of delivery numbers), mores, queues, ledgers, all_ties and bounds are of the same index.
@@ -78,8 +79,7 @@ local function decide(id, delivery, negative, more)
   local job = job_prefix .. id
   local seen = read_fields(job, 'delivery', 'queue', 'tied')
   if owned[id] == nil and not all_read then
-    all_read = true
-    read_held(0)
+    all_read = read_held(ALL)
   end
   local is_held = owned[id]
   if seen[1] == delivery and is_held then
