@@ -189,7 +189,7 @@ def refused_reply(error: Exception) -> TrackedQueueError:
 _CUT_SHORT = (
     rex.ConnectionError, rex.TimeoutError, rex.InvalidResponse, TimeoutError, OSError, EOFError, RuntimeError,
 )  # fmt: skip
-_CONNECT_FAILED = (rex.RedisError, TimeoutError, OSError, ValueError)
+_CONNECT_FAILED = (rex.RedisError, TimeoutError, OSError, ValueError, RuntimeError)
 
 
 def _demoted(reply: Any) -> bool:
@@ -277,9 +277,15 @@ class Link:
             await self.close()
             async with asyncio.timeout(self._endpoint.connect_timeout):
                 await self._connection.connect()
+                if await self._connection.can_read():
+                    # Before anything was asked: a refusal (max clients, protected mode) or its end, which raise here.
+                    reply = await self._connection.read_response(disable_decoding=True)
+                    raise rex.ConnectionError(f"it said {reply!r} before it was asked")
                 self._wire = wire = Wire(self._connection.hand_over())
                 if self._identify:
                     (reply,) = await wire.call(_packed([("CLIENT", "ID")]), 1, math.inf)
+                    if isinstance(reply, Exception):
+                        await self._heed(reply)
                     self.client_id = reply if isinstance(reply, int) else None
             return wire
         except _CONNECT_FAILED as error:
@@ -346,8 +352,9 @@ class LinkPool:
 
     async def _next(self) -> Link:
         if self._left:
+            link = Link(self._endpoint)  # raises for a URL that redis-py can't use
             self._left -= 1
-            return Link(self._endpoint)
+            return link
         turn: asyncio.Future[Link] = asyncio.get_running_loop().create_future()
         self._waiting.append(turn)
         try:

@@ -19,6 +19,7 @@ import redis.exceptions as rex
 
 _PARTIAL = object()
 """What hiredis gives when a reply has not come in full."""
+_CLOSED = "Connection closed by server."
 
 
 @functools.cache
@@ -73,6 +74,8 @@ class Wire(asyncio.Protocol):
             TimeoutError: They did not come in time.
             redis.exceptions.ConnectionError: The connection ended, or what came is no reply.
         """
+        if self._problem is not None:
+            raise self._problem
         if len(packed) == 1:
             self._transport.write(packed[0])
         else:
@@ -92,6 +95,8 @@ class Wire(asyncio.Protocol):
         """Send, and wait for no reply; raises what ended the connection, if something has."""
         if self._problem is not None:
             raise self._problem
+        if self._transport.is_closing():
+            raise rex.ConnectionError(_CLOSED)
         self._transport.writelines(packed)
 
     async def receive(self) -> Any:
@@ -145,12 +150,17 @@ class Wire(asyncio.Protocol):
             parser.feed(data)
             while (reply := parser.gets()) is not _PARTIAL:
                 self._replies.append(reply)
-        except rex.InvalidResponse as error:
-            self._end(error)
+        except Exception as error:  # also an error reply whose text redis-py can't take apart
+            self._end(rex.InvalidResponse(str(error)))
             self._transport.abort()
         else:
             self._hand_out()
 
+    def eof_received(self) -> None:
+        """The other side sends no more; the transport closes."""
+        self.connection_lost(None)
+
     def connection_lost(self, exc: Exception | None) -> None:
         """It ended at the other side, or by `close`."""
-        self._end(rex.ConnectionError(str(exc) if exc is not None else "Connection closed by server."))
+        said = next((str(reply) for reply in self._replies if isinstance(reply, Exception)), "")
+        self._end(rex.ConnectionError(said or (str(exc) if exc is not None else _CLOSED)))

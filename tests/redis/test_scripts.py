@@ -346,6 +346,15 @@ def test_an_error_among_outcomes_costs_no_other_its_place(q: Scripts) -> None:
     assert [q.state(name) for name in "ab"] == ["succeeded"] * 2
 
 
+def test_fetch_serves_the_suspects_of_more_queues_than_it_asks_for_at_once(q: Scripts) -> None:
+    queues = [f"q{n}" for n in range(1100)]
+    q.enqueue("a", queue="q1050")
+    q.redis.rename(q.keys.named("queue", "q1050"), q.keys.named("suspects", "q1050"))
+    q.register("w")
+    reply = q.store.run(t.fetch("w", 1, 5, 0, queues))
+    assert [(job.id, job.buffered) for job in reply.jobs] == [(b"a", b"s")]
+
+
 def test_fetch_removes_an_untracked_job(q: Scripts) -> None:
     q.enqueue("b", tracked=False, kwargs=encode_any({"n": 1}))
     q.enqueue("a", tracked=False)

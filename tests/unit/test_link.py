@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tracked_queue.errors import StoreUnavailableError
+from tracked_queue.errors import StoreRefusedError, StoreUnavailableError
 from tracked_queue.link import Endpoint, Link, LinkPool
 from tracked_queue.settings import resolve
 
@@ -18,12 +18,16 @@ Answer = Callable[[bytes, asyncio.StreamWriter], Awaitable[None]]
 
 
 @contextlib.asynccontextmanager
-async def peer(folder: Path, answer: Answer) -> AsyncIterator[Endpoint]:
-    """A server that gives each packet to `answer`."""
+async def peer(folder: Path, answer: Answer, greeting: bytes | None = None) -> AsyncIterator[Endpoint]:
+    """A server that gives each packet to `answer`; or that says a few words to whoever connects, and hangs up."""
     writers = []
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writers.append(writer)
+        if greeting is not None:
+            writer.write(greeting)
+            writer.close()
+            return
         with contextlib.suppress(ConnectionError):
             while data := await reader.read(65536):
                 await answer(data, writer)
@@ -152,8 +156,54 @@ async def test_a_cancelled_call_leaves_no_reply_to_the_next(tmp_path: Path) -> N
         await link.close()
 
 
+async def nothing(data: bytes, writer: asyncio.StreamWriter) -> None:
+    """Answers nothing."""
+
+
+@pytest.mark.parametrize(
+    ("greeting", "kind", "told"),
+    [
+        (b"-ERR max number of clients reached\r\n", StoreUnavailableError, "max number of clients"),
+        (b"-DENIED Redis is running in protected mode\r\n", StoreRefusedError, "protected mode"),
+        (b"+HELLO\r\n", StoreUnavailableError, "HELLO"),
+        (b"", StoreUnavailableError, "closed"),
+    ],
+)
+async def test_what_came_before_the_first_command(
+    tmp_path: Path, greeting: bytes, kind: type[Exception], told: str
+) -> None:
+    """A refusal, or the end, that was there when redis-py had opened the connection: told at once, and nothing was sent."""
+    async with peer(tmp_path, nothing, greeting) as endpoint, asyncio.timeout(5):
+        link = Link(endpoint)
+        connect = link._connection.connect
+
+        async def connect_late() -> None:
+            await connect()
+            while not await link._connection.can_read():
+                await asyncio.sleep(0)
+
+        link._connection.connect = connect_late
+        for _ in range(2):
+            with pytest.raises(kind, match=told) as found:
+                await link.call([("PING",), ("PING",)])
+            assert not getattr(found.value, "may_have_run", False)
+        await link.close()
+
+
+async def test_an_error_before_the_end_is_what_is_told(tmp_path: Path) -> None:
+    async def answer(data: bytes, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"-ERR max number of clients reached\r\n")
+        writer.close()
+
+    async with peer(tmp_path, answer) as endpoint:
+        link = Link(endpoint)
+        with pytest.raises(StoreUnavailableError, match="max number of clients"):
+            await link.call([("WAIT",), ("RUN",)])
+        await link.close()
+
+
 async def test_a_pool_serves_its_callers_in_order_and_loses_no_link(tmp_path: Path) -> None:
-    """Also when a caller is cancelled while it waits, or at the moment at which it is handed a link."""
+    """Also when a caller is cancelled while it waits, or at the moment at which it has been handed a link."""
     served: list[bytes] = []
 
     async def answer(data: bytes, writer: asyncio.StreamWriter) -> None:
@@ -162,16 +212,34 @@ async def test_a_pool_serves_its_callers_in_order_and_loses_no_link(tmp_path: Pa
 
     async with peer(tmp_path, answer) as endpoint, asyncio.timeout(20):
         pool = LinkPool(endpoint, 1)
-        for round_ in range(20):
-            served.clear()
-            calls = [asyncio.create_task(pool.call([(f"C{n}",)])) for n in range(5)]
-            await asyncio.sleep(0)
-            calls[1].cancel()
-            # At a different step of the first call's way each time, so that the hand-over is hit as well.
-            for _ in range(round_):
-                await asyncio.sleep(0)
-            calls[2].cancel()
-            await asyncio.wait(calls)
-            left = [name for name in served if name not in (b"C1", b"C2")]
-            assert left == [b"C0", b"C3", b"C4"]
+        give, handed = pool._give, []
+
+        def give_and_cancel(link: Link) -> None:
+            give(link)
+            handed.append(link)
+            if len(handed) == 1:
+                calls[2].cancel()
+
+        pool._give = give_and_cancel  # type: ignore[method-assign]
+        calls = [asyncio.create_task(pool.call([(f"C{n}",)])) for n in range(5)]
+        await asyncio.sleep(0)
+        calls[1].cancel()
+        await asyncio.wait(calls)
+        assert served == [b"C0", b"C3", b"C4"] and [call.cancelled() for call in calls] == [
+            False,
+            True,
+            True,
+            False,
+            False,
+        ]
+        assert len(set(map(id, handed))) == 1
         await pool.close()
+
+
+async def test_a_pool_keeps_its_places_when_no_link_can_be_made() -> None:
+    endpoint = Endpoint(resolve({"redis_url": "redis://localhost?typo=1"}, environ={}))
+    pool = LinkPool(endpoint, 1)
+    async with asyncio.timeout(5):
+        for _ in range(3):
+            with pytest.raises(TypeError):
+                await pool.call([("PING",)])
