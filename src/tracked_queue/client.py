@@ -156,11 +156,16 @@ class Client:
         self.results = ResultHub(endpoint, self.store)
         self._queue: deque[_Waiting] = deque()
         self._flushes: set[asyncio.Task[None]] = set()
-        self._alone: asyncio.Future[None] | None = None  # done when the call of a caller that was alone is over
+        self._alone = False  # a caller that came when nobody else was there is being served
+        self._alone_over: asyncio.Future[None] | None = None  # done when it has been; only `close` asks
 
     async def close(self) -> None:
         """Finish what is being sent, then close all connections."""
-        while under_way := [*self._flushes, *([self._alone] if self._alone else [])]:
+        while self._flushes or self._alone:
+            under_way: set[asyncio.Future[None]] = {*self._flushes}
+            if self._alone:
+                self._alone_over = self._alone_over or asyncio.get_running_loop().create_future()
+                under_way.add(self._alone_over)
             await asyncio.wait(under_way)
         await self.results.close()
         await self.store.close()
@@ -178,21 +183,23 @@ class Client:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._settings.enqueue_timeout
         if not (self._alone or self._flushes or self._queue):
-            return await self._enqueue_alone(request, deadline, loop.create_future())
+            return await self._enqueue_alone(request, deadline)
         waiting = _Waiting(request, deadline, loop.create_future())
         self._queue.append(waiting)
         if len(self._flushes) < FLUSHES:
             self._start_flush(loop)
         return await waiting.created
 
-    async def _enqueue_alone(self, request: Request, deadline: float, over: asyncio.Future[None]) -> Stored:
+    async def _enqueue_alone(self, request: Request, deadline: float) -> Stored:
         """At once, with no task in between: nobody is there to share the call. Who comes meanwhile shares the next."""
-        self._alone = over
+        self._alone = True
         try:
             (stored,), safe = await self._insist(enqueue([request]), [request], deadline)
         finally:
-            self._alone = None
-            over.set_result(None)
+            self._alone = False
+            if self._alone_over is not None:
+                self._alone_over.set_result(None)
+                self._alone_over = None
         if not safe:
             raise _not_durable([request], self._settings)
         return stored

@@ -347,12 +347,15 @@ def test_an_error_among_outcomes_costs_no_other_its_place(q: Scripts) -> None:
 
 
 def test_fetch_serves_the_suspects_of_more_queues_than_it_asks_for_at_once(q: Scripts) -> None:
-    queues = [f"q{n}" for n in range(1100)]
-    q.enqueue("a", queue="q1050")
-    q.redis.rename(q.keys.named("queue", "q1050"), q.keys.named("suspects", "q1050"))
     q.register("w")
-    reply = q.store.run(t.fetch("w", 1, 5, 0, queues))
-    assert [(job.id, job.buffered) for job in reply.jobs] == [(b"a", b"s")]
+    for number, count in enumerate((2997, 2998, 5000), 1):
+        queues = [f"q{n}" for n in range(count)]
+        q.enqueue(f"a{count}", queue=queues[-1])
+        q.redis.rename(q.keys.named("queue", queues[-1]), q.keys.named("suspects", queues[-1]))
+        reply = q.store.run(t.fetch("w", number, 5, 0, queues))
+        (job,) = reply.jobs
+        assert (job.id, job.buffered) == (f"a{count}".encode(), b"s")
+        assert q.settle("w", job, "succeeded") is Verdict.OK
 
 
 def test_fetch_removes_an_untracked_job(q: Scripts) -> None:

@@ -50,8 +50,8 @@
 -- include ended
 -- include stats
 local PROMOTE, LOOK, FOLLOW, ENDED = 250, 300, 250, 25
--- So many arguments name queues that are asked for in one call; Lua can't hand over all of a very long list at once.
-local ASKED = 2000
+-- Above so many arguments queues are asked for one by one: Lua can't hand over more than 8,000 values at once.
+local ASKED = 6000
 -- Beyond its time, so that what counts is this clock and not when the server expires a key (a test's clock may stand still).
 local RATE_KEPT_MS = 60000
 local lease, number = ARGV[1], tonumber(ARGV[2])
@@ -59,11 +59,14 @@ local start, buffer, max_bytes = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(
 local instance, processing = named('instance', lease), named('processing', lease)
 local now = now_ms()
 -- What is mostly not there is asked for in one call: pauses, ended jobs with followers, suspects and lanes.
-local special = { single('paused'), single('ended') }
-for at = 7, math.min(#ARGV, ASKED), 2 do
-  special[#special + 1], special[#special + 2] = named('suspects', ARGV[at]), named('lanes', ARGV[at])
+local some_special = #ARGV > ASKED
+if not some_special then
+  local special = { single('paused'), single('ended') }
+  for at = 7, #ARGV, 2 do
+    special[#special + 1], special[#special + 2] = named('suspects', ARGV[at]), named('lanes', ARGV[at])
+  end
+  some_special = redis.call('EXISTS', unpack(special)) > 0
 end
-local some_special = #ARGV > ASKED or redis.call('EXISTS', unpack(special)) > 0
 local paused = some_special and read_paused() or {}
 
 local function put_markers_back()
@@ -361,8 +364,8 @@ for at = 7, #ARGV, 2 do
   local queue, most = ARGV[at], tonumber(ARGV[at + 1])
   if not paused['queue:' .. queue] then
     local before = taken
-    local suspects = named('suspects', queue)
-    local waiting = some_special and redis.call('LLEN', suspects) or 0
+    local suspects = some_special and named('suspects', queue)
+    local waiting = suspects and redis.call('LLEN', suspects) or 0
     if waiting > 0 and not own[4] and ARGV[6] == '0' then
       denied = true
     end
