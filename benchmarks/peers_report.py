@@ -106,7 +106,8 @@ def targets(report: dict[str, Any]) -> list[str]:
         mine = ours[field] if value is None else value
         rival, name = best(field, among)
         target = f"{factor:g} x {name} ({rival:,.0f})" if factor != 1 else f"ahead of {name} ({rival:,.0f})"
-        line(what, target, f"{mine:,.0f} = {mine / rival:.1f} x", mine >= factor * rival)
+        reached = mine >= factor * rival
+        line(what, target, f"{mine:,.0f} = {mine / rival:.{1 if reached else 2}f} x", reached)
 
     def of_floor(what: str, field: str, share: float) -> None:
         seen = ours[field] / floor[field]
