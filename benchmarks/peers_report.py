@@ -198,9 +198,8 @@ def draw(report: dict[str, Any], names: list[str]) -> None:
             [name for _, name in found], [value for value, _ in found],
             color=["#1f6f5c" if name == US else "#b8bfc6" for _, name in found],
         )  # fmt: skip
-        axis.bar_label(
-            bars, [f"{value:,.1f}" if value < 100 else f"{value:,.0f}" for value, _ in found], padding=3, fontsize=8
-        )
+        digits = 2 if "ms" in title else 0
+        axis.bar_label(bars, [f"{value:,.{digits}f}" for value, _ in found], padding=3, fontsize=8)
         axis.set_title(title, fontsize=10, loc="left")
         axis.spines[["top", "right", "bottom"]].set_visible(False)
         axis.set_xticks([])

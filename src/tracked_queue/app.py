@@ -8,7 +8,6 @@ import inspect
 import math
 import os
 import threading
-import weakref
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, TypeVar, Unpack, cast, overload
@@ -101,8 +100,7 @@ class TrackedQueue:
         self.around = Surroundings(lifespan, tuple(carry))
         self.schedules: dict[str, Schedule] = {}
         self.queue_limits: dict[str, tuple[Limit, ...]] = {}
-        self._clients: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, tuple[int, Clients]]
-        self._clients = weakref.WeakKeyDictionary()
+        self._clients: dict[asyncio.AbstractEventLoop, tuple[int, Clients]] = {}
         self._local = threading.local()
         self._embedded: EmbeddedServer | None = None
         self._embedded_lock = threading.Lock()
@@ -867,8 +865,9 @@ class TrackedQueue:
         loop = asyncio.get_running_loop()
         found = self._clients.get(loop)
         if found is None or found[0] != os.getpid():
-            for ended in [other for other in self._clients if other.is_closed()]:
-                del self._clients[ended]  # a client names its loop, so that the weak key alone never goes
+            for other in list(self._clients):
+                if other.is_closed():
+                    self._clients.pop(other, None)
             found = os.getpid(), Clients(self._settings, self.endpoint(), self.shards, self.layout)
             self._clients[loop] = found
         return found[1]

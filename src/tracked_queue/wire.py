@@ -100,7 +100,7 @@ class Wire(asyncio.Protocol):
         self._transport.writelines(packed)
 
     async def receive(self) -> Any:
-        """The next reply, also of one that nobody asked for; raises like `call`, but waits without end."""
+        """The next message, whether asked for or not; raises like `call`, but waits without end."""
         if not self._replies:
             if self._problem is not None:
                 raise self._problem
