@@ -84,7 +84,7 @@ class Clients:
 
     def of_id(self, job_id: str) -> Client:
         """That of a job's shard."""
-        return self.all[0] if len(self.all) == 1 else self.all[self._shards.of_id(job_id)]
+        return self.all[self._shards.of_id(job_id)]
 
     async def enqueue_many(self, requests: Sequence[Request]) -> list[Stored]:
         """
@@ -146,7 +146,7 @@ def _may_have_run(error: BaseException) -> bool:
 
 
 class Client:
-    """What one event loop uses of one shard; `opened` is awaited before something is stored."""
+    """What one event loop uses of one shard; `opened` is awaited until it has gone well once, before anything is stored."""
 
     def __init__(
         self, settings: Settings, endpoint: Endpoint, keys: Keys, opened: Callable[[], Awaitable[None]]

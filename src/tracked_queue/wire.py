@@ -2,7 +2,7 @@
 An open connection to Redis, from the packed command to the parsed reply: one write, one future, hiredis.
 
 redis-py opens it (address, TLS, ACL, handshake) and hands its transport over: through its own connection and asyncio's
-streams a call takes more Python than Redis. Source: docs/explanation/performance.md.
+streams a lone call takes about twice as long. Source: docs/explanation/performance.md.
 """
 
 from __future__ import annotations

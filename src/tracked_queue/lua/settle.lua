@@ -50,6 +50,7 @@
 -- include ended
 -- include stats
 -- include packed
+-- The end of the processing list that is read first: as much as ARGV is long, and so much more for what settles out of turn.
 local READ_MORE, ALL = 50, 1e9
 local lease, window, result_ttl = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local processing = named('processing', lease)

@@ -61,11 +61,9 @@ class LeaseState:
     @property
     def silent_s(self) -> float:
         """Seconds since the last good beat was sent."""
-        with self._lock:
-            return self._clock() - self._sent_at
+        return self._clock() - self._sent_at  # asked with every fetch: one number is read whole without the lock
 
     @property
     def doubtful(self) -> bool:
         """Whether the lease may soon run out: no new work, and what runs is to be cancelled."""
-        # Asked with every fetch: one number is read whole without the lock.
-        return self._clock() - self._sent_at > self.ttl * FENCE_PART
+        return self.silent_s > self.ttl * FENCE_PART

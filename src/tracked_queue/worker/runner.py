@@ -18,7 +18,7 @@ import anyio
 import msgspec
 
 from .. import log
-from ..cipher import MARK, Cipher
+from ..cipher import Cipher
 from ..codec import FORMAT, NIL, decode_options, encode_error, encode_exception, packed_list
 from ..current import CurrentJob, current
 from ..errors import ArgumentError, OwnershipLostError, SealedError, UsageError
@@ -323,9 +323,7 @@ class Runner:
                 return
             first = (await self._inputs(delivery),) if delivery.inputs else ()
             job = delivery.job
-            packed_args, packed_kwargs = job.args, job.kwargs
-            if packed_args.startswith(MARK) or packed_kwargs.startswith(MARK):
-                packed_args, packed_kwargs = self.opened(packed_args), self.opened(packed_kwargs)
+            packed_args, packed_kwargs = self.opened(job.args), self.opened(job.kwargs)
             args, kwargs = delivery.task.signature.decode(packed_args, packed_kwargs, len(first))
             current.set(CurrentJob(delivery, self))
             if delivery.context:
