@@ -6,6 +6,7 @@ from .current import CurrentJob, JobContext, current_job
 from .errors import (
     ArgumentError,
     DuplicateJobError,
+    EnqueueFullError,
     EnqueueUnavailableError,
     InvariantError,
     JobCancelledError,
@@ -38,6 +39,7 @@ __all__ = [
     "Dead",
     "Discard",
     "DuplicateJobError",
+    "EnqueueFullError",
     "EnqueueUnavailableError",
     "Enqueueing",
     "ErrorInfo",

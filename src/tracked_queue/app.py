@@ -7,6 +7,7 @@ import dataclasses
 import inspect
 import math
 import os
+import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextvars import ContextVar
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, TypeVar
 import msgspec
 
 from .cipher import Cipher, parse_keys
-from .client import Clients, enqueue_sync
+from .client import Clients, SyncStores, enqueue_sync
 from .codec import encode_any, encode_extras
 from .constraints import Key, Limit, Unique, limits_of, unique_of
 from .current import CurrentJob, JobContext
@@ -26,6 +27,7 @@ from .errors import (
     JobNotFoundError,
     PayloadTooLargeError,
     StoreRefusedError,
+    StoreUnavailableError,
     UsageError,
 )
 from .handle import Job
@@ -46,7 +48,7 @@ from .options import (
 from .placement import wanted
 from .reports import ScheduleReport, read_job, read_open_jobs, read_schedules, read_states
 from .results import value_of
-from .retry import RetryArgument, Seconds, retry_policy
+from .retry import RetryArgument, Seconds, retry_policy, to_seconds
 from .schedules import Schedule, interval_ms
 from .settings import Settings, resolve, with_options
 from .shards import Shards
@@ -62,6 +64,10 @@ P = ParamSpec("P")
 R = TypeVar("R")
 AnyTask = TypeVar("AnyTask", bound=Task[..., Any])
 
+_UNGUARDED = (
+    "this script was loaded in a child process for its isolate='process' jobs, and what it does when it is run began there; "
+    'put that under `if __name__ == "__main__":`'
+)
 # A watcher looks at its job this often even if nothing is pushed: the start of a job is not.
 WATCH_S = 1.0
 
@@ -101,9 +107,10 @@ class TrackedQueue:
         self.schedules: dict[str, Schedule] = {}
         self.queue_limits: dict[str, tuple[Limit, ...]] = {}
         self._clients: dict[asyncio.AbstractEventLoop, tuple[int, Clients]] = {}
-        self._local = threading.local()
+        self._sync_stores = self._made_sync_stores()
         self._embedded: EmbeddedServer | None = None
-        self._embedded_lock = threading.Lock()
+        self._embedded_lock = threading.RLock()
+        self._embedding = False
 
     def __repr__(self) -> str:
         return f"<TrackedQueue {self._settings.shown('redis_url')} namespace={self._settings.namespace}>"
@@ -126,6 +133,20 @@ class TrackedQueue:
         self._settings = with_options(self._settings, options)
         self._set_shards()
         self.cipher = self._made_cipher()
+
+    def child_settings(self, settings: Settings) -> dict[str, Any]:
+        """What a child process of a worker with these settings goes by: see `adopt`."""
+        values = settings.values()
+        if self._embedded is not None:
+            values["redis_url"] = self._embedded.url
+        return values
+
+    def adopt(self, values: Mapping[str, Any]) -> None:
+        """Take over the settings of the worker that this process belongs to, whatever its environment says."""
+        self._settings = with_options(self._settings, values)
+        self._set_shards()
+        self.cipher = self._made_cipher()
+        self._sync_stores = self._made_sync_stores()
 
     # Defining tasks
 
@@ -357,7 +378,7 @@ class TrackedQueue:
         check_calls("enqueue_many", calls, most=math.inf)
         ready = [run_now(self._ready(call)) for call in calls]
         requests = [item for item in ready if isinstance(item, Request)]
-        stored = enqueue_sync(self._sync_store, requests, self._settings, self.shards, self._agree_sync)
+        stored = enqueue_sync(self._sync_stores, requests, self._settings, self.shards, self._agree_sync)
         return self._handles(ready, requests, stored)
 
     async def _ready(self, call: PreparedCall[Any]) -> Request | Job[Any]:
@@ -654,7 +675,7 @@ class TrackedQueue:
 
     async def _store(self, request: Request, sync: bool) -> Job[Any]:
         if sync:
-            (stored,) = enqueue_sync(self._sync_store, [request], self._settings, self.shards, self._agree_sync)
+            (stored,) = enqueue_sync(self._sync_stores, [request], self._settings, self.shards, self._agree_sync)
         else:
             stored = await self._clients_here().of_id(request.id).enqueue(request)
         return self._handle(request, stored)
@@ -703,10 +724,12 @@ class TrackedQueue:
                 if not info.state.ended:
                     await wait(WATCH_S)
 
-    async def job_result(self, job_id: str, codec: Any, timeout: float | None) -> Any:
+    async def job_result(self, job_id: str, codec: Any, timeout: Seconds | None) -> Any:
         """See `Job.result`."""
-        ended = await self._clients_here().of_id(job_id).results.wait(job_id, timeout)
-        return value_of(job_id, ended, codec, self.cipher)
+        seconds = None if timeout is None else to_seconds("timeout", timeout)
+        ended = await self._clients_here().of_id(job_id).results.wait(job_id, seconds)
+        task = self.tasks.get(ended.task) if codec is None else None
+        return value_of(job_id, ended, codec if task is None else task.signature.result, self.cipher)
 
     async def job_cancel(self, job_id: str) -> bool:
         """See `Job.cancel`."""
@@ -758,7 +781,10 @@ class TrackedQueue:
             StoreRefusedError: A server that can't be used.
         """
         from .worker.instance import Instance
+        from .worker.isolated import is_isolated
 
+        if is_isolated():
+            raise UsageError(_UNGUARDED)
         settings = with_options(self._settings, {"concurrency": concurrency})
         instance = Instance(
             self,
@@ -848,13 +874,22 @@ class TrackedQueue:
 
     def endpoint(self) -> Endpoint:
         """Where Redis is; starts the embedded server if there is to be one, which may take a moment."""
+        loaded_in = sys.modules.get("tracked_queue.worker.isolated")
+        if loaded_in is not None and loaded_in.is_loading():
+            raise UsageError(_UNGUARDED)
         if not self._settings.redis_url.startswith("embedded:"):
             return Endpoint(self._settings)
         from .embedded import start_embedded
 
         with self._embedded_lock:
+            if self._embedding:  # in a signal's handler or a finalizer, while this thread starts it
+                raise StoreUnavailableError("the embedded server is being started", may_have_run=False)
             if self._embedded is None:
-                self._embedded = start_embedded(self._settings.redis_url)
+                self._embedding = True
+                try:
+                    self._embedded = start_embedded(self._settings.redis_url)
+                finally:
+                    self._embedding = False
             return Endpoint(self._settings, self._embedded.url)
 
     async def _endpoint_async(self) -> Endpoint:
@@ -872,22 +907,17 @@ class TrackedQueue:
             self._clients[loop] = found
         return found[1]
 
-    def _sync_store(self, shard: int, durability: str = "memory") -> SyncStore:
-        """This thread's synchronous store of a shard; one whose replies wait for a replica or a sync has more time for them."""
-        stores: dict[tuple[int, bool], SyncStore] = self._local.__dict__.setdefault("stores", {})
-        durable = durability != "memory"
-        store = stores.get((shard, durable))
-        if store is None:
-            waits = self._settings.durability_timeout if durable else 0.0
+    def _made_sync_stores(self) -> SyncStores:
+        def make(shard: int) -> SyncStore:
             keys = self.shards.keys(shard)
-            link = SyncLink(self.endpoint().of(keys), self._settings.reply_timeout + waits)
-            store = stores[shard, durable] = SyncStore(link, keys)
-        return store
+            return SyncStore(SyncLink(self.endpoint().of(keys)), keys)
 
-    def _agree_sync(self) -> None:
+        return SyncStores(make)
+
+    def _agree_sync(self, seconds: float) -> None:
         """See Layout.agree."""
         if not self.layout.agreed:
-            self.layout.agree_sync(self.endpoint())
+            self.layout.agree_sync(self.endpoint(), seconds)
 
 
 class TaskDecorator(Protocol):

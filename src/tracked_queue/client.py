@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import threading
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
@@ -12,6 +14,7 @@ import msgspec
 
 from .codec import decode_extras, encode_extras
 from .errors import (
+    EnqueueFullError,
     EnqueueUnavailableError,
     NotDurableError,
     StoreFullError,
@@ -30,6 +33,8 @@ from .transitions import MAX_BATCH, MAX_BYTES, Call, Conflict, Stored, enqueue
 
 # Calls of the batcher that may be under way at once: while the server works on one, the next is made.
 FLUSHES = 2
+# A try that begins at the end of the time takes so long at most.
+MIN_TRY_S = 0.05
 
 
 def portions(requests: Sequence[Request]) -> list[list[Request]]:
@@ -126,7 +131,7 @@ def merged(
             raise error
     for error in failed:
         if isinstance(error, EnqueueUnavailableError):
-            raise EnqueueUnavailableError(error.problem, any(map(_may_have_run, failed)), ids) from error
+            raise type(error)(error.problem, any(map(_may_have_run, failed)), ids) from error
     for error in failed:
         if isinstance(error, NotDurableError):
             raise NotDurableError(error.durability, error.seconds, ids) from error
@@ -153,7 +158,9 @@ class Client:
     ) -> None:
         self._settings, self._opened, self._is_open = settings, opened, False
         self.store = Store(LinkPool(endpoint, settings.max_connections), keys)
-        self.results = ResultHub(endpoint, self.store)
+        # Whoever waits for results takes no connection from an enqueue.
+        self._waiting = Store(LinkPool(endpoint, settings.max_connections), keys)
+        self.results = ResultHub(endpoint, self._waiting)
         self._queue: deque[_Waiting] = deque()
         self._flushes: set[asyncio.Task[None]] = set()
         self._alone = False  # a caller that came when nobody else was there is being served
@@ -168,6 +175,7 @@ class Client:
                 under_way.add(self._alone_over)
             await asyncio.wait(under_way)
         await self.results.close()
+        await self._waiting.close()
         await self.store.close()
 
     async def enqueue(self, request: Request) -> Stored:
@@ -280,7 +288,7 @@ class Client:
                 for waiting in batch:
                     if not waiting.created.done():
                         waiting.created.set_exception(
-                            EnqueueUnavailableError(error.problem, error.may_have_run, (waiting.request.id,))
+                            type(error)(error.problem, error.may_have_run, (waiting.request.id,))
                         )
             except BaseException as error:
                 for waiting in batch:
@@ -307,25 +315,72 @@ class Client:
             What was stored, and whether it is as safe as was asked.
         """
         loop = asyncio.get_running_loop()
-        pauses: Iterator[float] | None = None
-        ran = False
+        tries = Tries(requests, self._settings, loop.time, deadline)
         while True:
             try:
-                left = min(max(0.05, deadline - loop.time()), self._settings.reply_timeout)
-                durable = durable_of(requests, self._settings)
+                seconds = tries.seconds()
                 if not self._is_open:
-                    await self._opened()
-                    self._is_open = True
+                    began = loop.time()
+                    await self._open(seconds)
+                    seconds = max(MIN_TRY_S, seconds + began - loop.time())
+                durable = durable_of(requests, self._settings)
                 if durable is None:
-                    return await self.store.run(call, timeout=left), True
-                return await self.store.run_durably(call, durable, left)
+                    return await self.store.run(call, timeout=seconds), True
+                return await self.store.run_durably(call, durable, seconds)
             except StoreUnavailableError as error:
-                ran = ran or error.may_have_run
-                pauses = pauses or client_pauses()
-                pause = next(pauses)
-                if _give_up(error, requests) or loop.time() + pause >= deadline:
-                    raise _enqueue_error(error, ran, requests) from error
+                pause = tries.pause_after(error, requests)
             await asyncio.sleep(pause)
+
+    async def _open(self, seconds: float) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._opened()
+        except TimeoutError:
+            raise StoreUnavailableError("no reply in time", may_have_run=False) from None
+        self._is_open = True
+
+
+class Tries:
+    """
+    The tries of one call of enqueue, and its one limit: `enqueue_timeout` from when the caller asked.
+
+    The first try has half of it, so that a second one fits when a connection or a server has died under it. Jobs that may
+    not be sent twice have one try.
+    """
+
+    __slots__ = ("_clock", "_deadline", "_first", "_pauses", "_ran", "_reply_s", "_untracked")
+
+    def __init__(
+        self,
+        requests: Sequence[Request],
+        settings: Settings,
+        clock: Callable[[], float],
+        deadline: float | None = None,
+    ) -> None:
+        self._clock, self._reply_s = clock, settings.reply_timeout
+        self._deadline = clock() + settings.enqueue_timeout if deadline is None else deadline
+        # An untracked job is forgotten when it is fetched; sent again after a lost reply it could run twice.
+        self._untracked = not all(request.tracked for request in requests)
+        self._pauses: Iterator[float] | None = None
+        self._first, self._ran = True, False
+
+    def seconds(self) -> float:
+        """How long the next try may take."""
+        left = max(MIN_TRY_S, self._deadline - self._clock())
+        if self._first and not self._untracked:
+            left /= 2
+        self._first = False
+        return min(left, self._reply_s)
+
+    def pause_after(self, error: StoreUnavailableError, requests: Sequence[Request]) -> float:
+        """Seconds until the next try. Raises EnqueueUnavailableError for `requests` if there is none."""
+        self._ran = self._ran or error.may_have_run
+        self._pauses = self._pauses or client_pauses()
+        pause = next(self._pauses)
+        over = isinstance(error, StoreFullError) or (error.may_have_run and self._untracked)
+        if over or self._clock() + pause >= self._deadline:
+            raise _enqueue_error(error, self._ran, requests) from error
+        return pause
 
 
 def durable_of(requests: Sequence[Request], settings: Settings) -> Durable | None:
@@ -348,70 +403,89 @@ def _per_caller(error: BaseException) -> BaseException:
         return error
 
 
-def _give_up(error: StoreUnavailableError, requests: Sequence[Request]) -> bool:
-    # An untracked job is forgotten when it is fetched; sent again after a lost reply it could run twice.
-    untracked = error.may_have_run and not all(request.tracked for request in requests)
-    return untracked or isinstance(error, StoreFullError)
-
-
 def _enqueue_error(error: StoreUnavailableError, ran: bool, requests: Sequence[Request]) -> EnqueueUnavailableError:
-    return EnqueueUnavailableError(error.problem, ran, tuple(request.id for request in requests))
+    kind = EnqueueFullError if isinstance(error, StoreFullError) else EnqueueUnavailableError
+    return kind(error.problem, ran, tuple(request.id for request in requests))
+
+
+class SyncStores:
+    """
+    The synchronous stores of an app, for each shard: a call has one of its thread to itself.
+
+    A call that begins in the middle of another one of the same thread (in a signal's handler, in a finalizer) finds it
+    taken, and gets one of its own.
+    """
+
+    def __init__(self, make: Callable[[int], SyncStore]) -> None:
+        self._make, self._local = make, threading.local()
+
+    @contextlib.contextmanager
+    def lent(self, shard: int) -> Iterator[SyncStore]:
+        """This thread's store of a shard, for one call."""
+        free: list[SyncStore] = self._local.__dict__.setdefault(str(shard), [])
+        store = free.pop() if free else self._make(shard)
+        try:
+            yield store
+        finally:
+            free.append(store)
+
+    def close(self) -> None:
+        """Close this thread's connections; a later call opens new ones."""
+        for free in self._local.__dict__.values():
+            for store in free:
+                store.close()
 
 
 def enqueue_sync(
-    store_of: Callable[[int, str], SyncStore],
+    stores: SyncStores,
     requests: Sequence[Request],
     settings: Settings,
     shards: Shards,
-    opened: Callable[[], None],
+    opened: Callable[[float], None],
 ) -> list[Stored]:
     """
     `Clients.enqueue_many` without an event loop: one shard after the other.
 
     Args:
-        store_of: This thread's store of a shard, for jobs of a durability.
+        opened: Makes sure in so many seconds that jobs may be stored.
     """
     if shards.count == 1:
-        return _enqueue_sync(store_of, 0, requests, settings, opened)
+        with stores.lent(0) as store:
+            return _enqueue_sync(store, requests, settings, opened)
     parts = shards.grouped(requests, _id_of)
     replies: list[list[Stored] | BaseException] = []
     for shard, part in parts.items():
         try:
-            replies.append(_enqueue_sync(store_of, shard, part, settings, opened))
+            with stores.lent(shard) as store:
+                replies.append(_enqueue_sync(store, part, settings, opened))
         except TrackedQueueError as error:
             replies.append(error)
     return merged(requests, list(parts.values()), replies)
 
 
 def _enqueue_sync(
-    store_of: Callable[[int, str], SyncStore],
-    shard: int,
-    requests: Sequence[Request],
-    settings: Settings,
-    opened: Callable[[], None],
+    store: SyncStore, requests: Sequence[Request], settings: Settings, opened: Callable[[float], None]
 ) -> list[Stored]:
     created: list[Stored] = []
     unsafe: list[Request] = []
     stand_ins: dict[str, str] = {}
     for portion in portions(requests):
-        store = store_of(shard, portion[0].durability)
-        deadline, pauses, ran = time.monotonic() + settings.enqueue_timeout, client_pauses(), False
+        tries = Tries(portion, settings, time.monotonic)
         durable = durable_of(portion, settings)
         call = enqueue([resolved(request, stand_ins) for request in portion] if stand_ins else portion)
         while True:
             try:
-                opened()
+                seconds, began = tries.seconds(), time.monotonic()
+                opened(seconds)
+                seconds = max(MIN_TRY_S, seconds + began - time.monotonic())
                 if durable is None:
-                    done = store.run(call)
+                    done = store.run(call, seconds)
                     break
-                done, safe = store.run_durably(call, durable)
+                done, safe = store.run_durably(call, durable, seconds)
                 unsafe += [] if safe else portion
                 break
             except StoreUnavailableError as error:
-                ran = ran or error.may_have_run
-                pause = next(pauses)
-                if _give_up(error, portion) or time.monotonic() + pause >= deadline:
-                    raise _enqueue_error(error, ran, requests[len(created) :]) from error
+                pause = tries.pause_after(error, requests[len(created) :])
             time.sleep(pause)
         created += done
         note_stand_ins(stand_ins, portion, done)

@@ -49,7 +49,7 @@ class Cluster:
     """
 
     def __init__(self, hosts: Sequence[Address], options: Mapping[str, Any], secure: bool, seconds: float) -> None:
-        self._seeds, self._known = list(hosts), list(hosts)
+        self._seeds, self._known, self._seconds = list(hosts), list(hosts), seconds
         self._options = {
             **options, "protocol": 2, "driver_info": None, "socket_timeout": seconds, "socket_connect_timeout": seconds,
         }  # fmt: skip
@@ -94,11 +94,18 @@ class Cluster:
                 await link.disconnect(nowait=True)
         raise self._none(problems)
 
-    def owner_sync(self, slot: int) -> Address:
-        """`owner` for code without an event loop."""
+    def owner_sync(self, slot: int, seconds: float) -> Address:
+        """`owner` for code without an event loop, in this time."""
         problems = []
+        until = time.monotonic() + seconds
         for host, port in list(self._known):
-            link: Any = self._sync_kind(host=host, port=port, retry=SyncRetry(NoBackoff(), 0), **self._options)
+            left = until - time.monotonic()
+            if left <= 0:
+                problems.append("no time left to ask the others")
+                break
+            limit = min(left / 2, self._seconds)
+            options = {**self._options, "socket_timeout": limit, "socket_connect_timeout": limit}
+            link: Any = self._sync_kind(host=host, port=port, retry=SyncRetry(NoBackoff(), 0), **options)
             try:
                 link.connect()
                 link.send_command("CLUSTER", "SLOTS", check_health=False)
@@ -151,9 +158,9 @@ class Owner:
         """Its address. Raises redis-py's ConnectionError."""
         return await self._cluster.owner(self._slot)
 
-    def primary_sync(self) -> Address:
-        """`primary` for code without an event loop."""
-        return self._cluster.owner_sync(self._slot)
+    def primary_sync(self, seconds: float) -> Address:
+        """`primary` for code without an event loop, in this time."""
+        return self._cluster.owner_sync(self._slot, seconds)
 
 
 def _text(name: Any) -> str:

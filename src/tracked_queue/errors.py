@@ -9,13 +9,15 @@ Every exception of tracked_queue, as one tree.
     ├── JobError
     │   ├── JobNotFoundError       no record: never stored, or expired
     │   ├── UnreadableJobError     its key holds something that is none of ours
+    │   ├── UnreadableResultError  its result doesn't fit the type that is expected here
     │   ├── JobFailedError         ended failed, dead or expired; carries the remote traceback's text
     │   ├── DuplicateJobError      its unique key is held by another job (`conflict="reject"`)
     │   ├── OwnershipLostError     raised in a job: another delivery owns it by now
     │   └── JobCancelledError      ended cancelled
     ├── StoreUnavailableError      no answer from Redis; says whether the call may have run
     │   ├── NotDurableError        the jobs are stored, and not yet confirmed as `durability` asks
-    │   └── StoreFullError         Redis refuses to grow (maxmemory)
+    │   ├── EnqueueUnavailableError  an enqueue got no answer in time; names its jobs
+    │   └── StoreFullError         Redis refuses to grow (maxmemory); of an enqueue it is an EnqueueFullError, and both
     ├── StoreRefusedError          Redis answers, but will not serve us: password, role, version
     ├── LifespanError              the app's lifespan raised when a worker started
     └── InvariantError             our bug: stop the instance, keep the jobs
@@ -100,6 +102,18 @@ class UnreadableJobError(JobError):
 
     def __str__(self) -> str:
         return f"job {self.job_id}: its key in Redis is no job record; something else has written it"
+
+
+class UnreadableResultError(JobError):
+    """The job's result does not fit the type that its task has here: another version of it, or another task, made it."""
+
+    def __init__(self, job_id: str, task: str, problem: str) -> None:
+        super().__init__(job_id)
+        self.args = (job_id, task, problem)
+        self.task, self.problem = task, problem
+
+    def __str__(self) -> str:
+        return f"job {self.job_id}: the result of task {self.task or '?'} does not fit the type expected here: {self.problem}"
 
 
 class JobFailedError(JobError):
@@ -199,12 +213,20 @@ class NotDurableError(StoreUnavailableError):
         return f"job {ids} is stored, but not yet safe: {what} has confirmed it within {self.seconds:g} s"
 
 
-class SealedError(TrackedQueueError):
-    """A payload is encrypted, and no key that is at hand opens it."""
-
-
 class StoreFullError(StoreUnavailableError):
     """Redis is at `maxmemory` and takes no new jobs; stored ones go on."""
+
+
+class EnqueueFullError(EnqueueUnavailableError, StoreFullError):
+    """Redis is at `maxmemory`, and `job_ids` were not stored."""
+
+    def __str__(self) -> str:
+        ids = ", ".join(self.job_ids[:3]) + (" …" if len(self.job_ids) > 3 else "")
+        return f"enqueue of {ids}: Redis is full ({self.problem}); nothing of it was stored"
+
+
+class SealedError(TrackedQueueError):
+    """A payload is encrypted, and no key that is at hand opens it."""
 
 
 class StoreRefusedError(TrackedQueueError):

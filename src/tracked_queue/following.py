@@ -30,7 +30,7 @@ class Followed(Protocol):
 
     async def primary(self) -> tuple[str, int]: ...
 
-    def primary_sync(self) -> tuple[str, int]: ...
+    def primary_sync(self, seconds: float) -> tuple[str, int]: ...
 
 
 def following(kind: type[Any], followed: Followed) -> type[Any]:
@@ -46,7 +46,7 @@ def following(kind: type[Any], followed: Followed) -> type[Any]:
 
     class _FollowingSync(kind):  # type: ignore[misc]
         def _connect(self) -> Any:
-            self.host, self.port = followed.primary_sync()
+            self.host, self.port = followed.primary_sync(self.socket_connect_timeout)
             return super()._connect()
 
     return _FollowingSync

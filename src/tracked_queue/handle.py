@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Any, Generic, Protocol, TypeVar
 
 from .job import JobInfo, Progress, State
+from .retry import Seconds
 
 R = TypeVar("R")
 
@@ -15,7 +16,7 @@ class JobReader(Protocol):
 
     async def job_info(self, job_id: str, codec: Any) -> JobInfo: ...
 
-    async def job_result(self, job_id: str, codec: Any, timeout: float | None) -> Any: ...
+    async def job_result(self, job_id: str, codec: Any, timeout: Seconds | None) -> Any: ...
 
     async def job_cancel(self, job_id: str) -> bool: ...
 
@@ -67,17 +68,21 @@ class Job(Generic[R]):
         """
         return self._reader.job_watch(self.id, self._codec)
 
-    async def result(self, timeout: float | None = None) -> R:
+    async def result(self, timeout: Seconds | None = None) -> R:
         """
         The function's return value, waited for on a push from the server.
 
+        A handle that was made by an id alone (`app.job(id)`) gives it the type that the record's task has here; where the
+        task is not registered, it is plain data.
+
         Args:
-            timeout: Seconds to wait; None waits without end.
+            timeout: Seconds (or a timedelta) to wait; None waits without end, through outages of Redis too.
 
         Raises:
             JobFailedError: It ended failed, dead or expired; carries the remote traceback's text.
             JobCancelledError: It was cancelled.
             JobNotFoundError: No record: never stored, expired, or untracked.
+            UnreadableResultError: It does not fit the type that is expected here.
             TimeoutError: It has not ended in time; the job goes on.
         """
         result: R = await self._reader.job_result(self.id, self._codec, timeout)

@@ -9,6 +9,7 @@ lua/close.lua; docs/how-to/cluster.md.
 from __future__ import annotations
 
 import asyncio
+import time
 import weakref
 from collections.abc import Generator
 from typing import Any
@@ -16,7 +17,7 @@ from typing import Any
 from . import log
 from .errors import StoreRefusedError, StoreUnavailableError
 from .keys import Keys
-from .link import Endpoint, Link, SyncLink
+from .link import MIN_S, Endpoint, Link, SyncLink
 from .shards import Shards
 from .store import Store, SyncStore
 from .transitions import Call, close, layout
@@ -80,13 +81,14 @@ class Layout:
                     await link.close()
             self.agreed = True
 
-    def agree_sync(self, endpoint: Endpoint) -> None:
-        """`agree` for code without an event loop."""
+    def agree_sync(self, endpoint: Endpoint, seconds: float) -> None:
+        """`agree` for code without an event loop, in this time."""
         steps = self._steps()
         step: Step | None = None if self.agreed else next(steps)
+        until = time.monotonic() + seconds
         while step is not None:
             keys, call = step
-            store = SyncStore(SyncLink(endpoint.of(keys)), keys)
+            store = SyncStore(SyncLink(endpoint.of(keys), max(MIN_S, until - time.monotonic())), keys)
             try:
                 step = _after(steps, store.run(call))
             finally:

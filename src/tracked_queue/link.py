@@ -2,8 +2,12 @@
 Connections to Redis: sending commands, reading replies, and saying in our own errors what went wrong.
 
 redis-py opens the connection (TLS, ACL, handshake); its retries are off, because it can't know what is safe to send
-twice. Every call has a deadline, and a link whose call was cut short is closed: its next reply would belong to another
-call.
+twice. Every call has one limit for all that it takes: waiting for a free link, opening it, and the replies. A link whose
+call was cut short is closed: its next reply would belong to another call.
+
+A connection that nobody used for a moment may be gone without a word (a balancer or NAT that forgets it): it is asked
+first, for a second at most, and a new one takes its place. So no call is sent into the void, where nobody could say
+whether it was carried out.
 """
 
 from __future__ import annotations
@@ -15,6 +19,7 @@ import math
 import os
 import re
 import threading
+import time
 from collections import deque
 from collections.abc import Sequence
 from typing import Any, cast
@@ -44,6 +49,13 @@ from .settings import Settings, masked_url
 from .wire import Wire, handing_over
 
 Command = Sequence[Any]
+
+# A link that was idle for longer is asked whether it is still there, and has so long to answer.
+IDLE_S = 1.0
+CHECK_S = 1.0
+# What a limit that has passed still gives a socket: 0 would mean that it may not wait at all.
+MIN_S = 0.001
+_PING: list[Command] = [("PING",)]
 
 # What a URL's query may say about the connection; time limits and retries are ours (CASE-17).
 _IGNORED_IN_URL = (
@@ -220,6 +232,7 @@ class Link:
     def __init__(self, endpoint: Endpoint, *, identify: bool = False) -> None:
         self._endpoint, self._identify = endpoint, identify
         self._connection = endpoint.connection()
+        self._time = asyncio.get_running_loop().time
         self._wire: Wire | None = None
         self.client_id: int | None = None
         self._busy = False
@@ -229,7 +242,7 @@ class Link:
         Send commands in one go and read their replies, an error reply as an exception object.
 
         Args:
-            timeout: Seconds for all replies together; None: `reply_timeout`.
+            timeout: Seconds for all of it, opening the connection included; None: `reply_timeout`.
 
         Raises:
             StoreUnavailableError: `may_have_run` says whether anything was sent.
@@ -239,10 +252,12 @@ class Link:
             raise InvariantError("two callers use one link at the same time; their replies would be mixed up")
         self._busy = True
         try:
-            wire = self._wire
-            if wire is None or not wire.usable:
-                wire = await self._reopened()
             seconds = self._endpoint.reply_timeout if timeout is None else timeout
+            wire = self._wire
+            if wire is None or not wire.usable or self._time() - wire.used_at > IDLE_S:
+                began = self._time()
+                wire = await self._usable(wire, seconds)
+                seconds += began - self._time()
             replies = await wire.call(_packed(commands), len(commands), seconds)
             for reply in replies:
                 if isinstance(reply, Exception):
@@ -269,13 +284,22 @@ class Link:
     async def open(self) -> None:
         """Connect if there is no usable connection; raises like `call`, with nothing sent."""
         if self._wire is None or not self._wire.usable:
-            await self._reopened()
+            await self._reopened(self._endpoint.connect_timeout)
 
-    async def _reopened(self) -> Wire:
+    async def _usable(self, wire: Wire | None, seconds: float) -> Wire:
+        """This connection if it is still there, else a new one."""
+        began = self._time()
+        if wire is not None and wire.usable:
+            with contextlib.suppress(*_CUT_SHORT):
+                await wire.call(_packed(_PING), 1, min(CHECK_S, seconds / 2))
+                return wire
+        return await self._reopened(seconds + began - self._time())
+
+    async def _reopened(self, seconds: float) -> Wire:
         try:
             # The server closed it while it was idle, or an unasked reply is in it.
             await self.close()
-            async with asyncio.timeout(self._endpoint.connect_timeout):
+            async with asyncio.timeout(min(seconds, self._endpoint.connect_timeout)):
                 await self._connection.connect()
                 if await self._connection.can_read():
                     # Before anything was asked: a refusal (max clients, protected mode) or its end, which raise here.
@@ -334,13 +358,19 @@ class LinkPool:
     def __init__(self, endpoint: Endpoint, size: int) -> None:
         self._endpoint = endpoint
         self._idle: list[Link] = []
-        self._left = size  # links that may still be made
+        self._size = self._left = size  # `left`: links that may still be made
         self._waiting: deque[asyncio.Future[Link]] = deque()
         self._closed = False
 
     async def call(self, commands: Sequence[Command], timeout: float | None = None) -> list[Any]:
-        """See `Link.call`."""
-        link = self._idle.pop() if self._idle else await self._next()
+        """See `Link.call`; waiting for a free link counts as well."""
+        if self._idle:
+            link = self._idle.pop()
+        elif self._left:
+            link = Link(self._endpoint)  # raises for a URL that redis-py can't use
+            self._left -= 1
+        else:
+            link, timeout = await self._next(self._endpoint.reply_timeout if timeout is None else timeout)
         try:
             return await link.call(commands, timeout)
         finally:
@@ -350,19 +380,25 @@ class LinkPool:
             finally:
                 self._give(link)
 
-    async def _next(self) -> Link:
-        if self._left:
-            link = Link(self._endpoint)  # raises for a URL that redis-py can't use
-            self._left -= 1
-            return link
-        turn: asyncio.Future[Link] = asyncio.get_running_loop().create_future()
+    async def _next(self, seconds: float) -> tuple[Link, float]:
+        """The link that is handed over next, and what is left of the time."""
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        turn: asyncio.Future[Link] = loop.create_future()
         self._waiting.append(turn)
         try:
-            return await turn
-        except asyncio.CancelledError:
+            async with asyncio.timeout(seconds):
+                link = await turn
+        except BaseException as error:
             if turn.done() and not turn.cancelled():
                 self._give(turn.result())  # it was handed over a moment before
-            raise
+            if not isinstance(error, TimeoutError):
+                raise
+            raise StoreUnavailableError(
+                f"{self._endpoint.shown}: all {self._size} connections were in use (max_connections)",
+                may_have_run=False,
+            ) from None
+        return link, max(0.0, seconds + began - loop.time())
 
     def _give(self, link: Link) -> None:
         while self._waiting:
@@ -380,36 +416,46 @@ class LinkPool:
 
 
 class SyncLink:
-    """A synchronous connection, guarded by a lock, reopened after a fork: each process has its own."""
+    """
+    A synchronous connection, guarded by a lock, reopened after a fork: each process has its own.
+
+    A host's name is looked up by the system, whose time for that can't be limited here.
+    """
 
     def __init__(self, endpoint: Endpoint, timeout: float | None = None) -> None:
         self._endpoint, self._timeout = endpoint, timeout or endpoint.reply_timeout
         self._lock = threading.Lock()
         self._connection = endpoint.sync_connection(self._timeout)
         self._pid = os.getpid()
+        self._used_at = 0.0
 
-    def call(self, commands: Sequence[Command]) -> list[Any]:
-        """See `Link.call`; each reply takes at most the link's own timeout."""
+    def call(self, commands: Sequence[Command], timeout: float | None = None) -> list[Any]:
+        """See `Link.call`; `timeout` None is the link's own."""
         if self._pid != os.getpid():
             # The parent's socket must not be used, nor shut down, by its child; its lock may be held for ever.
             self._lock, self._pid = threading.Lock(), os.getpid()
             self._connection = self._endpoint.sync_connection(self._timeout)
+        until = time.monotonic() + (self._timeout if timeout is None else timeout)
         with self._lock:
             connection = self._connection
             try:
-                if connection.is_connected and connection.can_read(timeout=0):
-                    connection.disconnect()
-                if not connection.is_connected:
+                if _is_open(connection) and not self._still_there(until):
+                    self._drop()
+                if not _is_open(connection):
+                    self._limit(until)
                     connection.connect()
             except _CONNECT_FAILED as error:
                 self._drop()
                 raise _not_connected(error, self._endpoint.shown) from error
+            except BaseException:
+                self._drop()
+                raise
             try:
-                connection.send_packed_command(_packed(commands), check_health=False)
-                replies = [self._read() for _ in commands]
+                replies = self._asked(commands, until)
                 if any(map(_demoted, replies)):
                     self._endpoint.doubt()
                     self._drop()
+                self._used_at = time.monotonic()
                 return replies
             except _CUT_SHORT as error:
                 self._drop()
@@ -418,7 +464,33 @@ class SyncLink:
                 self._drop()
                 raise
 
-    def _read(self) -> Any:
+    def _still_there(self, until: float) -> bool:
+        """Whether the connection is open, holds nothing unasked, and answers if it was idle."""
+        now = time.monotonic()
+        try:
+            if self._connection.can_read(timeout=0):
+                return False
+            if now - self._used_at > IDLE_S:
+                self._asked(_PING, now + min(CHECK_S, (until - now) / 2))
+        except _CUT_SHORT:
+            return False
+        return True
+
+    def _asked(self, commands: Sequence[Command], until: float) -> list[Any]:
+        self._limit(until)
+        self._connection.send_packed_command(_packed(commands), check_health=False)
+        return [self._read(until) for _ in commands]
+
+    def _limit(self, until: float) -> None:
+        """Let whatever the connection does next end by then."""
+        connection, left = self._connection, max(MIN_S, until - time.monotonic())
+        connection.socket_timeout = left
+        connection.socket_connect_timeout = min(left, self._endpoint.connect_timeout)
+        if connection._sock is not None:
+            connection._sock.settimeout(left)
+
+    def _read(self, until: float) -> Any:
+        self._limit(until)
         try:
             return self._connection.read_response(disable_decoding=True)
         except rex.AuthenticationError as error:  # for redis-py a ConnectionError; it is an answer all the same
@@ -437,3 +509,7 @@ class SyncLink:
         if self._pid == os.getpid():
             with self._lock:
                 self._drop()
+
+
+def _is_open(connection: Any) -> bool:
+    return connection._sock is not None

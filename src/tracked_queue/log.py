@@ -14,7 +14,48 @@ import structlog
 
 from .current import current
 
-log: structlog.stdlib.BoundLogger = structlog.get_logger("tracked_queue")
+
+class _Careful:
+    """
+    A logger whose lines cost nothing but themselves: one that can't be written is counted, and told of when one can be.
+
+    A stream that swallows what it can't write adds to `dropped` as well (see log_setup.py).
+    """
+
+    def __init__(self, logger: Any) -> None:
+        self._logger = logger
+        self.dropped = 0
+
+    def _write(self, level: str, event: str, facts: dict[str, Any]) -> None:
+        before = self.dropped
+        try:
+            getattr(self._logger, level)(event, **facts)
+        except Exception:  # a full disk, a reader that is gone, a processor of the application's
+            self.dropped += 1
+        if before and self.dropped == before:
+            self.dropped = 0
+            lines_dropped(lines=before)
+            if self.dropped:  # not written either
+                self.dropped += before - 1
+
+    def debug(self, event: str, **facts: Any) -> None:
+        """See structlog."""
+        self._write("debug", event, facts)
+
+    def info(self, event: str, **facts: Any) -> None:
+        """See structlog."""
+        self._write("info", event, facts)
+
+    def warning(self, event: str, **facts: Any) -> None:
+        """See structlog."""
+        self._write("warning", event, facts)
+
+    def error(self, event: str, **facts: Any) -> None:
+        """See structlog."""
+        self._write("error", event, facts)
+
+
+log = _Careful(structlog.get_logger("tracked_queue"))
 
 
 def add_job(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
@@ -24,6 +65,11 @@ def add_job(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> Muta
         for name, value in (("task", job.task), ("job_id", job.id), ("delivery", job.fence), ("lease", job.lease)):
             event.setdefault(name, value)
     return event
+
+
+def lines_dropped(*, lines: int) -> None:
+    """So many log lines before this one could not be written: the disk was full, or nobody read the pipe."""
+    log.warning("lines.dropped", lines=lines)
 
 
 def instance_registered(
@@ -245,6 +291,16 @@ def process_not_started(*, problem: str) -> None:
 def process_died(*, pid: int, code: int, ran_s: float, again_s: float) -> None:
     """A worker process ended unasked; its jobs are recovered, and another one starts after `again_s`."""
     log.warning("process.died", pid=pid, code=code, ran_s=round(ran_s, 1), again_s=round(again_s, 2))
+
+
+def fork_ended(*, pid: int, parent: int, error: str) -> None:
+    """A fork that a job made came back from the job's function; it was ended, and the job goes on in its parent."""
+    log.warning("fork.ended", pid=pid, parent=parent, error=error)
+
+
+def exit_forced(*, seconds: float, place: str) -> None:
+    """Exit hooks of the program (`atexit`, a child that is waited for) did not end in their time; it ends without them."""
+    log.warning("exit.forced", seconds=seconds, place=place)
 
 
 def process_killed(*, pid: int, why: str) -> None:

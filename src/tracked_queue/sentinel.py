@@ -6,6 +6,8 @@ Source: https://redis.io/docs/latest/develop/reference/sentinel-clients/
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlencode
@@ -53,11 +55,16 @@ class Sentinels:
                 await link.disconnect(nowait=True)
         raise self._none(problems)
 
-    def primary_sync(self) -> tuple[str, int]:
-        """`primary` for code without an event loop."""
+    def primary_sync(self, seconds: float) -> tuple[str, int]:
+        """`primary` for code without an event loop, in this time."""
         problems = []
-        for host, port in self.hosts:
-            link: Any = _SyncConnection(host=host, port=port, retry=SyncRetry(NoBackoff(), 0), **self._common())
+        until = time.monotonic() + seconds
+        for host, port in list(self.hosts):
+            left = until - time.monotonic()
+            if left <= 0:
+                problems.append("no time left to ask the others")
+                break
+            link: Any = _SyncConnection(host=host, port=port, retry=SyncRetry(NoBackoff(), 0), **self._common(left / 2))
             try:
                 link.connect()
                 link.send_command("SENTINEL", "get-master-addr-by-name", self.service, check_health=False)
@@ -68,9 +75,10 @@ class Sentinels:
                 link.disconnect()
         raise self._none(problems)
 
-    def _common(self) -> dict[str, Any]:
+    def _common(self, most: float = math.inf) -> dict[str, Any]:
+        seconds = min(self._seconds, most)
         return {
-            "socket_connect_timeout": self._seconds, "socket_timeout": self._seconds, "protocol": 2, "driver_info": None,
+            "socket_connect_timeout": seconds, "socket_timeout": seconds, "protocol": 2, "driver_info": None,
             **self._options,
         }  # fmt: skip
 

@@ -134,6 +134,10 @@ class Settings:
         """Seconds for which the record of a cancelled job stays."""
         return max(self.result_ttl, self.resend_window)
 
+    def values(self) -> dict[str, Any]:
+        """All of them by name, secrets too: for a process of the same program."""
+        return {name: getattr(self, name) for name in setting_names()}
+
     def source_of(self, name: str) -> str:
         """Where a value came from, if that is worth a word in an error: an environment variable or an option."""
         source = self.sources.get(name, "")
@@ -297,7 +301,7 @@ def resolve(
 
 def with_options(base: Settings, options: Mapping[str, Any]) -> Settings:
     """`base` with the CLI options that were given; an option wins over everything."""
-    values = {name: getattr(base, name) for name in setting_names()}
+    values = base.values()
     sources = dict(base.sources)
     for name, value in options.items():
         if value is not None:

@@ -153,20 +153,20 @@ class SyncStore:
         self._link, self._keys = link, keys
         self._scripts = load_scripts() if scripts is None else scripts
 
-    def run(self, call: Call[T]) -> T:
+    def run(self, call: Call[T], timeout: float | None = None) -> T:
         """See `Store.run`."""
-        return call.value(checked(self._send(call, ())[0]))
+        return call.value(checked(self._send(call, (), timeout)[0]))
 
-    def run_durably(self, call: Call[T], durable: Durable) -> tuple[T, bool]:
-        """See `Store.run_durably`; the link's own timeout has to be above that of the wait."""
-        replies = self._send(call, durable.commands(self._keys))
+    def run_durably(self, call: Call[T], durable: Durable, timeout: float) -> tuple[T, bool]:
+        """See `Store.run_durably`."""
+        replies = self._send(call, durable.commands(self._keys), timeout + durable.seconds)
         return call.value(checked(replies[0])), durable.reached(replies[-1])
 
-    def _send(self, call: Call[Any], more: Sequence[Command]) -> list[Any]:
+    def _send(self, call: Call[Any], more: Sequence[Command], timeout: float | None) -> list[Any]:
         script = self._scripts[call.script]
-        replies = self._link.call([("EVALSHA", script.sha, 1, self._keys.tag, *call.args), *more])
+        replies = self._link.call([("EVALSHA", script.sha, 1, self._keys.tag, *call.args), *more], timeout)
         if isinstance(replies[0], rex.NoScriptError):
-            replies = self._link.call([("EVAL", script.text, 1, self._keys.tag, *call.args), *more])
+            replies = self._link.call([("EVAL", script.text, 1, self._keys.tag, *call.args), *more], timeout)
         return replies
 
     def close(self) -> None:

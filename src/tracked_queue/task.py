@@ -100,6 +100,11 @@ class Task(Generic[P, R]):
         """Whether the function's first parameter is a JobContext, which the worker gives and no producer."""
         return takes_context(self.function)
 
+    @property
+    def app(self) -> Enqueuer:
+        """The app through which it enqueues."""
+        return self._app
+
     def move_to(self, app: Enqueuer) -> None:
         """Enqueue through another app: that of `include`."""
         self._app = app
@@ -196,6 +201,16 @@ class Registry:
 
     def __len__(self) -> int:
         return len(self._tasks)
+
+    def check(self) -> None:
+        """
+        Make sure that every task can be served here; what the decorator could not see yet is seen now.
+
+        Raises:
+            ArgumentError: Names the task, and the argument whose annotation can't be served.
+        """
+        for task in self:
+            _ = task.signature
 
     def queues(self) -> list[str]:
         """The queues of all tasks, in the order of registration."""

@@ -38,6 +38,7 @@ from .task import Task
 from .transitions import Delivered, Fetched, fetch, recover, register, release
 from .worker.binding import Binder
 from .worker.invoke import invoker
+from .worker.isolated import setup_of
 from .worker.processes import ProcessPool
 from .worker.runner import Pools, Runner
 from .worker.slots import Slots
@@ -215,7 +216,7 @@ class QueueKit:
         """Run what a fetch brought as a worker does, and tell nobody how it ended."""
         app = self.app
         ended = asyncio.Event()
-        slots, pools = Slots(max(1, len(jobs))), Pools(app.settings)
+        slots, pools = Slots(max(1, len(jobs))), Pools(app.settings, setup_of(app, app.child_settings(app.settings)))
         async with _lifespan(app) as state:
             runner = Runner(
                 app.tasks,
@@ -335,7 +336,7 @@ async def _call(
     delivery = _Delivery({"id": job_id, "task": task.name, "queue": queue, "delivery": "1"}, headers)
     delivery.max_attempts = task.task_options.max_attempts
     token = current.set(CurrentJob(delivery, host))
-    processes = ProcessPool(1)
+    processes = ProcessPool(1, setup_of(app, app.child_settings(app.settings)))
     try:
         return await invoker(task, app.around, anyio.CapacityLimiter(1), processes)(args, kwargs)
     finally:
@@ -391,7 +392,7 @@ class _Done:
     async def job_info(self, job_id: str, codec: Any) -> JobInfo:
         raise UsageError("an inline job has no record; it has succeeded, or the enqueue had raised")
 
-    async def job_result(self, job_id: str, codec: Any, timeout: float | None) -> Any:
+    async def job_result(self, job_id: str, codec: Any, timeout: Seconds | None) -> Any:
         return self._result
 
     async def job_cancel(self, job_id: str) -> bool:
@@ -407,5 +408,5 @@ class _Done:
 class _NotNeeded(_Done):
     """A fallback: everything before it has succeeded."""
 
-    async def job_result(self, job_id: str, codec: Any, timeout: float | None) -> Any:
+    async def job_result(self, job_id: str, codec: Any, timeout: Seconds | None) -> Any:
         raise JobCancelledError(job_id)

@@ -543,6 +543,7 @@ class Ended:
     result: bytes
     reason: str
     error: bytes
+    task: str = ""
 
 
 def await_end(job_id: str) -> Call[Ended | bool]:
@@ -552,8 +553,8 @@ def await_end(job_id: str) -> Call[Ended | bool]:
 
 def _read_await(reply: Any) -> Ended | bool:
     match reply:
-        case [b"ended", state, result, reason, error]:
-            return Ended(State(_text(state)), result, _text(reason), error)
+        case [b"ended", state, result, reason, error, task]:
+            return Ended(State(_text(state)), result, _text(reason), error, _text(task))
         case [b"waiting", _]:
             return True
         case [b"gone"]:

@@ -51,6 +51,7 @@ class Wire(asyncio.Protocol):
         self._waiter: asyncio.Future[list[Any]] | None = None
         self._problem: Exception | None = None
         self._deadline = self._timer_at = math.inf
+        self.used_at = self._loop.time()  # when something was asked or answered last
         self._timer: asyncio.TimerHandle | None = None
         transport.set_protocol(self)
         # Every write goes out at once: uvloop keeps what is below the limit for the end of its turn.
@@ -90,6 +91,7 @@ class Wire(asyncio.Protocol):
             return await waiter
         finally:
             self._deadline = math.inf
+            self.used_at = self._loop.time()  # it may have waited long for this
 
     def send(self, packed: Sequence[bytes]) -> None:
         """Send, and wait for no reply; raises what ended the connection, if something has."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +11,7 @@ from .errors import UsageError
 from .handle import Job
 from .job import State
 from .options import MAX_AFTER
+from .retry import Seconds, to_seconds
 from .task import PreparedCall, Step
 
 
@@ -31,9 +33,16 @@ class Group:
     success: Job[Any] | None = None
     complete: Job[Any] | None = None
 
-    async def results(self, timeout: float | None = None) -> list[Any]:
-        """The jobs' results in their order; raises as `Job.result` for the first that did not succeed."""
-        return [await job.result(timeout) for job in self.jobs]
+    async def results(self, timeout: Seconds | None = None) -> list[Any]:
+        """
+        The jobs' results in their order; raises as `Job.result` for the first that did not succeed.
+
+        Args:
+            timeout: Seconds (or a timedelta) for all of them together.
+        """
+        loop = asyncio.get_running_loop()
+        deadline = None if timeout is None else loop.time() + to_seconds("timeout", timeout)
+        return [await job.result(None if deadline is None else max(0.0, deadline - loop.time())) for job in self.jobs]
 
     async def progress(self) -> BatchProgress:
         """How far it is; a job whose record has been removed since it ended counts as done."""

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .. import reports, transitions
+from .. import log_setup, reports, transitions
 from ..app import TrackedQueue
 from ..errors import JobFailedError, UsageError
 from ..job import check_name
@@ -26,7 +26,6 @@ from .common import (
     print_json,
     run,
     seconds,
-    setup_logging,
 )
 
 
@@ -46,7 +45,7 @@ def enqueue(
     as_json: JsonOption = False,
 ) -> None:
     """Store one job; prints its id."""
-    setup_logging()
+    log_setup.set_up()
     positional, named = _json("args", args, list), _json("kwargs", kwargs, dict)
     delay_s = seconds(delay) if delay else None
     wait_s = seconds(wait) if wait else None
@@ -93,7 +92,7 @@ def cancel(
     namespace: NamespaceOption = None,
 ) -> None:
     """Cancel jobs, or all of a queue or task: at once if they have not started, else within a second."""
-    setup_logging()
+    log_setup.set_up()
     if sum((bool(ids), queue is not None, task is not None)) != 1:
         raise UsageError("name one of ID..., --queue and --task")
     if not ids:
@@ -166,7 +165,7 @@ def resume(
 
 
 def _pause_or_resume(action: str, what: dict[str, str | None], app: TrackedQueue) -> None:
-    setup_logging()
+    log_setup.set_up()
     given = {kind: name for kind, name in what.items() if name is not None}
     if len(given) != 1:
         raise UsageError("name one of --queue, --task and --schedule")
@@ -190,7 +189,7 @@ def trigger(
     namespace: NamespaceOption = None,
 ) -> None:
     """Run a schedule's task now, beside its ticks; prints the job's id."""
-    setup_logging()
+    log_setup.set_up()
     stored = run(chosen_app(app, redis_url, namespace), lambda chosen: chosen.trigger(schedule))
     acted("trigger", schedule=schedule, job_id=stored.id)
     print(stored.id)
@@ -205,13 +204,13 @@ def recover(
     as_json: JsonOption = False,
 ) -> None:
     """Recover the jobs of lost instances now; live leases, and a hold after an outage, are respected."""
-    setup_logging(level="error")
+    log_setup.set_up(level="error")
 
     async def work(chosen: TrackedQueue) -> list[transitions.Recovered]:
         return await chosen.recover()
 
     moved = run(chosen_app(app, redis_url, namespace), work)
-    setup_logging()
+    log_setup.set_up()
     acted("recover", jobs=len(moved))
     if as_json:
         print_json(moved)
@@ -231,7 +230,7 @@ def quiet(
     namespace: NamespaceOption = None,
 ) -> None:
     """Tell an instance to fetch no more jobs; what runs there goes on."""
-    setup_logging()
+    log_setup.set_up()
 
     async def work(chosen: TrackedQueue) -> list[str]:
         return [

@@ -15,6 +15,7 @@ from . import look
 from . import change, dead, doctor, probe
 
 # isort: split
+from ..worker.lineage import take_path
 from . import chaos
 from .common import clean, cli
 
@@ -24,6 +25,7 @@ __all__ = ["change", "chaos", "dead", "doctor", "look", "main", "probe", "run"]
 
 def main() -> None:
     """Entry point of `python -m tracked_queue`."""
+    take_path()
     warnings.showwarning = _show_warning  # type: ignore[assignment]
     cli(prog_name="tracked_queue")
 

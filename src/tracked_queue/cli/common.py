@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import functools
 import getpass
@@ -16,7 +17,6 @@ from collections.abc import Callable, Coroutine, Sequence
 from datetime import datetime
 from typing import Annotated, Any, ParamSpec, TypeVar
 
-import structlog
 import typer
 from rich.console import Console
 from rich.table import Table
@@ -56,9 +56,15 @@ def console() -> Console:
     return Console(width=None if sys.stdout.isatty() else 200, highlight=False, soft_wrap=not sys.stdout.isatty())
 
 
+def say(message: str) -> None:
+    """One line to standard error; one that can't be written costs nothing else."""
+    with contextlib.suppress(OSError, ValueError):
+        print(f"tracked_queue: {clean(message)}", file=sys.stderr)
+
+
 def fail(message: str, code: int) -> typer.Exit:
     """Print one line and return the exit to raise."""
-    print(f"tracked_queue: {clean(message)}", file=sys.stderr)
+    say(message)
     return typer.Exit(code)
 
 
@@ -67,19 +73,32 @@ def clean(text: str) -> str:
     return "".join(char if char.isprintable() else f"\\x{ord(char):02x}" for char in text.replace("\n", " | "))
 
 
+def told(error: Exception) -> int:
+    """The exit code of an error, of which one line is printed: 2 for wrong use, 3 for no Redis, 1 for the rest of ours."""
+    match error:
+        case UsageError() | StoreRefusedError():
+            code = EXIT_USAGE
+        case StoreUnavailableError():
+            code = EXIT_UNAVAILABLE
+        case TrackedQueueError():
+            code = EXIT_FAILED
+        case _:
+            with contextlib.suppress(OSError, ValueError):
+                traceback.print_exception(error)
+            return EXIT_FAILED
+    say(str(error))
+    return code
+
+
 def guarded(function: Callable[P, T]) -> Callable[P, T]:
-    """Turn our errors into one line and an exit code: 2 for wrong use, 3 for no Redis, 1 for the rest."""
+    """Turn our errors into one line and an exit code."""
 
     @functools.wraps(function)
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> T:
         try:
             return function(*args, **kwargs)
-        except (UsageError, StoreRefusedError) as error:
-            raise fail(str(error), EXIT_USAGE) from None
-        except StoreUnavailableError as error:
-            raise fail(str(error), EXIT_UNAVAILABLE) from None
         except TrackedQueueError as error:
-            raise fail(str(error), EXIT_FAILED) from None
+            raise typer.Exit(told(error)) from None
         except KeyboardInterrupt:
             raise typer.Exit(130) from None
 
@@ -144,30 +163,6 @@ def run(app: TrackedQueue, work: Callable[[TrackedQueue], Coroutine[Any, Any, T]
             return await work(app)
 
     return asyncio.run(opened())
-
-
-def setup_logging(style: str = "auto", level: str = "info") -> None:
-    """Logs to standard error: readable on a terminal, one JSON object a line when piped."""
-    names = {"debug": 10, "info": 20, "warning": 30, "error": 40}
-    pretty = sys.stderr.isatty() if style == "auto" else style == "console"
-    renderer: Any = (
-        structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
-        if pretty
-        else structlog.processors.JSONRenderer(default=str)
-    )
-    structlog.configure(
-        processors=[
-            structlog.contextvars.merge_contextvars,
-            log.add_job,
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            *([] if pretty else [structlog.processors.format_exc_info]),
-            renderer,
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(names[level]),
-        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
-        cache_logger_on_first_use=True,
-    )
 
 
 def acted(action: str, **facts: Any) -> None:

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from .. import reports, transitions
+from .. import log_setup, reports, transitions
 from ..app import TrackedQueue
 from ..cipher import Cipher
 from ..errors import UsageError
@@ -32,7 +32,6 @@ from .common import (
     print_table,
     run,
     seconds,
-    setup_logging,
     span,
 )
 
@@ -155,7 +154,7 @@ def _change_dead(
     redis_url: str | None,
     namespace: str | None,
 ) -> None:
-    setup_logging()
+    log_setup.set_up()
     filtered = wanted != reports.DeadFilter()
     if bool(ids) + filtered + everything != 1:
         raise UsageError(f"{action}: name ids, or a filter, or --all (one of them)")

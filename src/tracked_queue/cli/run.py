@@ -3,27 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-import atexit
 import contextlib
 import gc
 import importlib.util
 import os
+import signal
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from .. import log, log_setup
+from ..app import TrackedQueue
 from ..errors import UsageError
-from ..worker.served import Queues, Served, parse_most, parse_queues
+from ..worker.served import Queues, parse_most, parse_queues
 from .common import (
     NamespaceOption,
     UrlOption,
     cli,
     guarded,
     load_app,
-    setup_logging,
+    told,
 )
 
 
@@ -58,9 +60,13 @@ def worker(
     supervised: Annotated[str | None, typer.Option(hidden=True)] = None,
 ) -> None:
     """Run jobs: a supervisor and its worker processes, until SIGTERM."""
-    _one_of("log_format", log_format, ("auto", "console", "json"))
-    _one_of("log_level", log_level, ("debug", "info", "warning", "error"))
-    setup_logging(log_format, log_level)
+    if sys.platform == "win32":
+        raise UsageError(
+            "the worker needs a Unix system (process groups, signals): run it in WSL or a container; enqueueing works here"
+        )
+    _one_of("log_format", log_format, log_setup.STYLES)
+    _one_of("log_level", log_level, tuple(log_setup.LEVELS))
+    log_setup.set_up(log_format, log_level, everything=True)
     if processes < 1:
         raise UsageError(f"processes={processes}: it must be 1 or more")
     options = {
@@ -77,14 +83,14 @@ def worker(
         "cancel_grace": cancel_grace,
         "stall_limit": stall_limit,
     }
+    from ..worker.lineage import leave
+
     if supervised is not None:
-        raise typer.Exit(
-            _run_child(app, options, parse_queues(queue), parse_most(queue_concurrency), burst, supervised)
-        )
+        leave(_run_child(app, options, parse_queues(queue), parse_most(queue_concurrency), burst, supervised))
     served = parse_queues(queue), parse_most(queue_concurrency)
     if reload and importlib.util.find_spec("watchfiles") is None:
         raise UsageError("--reload needs watchfiles: pip install 'tracked-queue[reload]'")
-    raise typer.Exit(_supervise(app, options, served, processes, burst, reload))
+    leave(_supervise(app, options, served, processes, burst, reload))
 
 
 def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
@@ -99,10 +105,8 @@ def _run_child(
     from ..worker.supervisor import RECYCLED_EXIT, SupervisorPipe
 
     pipe = SupervisorPipe(pipe_ends)
-    app = load_app(path)
-    app.configure(**options)
 
-    async def work() -> int:
+    async def work(app: TrackedQueue) -> int:
         endpoint = await asyncio.to_thread(app.endpoint)
 
         instance = Instance(
@@ -114,14 +118,22 @@ def _run_child(
             burst=burst,
             announce=pipe.announce,
             ready=pipe.ready,
+            ending=pipe.ending,
             program=os.getppid(),
         )
-        pipe.watch(lambda: instance.stop.ask("the supervisor is gone"))
+        pipe.watch(lambda: instance.stop.ask("the supervisor is gone"), lambda: instance.stop.ask("at once"))
         _spare_the_collector()
         code = await instance.run()
         return RECYCLED_EXIT if code == 0 and instance.recycled else code
 
-    return _run_loop(work, _exit_process)
+    try:
+        app = load_app(path)
+        app.configure(**options)
+        return _run_loop(lambda: work(app))
+    except Exception as error:
+        return told(error)
+    finally:
+        pipe.ending()  # burst is over, or an error: the supervisor gives it as long as a stop
 
 
 def _spare_the_collector() -> None:
@@ -133,16 +145,8 @@ def _spare_the_collector() -> None:
     gc.freeze()
 
 
-def _exit_process(code: int) -> None:
-    """
-    End a worker process whose lease is over: what a job left in a thread, or a job that can't be stopped, must not
-    keep it alive; the supervisor would have to kill it.
-    """
-    atexit._run_exitfuncs()
-    with contextlib.suppress(Exception):
-        sys.stdout.flush()
-        sys.stderr.flush()
-    os._exit(code)
+class _Stopped(KeyboardInterrupt):
+    """A signal to stop came while the application was being loaded."""
 
 
 def _supervise(
@@ -153,17 +157,25 @@ def _supervise(
     burst: bool,
     reload: bool,
 ) -> int:
+    from ..worker import signals
+    from ..worker.lineage import interpreter_options
+    from ..worker.served import Served
     from ..worker.supervisor import Supervisor
 
-    # The supervisor imports the app as well: a mistake in it ends everything at once, with one line, and it needs
-    # the settings that the app was made with. It runs no job.
-    app = load_app(path)
-    app.configure(**options)
+    loading = True
+    early: list[str] = []
 
-    async def work() -> int:
+    def note(name: str) -> None:
+        # As the first process of a container this one would not hear of a signal that it has no handler for.
+        early.append(name)
+        if loading and name != "SIGUSR1":
+            raise _Stopped
+
+    async def work(app: TrackedQueue) -> int:
         Served(app.tasks, *served)
+        app.tasks.check()
         endpoint = await asyncio.to_thread(app.endpoint)
-        command = [sys.executable, "-m", "tracked_queue", *sys.argv[1:]]
+        command = [sys.executable, *interpreter_options(), "-m", "tracked_queue", *sys.argv[1:]]
         supervisor = Supervisor(
             command,
             processes,
@@ -174,11 +186,23 @@ def _supervise(
             changes=_source_changes() if reload else None,
         )
         try:
-            return await supervisor.run()
+            return await supervisor.run(early)
         finally:
             await app.aclose()
 
-    return asyncio.run(work())
+    with signals.listening({signal.SIGTERM: note, signal.SIGINT: note, signals.QUIET: note}):
+        try:
+            # The supervisor imports the app as well: a mistake in it ends everything at once, with one line, and it needs
+            # the settings that the app was made with. It runs no job.
+            app = load_app(path)
+            app.configure(**options)
+            loading = False
+            return asyncio.run(work(app))
+        except _Stopped:
+            log.signal_received(name=early[0], meaning="stopping; the application was still being loaded")
+            return 0
+        except Exception as error:
+            return told(error)
 
 
 async def _source_changes() -> AsyncIterator[str]:
@@ -189,16 +213,14 @@ async def _source_changes() -> AsyncIterator[str]:
         yield ", ".join(sorted({os.path.relpath(path) for _, path in changes}))
 
 
-def _run_loop(work: Any, then: Callable[[int], None]) -> int:
+def _run_loop(work: Callable[[], Coroutine[Any, Any, int]]) -> int:
+    """Run it to its end. The loop is not closed: that would wait for the threads of its executor, and the process ends now."""
     factory: Callable[[], asyncio.AbstractEventLoop] = asyncio.new_event_loop
-    with contextlib.suppress(ImportError):  # there is no uvloop on Windows
+    with contextlib.suppress(ImportError):  # there is none for some systems
         import uvloop
 
         factory = uvloop.new_event_loop
-    with asyncio.Runner(loop_factory=factory) as runner:
-        code: int = runner.run(work())
-        then(code)  # before the loop is closed, which would wait for the threads of its executor
-    return code
+    return asyncio.Runner(loop_factory=factory).run(work())
 
 
 @cli.command()

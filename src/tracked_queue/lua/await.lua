@@ -5,7 +5,7 @@
 -- Derived: job:<id>
 --
 -- Returns a list; its first word:
---   'ended'    then state, result, reason, error ('' where there is none)
+--   'ended'    then state, result, reason, error, task ('' where there is none)
 --   'waiting'  then state; the transition that ends the job will publish on ended:<id>
 --   'gone'     no record; nothing written
 -- include keys
@@ -13,13 +13,13 @@
 -- include writable
 -- include states
 local job = named('job', ARGV[1])
-local seen = read_fields(job, 'state', 'result', 'reason', 'error', 'waiter')
+local seen = read_fields(job, 'state', 'result', 'reason', 'error', 'waiter', 'task')
 local state = seen[1]
 if not state then
   return { 'gone' }
 end
 if FINAL[state] then
-  return { 'ended', state, seen[2] or '', seen[3] or '', seen[4] or '' }
+  return { 'ended', state, seen[2] or '', seen[3] or '', seen[4] or '', seen[6] or '' }
 end
 if not seen[5] then
   begin_writing()

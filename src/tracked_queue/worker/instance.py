@@ -8,7 +8,7 @@ import os
 import signal
 from collections.abc import AsyncIterator, Callable, Mapping
 from importlib.metadata import PackageNotFoundError, version
-from typing import Protocol
+from typing import Any, Protocol
 
 import anyio
 
@@ -24,7 +24,10 @@ from ..schedules import Schedule
 from ..settings import Settings
 from ..shards import Shards
 from ..task import Registry, Request
+from . import signals
 from .binding import Binder, known_limits
+from .isolated import setup_of
+from .lineage import watch_forks
 from .liveness import SignOfLife, default_label
 from .loopwatch import LoopWatch
 from .rebirth import origin_of
@@ -69,13 +72,16 @@ class App(Protocol):
 
     def tick(self, schedule: Schedule, tick_ms: int, mode: str) -> Request: ...
 
+    def child_settings(self, settings: Settings) -> Mapping[str, Any]: ...
+
 
 class Instance:
     """
     A worker process.
 
     `announce` gets the shard and the id of each lease before it is registered: a supervisor that knows it can release it at
-    once when this process dies. `ready` is called once signals are handled. `program` is the supervisor's pid.
+    once when this process dies. `ready` is called once signals are handled, `ending` when its end begins. `program` is the
+    supervisor's pid; under a supervisor only that one's word takes the grace away, not a second signal.
     """
 
     def __init__(
@@ -89,12 +95,14 @@ class Instance:
         burst: bool = False,
         announce: Callable[[int, str], None] = lambda shard, lease: None,
         ready: Callable[[], None] = lambda: None,
+        ending: Callable[[], None] = lambda: None,
         program: int | None = None,
     ) -> None:
         self._origin = origin_of(os.getpid(), program or os.getpid())
         self.recycled = False  # it ended because it had reached max_jobs or max_memory
         self._tasks, self._settings, self._around = app.tasks, settings, app.around
         self._ready = ready
+        app.tasks.check()
         self._label = settings.instance_id or default_label()
         served = Served(app.tasks, queues, queue_concurrency)
         self._queues = served.names
@@ -106,7 +114,11 @@ class Instance:
                 deciding(task.name, queue, options.unique, options.limits, app.queue_limits.get(queue, ()))
         # Its arguments fit, or the start says so; and it is kept in the shard of its jobs.
         homes = [(item, shards.of_id(app.tick(item, 1000, "pass").id)) for item in app.schedules.values()]
-        self.stop = Stop()
+        self._supervised = program is not None
+        self.stop = Stop(ending)
+        isolates = any(task.task_options.isolate for task in app.tasks)
+        setup = setup_of(app, app.child_settings(settings)) if isolates else b""
+        watch_forks()
         self._host = Host(
             tasks=app.tasks,
             settings=settings,
@@ -125,7 +137,7 @@ class Instance:
             burst=burst,
             stop=self.stop,
             slots=Slots(settings.concurrency, several=shards.count > 1),
-            pools=Pools(settings),
+            pools=Pools(settings, setup),
             cipher=app.cipher,
         )
         self._tenures = [
@@ -158,7 +170,7 @@ class Instance:
             raise
 
     async def _run(self, handle_signals: bool) -> int:
-        async with _signals(self._stop_on, self._go_quiet) if handle_signals else _nothing():
+        with self._signals() if handle_signals else contextlib.nullcontext():
             watch = LoopWatch(
                 self._settings,
                 leases=lambda: [tenure.lease for tenure in self._tenures],
@@ -254,7 +266,21 @@ class Instance:
             except Exception as error:
                 log.lifespan_ended(error=f"{type(error).__qualname__}: {error}"[:300])
 
+    def _signals(self) -> contextlib.AbstractContextManager[None]:
+        """SIGTERM and SIGINT stop, SIGUSR1 stops only the fetching."""
+        loop = asyncio.get_running_loop()
+
+        def stop(name: str) -> None:
+            loop.call_soon_threadsafe(self._stop_on, name)
+
+        def quiet(name: str) -> None:
+            loop.call_soon_threadsafe(self._go_quiet, name)
+
+        return signals.listening({signal.SIGTERM: stop, signal.SIGINT: stop, signals.QUIET: quiet})
+
     def _stop_on(self, name: str) -> None:
+        if self._supervised and self.stop.asked.is_set():
+            return
         meaning = "stopping without grace" if self.stop.asked.is_set() else "stopping"
         log.signal_received(name=name, meaning=meaning)
         self.stop.ask(name)
@@ -295,24 +321,3 @@ def _first_error(errors: BaseException) -> BaseException:
     while isinstance(errors, BaseExceptionGroup):
         errors = errors.exceptions[0]
     return errors
-
-
-@contextlib.asynccontextmanager
-async def _nothing() -> AsyncIterator[None]:
-    yield
-
-
-@contextlib.asynccontextmanager
-async def _signals(stop: Callable[[str], None], quiet: Callable[[str], None]) -> AsyncIterator[None]:
-    """SIGTERM and SIGINT stop, SIGUSR1 stops only the fetching."""
-    loop = asyncio.get_running_loop()
-    handlers = {signal.SIGTERM: stop, signal.SIGINT: stop}
-    if hasattr(signal, "SIGUSR1"):
-        handlers[signal.SIGUSR1] = quiet
-    for number, handler in handlers.items():
-        loop.add_signal_handler(number, handler, signal.Signals(number).name)
-    try:
-        yield
-    finally:
-        for number in handlers:
-            loop.remove_signal_handler(number)

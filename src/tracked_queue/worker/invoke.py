@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import inspect
 import sys
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 import anyio
 import anyio.to_thread
 
-from ..codec import decode_error
+from ..codec import decode_error, encode_any
 from ..current import CurrentJob, JobContext, current
 from ..errors import TrackedQueueError
 from ..middleware import Surroundings, chained
 from ..retry import Dead, Discard, Retry, Signal, Snooze
 from ..task import Task
 from .isolated import class_name
+from .lineage import end_fork, guard, is_fork
 from .processes import ProcessPool
 
 Invoke = Callable[[tuple[Any, ...], dict[str, Any]], Awaitable[Any]]
@@ -40,16 +43,16 @@ def invoker(
     task: Task[..., Any], around: Surroundings, threads: anyio.CapacityLimiter, processes: ProcessPool
 ) -> Invoke:
     """How the runner calls a task, with everything that is around it; made once for each task."""
-    call = _call(task, threads, processes)
+    call = _call(task, around, threads, processes)
     if task.takes_context:
         call = _with_context(call)
     return _with_middleware(call, around) if around.run else call
 
 
-def _call(task: Task[..., Any], threads: anyio.CapacityLimiter, processes: ProcessPool) -> Invoke:
+def _call(task: Task[..., Any], around: Surroundings, threads: anyio.CapacityLimiter, processes: ProcessPool) -> Invoke:
     function = task.function
     if task.task_options.isolate == "process":
-        return _in_process(task, processes)
+        return _in_process(task, around, processes)
     if task.is_async:
         return lambda args, kwargs: function(*args, **kwargs)
 
@@ -57,14 +60,9 @@ def _call(task: Task[..., Any], threads: anyio.CapacityLimiter, processes: Proce
         begun = False
 
         def run() -> tuple[Any, BaseException | None]:
-            # What the function raises is carried by hand: asyncio lets SystemExit and KeyboardInterrupt of a second
-            # task through to the whole loop.
             nonlocal begun
             begun = True
-            try:
-                return function(*args, **kwargs), None
-            except BaseException as error:
-                return None, error
+            return _outcome(function, args, kwargs)
 
         work = asyncio.ensure_future(anyio.to_thread.run_sync(run, limiter=threads))
         try:
@@ -78,18 +76,37 @@ def _call(task: Task[..., Any], threads: anyio.CapacityLimiter, processes: Proce
             raise
         if error is not None:
             raise error
-        return value
+        # A plain function around an `async def`, as many decorators are, returns what has still to be awaited.
+        return await value if inspect.isawaitable(value) else value
 
     return in_thread
 
 
-def _in_process(task: Task[..., Any], processes: ProcessPool) -> Invoke:
+def _outcome(
+    function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[Any, BaseException | None]:
+    # What the function raises is carried by hand: asyncio lets SystemExit and KeyboardInterrupt of a second task through to the
+    # whole loop.
+    try:
+        return function(*args, **kwargs), None
+    except BaseException as error:
+        if is_fork():
+            end_fork(error)
+        return None, error
+
+
+guard(_outcome)
+
+
+def _in_process(task: Task[..., Any], around: Surroundings, processes: ProcessPool) -> Invoke:
     module, name = task.function.__module__, task.function.__qualname__
     script = str(getattr(sys.modules["__main__"], "__file__", "")) if module == "__main__" else ""
+    function = (module, script, name)
 
     async def in_process(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         packed = task.signature.encode(args, kwargs, 2**62)
-        kind, data, kinds, seconds = await processes.run(task.name, (module, script, name, *packed))
+        call = (task.name, function, *packed, _plain(around.carried()), _facts())
+        kind, data, kinds, seconds = await processes.run(task.name, call)
         if kind and not kinds:
             raise _signal(kind, data.decode(), seconds)
         if kind:
@@ -97,6 +114,22 @@ def _in_process(task: Task[..., Any], processes: ProcessPool) -> Invoke:
         return task.signature.result.decode(data)
 
     return in_process
+
+
+def _plain(carried: Mapping[str, Any]) -> dict[str, Any]:
+    """What of it is plain data, as everything that came with a job is; middleware may have set other things here."""
+    found = {}
+    for name, value in carried.items():
+        with contextlib.suppress(TypeError):
+            encode_any(value)
+            found[name] = value
+    return found
+
+
+def _facts() -> dict[str, Any]:
+    """What the child's log lines say of the job."""
+    job = current.get()
+    return {} if job is None else {"task": job.task, "job_id": job.id, "delivery": job.fence, "lease": job.lease}
 
 
 def _signal(kind: str, reason: str, seconds: float | None) -> Signal:

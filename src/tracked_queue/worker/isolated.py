@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import functools
 import importlib
+import inspect
 import os
 import runpy
 import signal
@@ -11,66 +11,211 @@ import socket
 import sys
 import threading
 import time
-from typing import Any
+from collections.abc import Mapping
+from functools import cache
+from typing import Any, Protocol
 
 import msgspec
+import structlog
 
+from .. import log_setup, middleware
 from ..codec import encode_exception
+from ..log_setup import LogSetup
 from ..retry import Retry, Signal, Snooze
-from ..task import Task
+from ..task import Registry, Task
+from .lineage import end_fork, end_group, guard, is_fork, keep_from_forks, watch_forks
 
 PARENT_LOOK_S = 0.5
+# The name under which a script's own module is loaded here: what it does when it is run must not be done again.
+SCRIPT = "__isolated__"
+
+
+class Place(msgspec.Struct, frozen=True, array_like=True):
+    """
+    Where something can be imported from.
+
+    Args:
+        module: Its name; `__main__` is loaded from the file `script`.
+        script: '' for a module that has a name of its own.
+        name: The attribute, also with dots.
+    """
+
+    module: str
+    script: str
+    name: str
+
+
+class Setup(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a child is told before its first call: the worker's app and its resolved settings, and how to log."""
+
+    app: Place | None = None
+    settings: dict[str, Any] = {}
+    pretty: bool | None = None
+    level: str = "info"
+    everything: bool = False
+
+
+class Call(msgspec.Struct, frozen=True, array_like=True):
+    """
+    One call.
+
+    Args:
+        number: Of this child's calls; its answer carries it.
+        task: The task's name.
+        function: Where its function is, for an app that can't be imported by itself.
+        args, kwargs: Encoded.
+        context: Variables that were carried from the enqueue.
+        job: What log lines say of the job.
+    """
+
+    number: int
+    task: str
+    function: Place
+    args: bytes
+    kwargs: bytes
+    context: dict[str, Any]
+    job: dict[str, Any]
+
+
+class App(Protocol):
+    """What a child needs of the app."""
+
+    @property
+    def tasks(self) -> Registry: ...
+
+    @property
+    def around(self) -> middleware.Surroundings: ...
+
+    def adopt(self, values: Mapping[str, Any]) -> None: ...
+
+
+Reply = tuple[str, bytes, list[str], float | None]
+
+_setup = Setup()
+_serving = False
+_loading = False
 
 
 def main() -> None:
     """Answer calls from the socket whose number is the last argument, until it is closed. See processes.py."""
+    global _setup, _serving  # noqa: PLW0603  (told once, before the first call)
+    _serving = True
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C is the worker's to handle
     _end_with_parent()
-    with socket.socket(fileno=int(sys.argv[-1])) as link, link.makefile("rb") as calls:
-        while size := calls.read(8):
-            call = msgspec.msgpack.decode(calls.read(int.from_bytes(size, "big")))
-            reply = msgspec.msgpack.encode(run_isolated(*call))
+    watch_forks()
+    number = int(sys.argv[-1])
+    keep_from_forks(number)
+    with socket.socket(fileno=number) as link, link.makefile("rb") as calls:
+        first = _read(calls)
+        _setup = msgspec.msgpack.decode(first, type=Setup) if first else Setup()
+        if _setup.pretty is not None:
+            log_setup.apply(LogSetup(_setup.pretty, _setup.level, _setup.everything))
+        while data := _read(calls):
+            call = msgspec.msgpack.decode(data, type=Call)
+            reply = msgspec.msgpack.encode((call.number, run_isolated(call)))
             link.sendall(len(reply).to_bytes(8, "big") + reply)
 
 
-def run_isolated(
-    module: str, script: str, name: str, args: bytes, kwargs: bytes
-) -> tuple[str, bytes, list[str], float | None]:
+def _read(calls: Any) -> bytes:
+    size = calls.read(8)
+    data: bytes = calls.read(int.from_bytes(size, "big")) if size else b""
+    return data
+
+
+def is_isolated() -> bool:
+    """Whether this process is a child for isolated jobs."""
+    return _serving
+
+
+def is_loading() -> bool:
+    """Whether the code of a script is being loaded in such a child: what that does by itself must not be done here."""
+    return _loading
+
+
+def run_isolated(call: Call) -> Reply:
     """
     Run a registered function in this process.
-
-    Args:
-        module: Where it is; `__main__` is loaded from the file `script`.
-        name: The function's qualified name.
-        args, kwargs: The encoded arguments.
 
     Returns:
         ("", the encoded result, [], None); or (the error's class, the encoded error, the names of its classes, None); or
         (Retry, Snooze, Discard or Dead, the reason, [], its seconds).
     """
     try:
-        task = _find(module, script, name)
-        values, named = task.signature.decode(args, kwargs)
-        return "", task.signature.result.encode(task.function(*values, **named)), [], None
+        task, carried = _task_of(call)
+        for variable in carried:
+            if variable.name in call.context:
+                variable.set(call.context[variable.name])
+        structlog.contextvars.clear_contextvars()
+        structlog.contextvars.bind_contextvars(**call.job)
+        values, named = task.signature.decode(call.args, call.kwargs)
+        value = task.function(*values, **named)
+        if inspect.isawaitable(value):
+            raise TypeError(
+                f"task {task.name} returned a {type(value).__qualname__}, to be awaited: isolate='process' runs a plain `def`"
+            )
+        return "", task.signature.result.encode(value), [], None
     except Signal as wish:
+        if is_fork():
+            end_fork(wish)
         seconds = wish.after if isinstance(wish, Retry) else wish.for_ if isinstance(wish, Snooze) else None
         return type(wish).__name__, wish.reason.encode("utf-8", "replace"), [], seconds
     except BaseException as error:
+        if is_fork():
+            end_fork(error)
         kinds = [class_name(kind) for kind in type(error).__mro__]
         return type(error).__qualname__, encode_exception(error, (run_isolated.__code__,)), kinds, None
 
 
-@functools.cache
-def _find(module: str, script: str, name: str) -> Task[..., Any]:
-    if module == "__main__":
-        # Not under that name: what it does when it is run as a script must not be done again here.
-        space: dict[str, Any] = runpy.run_path(script, run_name="__isolated__")
-    else:
-        space = vars(importlib.import_module(module))
+guard(run_isolated)
+
+
+def _task_of(call: Call) -> tuple[Task[..., Any], tuple[Any, ...]]:
+    """The task as the worker's app has it, and the variables that travel to it."""
+    app = _app()
+    task = None if app is None else app.tasks.get(call.task)
+    if app is not None and task is not None:
+        return task, app.around.carry
+    task = _task_at(call.function.module, call.function.script, call.function.name)
+    own: Any = task.app
+    if _setup.settings:
+        own.adopt(_setup.settings)
+    return task, own.around.carry
+
+
+@cache
+def _app() -> App | None:
+    place = _setup.app
+    if place is None:
+        return None
+    app: App = _attribute(_space(place.module, place.script), place.name)
+    app.adopt(_setup.settings)
+    return app
+
+
+@cache
+def _space(module: str, script: str) -> dict[str, Any]:
+    global _loading  # noqa: PLW0603  (of this process)
+    if module != "__main__":
+        return vars(importlib.import_module(module))
+    _loading = True
+    try:
+        return runpy.run_path(script, run_name=SCRIPT)
+    finally:
+        _loading = False
+
+
+def _attribute(space: Mapping[str, Any], name: str) -> Any:
     first, *rest = name.split(".")
     found = space[first]
     for part in rest:
         found = getattr(found, part)
+    return found
+
+
+@cache
+def _task_at(module: str, script: str, name: str) -> Task[..., Any]:
+    space = _space(module, script)
+    found = _attribute(space, name)
     if isinstance(found, Task):
         return found
     # `send = app.task(...)(_send)`: the task has another name than its function.
@@ -82,16 +227,42 @@ def _find(module: str, script: str, name: str) -> Task[..., Any]:
 
 def class_name(kind: type) -> str:
     """How an exception's class is told over the socket: no object of the user's travels there."""
-    return f"{kind.__module__}.{kind.__qualname__}"
+    module = "__main__" if kind.__module__ == SCRIPT else kind.__module__
+    return f"{module}.{kind.__qualname__}"
+
+
+def setup_of(app: object, settings: Mapping[str, Any]) -> bytes:
+    """A child's `Setup`, encoded: of a worker of this app with these settings."""
+    chosen = log_setup.current
+    told = Setup(app=_place_of(app), settings=dict(settings))
+    if chosen is not None:
+        told = msgspec.structs.replace(told, pretty=chosen.pretty, level=chosen.level, everything=chosen.everything)
+    return msgspec.msgpack.encode(told)
+
+
+def _place_of(app: object) -> Place | None:
+    """Where an app can be imported from; None for one that no module holds."""
+    for name, module in list(sys.modules.items()):
+        try:
+            held = list(vars(module).items())
+        except TypeError:
+            continue
+        for attribute, value in held:
+            if value is app:
+                script = str(getattr(module, "__file__", "") or "") if name == "__main__" else ""
+                if name != "__main__" or script:
+                    return Place(name, script, attribute)
+    return None
 
 
 def _end_with_parent() -> None:
     """A worker that was killed leaves no child at work: it is noticed here, in the middle of a job too."""
-    parent = os.getppid()
+    parent, own = os.getppid(), os.getpid()
 
     def watch() -> None:
         while os.getppid() == parent:
             time.sleep(PARENT_LOOK_S)
-        os.kill(os.getpid(), signal.SIGKILL)
+        end_group(own)
+        os.kill(own, signal.SIGKILL)
 
     threading.Thread(target=watch, name="tracked_queue-parent", daemon=True).start()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import json
 import os
 import signal
@@ -17,6 +18,7 @@ import anyio
 import msgspec
 
 from ..errors import TrackedQueueError
+from .lineage import end_group, forget, interpreter_options, keep_from_forks
 
 # A child that has had no job for so long is ended when the next job comes.
 IDLE_S = 300.0
@@ -26,7 +28,8 @@ END_S = 2.0
 CLOSE_S = 2.0
 # The import path is the parent's, so that whatever the parent could import the child can.
 _START = (
-    "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from tracked_queue.worker.isolated import main; main()"
+    "import json, os, sys; os.setpgid(0, 0); sys.path[:] = json.loads(sys.argv[1]); "
+    "from tracked_queue.worker.isolated import main; main()"
 )
 
 
@@ -45,11 +48,15 @@ class ProcessPool:
     """
     At most `size` children at a time. Each speaks with its parent over a socket of their own: standard input is empty,
     standard output and error are the worker's. A child whose socket closes ends, so none is left behind by a cancellation
-    at any moment, nor by the parent's death.
+    at any moment, nor by the parent's death; and what a child has started ends with it (see lineage.py).
+
+    Args:
+        setup: What each child is told first, encoded: see `isolated.Setup`.
     """
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, setup: bytes = b"") -> None:
         self._limiter = anyio.CapacityLimiter(size)
+        self._setup = setup
         self._idle: list[_Child] = []
         self._busy: set[_Child] = set()
 
@@ -61,7 +68,7 @@ class ProcessPool:
             ProcessLostError: The child died.
         """
         async with self._limiter:
-            child = self._take_idle() or await _Child.start()
+            child = self._take_idle() or await _Child.start(self._setup)
             self._busy.add(child)
             try:
                 reply = await child.ask(call)
@@ -99,20 +106,27 @@ class ProcessPool:
 
 class _Child:
     def __init__(
-        self, process: asyncio.subprocess.Process, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+        self,
+        process: asyncio.subprocess.Process,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        descriptor: int,
     ) -> None:
-        self._process, self._reader, self._writer = process, reader, writer
+        self._process, self._reader, self._writer, self._descriptor = process, reader, writer, descriptor
+        self._numbers = itertools.count(1)
         self.usable = True
         self.idle_at = 0.0
 
     @classmethod
-    async def start(cls) -> _Child:
+    async def start(cls, setup: bytes) -> _Child:
         ours, theirs = socket.socketpair()
+        descriptor = ours.fileno()
+        keep_from_forks(descriptor)
         try:
             with theirs:
                 # Cancelled in here, the process may have been started; it finds its socket closed and ends.
                 process = await asyncio.create_subprocess_exec(
-                    sys.executable, "-c", _START, json.dumps(sys.path), str(theirs.fileno()),
+                    sys.executable, *interpreter_options(), "-c", _START, json.dumps(sys.path), str(theirs.fileno()),
                     stdin=asyncio.subprocess.DEVNULL, pass_fds=[theirs.fileno()],
                 )  # fmt: skip
             try:
@@ -121,9 +135,15 @@ class _Child:
                 process.kill()
                 raise
         except BaseException:
+            forget(descriptor)
             ours.close()
             raise
-        return cls(process, reader, writer)
+        child = cls(process, reader, writer, descriptor)
+        child._send(setup)
+        return child
+
+    def _send(self, data: bytes) -> None:
+        self._writer.write(len(data).to_bytes(8, "big") + data)
 
     @property
     def alive(self) -> bool:
@@ -138,12 +158,14 @@ class _Child:
 
     async def ask(self, call: Sequence[Any]) -> Any:
         self.usable = False  # until its answer is here
-        data = msgspec.msgpack.encode(call)
-        self._writer.write(len(data).to_bytes(8, "big") + data)
-        size = int.from_bytes(await self._reader.readexactly(8), "big")
-        reply = msgspec.msgpack.decode(await self._reader.readexactly(size))
-        self.usable = True
-        return reply
+        number = next(self._numbers)
+        self._send(msgspec.msgpack.encode([number, *call]))
+        while True:
+            size = int.from_bytes(await self._reader.readexactly(8), "big")
+            answered, reply = msgspec.msgpack.decode(await self._reader.readexactly(size))
+            if answered == number:  # what answers another call is not this job's
+                self.usable = True
+                return reply
 
     async def how_it_ended(self) -> str:
         # The socket closes a moment before the process is gone. Waiting comes first: asyncio's kill() reaps one that has ended,
@@ -160,7 +182,9 @@ class _Child:
             await self._writer.wait_closed()
 
     def kill(self) -> None:
+        forget(self._descriptor)
         self._writer.close()
+        end_group(self._process.pid)
         if self._process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
                 self._process.kill()

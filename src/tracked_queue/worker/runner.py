@@ -29,6 +29,7 @@ from ..task import Registry, Task
 from ..transitions import MAX_BATCH, Call, Delivered, NoteWord, Outcome, count_of, inputs, note
 from .binding import Binder
 from .invoke import Invoke, IsolatedError, invoker
+from .lineage import end_fork, guard, is_fork
 from .processes import ProcessPool
 from .slots import Slots
 
@@ -125,9 +126,9 @@ class Delivery:
 class Pools:
     """What runs jobs outside of the event loop, for all shards of a process: threads, and child processes."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, setup: bytes = b"") -> None:
         self.threads = anyio.CapacityLimiter(settings.threads)
-        self.processes = ProcessPool(settings.isolated_processes or os.cpu_count() or 1)
+        self.processes = ProcessPool(settings.isolated_processes or os.cpu_count() or 1, setup)
 
     async def close(self) -> None:
         """End the child processes."""
@@ -335,21 +336,27 @@ class Runner:
             if not delivery.settled:
                 self._returned(delivery, value)
         except BaseException as error:
+            if is_fork():
+                end_fork(error)
             try:
                 if not (called or delivery.settled) and isinstance(error, ArgumentError | SealedError):
                     self._unfit(delivery, error)
                 else:
                     self._conclude(delivery, error)
             except BaseException as worse:
-                log.job_unusable(task=delivery.task.name, job_id=delivery.id, problem=repr(worse)[:300])
-                text = "its outcome can't be told"
-                self._record(delivery, "dead", 0, encode_error(type(worse).__qualname__, text), text)
+                self._untold(delivery, error, worse)
         finally:
             try:
                 if delivery.exhausted_by is not None:
                     await self._exhausted(delivery)
             finally:
                 self._finish(delivery)
+
+    def _untold(self, delivery: Delivery, error: BaseException, worse: BaseException) -> None:
+        """What its error comes to can't be worked out: it is dead, with its own error, and the reason says what came on top."""
+        reason = f"{_named(error)} (and what follows from it can't be told: {_named(worse)})"
+        log.job_unusable(task=delivery.task.name, job_id=delivery.id, problem=reason[:300])
+        self._record(delivery, "dead", 1, encode_exception(error, _OWN_FRAMES), reason[:500])
 
     def _unfit(self, delivery: Delivery, error: ArgumentError | SealedError) -> None:
         """What is stored for it can't be turned into arguments."""
@@ -638,6 +645,7 @@ class Runner:
 
 
 _OWN_FRAMES = (Runner._run.__code__,)
+guard(Runner._run)
 
 
 _PUBLIC = re.compile(r"(?:attempts exhausted \(\d+ of \d+\): |not retried: )?[A-Za-z_][\w.]*(?=: |$)|[^:]*")

@@ -4,6 +4,10 @@ Starting worker processes, replacing those that die, and recovering a dead one's
 A child tells its lease over a pipe before it registers it. Each child leads a process group of its own, so that a
 signal to the terminal's group reaches only the supervisor, and what a dead child left running can be killed with it.
 When the supervisor dies, the other pipe to its children closes, and they stop as on SIGTERM.
+
+Only the supervisor says that a child is to stop without grace, over that pipe: service managers send SIGTERM to every process
+of a service, and a child that counted it beside the supervisor's own would take its jobs the grace away. However an end begins
+(a signal to the child alone, a recycled process, an error), the child tells of it, and has so long as a stop may take.
 """
 
 from __future__ import annotations
@@ -24,6 +28,8 @@ from ..settings import Settings
 from ..shards import Shards
 from ..store import Store
 from ..transitions import release
+from . import signals
+from .lineage import child_environment, end_session, keep_from_forks
 from .loopwatch import FENCED_EXIT
 from .outage import Outage, insist
 from .recovery import recover_lease
@@ -45,6 +51,8 @@ LAST_RECOVERY_S = 1.0
 AGAIN_S = 1.0
 
 READY = b"ready"
+ENDING = b"ending"
+AT_ONCE = b"!"
 
 
 @dataclass(eq=False)
@@ -54,6 +62,7 @@ class _Child:
     life: int  # our end of the pipe whose closing tells the child that we are gone
     leases: list[tuple[int, str]] = field(default_factory=list)  # with their shards
     ready: bool = False
+    limit: asyncio.TimerHandle | None = None  # of its end, once that has begun
     replaced: bool = False  # stopped because the code has changed
     told_all: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -98,11 +107,31 @@ class Supervisor:
     def _stopping(self) -> bool:
         return self._stop.is_set()
 
-    async def run(self) -> int:
-        """Supervise until stopped, or with burst until all are done; 0 if every child ended well."""
+    async def run(self, early: Sequence[str] = ()) -> int:
+        """
+        Supervise until stopped, or with burst until all are done; 0 if every child ended well.
+
+        Args:
+            early: Signals that came before it could listen.
+        """
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
-            loop.add_signal_handler(number, self._on_signal, number)
+
+        def stop(name: str) -> None:
+            loop.call_soon_threadsafe(self._on_signal, name)
+
+        def quiet(name: str) -> None:
+            loop.call_soon_threadsafe(self._go_quiet, name)
+
+        # As the first process of a container this one inherits what dead children left: each end of a process is looked at.
+        reap: dict[int | None, signals.Listener] = {}
+        if os.getpid() == 1:
+            reap[signals.CHILD_ENDED] = lambda _: loop.call_soon_threadsafe(self._reap_strangers)
+        with signals.listening({signal.SIGTERM: stop, signal.SIGINT: stop, signals.QUIET: quiet, **reap}):
+            for name in dict.fromkeys(early):
+                (self._go_quiet if signals.QUIET is not None and name == signals.QUIET.name else self._on_signal)(name)
+            return await self._run(loop)
+
+    async def _run(self, loop: asyncio.AbstractEventLoop) -> int:
         keepers = [loop.create_task(self._keep()) for _ in range(self._processes)]
         watcher = loop.create_task(self._watch(self._changes)) if self._changes is not None else None
         try:
@@ -110,50 +139,54 @@ class Supervisor:
             if self._aftermath:
                 await asyncio.wait(self._aftermath, timeout=LAST_RECOVERY_S)
         finally:
-            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
-                loop.remove_signal_handler(number)
             if watcher is not None:
                 watcher.cancel()
             for child in self._children:
-                _kill_group(child.process.pid)
+                end_session(child.process.pid)
             for store, _ in self._shards:
                 await store.close()
         if self._usage_error:
             return USAGE_EXIT
         return 0 if all(code == 0 for code in self._codes) else 1
 
-    def _on_signal(self, number: signal.Signals) -> None:
-        name = signal.Signals(number).name
-        if number == signal.SIGUSR1:
-            log.signal_received(name=name, meaning="fetching no more jobs")
-            self._quiet = True
-            for child in self._children:
-                if child.ready:  # before that it has no handler yet, and would die of the signal
-                    self._signal(child, signal.SIGUSR1)
-            return
+    def _go_quiet(self, name: str) -> None:
+        log.signal_received(name=name, meaning="fetching no more jobs")
+        self._quiet = True
+        for child in self._children:
+            if child.ready:  # before that it has no handler yet, and would die of the signal
+                self._signal(child, signal.SIGUSR1)
+
+    def _on_signal(self, name: str) -> None:
         log.signal_received(name=name, meaning="stopping without grace" if self._stopping else "stopping")
         self.stop()
 
     def stop(self) -> None:
         """Stop the children with grace; called again: without."""
-        first = not self._stopping
+        again = self._stopping
         self._stop.set()
-        self._send(signal.SIGTERM)
-        if first:
-            asyncio.get_running_loop().call_later(self._settings.grace + KILL_AFTER_S, self._kill_all)
-
-    def _send(self, number: signal.Signals) -> None:
         for child in self._children:
-            self._signal(child, number)
+            self._signal(child, signal.SIGTERM)
+            self._bound(child)
+            if again:
+                self._hurry(child)
 
     def _signal(self, child: _Child, number: signal.Signals) -> None:
         with contextlib.suppress(ProcessLookupError):
             child.process.send_signal(number)
 
-    def _kill_all(self) -> None:
-        for child in self._children:
-            log.process_killed(pid=child.process.pid, why="it did not end within its grace")
-            _kill_group(child.process.pid)
+    def _hurry(self, child: _Child) -> None:
+        with contextlib.suppress(OSError):
+            os.write(child.life, AT_ONCE)
+
+    def _bound(self, child: _Child) -> None:
+        """Its end has begun: it has the grace, and a little more for its last phases and its exit hooks."""
+        if child.limit is None:
+            after = self._settings.grace + KILL_AFTER_S
+            child.limit = asyncio.get_running_loop().call_later(after, self._kill, child)
+
+    def _kill(self, child: _Child) -> None:
+        log.process_killed(pid=child.process.pid, why="it did not end within its grace")
+        end_session(child.process.pid)
 
     async def _keep(self) -> None:
         """Keep one child alive, whoever it is."""
@@ -166,10 +199,11 @@ class Supervisor:
                 continue
             code = await child.process.wait()
             self._children.discard(child)
+            if child.limit is not None:
+                child.limit.cancel()
             os.close(child.life)
             # What it left running (isolated jobs, shells) must not go on beside the recovered jobs.
-            _kill_group(child.process.pid)
-            self._reap_strangers()
+            end_session(child.process.pid)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(LAST_NEWS_S):
                     await child.told_all.wait()
@@ -202,6 +236,7 @@ class Supervisor:
                 if not child.replaced:
                     child.replaced = True
                     self._signal(child, signal.SIGTERM)
+                    self._bound(child)
 
     async def _next_change(self) -> None:
         waits = [asyncio.ensure_future(event.wait()) for event in (self._changed, self._stop)]
@@ -217,9 +252,7 @@ class Supervisor:
                 await self._stop.wait()
 
     def _reap_strangers(self) -> None:
-        """As the first process of a container we inherit what dead children left; without this they stay zombies."""
-        if not hasattr(os, "waitid"):
-            return
+        """What dead children left behind would stay as zombies; those of ours are asyncio's to wait for."""
         own = {child.process.pid for child in self._children}
         with contextlib.suppress(ChildProcessError):
             while found := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT):
@@ -249,6 +282,7 @@ class Supervisor:
                 pass_fds=(life_read, news_write),
                 stdin=asyncio.subprocess.DEVNULL,
                 start_new_session=True,
+                env=child_environment(),
             )
         except BaseException:
             os.close(life_write)
@@ -262,7 +296,8 @@ class Supervisor:
         self._listen(child, news_read)
         log.process_started(pid=process.pid)
         if self._stopping:  # the signal came while it was being started
-            self._send(signal.SIGTERM)
+            self._signal(child, signal.SIGTERM)
+            self._bound(child)
         return child
 
     def _listen(self, child: _Child, news: int) -> None:
@@ -283,7 +318,9 @@ class Supervisor:
                 return
             *lines, rest = (rest + data).split(b"\n")
             for line in lines:
-                if line == READY:
+                if line == ENDING:
+                    self._bound(child)
+                elif line == READY:
                     child.ready = True
                     if self._quiet:
                         self._signal(child, signal.SIGUSR1)
@@ -320,11 +357,6 @@ class Supervisor:
                     await asyncio.sleep(AGAIN_S)
 
 
-def _kill_group(pid: int) -> None:
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(pid, signal.SIGKILL)
-
-
 class SupervisorPipe:
     """The child's ends of the two pipes."""
 
@@ -332,25 +364,32 @@ class SupervisorPipe:
         self._life, self._news = (int(end) for end in ends.split(":"))
         # Jobs' own child processes must not keep the pipes open.
         for end in (self._life, self._news):
-            os.set_inheritable(end, False)
+            keep_from_forks(end)
 
     def announce(self, shard: int, lease: str) -> None:
         """Tell the supervisor of a lease that is about to be registered in a shard."""
-        with contextlib.suppress(OSError):
-            os.write(self._news, f"{shard} {lease}\n".encode())
+        self._tell(f"{shard} {lease}".encode())
 
     def ready(self) -> None:
-        """Tell the supervisor that the application was loaded and Redis is usable."""
-        with contextlib.suppress(OSError):
-            os.write(self._news, READY + b"\n")
+        """Tell the supervisor that signals are handled."""
+        self._tell(READY)
 
-    def watch(self, gone: Callable[[], None]) -> None:
-        """Call `gone` in the running loop when the supervisor has died."""
+    def ending(self) -> None:
+        """Tell the supervisor that the end of this process has begun, for whatever reason."""
+        self._tell(ENDING)
+
+    def _tell(self, news: bytes) -> None:
+        with contextlib.suppress(OSError):
+            os.write(self._news, news + b"\n")
+
+    def watch(self, gone: Callable[[], None], at_once: Callable[[], None]) -> None:
+        """In the running loop: call `gone` when the supervisor has died, and `at_once` when it says so."""
         loop = asyncio.get_running_loop()
 
         def read() -> None:
             with contextlib.suppress(OSError):
                 if os.read(self._life, 1):
+                    at_once()
                     return
             loop.remove_reader(self._life)
             gone()
