@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import configparser
 import os
 import re
 import signal
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tracked_queue.chaos.server import RedisServer
+from tracked_queue.worker.supervisor import KILL_AFTER_S, LAST_RECOVERY_S
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -108,3 +110,22 @@ print("ran to its end")
         [sys.executable, "-c", program], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=60
     )
     assert done.returncode == 0 and "ran to its end" in done.stdout, done.stdout + done.stderr
+
+
+def test_the_systemd_unit_gives_jobs_their_grace() -> None:
+    """CASE-69: a unit that is killed before its grace is over costs jobs; options that don't exist cost the service."""
+    (unit,) = blocks("docs/how-to/systemd.md", "ini")
+    parser = configparser.ConfigParser(strict=False)
+    parser.optionxform = str  # type: ignore[assignment,method-assign]
+    parser.read_string(unit)
+    service = parser["Service"]
+    command = service["ExecStart"].split()
+    assert command[0].endswith("/tracked-queue") and command[1] == "worker"
+    options = {name for name in command if name.startswith("--")}
+    offered = subprocess.run(
+        [sys.executable, "-m", "tracked_queue", "worker", "--help"], capture_output=True, text=True, check=True
+    ).stdout
+    assert all(name in offered for name in options)
+    grace = float(command[command.index("--grace") + 1])
+    assert float(service["TimeoutStopSec"]) > grace + KILL_AFTER_S + LAST_RECOVERY_S
+    assert service["KillMode"] in ("mixed", "control-group") and service["ExecReload"].split()[1] == "-USR1"

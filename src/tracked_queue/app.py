@@ -34,7 +34,7 @@ from .handle import Job
 from .job import JobInfo, State, check_name
 from .keys import Keys
 from .layout import Layout
-from .link import Endpoint, Link, SyncLink
+from .link import Endpoint, Link, SyncLink, fill_standard_descriptors
 from .middleware import Enqueueing, EnqueueMiddleware, Lifespan, RunMiddleware, Surroundings, chained, run_now
 from .options import (
     DEFAULT_MAX_ATTEMPTS,
@@ -714,9 +714,12 @@ class TrackedQueue:
 
     async def job_watch(self, job_id: str, codec: Any) -> AsyncIterator[JobInfo]:
         """See `Job.watch`."""
-        shown: JobInfo | None = None
+        shown = await read_job(self.store_of(job_id), job_id, codec, self.cipher)
+        yield shown
+        if shown.state.ended:
+            return
         async with self._clients_here().of_id(job_id).results.notices(job_id) as wait:
-            while shown is None or not shown.state.ended:
+            while not shown.state.ended:
                 info = await read_job(self.store_of(job_id), job_id, codec, self.cipher)
                 if info != shown:
                     yield info
@@ -877,6 +880,7 @@ class TrackedQueue:
         loaded_in = sys.modules.get("tracked_queue.worker.isolated")
         if loaded_in is not None and loaded_in.is_loading():
             raise UsageError(_UNGUARDED)
+        fill_standard_descriptors()
         if not self._settings.redis_url.startswith("embedded:"):
             return Endpoint(self._settings)
         from .embedded import start_embedded

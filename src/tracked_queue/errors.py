@@ -19,6 +19,7 @@ Every exception of tracked_queue, as one tree.
     │   ├── EnqueueUnavailableError  an enqueue got no answer in time; names its jobs
     │   └── StoreFullError         Redis refuses to grow (maxmemory); of an enqueue it is an EnqueueFullError, and both
     ├── StoreRefusedError          Redis answers, but will not serve us: password, role, version
+    │   └── MissingCommandError    it lacks a command
     ├── LifespanError              the app's lifespan raised when a worker started
     └── InvariantError             our bug: stop the instance, keep the jobs
 
@@ -231,6 +232,10 @@ class SealedError(TrackedQueueError):
 
 class StoreRefusedError(TrackedQueueError):
     """Redis answers but will not serve us; waiting doesn't help."""
+
+
+class MissingCommandError(StoreRefusedError):
+    """The server doesn't know a command: it was renamed away, or this is another product."""
 
 
 class LifespanError(TrackedQueueError):

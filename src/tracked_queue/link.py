@@ -36,6 +36,7 @@ from .cluster import SCHEMES as CLUSTER_SCHEMES
 from .cluster import Cluster, parse_cluster_url, slot_of
 from .errors import (
     InvariantError,
+    MissingCommandError,
     StoreFullError,
     StoreRefusedError,
     StoreUnavailableError,
@@ -72,6 +73,8 @@ _REFUSING = re.compile(
     r"(?:^|-)(?:NOAUTH|WRONGPASS|NOPERM|DENIED)\b|invalid password|invalid username-password"
     r"|user executing the script can't|ACL failure in script"
 )
+
+_MISSING = re.compile(r"unknown command|Unknown Redis command called from", re.IGNORECASE)
 
 # redis-py strips the code off the errors that it has classes for.
 _PASSING_CLASSES = (
@@ -191,6 +194,10 @@ def refused_reply(error: Exception) -> TrackedQueueError:
         return StoreUnavailableError(f"a slot of the cluster {verb}: {text}", may_have_run=False)
     if isinstance(error, _PASSING_CLASSES) or _PASSING.search(text):
         return StoreUnavailableError(text, may_have_run=False)
+    if _MISSING.search(text):
+        return MissingCommandError(
+            f"this server lacks a command ({text}): it was renamed away, or this is no Redis or Valkey; `doctor` says more"
+        )
     if isinstance(error, _REFUSING_CLASSES) or _REFUSING.search(text):
         return StoreRefusedError(f"Redis refuses us: {text}; check the user, the password and the ACL")
     return InvariantError(f"Redis refused a command of ours: {text}")
@@ -220,6 +227,18 @@ def _missing(error: BaseException, shown: str) -> StoreUnavailableError:
 
 def _packed(commands: Sequence[Command]) -> list[bytes]:
     return list(map(hiredis.pack_command, map(tuple, commands)))
+
+
+def fill_standard_descriptors() -> None:
+    """
+    Open what stands for the standard streams and is closed: else the next socket would have its number, and what a
+    library writes to standard error would go to Redis as commands.
+    """
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest number that is free
 
 
 class Link:

@@ -142,6 +142,11 @@ def process_recycled(*, lease: str, why: str) -> None:
     log.info("process.recycled", lease=lease, why=why)
 
 
+def liveness_unknown(*, problem: str) -> None:
+    """`health --live` can't tell of this process, since there is nowhere to leave its file; jobs run all the same."""
+    log.warning("liveness.unknown", problem=problem)
+
+
 def shards_changed(*, namespace: str, was: int, now: int) -> None:
     """The number of shards of an empty namespace was changed, by starting this program with another one."""
     log.warning("shards.changed", namespace=namespace, was=was, now=now)
@@ -296,6 +301,11 @@ def process_died(*, pid: int, code: int, ran_s: float, again_s: float) -> None:
 def fork_ended(*, pid: int, parent: int, error: str) -> None:
     """A fork that a job made came back from the job's function; it was ended, and the job goes on in its parent."""
     log.warning("fork.ended", pid=pid, parent=parent, error=error)
+
+
+def exit_ignored(*, error: str) -> None:
+    """A task or callback that a job had made raised SystemExit or KeyboardInterrupt; the process goes on."""
+    log.warning("exit.ignored", error=error)
 
 
 def exit_forced(*, seconds: float, place: str) -> None:

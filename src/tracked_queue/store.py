@@ -8,7 +8,7 @@ from typing import Any, Protocol, TypeVar
 
 import redis.exceptions as rex
 
-from .errors import StoreRefusedError, StoreUnavailableError
+from .errors import MissingCommandError, StoreRefusedError, StoreUnavailableError
 from .keys import Keys
 from .link import Command, SyncLink, refused_reply
 from .scripts import Script, load_scripts
@@ -112,8 +112,11 @@ class Store:
         Both are sent at once, so that the server runs the script the moment a marker comes.
         """
         wait = ("BZPOPMIN", *markers, f"{block:.3f}")
-        # Whether a marker came, the wait ran out or was unblocked: the script's answer is what counts.
-        _, reply = await self._caller.call([wait, self._eval(call)], timeout)
+        # Whether a marker came, the wait ran out or was unblocked: the script's answer is what counts. But a server
+        # that refuses to wait would be asked again at once, and again.
+        waited, reply = await self._caller.call([wait, self._eval(call)], timeout)
+        if isinstance(waited, Exception) and not str(waited).startswith("UNBLOCKED"):
+            checked(waited)
         if isinstance(reply, rex.NoScriptError):
             (reply,) = await self._caller.call([self._load(call)], timeout)
         return call.value(checked(reply))
@@ -186,9 +189,9 @@ async def check_server(store: Store) -> list[str]:
     try:
         (info,) = await store.read(("INFO",))
     except StoreRefusedError as error:
-        if "NOPERM" not in str(error) and "permission" not in str(error):
+        if not isinstance(error, MissingCommandError) and "NOPERM" not in str(error) and "permission" not in str(error):
             raise
-        return ["this user may not run INFO; version, role and maxmemory-policy were not checked"]
+        return ["INFO is refused here; version, role and maxmemory-policy were not checked"]
     facts = dict(line.split(":", 1) for line in info.decode("utf-8", "replace").splitlines() if ":" in line)
     version = facts.get("redis_version", "0.0")
     if tuple(map(int, version.split(".")[:2])) < (6, 2):

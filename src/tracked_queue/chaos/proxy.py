@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
+import time
 from types import TracebackType
 
 
@@ -13,6 +15,9 @@ class Proxy:
     def __init__(self, target: int) -> None:
         self.target = target
         self.delay_s = 0.0
+        self.idle_limit_s = math.inf
+        """A connection that was idle for longer carries nothing any more, and nobody is told, as a balancer or NAT does it."""
+        self._used_at: dict[int, float] = {}
         self._server: asyncio.Server | None = None
         self._writers: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -95,6 +100,10 @@ class Proxy:
     ) -> None:
         with contextlib.suppress(ConnectionError, OSError):
             while data := await reader.read(65536):
+                now = time.monotonic()
+                if now - self._used_at.get(number, now) > self.idle_limit_s:
+                    self.frozen_connections.add(number)
+                self._used_at[number] = now
                 if number in self.frozen_connections:
                     await asyncio.Event().wait()
                 if self.answer and not replies and self._answerer.get(number):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import warnings
 from typing import Any
@@ -15,6 +16,7 @@ from . import look
 from . import change, dead, doctor, probe
 
 # isort: split
+from ..link import fill_standard_descriptors
 from ..worker.lineage import take_path
 from . import chaos
 from .common import clean, cli
@@ -26,8 +28,23 @@ __all__ = ["change", "chaos", "dead", "doctor", "look", "main", "probe", "run"]
 def main() -> None:
     """Entry point of `python -m tracked_queue`."""
     take_path()
+    _open_streams()
     warnings.showwarning = _show_warning  # type: ignore[assignment]
     cli(prog_name="tracked_queue")
+
+
+def _open_streams() -> None:
+    """
+    Standard streams as a program may expect them: one that was closed is nothing, so that no socket takes its number;
+    and what a terminal can't show is shown as an escape.
+    """
+    fill_standard_descriptors()
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115  (for the life of the process)
+        elif mode == "w" and hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _show_warning(message: Warning | str, *_: Any) -> None:

@@ -113,10 +113,11 @@ def load_app(path: str) -> TrackedQueue:
         UsageError: It doesn't import, isn't there, or isn't a TrackedQueue; says why.
     """
     module_name, colon, attribute = path.partition(":")
-    if not colon or not module_name or not attribute:
+    if not colon or not module_name or not attribute or module_name.startswith(".") or "/" in module_name:
         raise UsageError(f"{path!r} doesn't name an app; write module:app, such as shop.jobs:app")
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
+    with contextlib.suppress(OSError):  # the working folder was removed
+        if os.getcwd() not in sys.path:
+            sys.path.insert(0, os.getcwd())
     try:
         module = importlib.import_module(module_name)
     except SettingsError:

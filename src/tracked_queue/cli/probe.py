@@ -12,7 +12,7 @@ from ..app import TrackedQueue
 from ..errors import JobError, StoreRefusedError, UsageError
 from ..job import check_name
 from ..settings import Settings
-from ..worker.liveness import default_label, read_signs
+from ..worker.liveness import default_label, liveness_folder, read_signs
 from .common import (
     EXIT_FAILED,
     NamespaceOption,
@@ -77,6 +77,8 @@ def _health_queue(app: TrackedQueue, queue: str, limit: float) -> None:
 def _health_instance(app: TrackedQueue, settings: Settings, ready: bool) -> None:
     label = settings.instance_id or default_label()
     signs = read_signs(settings.namespace, label)
+    if liveness_folder(settings.namespace, label) is None:
+        raise fail("no folder for temporary files can be read here, so nothing tells of the worker", EXIT_FAILED)
     if not signs:
         raise fail(f"no worker process with the label {label} runs on this machine", EXIT_FAILED)
     for sign in signs:

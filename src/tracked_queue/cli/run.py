@@ -7,7 +7,6 @@ import contextlib
 import gc
 import importlib.util
 import os
-import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
@@ -190,7 +189,7 @@ def _supervise(
         finally:
             await app.aclose()
 
-    with signals.listening({signal.SIGTERM: note, signal.SIGINT: note, signals.QUIET: note}):
+    with signals.listening({**signals.stopping(note), signals.QUIET: note}):
         try:
             # The supervisor imports the app as well: a mistake in it ends everything at once, with one line, and it needs
             # the settings that the app was made with. It runs no job.
@@ -214,13 +213,27 @@ async def _source_changes() -> AsyncIterator[str]:
 
 
 def _run_loop(work: Callable[[], Coroutine[Any, Any, int]]) -> int:
-    """Run it to its end. The loop is not closed: that would wait for the threads of its executor, and the process ends now."""
+    """
+    Run it to its end, whatever else ends in the loop.
+
+    asyncio lets a SystemExit or KeyboardInterrupt of any task, such as one that a job made, out of the whole loop; that is the
+    job's affair, and its neighbours go on. The loop is not closed: that would wait for the threads of its executor, and the
+    process ends now.
+    """
     factory: Callable[[], asyncio.AbstractEventLoop] = asyncio.new_event_loop
     with contextlib.suppress(ImportError):  # there is none for some systems
         import uvloop
 
         factory = uvloop.new_event_loop
-    return asyncio.Runner(loop_factory=factory).run(work())
+    loop = asyncio.Runner(loop_factory=factory).get_loop()
+    task = loop.create_task(work())
+    while True:
+        try:
+            return loop.run_until_complete(task)
+        except (SystemExit, KeyboardInterrupt) as error:
+            if task.done():
+                raise
+            log.exit_ignored(error=f"{type(error).__qualname__}: {error}")
 
 
 @cli.command()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import signal
 from collections.abc import AsyncIterator, Callable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Protocol
@@ -276,7 +275,7 @@ class Instance:
         def quiet(name: str) -> None:
             loop.call_soon_threadsafe(self._go_quiet, name)
 
-        return signals.listening({signal.SIGTERM: stop, signal.SIGINT: stop, signals.QUIET: quiet})
+        return signals.listening({**signals.stopping(stop), signals.QUIET: quiet})
 
     def _stop_on(self, name: str) -> None:
         if self._supervised and self.stop.asked.is_set():

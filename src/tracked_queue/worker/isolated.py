@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import inspect
 import os
@@ -112,8 +113,33 @@ def main() -> None:
             log_setup.apply(LogSetup(_setup.pretty, _setup.level, _setup.everything))
         while data := _read(calls):
             call = msgspec.msgpack.decode(data, type=Call)
+            before = _Surroundings()
             reply = msgspec.msgpack.encode((call.number, run_isolated(call)))
+            before.restore()
             link.sendall(len(reply).to_bytes(8, "big") + reply)
+
+
+class _Surroundings:
+    """What a job may change of its process and the next one must not find changed."""
+
+    def __init__(self) -> None:
+        self._environment = dict(os.environ)
+        self._umask = os.umask(0)
+        os.umask(self._umask)
+        self._folder: str | None = None
+        with contextlib.suppress(OSError):
+            self._folder = os.getcwd()
+
+    def restore(self) -> None:
+        """Put it back; timers that would signal the next job are off."""
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        os.umask(self._umask)
+        if os.environ != self._environment:
+            os.environ.clear()
+            os.environ.update(self._environment)
+        if self._folder is not None:
+            with contextlib.suppress(OSError):
+                os.chdir(self._folder)
 
 
 def _read(calls: Any) -> bytes:

@@ -138,8 +138,14 @@ def take_path() -> None:
 
 
 def interpreter_options() -> list[str]:
-    """What this interpreter was started with, as `-O`, `-I` or `-X utf8`, for one that runs parts of the same program."""
-    return list(subprocess._args_from_interpreter_flags())  # type: ignore[attr-defined]
+    """
+    What this interpreter was started with, as `-O`, `-I` or `-X utf8`, for one that runs parts of the same program.
+
+    With -P, so that a file in the working folder that is called like a module of the standard library is not imported by the
+    interpreter's own start; the program's path is told by `child_environment`.
+    """
+    given = list(subprocess._args_from_interpreter_flags())  # type: ignore[attr-defined]
+    return given if "-P" in given or "-I" in given else [*given, "-P"]
 
 
 # Ends

@@ -16,6 +16,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from .. import log
+
 # A touch comes about once a second; a loop that is blocked for longer than this is not live.
 STALE_S = 15.0
 
@@ -25,10 +27,18 @@ def default_label() -> str:
     return socket.gethostname() or "localhost"
 
 
-def liveness_folder(namespace: str, label: str) -> Path:
-    """Where the processes of one label on this machine leave their files."""
+def liveness_folder(namespace: str, label: str) -> Path | None:
+    """Where the processes of one label on this machine leave their files; None if no folder can be written to."""
     digest = hashlib.sha256(f"{namespace}\0{label}".encode()).hexdigest()[:16]
-    return Path(tempfile.gettempdir()) / f"tracked_queue-{os.getuid()}" / digest
+    try:
+        return Path(tempfile.gettempdir()) / f"tracked_queue-{user_id()}" / digest
+    except OSError:
+        return None
+
+
+def user_id() -> int:
+    """The user's number; 0 on a system that has none."""
+    return os.getuid() if hasattr(os, "getuid") else 0
 
 
 class SignOfLife:
@@ -36,24 +46,31 @@ class SignOfLife:
 
     def __init__(self, namespace: str, label: str) -> None:
         self._leases: dict[int, str] = {}
-        self._path = liveness_folder(namespace, label) / f"{os.getpid()}.live"
+        folder = liveness_folder(namespace, label)
+        self._path = None if folder is None else folder / f"{os.getpid()}.live"
+        if folder is None:
+            log.liveness_unknown(problem="no folder for temporary files can be written to")
 
     def write(self, shard: int, lease: str) -> None:
         """Name the lease that this process has now in a shard."""
         self._leases[shard] = lease
+        if self._path is None:
+            return
         with contextlib.suppress(OSError):  # a read-only container: the probe then says that there is no file
             self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             self._path.write_text("".join(f"{at} {name}\n" for at, name in self._leases.items()), "utf-8")
 
     def touch(self) -> None:
         """The loop turns."""
-        with contextlib.suppress(OSError):
-            os.utime(self._path)
+        if self._path is not None:
+            with contextlib.suppress(OSError):
+                os.utime(self._path)
 
     def remove(self) -> None:
         """The process ends."""
-        with contextlib.suppress(OSError):
-            self._path.unlink()
+        if self._path is not None:
+            with contextlib.suppress(OSError):
+                self._path.unlink()
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +89,9 @@ class Sign:
 
 def read_signs(namespace: str, label: str) -> list[Sign]:
     """The signs of processes that exist; files of others are removed."""
-    signs = []
-    for path in sorted(liveness_folder(namespace, label).glob("*.live")):
+    signs: list[Sign] = []
+    folder = liveness_folder(namespace, label)
+    for path in [] if folder is None else sorted(folder.glob("*.live")):
         try:
             pid = int(path.stem)
             if not _exists(pid):

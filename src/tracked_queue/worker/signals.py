@@ -27,7 +27,14 @@ _held = threading.local()
 
 # What there is of them on this system.
 QUIET = getattr(signal, "SIGUSR1", None)
+HANG_UP = getattr(signal, "SIGHUP", None)
 CHILD_ENDED = getattr(signal, "SIGCHLD", None)
+
+
+def stopping(listener: Listener) -> dict[int | None, Listener]:
+    """The signals that stop a worker; a terminal that is gone does, unless somebody (nohup) said to ignore that."""
+    hang_up = HANG_UP if HANG_UP is None or signal.getsignal(HANG_UP) is not signal.SIG_IGN else None
+    return {signal.SIGTERM: listener, signal.SIGINT: listener, hang_up: listener}
 
 
 @contextlib.contextmanager

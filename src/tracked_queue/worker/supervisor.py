@@ -126,7 +126,7 @@ class Supervisor:
         reap: dict[int | None, signals.Listener] = {}
         if os.getpid() == 1:
             reap[signals.CHILD_ENDED] = lambda _: loop.call_soon_threadsafe(self._reap_strangers)
-        with signals.listening({signal.SIGTERM: stop, signal.SIGINT: stop, signals.QUIET: quiet, **reap}):
+        with signals.listening({**signals.stopping(stop), signals.QUIET: quiet, **reap}):
             for name in dict.fromkeys(early):
                 (self._go_quiet if signals.QUIET is not None and name == signals.QUIET.name else self._on_signal)(name)
             return await self._run(loop)
