@@ -113,7 +113,7 @@ print("ran to its end")
 
 
 def test_the_systemd_unit_gives_jobs_their_grace() -> None:
-    """CASE-69: a unit that is killed before its grace is over costs jobs; options that don't exist cost the service."""
+    """A unit that is killed before its grace is over costs jobs; options that don't exist cost the service."""
     (unit,) = blocks("docs/how-to/systemd.md", "ini")
     parser = configparser.ConfigParser(strict=False)
     parser.optionxform = str  # type: ignore[assignment,method-assign]

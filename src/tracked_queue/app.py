@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import inspect
 import math
 import os
 import sys
 import threading
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterator, Mapping, Sequence
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, TypeVar, Unpack, cast, overload
+from typing import TYPE_CHECKING, Any, Concatenate, Never, ParamSpec, Protocol, TypeVar, Unpack, cast, overload
+from zoneinfo import ZoneInfo
 
 import msgspec
 
+from . import checks
+from .checks import check_carry, check_flag, check_lifespan, check_list, check_mapping, did_you_mean
 from .cipher import Cipher, parse_keys
 from .client import Clients, SyncStores, enqueue_sync
-from .codec import encode_any, encode_extras
+from .codec import UnreadableHintsError, encode_any, encode_extras
 from .constraints import Key, Limit, Unique, limits_of, unique_of
 from .current import CurrentJob, JobContext
 from .errors import (
@@ -40,20 +44,33 @@ from .options import (
     DEFAULT_MAX_ATTEMPTS,
     DEFAULT_QUEUE,
     DEFAULT_TIMEOUT,
+    MAX_AFTER,
     JobOptions,
     JobOptionsArgs,
     TaskOptions,
     extras_of,
+    job_options,
 )
 from .placement import wanted
 from .reports import ScheduleReport, read_job, read_open_jobs, read_schedules, read_states
 from .results import value_of
-from .retry import RetryArgument, Seconds, retry_policy, to_seconds
+from .retry import RetryArgument, Seconds, Signal, retry_policy, to_seconds
 from .schedules import Schedule, interval_ms
-from .settings import Settings, resolve, with_options
+from .settings import Settings, resolve, setting_names, with_options
 from .shards import Shards
 from .store import Store, SyncStore
-from .task import PreparedCall, Registry, Request, Step, SyncTask, Task, check_function, check_keys, task_name
+from .task import (
+    PreparedCall,
+    Registry,
+    Request,
+    Step,
+    SyncTask,
+    Task,
+    TaskDefinitionError,
+    check_function,
+    check_keys,
+    task_name,
+)
 from .transitions import CancelWord, Recovered, Stored, cancel, pause, resume, unpark
 from .workflow import Group, check_calls, check_step
 
@@ -99,11 +116,12 @@ class TrackedQueue:
         carry: Sequence[ContextVar[Any]] = (),
         **settings: Any,
     ) -> None:
+        check_lifespan(lifespan)
         self._settings = resolve({"redis_url": redis_url, **settings})
         self._set_shards()
         self.cipher = self._made_cipher()
         self.tasks = Registry()
-        self.around = Surroundings(lifespan, tuple(carry))
+        self.around = Surroundings(lifespan, check_carry(carry))
         self.schedules: dict[str, Schedule] = {}
         self.queue_limits: dict[str, tuple[Limit, ...]] = {}
         self._clients: dict[asyncio.AbstractEventLoop, tuple[int, Clients]] = {}
@@ -111,6 +129,7 @@ class TrackedQueue:
         self._embedded: EmbeddedServer | None = None
         self._embedded_lock = threading.RLock()
         self._embedding = False
+        self._closed_for = ""  # why this app asks no Redis: it was included in another, or a test says so
 
     def __repr__(self) -> str:
         return f"<TrackedQueue {self._settings.shown('redis_url')} namespace={self._settings.namespace}>"
@@ -152,7 +171,7 @@ class TrackedQueue:
 
     def task(
         self,
-        *,
+        *wrong: Never,
         name: str | None = None,
         queue: str = DEFAULT_QUEUE,
         timeout: Seconds | None = DEFAULT_TIMEOUT,
@@ -195,15 +214,33 @@ class TrackedQueue:
         Raises:
             UsageError: Not a plain function (also a TypeError), a name used twice, a bad option.
         """
-        if callable(name):
-            raise UsageError("write @app.task() with parentheses")
+        if wrong:
+            raise TaskDefinitionError(
+                "write @app.task() with parentheses, and its options by name: @app.task(name=...)"
+            )
+        if self._closed_for:
+            raise UsageError(f"task: {self._closed_for}")
+        if name is not None:
+            check_name("task name", name)
+        check_flag("keep_result", keep_result)
+        if not keep_result and result_ttl is not None:
+            raise UsageError(
+                "keep_result=False and result_ttl were both given; without a result there is nothing to keep"
+            )
+        if tracked is False:
+            given = {"retry": retry, "retry_on": retry_on, "give_up_on": give_up_on, "result_ttl": result_ttl}
+            for option, value in given.items():
+                if value is not None:
+                    raise UsageError(
+                        f"tracked=False: such a job runs at most once and leaves nothing, so {option}= means nothing"
+                    )
         options = TaskOptions(
             queue=queue,
             timeout=timeout,
             max_attempts=max_attempts,
             retry=retry_policy(retry),
-            retry_on=_classes(retry_on),
-            give_up_on=_classes(give_up_on),
+            retry_on=_classes("retry_on", retry_on),
+            give_up_on=_classes("give_up_on", give_up_on),
             on_exhausted=on_exhausted,
             expires=expires,
             result_ttl=result_ttl if keep_result else 0.0,
@@ -218,7 +255,8 @@ class TrackedQueue:
             check_function(function, isolate=isolate is not None)
             check_keys(function, options)
             kind = Task if inspect.iscoroutinefunction(function) else SyncTask
-            task: Task[Any, Any] = kind(name or task_name(function), function, options, self)
+            task: Task[Any, Any] = kind(task_name(function) if name is None else name, function, options, self)
+            task.prepare()
             self.tasks.add(task)
             return task
 
@@ -226,34 +264,75 @@ class TrackedQueue:
 
     def include(self, *others: TrackedQueue) -> None:
         """
-        Take over the tasks, queue limits, schedules and middleware of other apps, such as those of other modules.
+        Take over the tasks, queue limits, schedules, middleware and carried variables of other apps, such as those of other
+        modules. From then on they are part of this one: their tasks enqueue through it, and by themselves they ask no Redis.
 
-        Their tasks enqueue through this app from now on. Raises UsageError for a task name that exists here.
+        Raises:
+            UsageError: It is none, this app itself, or included already; it has settings or a lifespan of its own,
+            which would be
+                lost; a task, schedule, queue limit or variable of that name exists here. Nothing was changed.
         """
+        for other in others:
+            self._check_include(other)
         for other in others:
             for task in other.tasks:
                 self.tasks.add(task)
                 task.move_to(self)
+            self.around.carry += tuple(item for item in other.around.carry if item not in self.around.carry)
             self.around.run += other.around.run
             self.around.enqueue += other.around.enqueue
             self.queue_limits.update(other.queue_limits)
-            for schedule in other.schedules.values():
-                self._scheduled(
-                    schedule.name, schedule.args, schedule.kwargs, cron=schedule.cron, every_ms=schedule.every_ms,
-                    tz=schedule.tz, missed=schedule.missed,
-                )(schedule.task)  # fmt: skip
+            self.schedules.update(other.schedules)
+            other._closed_for = "this app was included in another one; use that one, and define everything before"
+
+    def _check_include(self, other: Any) -> None:
+        if not isinstance(other, TrackedQueue):
+            raise UsageError(f"include: {other!r} is a {type(other).__qualname__} and no TrackedQueue")
+        if other is self:
+            raise UsageError("include: an app can't include itself")
+        if other._closed_for:
+            raise UsageError(f"include: {other._closed_for}")
+        if self._clients or other._clients:
+            raise UsageError("include() comes before the first use of the apps")
+        if other.around.lifespan is not None:
+            raise UsageError(
+                "include: the app has a lifespan of its own, which would be lost; give it to the app that includes"
+            )
+        for name in setting_names():
+            own, theirs = getattr(self._settings, name), getattr(other._settings, name)
+            if other._settings.sources.get(name) == "keyword" and own != theirs:
+                raise UsageError(
+                    f"include: the app has its own setting {name}, which would be lost; give it to the app that includes"
+                )
+        check_carry([*self.around.carry, *(item for item in other.around.carry if item not in self.around.carry)])
+        kinds: list[tuple[str, Collection[str], Collection[str]]] = [
+            ("a task", [task.name for task in self.tasks], [task.name for task in other.tasks]),
+            ("a schedule", self.schedules, other.schedules),
+            ("limits of a queue", self.queue_limits, other.queue_limits),
+        ]
+        for kind, here, there in kinds:
+            for name in there:
+                if name in here:
+                    raise UsageError(
+                        f"include: there is {kind} called {name} in both apps; give one of them another name"
+                    )
 
     def limit_queue(self, queue: str, limit: Limit | Sequence[Limit]) -> None:
         """Limits of a whole queue over the fleet, beside those of its tasks. Say it before the queue's first enqueue."""
-        self.queue_limits[check_name("queue", queue)] = limits_of(limit)
+        limits = limits_of(limit, "limit_queue")
+        if not limits:
+            raise UsageError(f"limit_queue: {limit!r}: write Concurrency(...), Rate(...), or a list of them")
+        self.queue_limits[check_name("queue", queue)] = limits
 
     def middleware(self, function: RunMiddleware) -> RunMiddleware:
         """Register `async def mw(job, call_next)` around the run of every job; the first one registered is outermost."""
+        checks.check_function("middleware", function, "async def mw(job, call_next)", 2, waits=True)
         self.around.run.append(function)
         return function
 
     def enqueue_middleware(self, function: EnqueueMiddleware) -> EnqueueMiddleware:
         """Register `async def mw(enqueueing, call_next)` around every enqueue; `call_next()` returns the Job."""
+        checks.check_function("enqueue_middleware", function, "async def mw(enqueueing, call_next)", 2, waits=True)
         self.around.enqueue.append(function)
         return function
 
@@ -280,12 +359,9 @@ class TrackedQueue:
                 queue,
                 chosen,
                 options,
-                lambda: signature.bind(args, kwargs, given),
-                lambda: signature.canonical(args, kwargs),
+                lambda: signature.arrived(packed_args, packed_kwargs, given),
                 self.queue_limits.get(queue, ()),
             )
-        if self.cipher.active:
-            packed_args, packed_kwargs = self.cipher.seal(packed_args), self.cipher.seal(packed_kwargs)
         return self._made(
             task.name, queue, packed_args, packed_kwargs, options, chosen, headers, extras, id, signature.result
         )
@@ -317,13 +393,30 @@ class TrackedQueue:
             id, pinned = id or shards.new_id(home), home is not None
         stored = b""
         if options.travels or options.headers or headers or self.around.carry:
-            context = self.around.carried()
-            stored = self.cipher.seal(options.stored({**(options.headers or {}), **(headers or {})}, context))
+            stored = self._travelling(task, options, headers, len(args) + len(kwargs))
+        if self.cipher.active:
+            args, kwargs, stored = self.cipher.seal(args), self.cipher.seal(kwargs), self.cipher.seal(stored)
         # By position: this is made for every enqueue, and names cost as much again.
         return Request(
             id or self.shards.new_id(), task, queue, args, kwargs, stored, options.delay_ms, options.due_ms, chosen.tracked,
             encode_extras(extras) if extras else b"", result, options.durability or self._settings.durability, pinned,
         )  # fmt: skip
+
+    def _travelling(self, task: str, options: JobOptions, headers: Mapping[str, Any] | None, size: int) -> bytes:
+        """What goes with a job beside its arguments, of so many bytes: it is held to what they are."""
+        sent, context = {**(options.headers or {}), **(headers or {})}, self.around.carried()
+        for what, values in (("headers", sent), ("carry", context)):
+            for name, value in values.items():
+                if not isinstance(name, str):
+                    raise ArgumentError(task, what, f"the key {name!r} is a {type(name).__qualname__}; keys are text")
+                try:
+                    encode_any({name: value})
+                except TypeError as error:
+                    raise ArgumentError(task, f"{what}[{name!r}]", f"{error}; plain data travels here") from None
+        stored = options.stored(sent, context)
+        if size + len(stored) > self._settings.max_payload:
+            raise PayloadTooLargeError(task, size + len(stored), self._settings.max_payload)
+        return stored
 
     def _named_request(
         self,
@@ -339,9 +432,8 @@ class TrackedQueue:
             raise PayloadTooLargeError(name, size, self._settings.max_payload)
         queue = options.queue or DEFAULT_QUEUE
         chosen = TaskOptions()
-        extras = extras_of(name, queue, chosen, options, dict, bytes, self.queue_limits.get(queue, ()))
-        sealed = self.cipher.seal(packed[0]), self.cipher.seal(packed[1])
-        return self._made(name, queue, *sealed, options, chosen, headers, extras)
+        extras = extras_of(name, queue, chosen, options, dict, self.queue_limits.get(queue, ()))
+        return self._made(name, queue, *packed, options, chosen, headers, extras)
 
     async def enqueue(self, task_name: str, /, *args: Any, **kwargs: Any) -> Job[Any]:
         """
@@ -358,16 +450,20 @@ class TrackedQueue:
 
     def options(self, **options: Unpack[JobOptionsArgs]) -> NamedEnqueue:
         """Options (see JobOptions) for the next enqueue by name, as `Task.options`."""
-        return NamedEnqueue(self, JobOptions(**options))
+        return NamedEnqueue(self, job_options(options))
 
     async def enqueue_many(self, calls: Sequence[PreparedCall[Any]]) -> list[Job[Any]]:
         """
         Store many calls, made by `task.call(...)`, in order and in large portions.
 
-        Everything is checked before anything is sent. When Redis fails in between, the error's `job_ids` are those
-        that may be missing; the same calls can be sent again, since each has its id.
+        Everything is checked before anything is sent. A call that is there several times makes several jobs, and one that was
+        stored before makes another; only an id that you gave makes one job. When Redis fails in between, the error's
+        `job_ids` are those that may be missing; the same calls can be sent again, with the same ids.
         """
-        check_calls("enqueue_many", calls, most=math.inf)
+        with self._taken("enqueue_many", calls) as taken:
+            return await self._store_many(taken)
+
+    async def _store_many(self, calls: Sequence[PreparedCall[Any]]) -> list[Job[Any]]:
         ready = [await self._ready(call) for call in calls]
         requests = [item for item in ready if isinstance(item, Request)]
         stored = await self._clients_here().enqueue_many(requests)
@@ -375,11 +471,27 @@ class TrackedQueue:
 
     def enqueue_many_sync(self, calls: Sequence[PreparedCall[Any]]) -> list[Job[Any]]:
         """`enqueue_many` for code without an event loop."""
-        check_calls("enqueue_many", calls, most=math.inf)
-        ready = [run_now(self._ready(call)) for call in calls]
-        requests = [item for item in ready if isinstance(item, Request)]
-        stored = enqueue_sync(self._sync_stores, requests, self._settings, self.shards, self._agree_sync)
-        return self._handles(ready, requests, stored)
+        with self._taken("enqueue_many_sync", calls) as taken:
+            ready = [run_now(self._ready(call)) for call in taken]
+            requests = [item for item in ready if isinstance(item, Request)]
+            stored = enqueue_sync(self._sync_stores, requests, self._settings, self.shards, self._agree_sync)
+            return self._handles(ready, requests, stored)
+
+    @contextlib.contextmanager
+    def _taken(
+        self, what: str, calls: Sequence[PreparedCall[Any]], most: float = math.inf
+    ) -> Iterator[list[PreparedCall[Any]]]:
+        """The calls, each with an id of its own; given back if they could not be stored, so that they can be sent again."""
+        check_calls(what, calls, self, most=most)
+        taken = [call.taken(self.shards.new_like) for call in calls]
+        try:
+            yield taken
+        except JobError:  # what it says is the store's answer
+            raise
+        except BaseException:
+            for call, own in zip(reversed(calls), reversed(taken), strict=True):
+                call.give_back(own.request.id)
+            raise
 
     async def _ready(self, call: PreparedCall[Any]) -> Request | Job[Any]:
         """The request of a prepared call, after middleware has seen it; or the handle that middleware gave in its place."""
@@ -407,12 +519,12 @@ class TrackedQueue:
         Returns:
             The handle of the last one.
         """
-        check_calls("chain", [first])
-        check_calls("chain", steps, (PreparedCall, Step))
-        calls = [self._in_shard(first, self._home("chain", [first, *steps]))]
-        for step in steps:
-            calls.append(self._after(step, [calls[-1].request.id], "fail", "one"))
-        return (await self.enqueue_many(calls))[-1]
+        check_calls("chain", steps, self, (PreparedCall, Step))
+        with self._taken("chain", [first]) as (head,):
+            calls = [self._in_shard(head, self._home("chain", [head, *steps]))]
+            for step in steps:
+                calls.append(self._after(step, [calls[-1].request.id], "fail", "one"))
+            return (await self._store_many(calls))[-1]
 
     async def group(
         self, calls: Sequence[PreparedCall[Any]], then: Step | PreparedCall[Any] | None = None, on_failure: str = "fail"
@@ -444,26 +556,39 @@ class TrackedQueue:
     async def _group(
         self, what: str, calls: Sequence[PreparedCall[Any]], callbacks: Mapping[str, tuple[Any, str]]
     ) -> Group:
-        check_calls(what, calls)
-        if not calls:
+        if not check_list(what, calls, "calls made by task.call(...)"):
             raise UsageError(f"{what}: it needs at least one job")
-        home = self._home(what, [*calls, *(step for step, _ in callbacks.values() if step is not None)])
-        calls = [self._in_shard(call, home) for call in calls]
-        ids = [call.request.id for call in calls]
-        last: dict[str, PreparedCall[Any]] = {}
         for name, (step, on_failure) in callbacks.items():
-            check_step(f"{what}: {name}", step)
-            if step is not None:
-                last[name] = self._after(step, ids, on_failure, "list")
-        jobs = await self.enqueue_many([*calls, *last.values()])
-        handles = dict(zip(last, jobs[len(calls) :], strict=True))
-        return Group(jobs=tuple(jobs[: len(calls)]), **handles)
+            check_step(f"{what}: {name}", step, self)
+            if on_failure not in ("fail", "ignore"):
+                raise UsageError(f"{what}: on_failure={on_failure!r}: it must be 'fail' or 'ignore'")
+        steps = [step for step, _ in callbacks.values() if step is not None]
+        with self._taken(what, calls, most=MAX_AFTER) as taken:
+            home = self._home(what, [*taken, *steps])
+            members = [self._in_shard(call, home) for call in taken]
+            ids = [call.request.id for call in members]
+            last = {
+                name: self._after(step, ids, on_failure, "list")
+                for name, (step, on_failure) in callbacks.items()
+                if step is not None
+            }
+            jobs = await self._store_many([*members, *last.values()])
+        handles = dict(zip(last, jobs[len(members) :], strict=True))
+        return Group(jobs=tuple(jobs[: len(members)]), **handles)
 
     def _after(
         self, step: Step | PreparedCall[Any], ids: Sequence[str], on_failure: str, inputs: str
     ) -> PreparedCall[Any]:
+        """A step as a job that comes after these; what it says itself of `after` and `on_failure` is kept."""
+        own = step.options
+        more = [id for id in own.after_ids if id not in ids]
+        takes = inputs if isinstance(step, Step) else ""
         options = dataclasses.replace(
-            step.options, after=list(ids), on_failure=on_failure, inputs=inputs if isinstance(step, Step) else ""
+            own,
+            after=[*ids, *more],
+            on_failure=on_failure if own.on_failure == "fail" else own.on_failure,
+            # What it comes after beside the jobs of the workflow gives it no result.
+            inputs=f"list:{len(ids)}" if takes == "list" and more else takes,
         )
         request = self.request(step.task, options, step.args, step.kwargs)
         return PreparedCall(request, step.task, options, step.args, step.kwargs)
@@ -494,7 +619,7 @@ class TrackedQueue:
         self,
         expression: str,
         *,
-        tz: str = "UTC",
+        tz: str | ZoneInfo = "UTC",
         missed: str = "once",
         name: str | None = None,
         args: Sequence[Any] = (),
@@ -505,12 +630,18 @@ class TrackedQueue:
 
         Args:
             expression: Five fields, or six with seconds first.
-            tz: The zone of its times: once a local day for a fixed time, over both changes of daylight saving too.
+            tz: The zone of its times, by name or as a ZoneInfo: once a local day for a fixed time, over both changes of
+            daylight saving too.
             missed: Ticks while no worker ran: `skip`, `once` (the last one runs), or `all`.
             name: Of the schedule; default the task's name.
             args, kwargs: The call's arguments.
         """
-        return self._scheduled(name, args, kwargs, cron=expression, tz=tz, missed=missed)
+        if not isinstance(expression, str):
+            raise UsageError(
+                f'cron: expression={expression!r}: write @app.cron("0 3 * * *"), with the expression as text'
+            )
+        zone = tz.key if isinstance(tz, ZoneInfo) else tz
+        return self._scheduled(name, args, kwargs, cron=expression, tz=zone, missed=missed)
 
     def every(
         self,
@@ -527,10 +658,21 @@ class TrackedQueue:
     def _scheduled(
         self, name: str | None, args: Sequence[Any], kwargs: Mapping[str, Any] | None, **rule: Any
     ) -> Callable[[AnyTask], AnyTask]:
+        check_list("args", args, "the call's arguments")
+        if kwargs is not None:
+            check_mapping("kwargs", kwargs, "the call's arguments by name")
+
         def register(task: AnyTask) -> AnyTask:
             if not isinstance(task, Task):
                 raise UsageError("write @app.cron(...) and @app.every(...) above @app.task(...)")
-            added = Schedule(name=name or task.name, task=task, args=args, kwargs=kwargs or {}, **rule)
+            if task.app is not self:
+                raise UsageError(
+                    f"schedule of task {task.name}: it belongs to another app; use that one's cron or every"
+                )
+            called = task.name if name is None else name
+            added = Schedule(name=called, task=task, args=tuple(args), kwargs=dict(kwargs or {}), **rule)
+            with contextlib.suppress(UnreadableHintsError):  # looked at when a worker starts
+                task.signature.encode(tuple(added.args), added.kwargs, self._settings.max_payload)
             if added.name in self.schedules:
                 raise UsageError(f"schedule {added.name}: there is one of that name already; give it name=...")
             self.schedules[added.name] = added
@@ -548,9 +690,11 @@ class TrackedQueue:
 
     async def trigger(self, schedule: str) -> Job[Any]:
         """Run a schedule's task now, beside its ticks. Raises UsageError for a name that this app doesn't have."""
-        found = self.schedules.get(schedule)
+        found = self.schedules.get(check_name("schedule", schedule))
         if found is None:
-            raise UsageError(f"schedule {schedule!r}: this app has {', '.join(sorted(self.schedules)) or 'none'}")
+            raise UsageError(
+                f"schedule {schedule!r}: this app has none of that name; {did_you_mean(schedule, self.schedules)}"
+            )
         return await self.enqueue_call(found.task, JobOptions(), tuple(found.args), dict(found.kwargs))
 
     async def read_schedules(self) -> list[ScheduleReport]:
@@ -559,39 +703,46 @@ class TrackedQueue:
         found = [one for store in self.stores for one in await read_schedules(store)]
         return sorted(found, key=lambda item: item.name)
 
-    async def pause(self, *, queue: str | None = None, task: str | None = None, schedule: str | None = None) -> bool:
+    async def pause(
+        self, *, queue: str | None = None, task: str | Task[..., Any] | None = None, schedule: str | None = None
+    ) -> bool:
         """Pause a queue, a task or a schedule over the whole fleet; False if it was paused."""
-        await self._clients_here().agree()
         what = _what(queue, task, schedule)
+        await self._clients_here().agree()
         changed = [await store.run(pause(what)) for store in self.stores]
         return any(changed)
 
-    async def resume(self, *, queue: str | None = None, task: str | None = None, schedule: str | None = None) -> bool:
+    async def resume(
+        self, *, queue: str | None = None, task: str | Task[..., Any] | None = None, schedule: str | None = None
+    ) -> bool:
         """Undo a pause; False if there was none. A task's parked jobs go back to their queues."""
-        await self._clients_here().agree()
         what = _what(queue, task, schedule)
+        await self._clients_here().agree()
         changed = False
         for store in self.stores:
             changed = await store.run(resume(what)) or changed
             while task is not None:
-                moved, remaining = await store.run(unpark(task, []))
+                moved, remaining = await store.run(unpark(_name_of(task), []))
                 if not moved or not remaining:
                     break
         return changed
 
-    async def cancel_many(self, *, queue: str | None = None, task: str | None = None) -> int:
+    async def cancel_many(self, *, queue: str | None = None, task: str | Task[..., Any] | None = None) -> int:
         """
         Cancel the jobs of a queue or a task that are queued, scheduled, waiting for others, parked or running now.
 
         Returns:
             How many were cancelled, or asked to end.
         """
-        await self._clients_here().agree()
         if (queue is None) == (task is None):
             raise UsageError("cancel_many: give queue= or task=")
+        if queue is not None:
+            check_name("queue", queue)
+        named = None if task is None else _name_of(task)
+        await self._clients_here().agree()
         count = 0
         for store in self.stores:
-            async for ids in read_open_jobs(store, queue=queue, task=task):
+            async for ids in read_open_jobs(store, queue=queue, task=named):
                 words = await store.run(cancel(ids, self._settings.ended_ttl))
                 count += sum(word in (CancelWord.CANCELLED, CancelWord.REQUESTED) for word in words)
         return count
@@ -671,7 +822,12 @@ class TrackedQueue:
                 return Job(request.id, True, self, request.result)
             return await self._store(request, sync)
 
-        return await chained(self.around.enqueue, on_its_way, store)
+        job = await chained(self.around.enqueue, on_its_way, store)
+        if not isinstance(job, Job):
+            raise UsageError(
+                f"an enqueue middleware returned a {type(job).__qualname__}; return the Job that `await call_next()` gives"
+            )
+        return job
 
     async def _store(self, request: Request, sync: bool) -> Job[Any]:
         if sync:
@@ -687,6 +843,8 @@ class TrackedQueue:
         task = self.tasks.get(request.task)
         if stored.word == "unknown":
             raise JobNotFoundError(stored.id)
+        if stored.word == "taken":
+            raise DuplicateJobError(request.id, request.task, f"the id belongs to a job of task {stored.id}")
         unique = task.task_options.unique if task is not None else None
         if unique is not None and stored.word == "held" and unique.conflict != "existing":
             problem = "another job holds its unique key"
@@ -788,6 +946,8 @@ class TrackedQueue:
 
         if is_isolated():
             raise UsageError(_UNGUARDED)
+        check_flag("burst", burst)
+        check_flag("handle_signals", handle_signals)
         settings = with_options(self._settings, {"concurrency": concurrency})
         instance = Instance(
             self,
@@ -880,6 +1040,8 @@ class TrackedQueue:
         loaded_in = sys.modules.get("tracked_queue.worker.isolated")
         if loaded_in is not None and loaded_in.is_loading():
             raise UsageError(_UNGUARDED)
+        if self._closed_for:
+            raise UsageError(self._closed_for)
         fill_standard_descriptors()
         if not self._settings.redis_url.startswith("embedded:"):
             return Endpoint(self._settings)
@@ -943,12 +1105,28 @@ class TaskDecorator(Protocol):
     def __call__(self, function: Callable[P, R], /) -> SyncTask[P, R]: ...
 
 
-def _classes(given: type[BaseException] | Sequence[type[BaseException]] | None) -> tuple[type[BaseException], ...]:
-    return () if given is None else (given,) if isinstance(given, type) else tuple(given)
+def _classes(name: str, given: Any) -> tuple[type[BaseException], ...]:
+    if given is None:
+        return ()
+    classes = (given,) if isinstance(given, type) else given
+    if not isinstance(classes, list | tuple):
+        raise UsageError(f"{name}={given!r}: it must be an exception class or a list of them")
+    if not classes:
+        raise UsageError(f"{name}={given!r}: give at least one class; max_attempts=1 retries nothing")
+    for kind in classes:
+        if not (isinstance(kind, type) and issubclass(kind, BaseException)):
+            raise UsageError(f"{name}: {kind!r} is not an exception class")
+        if issubclass(kind, Signal):
+            raise UsageError(f"{name}: {kind.__qualname__} is a signal that a job raises on purpose, and no error")
+    return tuple(classes)
 
 
-def _what(queue: str | None, task: str | None, schedule: str | None) -> str:
-    given = {"queue": queue, "task": task, "schedule": schedule}
+def _name_of(task: Any) -> str:
+    return check_name("task", task.name if isinstance(task, Task) else task)
+
+
+def _what(queue: Any, task: Any, schedule: Any) -> str:
+    given = {"queue": queue, "task": task.name if isinstance(task, Task) else task, "schedule": schedule}
     names = [f"{kind}:{check_name(kind, name)}" for kind, name in given.items() if name is not None]
     if len(names) != 1:
         raise UsageError("give one of queue=, task= and schedule=")

@@ -33,8 +33,8 @@ from .transitions import MAX_BATCH, MAX_BYTES, Call, Conflict, Stored, enqueue
 
 # Calls of the batcher that may be under way at once: while the server works on one, the next is made.
 FLUSHES = 2
-# A try that begins at the end of the time takes so long at most.
-MIN_TRY_S = 0.05
+# No try begins with less time than this: it would only tell that there was none.
+MIN_TRY_S = 0.25
 
 
 def portions(requests: Sequence[Request]) -> list[list[Request]]:
@@ -55,7 +55,7 @@ def portions(requests: Sequence[Request]) -> list[list[Request]]:
 def note_stand_ins(known: dict[str, str], requests: Sequence[Request], stored: Sequence[Stored]) -> None:
     """Note which jobs of a call were not stored because another one holds their unique key, and which that is."""
     for request, one in zip(requests, stored, strict=False):
-        if isinstance(one, Conflict) and one.word != "unknown":
+        if isinstance(one, Conflict) and one.word in ("held", "replaced"):
             known[request.id] = one.id
 
 
@@ -378,7 +378,7 @@ class Tries:
         self._pauses = self._pauses or client_pauses()
         pause = next(self._pauses)
         over = isinstance(error, StoreFullError) or (error.may_have_run and self._untracked)
-        if over or self._clock() + pause >= self._deadline:
+        if over or self._clock() + pause + MIN_TRY_S >= self._deadline:
             raise _enqueue_error(error, self._ran, requests) from error
         return pause
 

@@ -7,17 +7,23 @@ no pickle, and no name from Redis is ever looked up. What would arrive changed i
 
 from __future__ import annotations
 
+import functools
 import inspect
 import math
+import sys
 import traceback
 import types
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import is_dataclass
-from typing import Any, TypeVar
+from datetime import UTC, datetime
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network
+from pathlib import PurePath
+from typing import Any, TypeVar, cast
 
 import msgspec
 
+from .canonical import fields_of
 from .errors import ArgumentError, PayloadTooLargeError
 from .job import ErrorInfo
 
@@ -47,22 +53,60 @@ class Options(msgspec.Struct, frozen=True, omit_defaults=True):
     format: int = FORMAT
 
 
+# What has no form of its own in MessagePack, and is told by its text.
+_BY_TEXT = (PurePath, IPv4Address, IPv6Address, IPv4Interface, IPv6Interface, IPv4Network, IPv6Network)
+
+
 def _encode_foreign(value: Any) -> Any:
-    dump = getattr(value, "model_dump", None)
-    if callable(dump):  # pydantic, without importing it
-        return dump(mode="json")
-    raise TypeError(f"a {type(value).__qualname__} can't be stored")
+    kind = type(value)
+    if hasattr(kind, "__pydantic_fields_set__") or hasattr(kind, "__pydantic_validator__"):
+        return _fields_of_model(value)
+    if isinstance(value, _BY_TEXT):
+        return str(value)
+    core = sys.modules.get("pydantic_core")
+    if core is not None and hasattr(kind, "__get_pydantic_core_schema__"):
+        return core.to_jsonable_python(
+            value
+        )  # a type of pydantic's, such as a URL; one that hides its value is refused
+    raise TypeError(f"a {kind.__qualname__} can't be stored")
+
+
+def _fields_of_model(model: Any) -> Any:
+    """
+    What of a pydantic model is sent: what was set, by the fields' own names. Then what arrives is what was sent, and as
+    set as it was, whatever aliases, computed fields, exclusions and serializers the model has for others. A field that
+    may tell a union's members apart (a Literal) is always sent.
+    """
+    if getattr(type(model), "__pydantic_root_model__", False):
+        return model.root
+    values = {name: value for name, value in model.__dict__.items() if name in model.model_fields_set}
+    for name in _tags_of(cast(Hashable, type(model))):
+        values.setdefault(name, model.__dict__[name])
+    return {**values, **(model.__pydantic_extra__ or {})}
+
+
+@functools.cache
+def _tags_of(kind: Hashable) -> tuple[str, ...]:
+    fields = getattr(kind, "model_fields", {}).items()
+    return tuple(name for name, field in fields if typing.get_origin(field.annotation) is typing.Literal)
 
 
 def _decode_foreign(kind: type, value: Any) -> Any:
+    if issubclass(kind, _BY_TEXT):
+        return kind(value)
     validate = getattr(kind, "model_validate", None)
-    if callable(validate):
-        return validate(value)
-    raise TypeError(f"{kind.__qualname__} is not a type that can be stored")
+    if not callable(validate):
+        raise TypeError(f"{kind.__qualname__} is not a type that can be stored")
+    try:
+        # Not as strictly as a strict model wants it from others: a date comes as text here.
+        return validate(value, strict=False, by_alias=False, by_name=True)
+    except TypeError as error:
+        if "by_alias" not in str(error):
+            raise
+        return validate(value, strict=False)  # pydantic before 2.11 knows aliases only by the model's own configuration
 
 
 _encoder = msgspec.msgpack.Encoder(enc_hook=_encode_foreign)
-_canonical_encoder = msgspec.msgpack.Encoder(enc_hook=_encode_foreign, order="deterministic")
 _any_decoder = msgspec.msgpack.Decoder()
 _raw_map_decoder = msgspec.msgpack.Decoder(dict[str, msgspec.Raw])
 _array_decoder = msgspec.msgpack.Decoder(list[msgspec.Raw])
@@ -74,31 +118,113 @@ def _decoder(kind: Any) -> msgspec.msgpack.Decoder[Any]:
     return msgspec.msgpack.Decoder(kind, dec_hook=_decode_foreign)
 
 
-def _is_loose(kind: Any) -> bool:
-    """Whether an annotation leaves some value's type open, so that it could arrive as another type."""
+# Values inside of one another: beyond it one end or the other could not take it apart, however deep its own calls stand.
+MAX_NESTED = 200
+
+
+def _is_loose(kind: Any, above: tuple[Any, ...] = ()) -> bool:
+    """
+    Whether an annotation leaves some value's type open, or how deep it goes: what is sent is then compared with what arrives,
+    type by type.
+    """
     if kind in (Any, object, inspect.Parameter.empty, list, dict, tuple, set, frozenset) or isinstance(
         kind, typing.TypeVar
     ):
         return True
-    return any(_is_loose(part) for part in typing.get_args(kind) if part is not Ellipsis)
-
-
-def _same(sent: Any, arrives: Any) -> bool:
-    """Equal, and of the same type all the way down."""
-    if type(sent) is not type(arrives):
+    if kind in above:  # it may contain itself
+        return True
+    above = (*above, kind)
+    inner = [part for part in typing.get_args(kind) if part is not Ellipsis]
+    origin = typing.get_origin(kind)
+    if origin is typing.Literal:
         return False
-    if isinstance(sent, dict):
-        return sent.keys() == arrives.keys() and all(
-            _same(key, other) and _same(value, arrives[key])
-            for (key, value), other in zip(sent.items(), arrives, strict=True)
-        )
-    if isinstance(sent, list | tuple):
-        return len(sent) == len(arrives) and all(map(_same, sent, arrives))
-    if isinstance(sent, float) and math.isnan(sent):
-        return math.isnan(arrives)
-    if is_dataclass(sent) and not isinstance(sent, type):
-        return all(_same(getattr(sent, name), getattr(arrives, name)) for name in sent.__dataclass_fields__)
-    return bool(sent == arrives)
+    for plain in (kind, origin):
+        inner += _parts_of(plain)
+    return any(_is_loose(part, above) for part in inner)
+
+
+def _parts_of(kind: Any) -> list[Any]:
+    """The annotations inside of one: of its fields, or of what it stands for."""
+    for name in ("__value__", "__supertype__"):  # `type X = ...`, NewType
+        if hasattr(kind, name):
+            return [getattr(kind, name)]
+    if not isinstance(kind, type):
+        return []
+    fields = getattr(kind, "model_fields", None)
+    if isinstance(fields, dict):
+        return [item.annotation for item in fields.values()]
+    made_of_fields = (
+        is_dataclass(kind)
+        or hasattr(kind, "__struct_fields__")
+        or hasattr(kind, "__attrs_attrs__")
+        or typing.is_typeddict(kind)
+        or (issubclass(kind, tuple) and hasattr(kind, "_fields"))
+    )
+    if not made_of_fields:
+        return []
+    try:
+        return list(typing.get_type_hints(kind, include_extras=True).values())
+    except Exception:  # names that can't be found
+        return [Any]
+
+
+def difference(sent: Any, arrives: Any) -> str:
+    """
+    Where what arrives is not what was sent, type by type; '' if nowhere. A whole number may arrive as a float of that value.
+
+    Raises:
+        TypeError: It is nested deeper than MAX_NESTED.
+    """
+    left = [(sent, arrives, "", 0)]
+    while left:
+        one, other, place, depth = left.pop()
+        if depth > MAX_NESTED:
+            raise TypeError(f"it contains itself, or is nested too deep (more than {MAX_NESTED} values in one another)")
+        kind = type(one)
+        if kind is int and type(other) is float and one == other:
+            continue
+        if kind is not type(other):
+            return f"{place}: a {_kind_name(one)} would arrive as {_kind_name(other)}" if place else "a part of it"
+        deeper = depth + 1
+        if isinstance(one, Mapping):
+            if len(one) != len(other):
+                return place or "its keys"
+            for (key, value), (other_key, other_value) in zip(one.items(), other.items(), strict=True):
+                left += [
+                    (key, other_key, f"{place} key {key!r}", deeper),
+                    (value, other_value, f"{place}[{key!r}]", deeper),
+                ]
+        elif isinstance(one, list | tuple):
+            if len(one) != len(other):
+                return place or "its length"
+            left += [(item, other[at], f"{place}[{at}]", deeper) for at, item in enumerate(one)]
+        elif isinstance(one, set | frozenset):
+            if {(type(item), item) for item in one} != {(type(item), item) for item in other}:
+                return place or "its members"
+        elif not _equal(one, other):
+            fields, other_fields = fields_of(one), fields_of(other)
+            if fields is None or other_fields is None or fields.keys() != other_fields.keys():
+                return place or "its value"
+            left += [(value, other_fields[name], f"{place}.{name}", deeper) for name, value in fields.items()]
+        elif (fields := fields_of(one)) is not None:
+            # Equal as wholes, and perhaps not by the types of what is in them.
+            other_fields = fields_of(other) or {}
+            left += [(value, other_fields.get(name), f"{place}.{name}", deeper) for name, value in fields.items()]
+            if hasattr(one, "model_fields_set"):
+                tags = set(_tags_of(cast(Hashable, kind)))
+                if one.model_fields_set - tags != other.model_fields_set - tags:
+                    return f"{place}.model_fields_set"
+    return ""
+
+
+def _equal(one: Any, other: Any) -> bool:
+    if isinstance(one, float) and math.isnan(one):
+        return math.isnan(other)
+    if isinstance(one, datetime) and one.tzinfo is not None and other.tzinfo is not None:
+        # As instants: two local times of the repeated hour of a change of the clocks are equal to nothing, for Python.
+        return bool(one.astimezone(UTC) == other.astimezone(UTC))
+    same: bool = one == other
+    return bool(same)
 
 
 def _shallow(decode: Callable[[bytes], T], data: bytes) -> T:
@@ -115,15 +241,44 @@ class ValueCodec:
     """Bytes of one value of one annotated type, with the promise that it arrives as it was sent."""
 
     def __init__(self, kind: Any) -> None:
+        """Raises TypeError for a type that can't be served."""
         self.kind = kind
         self.loose = _is_loose(kind)
-        self._decode = _decoder(Any if kind in (inspect.Parameter.empty, object) else kind).decode
+        # The type for MessagePack: the annotation, or for a union that it can't serve one that tells the members apart.
+        self.wire: Any = Any if kind in (inspect.Parameter.empty, object) else kind
+        self.choices: tuple[ValueCodec, ...] = ()
+        try:
+            self._decode = _decoder(self.wire).decode
+        except TypeError:
+            members = _members_of(kind)
+            if not members:
+                raise
+            self.choices = tuple(ValueCodec(member) for member in members)
+            self.wire = tuple[int, bytes]
+            self._decode = _decoder(self.wire).decode
+
+    def told(self, value: Any) -> Any:
+        """The value, or for a union that needs it which member it is with its bytes. Raises TypeError for one of no member."""
+        if not self.choices:
+            return value
+        problems = []
+        by_type = sorted(range(len(self.choices)), key=lambda at: not _is_exactly(value, self.choices[at].kind))
+        for at in by_type:
+            try:
+                return [at, self.choices[at].encode(value)]
+            except TypeError as error:
+                problems.append(str(error))
+        raise TypeError(f"{_kind_name(value)} is none of its types ({problems[0]})")
+
+    def taken(self, value: Any) -> Any:
+        """The value of what `told` made of it."""
+        return self.choices[value[0]].decode(value[1]) if self.choices else value
 
     def encode(self, value: Any) -> bytes:
         """Raises TypeError with the reason when the value can't be stored or would arrive changed."""
         try:
-            data = _encoder.encode(value)
-            self.check(value, self._decode(data))
+            data = _encoder.encode(self.told(value))
+            self.check(value, self.taken(self._decode(data)))
         except RecursionError:
             raise TypeError("it contains itself, or is nested too deep") from None
         except OverflowError as error:
@@ -136,24 +291,55 @@ class ValueCodec:
         """Raises TypeError when a value would not arrive as it was sent."""
         if not self.loose and sent == arrives:
             return
-        if not _same(sent, arrives):
-            hint = "; annotate the parameter with its type" if self.loose else ""
-            raise TypeError(
-                f"{_kind_name(sent)} would arrive as {_kind_name(arrives)}"
-                if type(sent) is not type(arrives)
-                else f"a value inside of this {_kind_name(sent)} would arrive changed{hint}"
-            )
+        where = difference(sent, arrives)
+        if not where:
+            return
+        if type(sent) is not type(arrives):
+            raise TypeError(f"{_kind_name(sent)} would arrive as {_kind_name(arrives)}")
+        hint = "; annotate the parameter with its type" if self.loose else ""
+        raise TypeError(f"a value inside of this {_kind_name(sent)} would arrive changed ({where}){hint}")
 
     def decode(self, data: bytes) -> Any:
         """Raises one of the decoder's errors when the bytes don't fit the type."""
-        return _shallow(self._decode, data)
+        value = _shallow(self._decode, data)
+        return self.taken(value) if self.choices else value
+
+
+def _members_of(kind: Any) -> tuple[Any, ...]:
+    """The members of a union, also of one that is annotated or has a name; none for another type."""
+    while True:
+        if typing.get_origin(kind) is typing.Annotated:
+            kind = typing.get_args(kind)[0]
+        elif hasattr(kind, "__value__"):
+            kind = kind.__value__
+        else:
+            break
+    return typing.get_args(kind) if typing.get_origin(kind) in (typing.Union, types.UnionType) else ()
+
+
+def _is_exactly(value: Any, kind: Any) -> bool:
+    wanted: Any = type(None) if kind is None else typing.get_origin(kind) or kind
+    return type(value) is wanted
 
 
 def _codec(task: str, name: str, kind: Any) -> ValueCodec:
     try:
         return ValueCodec(kind)
+    except NameError as error:
+        raise UnreadableHintsError(task, name, f"its annotation names what can't be found: {error}") from None
     except TypeError as error:
-        raise ArgumentError(task, name, f"its annotation can't be served: {error}") from None
+        raise ArgumentError(
+            task, name,
+            f"its annotation can't be served: {' '.join(str(error).split())}. A union of such types is served as the whole of "
+            "an argument, not inside of a container: put it into a field of a pydantic model, or use msgspec Structs with tags",
+        ) from None  # fmt: skip
+
+
+def _as_it_arrives(codec: ValueCodec, default: Any) -> Any:
+    try:
+        return codec.decode(codec.encode(default))
+    except (TypeError, msgspec.MsgspecError):
+        return default  # one that could not be sent; the function itself puts it in
 
 
 def _kind_name(value: Any) -> str:
@@ -171,10 +357,13 @@ class Signature:
     def __init__(self, task: str, function: Callable[..., Any], *, skip_first: bool = False) -> None:
         self.task = task
         parameters = list(inspect.signature(function).parameters.values())[1 if skip_first else 0 :]
-        self._defaults = {item.name: item.default for item in parameters if item.default is not item.empty}
+        defaults = {item.name: item.default for item in parameters if item.default is not item.empty}
         hints = _hints(task, function)
         kinds = {item.name: hints.get(item.name, Any) for item in parameters}
         self._codecs = {name: _codec(task, name, kind) for name, kind in kinds.items()}
+        self._choices = any(codec.choices for codec in self._codecs.values())
+        # As they would arrive, so that an argument that is left out has the key of one that is given.
+        self._defaults = {name: _as_it_arrives(self._codecs[name], value) for name, value in defaults.items()}
         self._positional = [item.name for item in parameters if item.kind in _POSITIONAL]
         self._named = frozenset(item.name for item in parameters if item.kind in _KEYWORD)
         self._required = frozenset(
@@ -218,9 +407,10 @@ class Signature:
             bound[self._rest] = list(args[len(names) :])
         return bound
 
-    def canonical(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bytes:
-        """Bytes that two calls share exactly if they mean the same, however their arguments were given."""
-        return _canonical_encoder.encode(self.bind(args, kwargs))
+    def arrived(self, packed_args: bytes, packed_kwargs: bytes, given: int = 0) -> dict[str, Any]:
+        """The arguments by name as the function will have them, defaults included: what keys are made of."""
+        args, kwargs = self.decode(packed_args, packed_kwargs, given)
+        return self.bind(args, kwargs, given)
 
     def decode_first(self, data: bytes) -> Any:
         """A value for the first parameter, typed as it says. Raises one of the decoder's errors."""
@@ -246,6 +436,8 @@ class Signature:
                 count = len(_array_decoder.decode(packed_args)) if self._rest else _array_length(packed_args)
                 self._check_count(given + count)
                 args = self._tuple_decoder(given + count, given)[0].decode(packed_args)
+                if self._choices:
+                    args = tuple(self._codecs[self._name_at(given + at)].taken(value) for at, value in enumerate(args))
             kwargs = {}
             if packed_kwargs:
                 for name, data in _raw_map_decoder.decode(packed_kwargs).items():
@@ -256,28 +448,35 @@ class Signature:
             raise ArgumentError(self.task, "", f"the stored arguments don't fit: {error}") from None
         if kwargs or given + len(args) not in self._fits_alone:
             self._check_fit(given + len(args), kwargs.keys())
-        elif args and not given and self._rest is None and packed_args[0] in _SHORT_ARRAYS:
+        elif args and not (given or self._choices) and self._rest is None and packed_args[0] in _SHORT_ARRAYS:
             self._plain[packed_args[:1]] = self._tuple_decoder(len(args), 0)[0].decode
         return args, kwargs
 
     def _encode_positional(self, args: tuple[Any, ...], given: int) -> bytes:
         decoder, loose = self._tuple_decoder(given + len(args), given)
         try:
-            data = _encoder.encode(args)
-            if not loose and decoder.decode(data) == args:
-                return data
+            if not (loose or self._choices):
+                data = _encoder.encode(args)
+                if decoder.decode(data) == args:
+                    return data
         except Exception:
             pass
         # Slow path: an argument is wrong, loosely typed, or not comparable. One by one names the culprit.
         for position, value in enumerate(args):
             name = self._name_at(given + position)
             self._encode_one(name, self._codecs[name], value)
-        return _encoder.encode(args)
+        return _encoder.encode(self._told(args, given) if self._choices else args)
+
+    def _told(self, args: tuple[Any, ...], given: int) -> tuple[Any, ...]:
+        return tuple(self._codecs[self._name_at(given + at)].told(value) for at, value in enumerate(args))
 
     def _encode_named(self, kwargs: Mapping[str, Any]) -> bytes:
         for name, value in kwargs.items():
             self._encode_one(name, self._named_codec(name), value)
-        return _encoder.encode(kwargs)
+        told = (
+            {name: self._named_codec(name).told(value) for name, value in kwargs.items()} if self._choices else kwargs
+        )
+        return _encoder.encode(told)
 
     def _encode_one(self, name: str, codec: ValueCodec, value: Any) -> None:
         try:
@@ -300,7 +499,7 @@ class Signature:
         found = self._tuples.get((count, given))
         if found is None:
             codecs = [self._codecs[self._name_at(position)] for position in range(given, count)]
-            kinds = tuple(Any if codec.kind in (inspect.Parameter.empty, object) else codec.kind for codec in codecs)
+            kinds = tuple(codec.wire for codec in codecs)
             found = _decoder(tuple[kinds]), any(codec.loose for codec in codecs)  # type: ignore[valid-type]
             if count <= len(self._positional):  # with *args there is no end of counts to remember
                 self._tuples[count, given] = found
@@ -343,11 +542,15 @@ def _array_length(data: bytes) -> int:
     return len(_array_decoder.decode(data))
 
 
+class UnreadableHintsError(ArgumentError):
+    """An annotation names what can't be found, or not yet."""
+
+
 def _hints(task: str, function: Callable[..., Any]) -> dict[str, Any]:
     try:
         return typing.get_type_hints(inspect.unwrap(function), include_extras=True)
     except Exception as error:
-        raise ArgumentError(
+        raise UnreadableHintsError(
             task, "", f"its annotations can't be read ({error}); import the names at module level, not only for typing"
         ) from None
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Any, Generic, Protocol, TypeVar
 
+from .checks import check_text, check_whole
 from .codec import MAX_MESSAGE, decode_any, encode_any
 from .errors import ArgumentError, PayloadTooLargeError, UsageError
+from .retry import Seconds, to_seconds
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -132,11 +135,9 @@ class CurrentJob:
         ms = self._delivery.tick_ms
         return None if ms is None else datetime.fromtimestamp(ms / 1000, UTC)
 
-    def extend_timeout(self, seconds: float) -> None:
-        """Let this attempt run for so many seconds from now, whatever its timeout was."""
-        if not seconds > 0:
-            raise UsageError(f"extend_timeout({seconds!r}): it must be above 0")
-        self._host.extend(self._delivery, seconds)
+    def extend_timeout(self, seconds: Seconds) -> None:
+        """Let this attempt run for so many seconds (or a timedelta) from now, whatever its timeout was."""
+        self._host.extend(self._delivery, to_seconds("extend_timeout(seconds)", seconds, above=True))
 
     async def progress(self, done: float, total: float | None = None, note: str = "") -> None:
         """
@@ -145,11 +146,18 @@ class CurrentJob:
         Raises:
             OwnershipLostError: The job belongs to another delivery; stop.
         """
-        await self._host.note(self._delivery, "progress", encode_any([done, total, note[:MAX_MESSAGE]]))
+        for name, value in (("done", done), ("total", total)):
+            number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+            if not number and (name == "done" or value is not None):
+                raise UsageError(f"progress: {name}={value!r}: it must be a number")
+        packed = encode_any([done, total, check_text("progress: note", note)[:MAX_MESSAGE]])
+        await self._host.note(self._delivery, "progress", packed)
 
     async def log(self, text: str) -> None:
         """Keep a line with the job; the last 100 stay. Raises OwnershipLostError."""
-        await self._host.note(self._delivery, "log", text[:MAX_MESSAGE].encode("utf-8", "replace"))
+        await self._host.note(
+            self._delivery, "log", check_text("log: text", text)[:MAX_MESSAGE].encode("utf-8", "replace")
+        )
 
     @property
     def saved(self) -> Any:
@@ -189,6 +197,9 @@ class CurrentJob:
                 or a function that is given the number of items done and returns the rest.
             every: Items from one checkpoint to the next.
         """
+        check_whole("each: every", every)
+        if not (callable(source) or isinstance(source, Iterable | AsyncIterable)):
+            raise UsageError(f"each: source={source!r}: it must be an iterable, or a function that returns one")
         if self._iterated:
             raise UsageError(
                 "each() was used before in this job; there is one position, so use checkpoint() for more loops"

@@ -74,11 +74,11 @@ class JobInfo:
     """
     One job's record at the time of the call.
 
-    The three ledgers are never mixed: `attempts` (the function raised), `interruptions` (handed back by a
-    shutdown or an outage; never charged), `recoveries` (its instance was lost) with `charges` (recoveries
-    for which this job is held responsible). `failures` are the last five failed runs, the oldest first; `waits_for` is
-    how many of the jobs that this one comes after have not ended. `sealed`: something of it is encrypted, and no key that is
-    at hand opens it.
+    The three ledgers are never mixed: `attempts` (runs that ended by themselves, and the one that is under way; as
+    `current_job().attempt` counts), `interruptions` (handed back by a shutdown or an outage; never charged), `recoveries`
+    (its instance was lost) with `charges` (recoveries for which this job is held responsible). `failures` are the last
+    five failed runs, the oldest first; `waits_for` is how many of the jobs that this one comes after have not ended.
+    `sealed`: something of it is encrypted, and no key that is at hand opens it.
     """
 
     id: str

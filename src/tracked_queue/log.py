@@ -142,6 +142,11 @@ def process_recycled(*, lease: str, why: str) -> None:
     log.info("process.recycled", lease=lease, why=why)
 
 
+def queues_unnamed(*, queues: list[str], named: list[str]) -> None:
+    """Queues are served that no task names: only jobs with `options(queue=...)` come there. `named` are the tasks' own."""
+    log.warning("queues.unnamed", queues=queues, named=named)
+
+
 def liveness_unknown(*, problem: str) -> None:
     """`health --live` can't tell of this process, since there is nowhere to leave its file; jobs run all the same."""
     log.warning("liveness.unknown", problem=problem)

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, TypedDict
 
+from .checks import check_flag, check_function, check_list, check_mapping, did_you_mean
 from .codec import Options, encode_options
-from .constraints import Concurrency, Key, Limit, Unique, key_text, lane_of
+from .constraints import Concurrency, Key, Limit, Unique, checked_key, key_text, lane_of, of_queue, of_task
 from .current import CurrentJob
 from .errors import UsageError
 from .handle import Job
@@ -49,6 +50,11 @@ class TaskOptions:
     result_ttl_s: float | None = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        if self.fair_by is not None:
+            object.__setattr__(self, "fair_by", checked_key("fair_by", self.fair_by))
+        check_flag("tracked", self.tracked)
+        if self.on_exhausted is not None:
+            check_function("on_exhausted", self.on_exhausted, "an `async def` function of (job, error)", 2, waits=True)
         bound = self.unique is not None or bool(self.limits) or self.fair_by is not None
         object.__setattr__(self, "bound", bound)
         object.__setattr__(self, "constrained", bound or self.expires is not None)
@@ -57,10 +63,6 @@ class TaskOptions:
         _seconds("expires", self.expires, above=True)
         object.__setattr__(self, "result_ttl_s", _seconds("result_ttl", self.result_ttl))
         check_attempts(self.max_attempts)
-        for name in ("retry_on", "give_up_on"):
-            for kind in getattr(self, name):
-                if not (isinstance(kind, type) and issubclass(kind, BaseException)):
-                    raise UsageError(f"{name}: {kind!r} is not an exception class")
         if self.isolate not in (None, "process"):
             raise UsageError(f"isolate={self.isolate!r}: it must be 'process' or None")
         if not self.tracked:
@@ -121,7 +123,8 @@ class JobOptions:
     after: Sequence[Job[Any] | str] | None = None
     on_failure: str = "fail"
     durability: str | None = None
-    # How the results of `after` reach the function: "" not at all, "one" as first argument, "list" as a list.
+    # For schedules and workflows, and no option of an enqueue. How the results of `after` reach the function: "" not at
+    # all, "one" as first argument, "list" as a list.
     inputs: str = ""
     # Schedule, ms of the tick, mode: for the scheduler.
     tick: tuple[str, int, str] | None = None
@@ -139,7 +142,10 @@ class JobOptions:
         if self.delay is not None:
             delay_ms = max(0, round(to_seconds("delay", self.delay, negative=True) * 1000))
         if self.at is not None:
-            due_ms = max(0, int(self.at.astimezone(UTC).timestamp() * 1000))
+            try:
+                due_ms = max(0, int(self.at.astimezone(UTC).timestamp() * 1000))
+            except OverflowError:
+                raise UsageError(f"at={self.at!r}: it is out of the range of dates") from None
         object.__setattr__(self, "delay_ms", delay_ms)
         object.__setattr__(self, "due_ms", due_ms)
         object.__setattr__(self, "travels", bool(self.timeout or self.max_attempts or self.inputs or self.tick))
@@ -161,13 +167,18 @@ class JobOptions:
             raise UsageError(f"at={self.at!r}: it must be a datetime with a timezone, such as datetime.now(UTC)")
         if self.at is not None and self.delay is not None:
             raise UsageError("delay and at were both given; a job is due at one time")
+        if self.headers is not None:
+            check_mapping("headers", self.headers, "text to plain data")
         if self.durability is not None and self.durability not in DURABILITIES:
             raise UsageError(f"durability={self.durability!r}: it must be {', '.join(DURABILITIES)}")
         if self.on_failure not in ("fail", "ignore", "fallback"):
             raise UsageError(f"on_failure={self.on_failure!r}: it must be 'fail', 'ignore' or 'fallback'")
         if self.after is not None:
-            if isinstance(self.after, str | bytes) or len(self.after) > MAX_AFTER:
-                raise UsageError(f"after: it must be a list of at most {MAX_AFTER} jobs or ids")
+            for item in check_list("after", self.after, "jobs or ids"):
+                if not isinstance(item, str | Job):
+                    raise UsageError(f"after: {item!r} is neither a job nor an id")
+            if len(self.after) > MAX_AFTER:
+                raise UsageError(f"after: {len(self.after)} jobs; one job can come after at most {MAX_AFTER}")
             for id in self.after_ids:
                 check_name("after: job id", id)
 
@@ -193,7 +204,18 @@ class JobOptions:
         )
 
 
+def job_options(given: Mapping[str, Any]) -> JobOptions:
+    """What `options(...)` was given. Raises UsageError for a name that is no option."""
+    for name in given:
+        if name not in JobOptionsArgs.__annotations__:
+            known = JobOptionsArgs.__annotations__
+            raise UsageError(f"options({name}=...): there is no such option; {did_you_mean(name, known)}")
+    return JobOptions(**given)
+
+
 MAX_AFTER = 1000
+# Runs of one job: beyond it a number is a mistake.
+MOST_ATTEMPTS = 10**9
 
 
 def _seconds(name: str, value: Any, *, above: bool = False, negative: bool = False) -> float | None:
@@ -202,7 +224,7 @@ def _seconds(name: str, value: Any, *, above: bool = False, negative: bool = Fal
 
 def check_attempts(value: object) -> None:
     """Refuse what is no number of runs: `max_attempts` 1 means no retry."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= MOST_ATTEMPTS:
         raise UsageError(f"max_attempts={value!r}: it must be a whole number, 1 or more (1 means no retry)")
 
 
@@ -211,36 +233,32 @@ def bounds_of(
     queue: str,
     chosen: TaskOptions,
     arguments: Callable[[], Mapping[str, Any]],
-    canonical: Callable[[], bytes],
-    of_queue: Sequence[Limit],
+    limits_of_queue: Sequence[Limit],
 ) -> dict[str, Any]:
     """
     What keeps a job apart from others: its unique key, lane and limits, as lua/enqueue.lua and lua/settle.lua take them.
 
     Args:
-        arguments, canonical: The call's arguments by name, and all of them as bytes; asked for only if they count.
-        of_queue: The limits of its queue.
+        arguments: The call's arguments by name, as they arrive; asked for only if they count.
+        limits_of_queue: Those of its queue.
 
     Raises:
-        UsageError: A key of an argument that the task doesn't have.
+        UsageError: A key of an argument that the task doesn't have, or of a value that can't be part of a key.
     """
     bounds: dict[str, Any] = {}
+    if not (chosen.bound or limits_of_queue):
+        return bounds
+    given = arguments()
     if chosen.unique is not None:
-        bounds["unique"] = chosen.unique.parts(task, arguments() if chosen.unique.by is not None else {}, canonical)
-    if chosen.limits or of_queue or chosen.fair_by is not None:
-        given = arguments()
-        limits = [limit.parts(task, given) for limit in chosen.limits]
-        limits += [limit.parts(queue_owner(queue), given) for limit in of_queue]
+        bounds["unique"] = chosen.unique.parts(task, given)
+    if chosen.limits or limits_of_queue or chosen.fair_by is not None:
+        limits = [limit.parts(of_task(task), given) for limit in chosen.limits]
+        limits += [limit.parts(of_queue(queue), given) for limit in limits_of_queue]
         turn = None if chosen.fair_by is None else key_text(chosen.fair_by, given, f"task {task}: fair_by")
         bounds["lane"] = lane_of(queue, limits, turn)
         if limits:
             bounds["limits"] = limits
     return bounds
-
-
-def queue_owner(queue: str) -> str:
-    """Whose the limits of a queue are, in their names."""
-    return f"queue:{queue}"
 
 
 def extras_of(
@@ -249,8 +267,7 @@ def extras_of(
     chosen: TaskOptions,
     options: JobOptions,
     arguments: Callable[[], Mapping[str, Any]],
-    canonical: Callable[[], bytes],
-    of_queue: Sequence[Limit] = (),
+    limits_of_queue: Sequence[Limit] = (),
 ) -> dict[str, Any]:
     """
     What lua/enqueue.lua has to know beyond the call: its `extras`; empty for a plain job.
@@ -258,7 +275,7 @@ def extras_of(
     Raises:
         UsageError: Options of the task, the enqueue and the queue that can't be kept together.
     """
-    if not chosen.tracked and any(isinstance(limit, Concurrency) for limit in of_queue):
+    if not chosen.tracked and any(isinstance(limit, Concurrency) for limit in limits_of_queue):
         raise UsageError(f"task {task}: tracked=False, and queue {queue!r} has a Concurrency limit")
     if not chosen.tracked and options.after is not None:
         raise UsageError(f"task {task}: tracked=False and after= don't go together")
@@ -267,7 +284,7 @@ def extras_of(
             f"task {task}: a step of a unique task; its first argument is not known yet, so name those that count: "
             "Unique(by=...)"
         )
-    extras = bounds_of(task, queue, chosen, arguments, canonical, of_queue)
+    extras = bounds_of(task, queue, chosen, arguments, limits_of_queue)
     expires = options.expires if options.expires is not None else chosen.expires
     if expires is not None:
         extras["expires"] = f"+{max(1, round(to_seconds('expires', expires) * 1000))}"

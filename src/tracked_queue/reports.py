@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -84,7 +84,7 @@ def make_info(job_id: str, record: dict[bytes, bytes], codec: ValueCodec | None,
         task=_text(record.get(b"task")),
         queue=_text(record.get(b"queue")),
         state=state,
-        attempts=number(b"attempts"),
+        attempts=number(b"attempts") + _uncounted_run(state, record),
         interruptions=number(b"interruptions"),
         recoveries=number(b"recoveries"),
         charges=number(b"charges"),
@@ -107,6 +107,20 @@ def make_info(job_id: str, record: dict[bytes, bytes], codec: ValueCodec | None,
         ),
         result=result,
         sealed=any(cipher.peek(record.get(name)) is None for name in _SEALED if name in record),
+    )
+
+
+def _uncounted_run(state: State, record: Mapping[bytes, bytes]) -> int:
+    """
+    1 if there is a run that the record's ledger does not count, which holds the runs that failed: the one that ended the job in
+    another way, or the one that is under way. So a plain success costs no write for it.
+    """
+    settled = record.get(b"delivery", b"").startswith(b"-")
+    return int(
+        state is State.SUCCEEDED
+        or (state is State.FAILED and settled)
+        or (state is State.CANCELLED and settled and record.get(b"reason", b"").startswith(b"cancelled while it ran"))
+        or (state is State.ACTIVE and record.get(b"buffered") != b"1")
     )
 
 

@@ -7,8 +7,9 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, cast
 
+from .checks import check_function
 from .errors import UsageError
 
 # A century: beyond it a number of seconds is a mistake, and its milliseconds would leave Redis' exact integers.
@@ -25,10 +26,13 @@ def to_seconds(name: str, value: Any, *, above: bool = False, negative: bool = F
         UsageError: It is no sensible one; `negative` numbers are allowed where the past means now.
     """
     number = value.total_seconds() if isinstance(value, timedelta) else value
+    if isinstance(number, int) and not isinstance(number, bool) and abs(number) > MAX_SECONDS:
+        number = math.copysign(MAX_SECONDS * 2, number)  # one of any length
     if not isinstance(number, int | float) or isinstance(number, bool) or not math.isfinite(number):
         raise UsageError(f"{name}={value!r}: it must be a number of seconds or a timedelta")
     if number > MAX_SECONDS:
-        raise UsageError(f"{name}={value!r}: it must be a number of seconds up to {MAX_SECONDS:.0f}")
+        shown = repr(value)[:40]
+        raise UsageError(f"{name}={shown}: it must be a number of seconds up to {MAX_SECONDS:.0f}, a century")
     if (above and number <= 0) or (number < 0 and not negative):
         raise UsageError(f"{name}={value!r}: it must be {'above 0' if above else '0 or more'}")
     return float(number)
@@ -58,6 +62,9 @@ class Retry(Signal):
         super().__init__(reason)
         self.after = None if after is None else to_seconds("Retry(after)", after)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Retry, (self.after, self.reason)
+
 
 class Snooze(Signal):
     """
@@ -71,6 +78,9 @@ class Snooze(Signal):
     def __init__(self, for_: Seconds, reason: object = "the job asked for a later time") -> None:
         super().__init__(reason)
         self.for_ = to_seconds("Snooze(for_)", for_)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Snooze, (self.for_, self.reason)
 
 
 class Discard(Signal):
@@ -87,6 +97,34 @@ class Dead(Signal):
         super().__init__(reason)
 
 
+def leaves_of(error: BaseException) -> list[BaseException]:
+    """The errors in a group of any depth; an error alone for one that is none."""
+    if not isinstance(error, BaseExceptionGroup):
+        return [error]
+    return [leaf for inner in error.exceptions for leaf in leaves_of(inner)]
+
+
+def meant_by(error: BaseException) -> BaseException:
+    """
+    What a job that raised this wants. A group, as a TaskGroup raises it, means what is in it: Dead, else Discard, else
+    the errors as they are, else the Retry or the Snooze that waits longest.
+    """
+    if not isinstance(error, BaseExceptionGroup):
+        return error
+    leaves = leaves_of(error)
+    for kind in (Dead, Discard):
+        for leaf in leaves:
+            if isinstance(leaf, kind):
+                return leaf
+    retries = [leaf for leaf in leaves if isinstance(leaf, Retry)]
+    snoozes = [leaf for leaf in leaves if isinstance(leaf, Snooze)]
+    if len(retries) + len(snoozes) < len(leaves):
+        return error
+    if retries:
+        return max(retries, key=lambda retry: -1.0 if retry.after is None else retry.after)
+    return max(snoozes, key=lambda snooze: snooze.for_)
+
+
 def pauses(first: float, cap: float, random: Callable[[], float]) -> Iterator[float]:
     """Seconds between tries to reach Redis: doubling up to a cap, each with jitter, without end."""
     pause = first
@@ -97,36 +135,42 @@ def pauses(first: float, cap: float, random: Callable[[], float]) -> Iterator[fl
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exponential:
-    """Exponential backoff with full jitter: a random delay in [0, min(cap, base * 2 ** (attempt - 1)))."""
+    """Exponential backoff with full jitter: a random delay in [0, min(cap, base * 2 ** (attempt - 1))), in seconds or
+    timedeltas."""
 
-    base: float = 2.0
-    cap: float = 600.0
+    base: Seconds = 2.0
+    cap: Seconds = 600.0
 
     def __post_init__(self) -> None:
-        to_seconds("base", self.base)
-        to_seconds("cap", self.cap)
+        base, cap = to_seconds("Exponential(base)", self.base), to_seconds("Exponential(cap)", self.cap)
+        if base > cap:
+            raise UsageError(f"Exponential(base={self.base!r}, cap={self.cap!r}): base must not be above cap")
+        object.__setattr__(self, "base", base)
+        object.__setattr__(self, "cap", cap)
 
     def delay(self, attempt: int, random: Callable[[], float]) -> float:
         """Seconds to wait after attempt number `attempt` (from 1) failed; `random` gives [0, 1)."""
+        base, cap = to_seconds("base", self.base), to_seconds("cap", self.cap)
         # 2 ** 64 is past every cap; a larger exponent would only overflow.
-        return random() * min(self.cap, self.base * 2.0 ** min(attempt - 1, 64))
+        return random() * min(cap, base * 2.0 ** min(attempt - 1, 64))
 
 
 @dataclass(frozen=True, slots=True)
 class Fixed:
     """The same delay after every attempt, spread by `jitter` (a part of it, both ways), so that a crowd comes apart."""
 
-    seconds: float
+    seconds: Seconds
     jitter: float = 0.1
 
     def __post_init__(self) -> None:
-        to_seconds("Fixed(seconds)", self.seconds)
-        if not 0 <= self.jitter <= 1:
-            raise UsageError(f"Fixed(jitter={self.jitter!r}): it must be from 0 to 1")
+        object.__setattr__(self, "seconds", to_seconds("Fixed(seconds)", self.seconds))
+        jitter: Any = self.jitter
+        if not isinstance(jitter, int | float) or isinstance(jitter, bool) or not 0 <= jitter <= 1:
+            raise UsageError(f"Fixed(jitter={self.jitter!r}): it must be a number from 0 to 1")
 
     def delay(self, attempt: int, random: Callable[[], float]) -> float:
         """Seconds to wait."""
-        return self.seconds * (1 + self.jitter * (2 * random() - 1))
+        return to_seconds("seconds", self.seconds) * (1 + self.jitter * (2 * random() - 1))
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,13 +201,13 @@ def retry_policy(given: RetryArgument | None) -> RetryPolicy:
         return Exponential()
     if isinstance(given, Exponential | Fixed | Delays | Computed):
         return given
-    if isinstance(given, Sequence) and not isinstance(given, str | bytes):
+    if isinstance(given, list | tuple):
         if not given:
             raise UsageError("retry=[]: give at least one delay, or max_attempts=1 for no retry")
         return Delays(tuple(to_seconds("retry", item) for item in given))
-    if callable(given):
-        return Computed(given)
-    raise UsageError(f"retry={given!r}: it must be Exponential(), Fixed(), a list of delays, or a function")
+    shape = "Exponential(), Fixed(5), a list of delays, or a function of the attempt's number and the error"
+    check_function("retry", given, shape, 2, waits=False)
+    return Computed(cast("Callable[[int, BaseException], Seconds]", given))
 
 
 def retry_delay(policy: RetryPolicy, attempt: int, error: BaseException, random: Callable[[], float]) -> float:

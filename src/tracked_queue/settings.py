@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import math
 import os
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, field, fields
+from datetime import timedelta
+from enum import Enum
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
+from .checks import did_you_mean
 from .errors import SettingsError
 
 PREFIX = "TRACKED_QUEUE_"
@@ -155,13 +157,19 @@ class Settings:
         return masked_url(value) if name == "redis_url" else value
 
 
-def _finite(low: float, *, above: bool = False) -> Callable[[Any], bool]:
-    return lambda value: math.isfinite(value) and (value > low if above else value >= low)
+# A century, and more than can be counted: beyond them a number is a mistake, and leaves what Redis can hold.
+LONGEST_S, MOST = 100 * 366 * 86400.0, 2**53
+# Shorter than this no interval of beats or looks does anything but load.
+SHORTEST_S = 0.001
 
 
-_POSITIVE = (_finite(0, above=True), "it must be a number above 0")
-_NOT_NEGATIVE = (_finite(0), "it must be a number, 0 or more")
-_COUNT = (lambda value: value >= 1, "it must be a whole number, 1 or more")
+def _finite(low: float) -> Callable[[Any], bool]:
+    return lambda value: low <= value <= LONGEST_S
+
+
+_POSITIVE = (_finite(SHORTEST_S), f"it must be a number of seconds above 0, from {SHORTEST_S} to {LONGEST_S:.0f}")
+_NOT_NEGATIVE = (_finite(0), f"it must be a number of seconds, 0 to {LONGEST_S:.0f}")
+_COUNT = (lambda value: 1 <= value <= MOST, f"it must be a whole number, 1 to {MOST}")
 _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "namespace": (
         lambda value: 0 < len(value) <= 64 and value.isprintable() and not set(value) & set(" {}:*?[]"),
@@ -182,9 +190,10 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "shards": (lambda value: 1 <= value <= MAX_SHARDS, f"it must be a whole number, 1 to {MAX_SHARDS}"),
     "durability": (lambda value: value in DURABILITIES, "it must be memory, replica or fsync"),
     # Redis 6.2 takes a wait of a millisecond for one without end.
-    "block": (_finite(0.05), "it must be a number, 0.05 or more"),
+    "block": (_finite(0.05), "it must be a number of seconds, 0.05 or more"),
     **dict.fromkeys(
-        ("isolated_processes", "max_jobs", "max_memory"), (lambda value: value >= 0, "it must be a whole number, 0 or more")
+        ("isolated_processes", "max_jobs", "max_memory"),
+        (lambda value: 0 <= value <= MOST, "it must be a whole number, 0 or more"),
     ),
     **dict.fromkeys(("grace", "cancel_grace", "result_ttl"), _NOT_NEGATIVE),
     **dict.fromkeys(
@@ -288,7 +297,7 @@ def resolve(
     sources: dict[str, str] = dict.fromkeys(names, "default")
     for name, value in given.items():
         if name not in names:
-            raise SettingsError(name, f"there is no such setting; there are {', '.join(names)}")
+            raise SettingsError(name, f"there is no such setting; {did_you_mean(name, names)}")
         if value is not None:
             values[name] = _checked_type(name, value, given_source)
             sources[name] = given_source
@@ -304,6 +313,8 @@ def with_options(base: Settings, options: Mapping[str, Any]) -> Settings:
     values = base.values()
     sources = dict(base.sources)
     for name, value in options.items():
+        if name not in values:
+            raise SettingsError(name, f"there is no such setting; {did_you_mean(name, values)}")
         if value is not None:
             values[name], sources[name] = _checked_type(name, value, "option"), "option"
     return Settings(**values, sources=sources)
@@ -327,7 +338,11 @@ def _environment_names(environ: Mapping[str, str]) -> list[tuple[str, str]]:
 def _checked_type(name: str, value: Any, source: str) -> Any:
     default = setting_default(name)
     if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        return float(max(-LONGEST_S * 2, min(LONGEST_S * 2, value)))  # a number of any length; the rule refuses it
+    if isinstance(default, float) and isinstance(value, timedelta):
+        return value.total_seconds()
+    if isinstance(default, str) and isinstance(value, str):
+        return str(value.value) if isinstance(value, Enum) else str(value)
     if type(value) is not type(default):
         shown = "it" if name in SECRETS else repr(value)
         raise SettingsError(name, f"{shown} must be a {_kind(default)}", "" if source == "keyword" else source)

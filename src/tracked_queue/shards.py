@@ -72,6 +72,10 @@ class Shards:
             return id
         return f"{id}~{_random.randrange(self.count) if shard is None else shard}"
 
+    def new_like(self, id: str) -> str:
+        """A new id in the shard of another one."""
+        return self.new_id(self.of_id(id))
+
     def of_id(self, id: str) -> int:
         """The shard of a job by its id: the number it ends in, else a hash of its text."""
         if self.count == 1:

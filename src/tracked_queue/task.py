@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import importlib
 import inspect
 import sys
+import typing
 from collections.abc import Callable, Coroutine, Iterator
 from functools import cached_property, update_wrapper
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Generic, ParamSpec, Protocol, TypeVar, Unpack
 
 import msgspec
 
-from .codec import Signature
+from .codec import Signature, UnreadableHintsError
 from .current import JobContext
 from .errors import UsageError
 from .handle import Job
 from .job import check_name
-from .options import JobOptions, JobOptionsArgs, TaskOptions
+from .options import JobOptions, JobOptionsArgs, TaskOptions, job_options
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -65,13 +70,32 @@ class Enqueuer(Protocol):
 
 
 class PreparedCall(msgspec.Struct, Generic[R], frozen=True):
-    """A checked call that is not sent yet: what `app.enqueue_many` and workflows take."""
+    """
+    A checked call that is not sent yet: what `app.enqueue_many` and workflows take.
+
+    Each time it is stored it makes a job, unless the caller gave an id. Until then its ids stay the same, so that a call whose
+    reply was lost is sent again and not doubled.
+    """
 
     request: Request
     task: Any
     options: JobOptions
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
+    spare: list[str] = msgspec.field(default_factory=list)  # ids that were made for it and are not known to be stored
+
+    def taken(self, new_like: Callable[[str], str]) -> PreparedCall[R]:
+        """This call with an id to be stored under."""
+        if self.options.id is not None:
+            return self
+        id = self.spare.pop() if self.spare else new_like(self.request.id)
+        request = self.request if id == self.request.id else msgspec.structs.replace(self.request, id=id)
+        return PreparedCall(request, self.task, self.options, self.args, self.kwargs)
+
+    def give_back(self, id: str) -> None:
+        """It is not known to be stored: the next time it has this id."""
+        if self.options.id is None:
+            self.spare.append(id)
 
 
 class Step(msgspec.Struct, frozen=True):
@@ -91,9 +115,21 @@ class Task(Generic[P, R]):
     """
 
     def __init__(self, name: str, function: Callable[..., Any], options: TaskOptions, app: Enqueuer) -> None:
+        # First, so that no attribute that a decorator left on the function takes the place of one of ours.
+        update_wrapper(self, function)
         self.name, self.function, self.task_options, self._app = check_name("task name", name), function, options, app
         self.is_async = inspect.iscoroutinefunction(function)
-        update_wrapper(self, function)
+        if self.is_async:
+            _mark_as_coroutine_function(self)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _task_at, (self.__module__, self.function.__qualname__, self.name)
+
+    def __copy__(self) -> Task[P, R]:
+        return self
+
+    def __deepcopy__(self, _memo: Any) -> Task[P, R]:
+        return self
 
     @cached_property
     def takes_context(self) -> bool:
@@ -111,6 +147,17 @@ class Task(Generic[P, R]):
 
     def _called(self, *args: Any, **kwargs: Any) -> Any:
         return self.function(*((JobContext.of_call(),) if self.takes_context else ()), *args, **kwargs)
+
+    def prepare(self) -> None:
+        """
+        Look at the annotations now, so that what can't be served is said at the decorator. What names something that is defined
+        further down is looked at when a worker starts, or at the first use.
+
+        Raises:
+            ArgumentError: Names the argument.
+        """
+        with contextlib.suppress(UnreadableHintsError):
+            _ = self.signature
 
     @cached_property
     def signature(self) -> Signature:
@@ -136,7 +183,7 @@ class Task(Generic[P, R]):
     def call(self, *args: P.args, **kwargs: P.kwargs) -> PreparedCall[R]:
         """A checked call for `app.enqueue_many`."""
         request = self._app.request(self, _NO_JOB_OPTIONS, args, kwargs)
-        return PreparedCall(request, self, _NO_JOB_OPTIONS, args, kwargs)
+        return PreparedCall(request, self, _NO_JOB_OPTIONS, args, kwargs, [request.id])
 
     def step(self, *args: Any, **kwargs: Any) -> Step:
         """A call for `app.chain` or `app.group` whose first argument comes from there; checked when it is stored."""
@@ -144,7 +191,7 @@ class Task(Generic[P, R]):
 
     def options(self, **options: Unpack[JobOptionsArgs]) -> BoundTask[P, R]:
         """The same task with options (see JobOptions) for the next enqueue; they never mix with the function's arguments."""
-        return BoundTask(self, JobOptions(**options), self._app)
+        return BoundTask(self, job_options(options), self._app)
 
 
 class SyncTask(Task[P, R]):
@@ -173,7 +220,7 @@ class BoundTask(Generic[P, R]):
     def call(self, *args: P.args, **kwargs: P.kwargs) -> PreparedCall[R]:
         """See `Task.call`."""
         request = self._app.request(self._task, self._options, args, kwargs)
-        return PreparedCall(request, self._task, self._options, args, kwargs)
+        return PreparedCall(request, self._task, self._options, args, kwargs, [request.id])
 
     def step(self, *args: Any, **kwargs: Any) -> Step:
         """See `Task.step`."""
@@ -235,6 +282,8 @@ def check_function(function: Any, *, isolate: bool = False) -> None:
         problem = f"a {type(function).__qualname__}; decorate an `async def` or `def` function"
     elif function.__name__ == "<lambda>":
         problem = "a lambda; give it a name with `def`"
+    elif _is_method(function):
+        problem = "a method; decorate a function of the module, and give it what it needs as arguments"
     elif isolate and (inspect.iscoroutinefunction(function) or takes_context(function)):
         problem = "async, or takes a JobContext; isolate='process' runs a plain `def` without one"
     elif isolate and "<locals>" in function.__qualname__:
@@ -258,13 +307,31 @@ def check_keys(function: Callable[..., Any], options: TaskOptions) -> None:
     wanted += [("limit", limit.key) for limit in options.limits]
     if options.unique is not None:
         wanted.append(("unique", options.unique.by))
+    own = [name for at, name in enumerate(parameters) if at or not takes_context(function)]
     for what, key in wanted:
-        if key is None or callable(key):
+        if key is None:
+            continue
+        if callable(key):
+            try:
+                inspect.signature(key).bind(**dict.fromkeys(own))
+            except TypeError as error:
+                raise TaskDefinitionError(
+                    f"{function.__qualname__}: {what}: the function of its key gets the task's arguments by name: {error}"
+                ) from None
+            except ValueError:  # a function without a signature, in C
+                pass
             continue
         for name in [key] if isinstance(key, str) else key:
-            if name not in parameters:
-                has = ", ".join(parameters) or "none"
+            if name not in own:
+                has = ", ".join(own) or "none"
                 raise TaskDefinitionError(f"{function.__qualname__}: {what} names the argument {name!r}; it has {has}")
+
+
+def _is_method(function: Any) -> bool:
+    """Whether it was written in a class: `self` would be missing from every call."""
+    within = function.__qualname__.rpartition(".")[0].rpartition(".")[2]
+    first = next(iter(inspect.signature(function).parameters), "")
+    return bool(within) and within != "<locals>" and first in ("self", "cls")
 
 
 class TaskDefinitionError(UsageError, TypeError):
@@ -272,12 +339,83 @@ class TaskDefinitionError(UsageError, TypeError):
 
 
 def takes_context(function: Callable[..., Any]) -> bool:
-    """Whether the first parameter is annotated as JobContext."""
-    first = next(iter(inspect.signature(function).parameters.values()), None)
-    kind = None if first is None else first.annotation
-    if isinstance(kind, str):  # from __future__ import annotations
+    """
+    Whether the first parameter is a JobContext, by whatever name: an alias, `Annotated`, `type X = ...`, text.
+
+    Raises:
+        TaskDefinitionError: Another parameter is one, or it is only one of several types.
+    """
+    found = False
+    for at, parameter in enumerate(inspect.signature(function).parameters.values()):
+        kind = _resolved(parameter.annotation, function)
+        if _is_context(kind):
+            if at or parameter.kind in (parameter.VAR_POSITIONAL, parameter.KEYWORD_ONLY):
+                raise TaskDefinitionError(
+                    f"{function.__qualname__}: {parameter.name} is a JobContext; write it as the first parameter, by position"
+                )
+            found = True
+        elif any(_is_context(part) for part in typing.get_args(kind)):
+            raise TaskDefinitionError(
+                f"{function.__qualname__}: {parameter.name} is a JobContext or something else; the worker always gives one, so "
+                "write JobContext alone"
+            )
+    return found
+
+
+def _resolved(annotation: Any, function: Callable[..., Any]) -> Any:
+    """What an annotation stands for; text whose names can't be found yet stays text."""
+    space = getattr(inspect.unwrap(function), "__globals__", {})
+    for _ in range(20):
+        if isinstance(annotation, str):
+            try:
+                one = SimpleNamespace(__annotations__={"one": annotation})
+                annotation = typing.get_type_hints(one, space, include_extras=True)["one"]
+            except Exception:
+                return annotation
+        elif typing.get_origin(annotation) is typing.Annotated:
+            annotation = typing.get_args(annotation)[0]
+        elif hasattr(annotation, "__value__"):  # type X = ...
+            annotation = annotation.__value__
+        elif hasattr(typing.get_origin(annotation), "__value__"):
+            annotation = typing.get_origin(annotation).__value__
+        else:
+            break
+    return annotation
+
+
+def _is_context(kind: Any) -> bool:
+    if isinstance(kind, str):
         return kind.split("[")[0].split(".")[-1] == "JobContext"
-    return kind is JobContext or getattr(kind, "__origin__", None) is JobContext
+    origin = typing.get_origin(kind) or kind
+    if isinstance(origin, type) and issubclass(origin, JobContext):
+        if origin is not JobContext:
+            raise TaskDefinitionError(
+                f"{origin.__qualname__} is a class of its own below JobContext; annotate JobContext[...]"
+            )
+        return True
+    return False
+
+
+def _mark_as_coroutine_function(task: Any) -> None:
+    """What asks whether to await a task (frameworks, mocks) gets the truth."""
+    mark = getattr(inspect, "markcoroutinefunction", None)  # Python 3.12
+    if mark is not None:
+        mark(task)
+    else:
+        task._is_coroutine = asyncio.coroutines._is_coroutine  # type: ignore[attr-defined]
+
+
+def _task_at(module: str, qualname: str, name: str) -> Any:
+    """A task again, in another process: the one that its module has."""
+    found: Any = importlib.import_module(module)
+    for part in qualname.split("."):
+        found = getattr(found, part, None)
+    if isinstance(found, Task) and found.name == name:
+        return found
+    for value in vars(sys.modules[module]).values():
+        if isinstance(value, Task) and value.name == name:
+            return value
+    raise TaskDefinitionError(f"{module} has no task {name!r}; a task is pickled by the module that defines it")
 
 
 def task_name(function: Callable[..., Any]) -> str:

@@ -104,7 +104,10 @@ def _refuse_closed(reply: Any) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Conflict:
-    """A job that was not stored: `word` is held (its unique key), replaced, or unknown (what it comes after)."""
+    """
+    A job that was not stored: `word` is held (its unique key), replaced, unknown (what it comes after), or taken (its id, and
+    then `id` is the task that has it).
+    """
 
     word: str
     id: str
@@ -144,7 +147,7 @@ def _read_enqueue(reply: Any) -> list[Stored]:
     stored: list[Stored] = []
     _refuse_closed(reply)
     for item in reply:
-        if isinstance(item, list) and item[0] in (b"held", b"replaced", b"unknown"):
+        if isinstance(item, list) and item[0] in (b"held", b"replaced", b"unknown", b"taken"):
             stored.append(Conflict(_text(item[0]), _text(item[1])))
         elif isinstance(item, bytes) and item in _STORED:
             stored.append(_STORED[item])

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from .checks import check_list
 from .errors import UsageError
 from .handle import Job
 from .job import State
@@ -53,18 +53,29 @@ class Group:
 
 
 def check_calls(
-    what: str, calls: Sequence[Any], kinds: tuple[type, ...] = (PreparedCall,), most: float = MAX_AFTER
+    what: str, calls: Any, app: object, kinds: tuple[type, ...] = (PreparedCall,), most: float = MAX_AFTER
 ) -> None:
-    """Refuse what was not made by `task.call(...)` or `task.step(...)`, and more calls than `most`."""
-    for position, call in enumerate(calls):
-        if not isinstance(call, kinds):
-            how = "task.call(...)" if kinds == (PreparedCall,) else "task.call(...) or task.step(...)"
+    """Refuse what was not made by `task.call(...)` or `task.step(...)` of this app's tasks, and more calls than `most`."""
+    how = "task.call(...)" if kinds == (PreparedCall,) else "task.call(...) or task.step(...)"
+    for position, call in enumerate(check_list(what, calls, f"calls made by {how}")):
+        if not isinstance(call, kinds) or not isinstance(call, PreparedCall | Step):
             raise UsageError(f"{what}: item {position} is a {type(call).__qualname__}; make it with {how}")
+        _check_app(f"{what}: item {position}", call, app)
     if len(calls) > most:
         raise UsageError(f"{what}: {len(calls)} jobs; one job can come after at most {MAX_AFTER}, so split it")
 
 
-def check_step(what: str, step: Any) -> None:
+def check_step(what: str, step: Any, app: object) -> None:
     """Refuse what is no step."""
-    if step is not None and not isinstance(step, PreparedCall | Step):
+    if step is None:
+        return
+    if not isinstance(step, PreparedCall | Step):
         raise UsageError(f"{what}: {step!r} must be made with task.step(...) or task.call(...)")
+    _check_app(what, step, app)
+
+
+def _check_app(what: str, call: PreparedCall[Any] | Step, app: object) -> None:
+    if call.task.app is not app:
+        raise UsageError(
+            f"{what} is a call of task {call.task.name}, which belongs to another app; store it through that one"
+        )

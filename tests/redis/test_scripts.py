@@ -815,7 +815,7 @@ def test_await_waiting_ended_gone(q: Scripts) -> None:
         get = listener.get_sharded_message if sharded else listener.get_message
         message = get(timeout=5, ignore_subscribe_messages=False)
         assert message is not None and message["data"] == b"succeeded"
-    assert q.store.run(t.await_end("a")) == t.Ended(State.SUCCEEDED, b"\x05", "", b"")
+    assert q.store.run(t.await_end("a")) == t.Ended(State.SUCCEEDED, b"\x05", "", b"", "t")
 
 
 # the operator's

@@ -248,7 +248,7 @@ class Other:
 
 
 def test_an_annotation_that_can_not_be_served_is_named() -> None:
-    async def task(value: Item | Other) -> None: ...
+    async def task(value: list[Item | Other]) -> None: ...
 
     with pytest.raises(ArgumentError, match="value"):
         Signature("t", task)

@@ -58,7 +58,7 @@ def test_an_unknown_prefixed_name_warns_and_kubernetes_names_do_not() -> None:
         ({"HEARTBEAT_TTL": "soon"}, "number"),
         ({"HEARTBEAT_TTL": "5"}, "3 x heartbeat_interval"),
         ({"HEARTBEAT_TTL": "nan"}, "above 0"),
-        ({"TRACKED_QUEUE_CONCURRENCY": "0"}, "1 or more"),
+        ({"TRACKED_QUEUE_CONCURRENCY": "0"}, "1 to "),
         ({"TRACKED_QUEUE_CONCURRENCY": "2.5"}, "whole number"),
         ({"TRACKED_QUEUE_AUTO_RECOVERY": "perhaps"}, "true or false"),
         ({"REDIS_URL": "http://x"}, "must start with"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import os
 import random
 import signal
@@ -12,6 +13,8 @@ import time
 from collections import deque
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from ..app import TrackedQueue
 from ..errors import JobError, StoreUnavailableError
@@ -57,6 +60,8 @@ class Producer:
 
     async def _send(self, calls: list[PreparedCall[Any]]) -> bool:
         now = time.monotonic()
+        # As an outbox keeps them: with their ids, so that what is sent again is known to be the same.
+        calls = [fixed(call) for call in calls]
         self._recent += [(now, call) for call in calls]
         while self._recent and self._recent[0][0] < now - REMEMBERED_S:
             self._recent.popleft()
@@ -80,6 +85,12 @@ class Producer:
         return job
 
 
+def fixed(call: PreparedCall[Any]) -> PreparedCall[Any]:
+    """A call whose id is its caller's."""
+    options = dataclasses.replace(call.options, id=call.request.id)
+    return msgspec.structs.replace(call, options=options)
+
+
 def word_of(job: Job[Any], id: str) -> str:
     """What became of an enqueue: `created`, `exists`, or `held` by another job."""
     return "created" if job.created else "exists" if job.id == id else "held"
@@ -90,9 +101,7 @@ def unique_key(call: PreparedCall[Any]) -> str:
     unique = call.task.task_options.unique
     if unique is None or unique.until != "done" or unique.window is not None:
         return ""
-    signature = call.task.signature
-    given = signature.bind(call.args, call.kwargs)
-    key: str = unique.parts(call.task.name, given, lambda: signature.canonical(call.args, call.kwargs))[0]
+    key: str = unique.parts(call.task.name, call.task.signature.arrived(call.request.args, call.request.kwargs))[0]
     return key
 
 

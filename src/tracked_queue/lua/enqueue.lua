@@ -28,6 +28,7 @@
 -- Returns one value per job:
 --   'created'   recorded
 --   'exists'    a job of this id is there, queued, ended or anything between; nothing written for this one
+--   {'taken', task}   a job of this id is there, of that other task; nothing written for this one
 --   {'held', id}      its unique key is held by that job, or this tick is dealt with; nothing written for this one, but
 --                     that its schedule has ticked
 --   {'replaced', id}  that job holds the key and has not started: it got these arguments and this due time
@@ -64,6 +65,7 @@ if paused.closed then
   return { 'closed' }
 end
 local words, fresh, seen, claimed, ticked, stand_ins = {}, {}, {}, {}, {}, {}
+local task_of = {}  -- of what this batch stores
 
 -- Read.
 local function moment(text)
@@ -102,7 +104,8 @@ local some_later = false
 for at = 1, #ARGV, 5 do
   local id, word, tracked_word = ARGV[at], 'created', '1'
   if seen[id] or some_known and redis.call('EXISTS', job_prefix .. id) == 1 then
-    word = 'exists'
+    local task = task_of[id] or read_fields(job_prefix .. id, 'task')[1]
+    word = (not task or task == ARGV[at + 1]) and 'exists' or { 'taken', task }
   elseif ARGV[at + 4] == '' then
     fresh[#fresh + 1] = at  -- a table for each plain job would cost more than the rest of this loop
   else
@@ -166,7 +169,7 @@ for at = 1, #ARGV, 5 do
     end
   end
   if word == 'created' then
-    seen[id] = tracked_word
+    seen[id], task_of[id] = tracked_word, ARGV[at + 1]
   end
   words[#words + 1] = word
 end

@@ -4,10 +4,12 @@
 -- then 4 values per schedule, at most 250: name, task, queue, rule (as people wrote it)
 -- Derived: schedules, schedule:<name>
 --
--- Returns now in ms, and per schedule its last tick in ms (now, for one that is new).
+-- Returns now in ms, and per schedule the moment in ms from which its ticks count: its last tick; for one that is new, or whose
+-- rule has changed since, when that was first told.
 -- Schedules that no instance has run for 90 days are forgotten, a few a call.
 -- Safe to run twice.
 -- include keys
+-- include number
 -- include now_ms
 -- include writable
 local FORGET_MS, FORGET = 7776000000, 10
@@ -22,9 +24,15 @@ local reply = { digits(now) }
 for at = 1, #ARGV, 4 do
   local name = ARGV[at]
   local key = named('schedule', name)
+  local known = redis.call('HMGET', key, 'last_ms', 'rule', 'since_ms')
+  local since = number_of(known[3])
+  if known[2] and known[2] ~= ARGV[at + 3] then
+    since = now
+    redis.call('HSET', key, 'since_ms', digits(now))
+  end
   redis.call('HSETNX', key, 'last_ms', digits(now))
   redis.call('HSET', key, 'task', ARGV[at + 1], 'queue', ARGV[at + 2], 'rule', ARGV[at + 3])
   redis.call('ZADD', single('schedules'), now, name)
-  reply[#reply + 1] = redis.call('HGET', key, 'last_ms')
+  reply[#reply + 1] = digits(math.max(known[1] and number_of(known[1]) or now, since))
 end
 return reply

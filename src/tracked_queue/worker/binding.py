@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 from .. import log
 from ..codec import encode_extras
-from ..constraints import Limit
-from ..options import bounds_of, queue_owner
+from ..constraints import Limit, of_queue, of_task
+from ..options import bounds_of
 from ..placement import wanted
 from ..shards import Shards
 from ..task import Registry, Task
@@ -45,13 +45,11 @@ class Binder:
             UsageError: A key of an argument that the task doesn't have.
         """
         signature = task.signature
-        args, kwargs = signature.decode(*packed, given)
         bounds = bounds_of(
             task.name,
             job.queue.decode(),
             task.task_options,
-            lambda: signature.bind(args, kwargs, given),
-            lambda: signature.canonical(args, kwargs),
+            lambda: signature.arrived(*packed, given),
             self._of_queues.get(job.queue, ()),
         )
         if self._shards.count > 1 and task.name not in self._told:
@@ -62,8 +60,8 @@ class Binder:
 
     def _look_at_shard(self, job: Delivered, task: Task[..., object], bounds: Mapping[str, object]) -> None:
         """Its producer could not know the shard of its key or limit; it is bound where it is."""
-        options, of_queue = task.task_options, self._of_queues.get(job.queue, ())
-        where = wanted(self._shards, task.name, job.queue.decode(), options.unique, options.limits, of_queue, bounds)
+        options, limits = task.task_options, self._of_queues.get(job.queue, ())
+        where = wanted(self._shards, task.name, job.queue.decode(), options.unique, options.limits, limits, bounds)
         shard = self._shards.of_id(job.id.decode("utf-8", "surrogateescape"))
         if where and where[0][1] != shard:
             self._told.add(task.name)
@@ -72,6 +70,6 @@ class Binder:
 
 def known_limits(tasks: Registry, of_queues: Mapping[str, tuple[Limit, ...]]) -> dict[str, int]:
     """The numbers of all limits of an app, by name without a key's value: what lua/register.lua takes."""
-    owned = [(task.name, limit) for task in tasks for limit in task.task_options.limits]
-    owned += [(queue_owner(queue), limit) for queue, limits in of_queues.items() for limit in limits]
+    owned = [(of_task(task.name), limit) for task in tasks for limit in task.task_options.limits]
+    owned += [(of_queue(queue), limit) for queue, limits in of_queues.items() for limit in limits]
     return {limit.base(owner): limit.most for owner, limit in owned}

@@ -105,6 +105,8 @@ class Instance:
         self._label = settings.instance_id or default_label()
         served = Served(app.tasks, queues, queue_concurrency)
         self._queues = served.names
+        if served.unknown:
+            log.queues_unnamed(queues=served.unknown, named=app.tasks.queues())
         self._sign = SignOfLife(settings.namespace, self._label)
         shards = app.shards
         if shards.count > 1:

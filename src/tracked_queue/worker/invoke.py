@@ -155,6 +155,26 @@ def _with_middleware(call: Invoke, around: Surroundings) -> Invoke:
     def called(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Awaitable[Any]:
         job = current.get()
         assert isinstance(job, CurrentJob)
-        return chained(around.run, job, lambda: call(args, kwargs))
+        return _run_through(around, job, lambda: call(args, kwargs))
 
     return called
+
+
+async def _run_through(around: Surroundings, job: CurrentJob, call: Callable[[], Awaitable[Any]]) -> Any:
+    """Run a job through the middleware; one that asks for the rest and awaits nothing would let a job succeed unrun."""
+    asked = begun = False
+
+    def innermost() -> Awaitable[Any]:
+        nonlocal asked
+        asked = True
+        return run()
+
+    async def run() -> Any:
+        nonlocal begun
+        begun = True
+        return await call()
+
+    value = await chained(around.run, job, innermost)
+    if asked and not begun:
+        raise TypeError("a middleware called call_next() and did not await it, so the job's function never ran")
+    return value

@@ -22,7 +22,7 @@ import structlog
 from .. import log_setup, middleware
 from ..codec import encode_exception
 from ..log_setup import LogSetup
-from ..retry import Retry, Signal, Snooze
+from ..retry import Retry, Signal, Snooze, leaves_of, meant_by
 from ..task import Registry, Task
 from .lineage import end_fork, end_group, guard, is_fork, keep_from_forks, watch_forks
 
@@ -180,16 +180,15 @@ def run_isolated(call: Call) -> Reply:
                 f"task {task.name} returned a {type(value).__qualname__}, to be awaited: isolate='process' runs a plain `def`"
             )
         return "", task.signature.result.encode(value), [], None
-    except Signal as wish:
-        if is_fork():
-            end_fork(wish)
-        seconds = wish.after if isinstance(wish, Retry) else wish.for_ if isinstance(wish, Snooze) else None
-        return type(wish).__name__, wish.reason.encode("utf-8", "replace"), [], seconds
     except BaseException as error:
         if is_fork():
             end_fork(error)
-        kinds = [class_name(kind) for kind in type(error).__mro__]
-        return type(error).__qualname__, encode_exception(error, (run_isolated.__code__,)), kinds, None
+        wish = meant_by(error)
+        if not isinstance(wish, Signal):
+            kinds = list(dict.fromkeys(class_name(kind) for leaf in leaves_of(error) for kind in type(leaf).__mro__))
+            return type(error).__qualname__, encode_exception(error, (run_isolated.__code__,)), kinds, None
+        seconds = wish.after if isinstance(wish, Retry) else wish.for_ if isinstance(wish, Snooze) else None
+        return type(wish).__name__, wish.reason.encode("utf-8", "replace"), [], seconds
 
 
 guard(run_isolated)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import inspect
 import math
 import os
 import random
 import re
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from enum import StrEnum
 from types import MappingProxyType
 from typing import Any, Protocol, TypeVar
@@ -23,7 +24,7 @@ from ..codec import FORMAT, NIL, decode_options, encode_error, encode_exception,
 from ..current import CurrentJob, current
 from ..errors import ArgumentError, OwnershipLostError, SealedError, UsageError
 from ..middleware import Surroundings
-from ..retry import Dead, Discard, Exponential, Retry, Snooze, retry_delay
+from ..retry import Dead, Discard, Exponential, Retry, Snooze, leaves_of, meant_by, retry_delay
 from ..settings import Settings
 from ..task import Registry, Task
 from ..transitions import MAX_BATCH, Call, Delivered, NoteWord, Outcome, count_of, inputs, note
@@ -371,8 +372,9 @@ class Runner:
         found = await self._ask(inputs(delivery.job.id))
         if found is None:
             raise asyncio.CancelledError  # the lease is over
-        packed = [self.opened(item) or NIL for item in found]
-        data = packed[0] if delivery.inputs == "one" else packed_list(packed)
+        kind, _, count = delivery.inputs.partition(":")
+        packed = [self.opened(item) or NIL for item in (found[: int(count)] if count else found)]
+        data = packed[0] if kind == "one" else packed_list(packed)
         try:
             return delivery.task.signature.decode_first(data)
         except ArgumentError:
@@ -404,6 +406,10 @@ class Runner:
             self._disowned(delivery)
             return
         payload, keep_ms = b"", delivery.recipe.keep_ms
+        if value is not None and inspect.isawaitable(value):
+            problem = f"result not serialisable: {type(value).__qualname__}: nobody has awaited it, so the work was not done"
+            self._failed(delivery, "failed", encode_error("ResultError", problem), problem, 0.0)
+            return
         if value is not None and keep_ms > 0 and not delivery.untracked:
             problem = ""
             try:
@@ -426,6 +432,7 @@ class Runner:
         """The outcome of a delivery that raised, or did not end although it was cancelled (then `note` says so)."""
         if delivery.settled:
             return
+        error = meant_by(error)
         cause = delivery.cause
         if cause is Cause.LOST:
             self._disowned(delivery)
@@ -457,7 +464,7 @@ class Runner:
         """The attempt failed: again later, or not, as the task says."""
         options = delivery.task.task_options
         wanted = isinstance(error, Retry) or (
-            not _is_a(error, options.give_up_on) and (not options.retry_on or _is_a(error, options.retry_on))
+            not _is_a(error, options.give_up_on, any) and (not options.retry_on or _is_a(error, options.retry_on, all))
         )
         if not wanted:
             self._failed(delivery, "failed", packed, f"not retried: {reason}", 0.0)
@@ -657,12 +664,18 @@ def _without_text(reason: str) -> str:
     return found[0] if found else ""
 
 
-def _is_a(error: BaseException, kinds: tuple[type[BaseException], ...]) -> bool:
-    return error.is_a(kinds) if isinstance(error, IsolatedError) else isinstance(error, kinds)
+def _is_a(
+    error: BaseException, kinds: tuple[type[BaseException], ...], which: Callable[[Iterable[bool]], bool]
+) -> bool:
+    """Whether an error is of one of these classes; of a group `any` or `all` of what is in it, unless the group itself is."""
+    if isinstance(error, IsolatedError):
+        return error.is_a(kinds)
+    return isinstance(error, kinds) or which(isinstance(leaf, kinds) for leaf in leaves_of(error))
 
 
 def _named(error: BaseException) -> str:
     try:
-        return f"{type(error).__qualname__}: {error}"
+        within = "; ".join(map(_named, leaves_of(error))) if isinstance(error, BaseExceptionGroup) else ""
+        return f"{type(error).__qualname__}: {error}{f' ({within})' if within else ''}"
     except BaseException:
         return type(error).__qualname__

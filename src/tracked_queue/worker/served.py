@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Mapping, Sequence
 
+from ..checks import check_list, check_mapping
 from ..errors import UsageError
 from ..job import check_name
 from ..task import Registry
@@ -21,12 +22,15 @@ class Served:
     """
 
     def __init__(self, tasks: Registry, queues: Queues | None, most: Mapping[str, int] | None = None) -> None:
-        self.names = served_queues(tasks, list(queues) if queues else None)
+        if queues is not None and not isinstance(queues, Mapping):
+            check_list("queues", queues, "names, or a mapping of names to weights")
+        self.names = served_queues(tasks, None if queues is None else list(queues))
+        self.unknown = [name for name in self.names if name not in tasks.queues()]
         self._weights = dict(queues) if isinstance(queues, Mapping) else {}
         for queue, weight in self._weights.items():
             if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 < weight < float("inf"):
                 raise UsageError(f"queue {queue!r}: its weight {weight!r} must be a number above 0")
-        self._most = dict(most or {})
+        self._most = dict(check_mapping("queue_concurrency", most or {}, "queues to whole numbers"))
         for queue, count in self._most.items():
             if queue not in self.names:
                 raise UsageError(f"queue concurrency of {queue!r}: this worker doesn't serve that queue")
@@ -57,24 +61,21 @@ class Served:
 
 def served_queues(tasks: Registry, queues: Sequence[str] | None) -> list[str]:
     """
-    The queues to serve, in priority order.
+    The queues to serve, in priority order. One that no task names is served too: jobs go there by `options(queue=...)`.
 
     Raises:
-        UsageError: No tasks, or a queue that no task uses.
+        UsageError: No tasks, or no queues.
     """
     if not len(tasks):
         raise UsageError(
             "the app has no tasks; import the modules that define them where the app is defined, or name the module "
             "that does"
         )
-    known = tasks.queues()
+    if queues is None:
+        return tasks.queues()
     if not queues:
-        return known
-    for queue in queues:
-        check_name("queue", queue)
-        if queue not in known:
-            raise UsageError(f"queue {queue!r}: no task uses it; the app's queues are {', '.join(sorted(known))}")
-    return list(dict.fromkeys(queues))
+        raise UsageError("queues: name at least one, or give None for those of all tasks")
+    return list(dict.fromkeys(check_name("queue", queue) for queue in queues))
 
 
 def parse_queues(given: Sequence[str] | None) -> Queues | None:
@@ -99,7 +100,7 @@ def parse_most(given: Sequence[str] | None) -> dict[str, int]:
     found = {}
     for item in given or ():
         name, equals, text = item.rpartition("=")
-        if not equals or not text.isdigit():
+        if not equals or not (text.isascii() and text.isdigit()):
             raise UsageError(f"--queue-concurrency {item!r}: write queue=number, such as mail=10")
         found[name] = int(text)
     return found
