@@ -70,7 +70,7 @@ async def test_enqueue_run_and_result(app: TrackedQueue, tasks: Any) -> None:
     async with running_worker(app):
         assert await job.result(timeout=10) == 9
     info = await job.info()
-    assert info.state is State.SUCCEEDED and info.queue == "math" and info.result == 9 and info.attempts == 0
+    assert info.state is State.SUCCEEDED and info.queue == "math" and info.result == 9 and info.attempts == 1
     assert await app.job(job.id).result(timeout=1) == 9, "also by id alone"
 
 

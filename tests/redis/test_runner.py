@@ -488,8 +488,10 @@ async def test_queues_and_tasks_are_checked_before_anything_starts(app: TrackedQ
     @app.task(queue="here")
     async def task() -> None: ...
 
-    with pytest.raises(UsageError, match="nowhere"):
-        await app.run_worker(queues=["nowhere"])
+    with pytest.raises(UsageError, match="at least one"):
+        await app.run_worker(queues=[])
+    with pytest.raises(UsageError, match="queues='here'"):
+        await app.run_worker(queues="here")
     assert Instance is not None
 
 

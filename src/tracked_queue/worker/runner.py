@@ -407,7 +407,9 @@ class Runner:
             return
         payload, keep_ms = b"", delivery.recipe.keep_ms
         if value is not None and inspect.isawaitable(value):
-            problem = f"result not serialisable: {type(value).__qualname__}: nobody has awaited it, so the work was not done"
+            problem = (
+                f"result not serialisable: {type(value).__qualname__}: nobody has awaited it, so the work was not done"
+            )
             self._failed(delivery, "failed", encode_error("ResultError", problem), problem, 0.0)
             return
         if value is not None and keep_ms > 0 and not delivery.untracked:
