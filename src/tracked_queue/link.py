@@ -42,7 +42,7 @@ from .errors import (
     StoreUnavailableError,
     TrackedQueueError,
 )
-from .following import following
+from .following import NO_DRIVER_INFO, following
 from .keys import Keys
 from .sentinel import SCHEMES as SENTINEL_SCHEMES
 from .sentinel import Sentinels, parse_sentinel_url
@@ -122,7 +122,7 @@ class Endpoint:
             **options,
             "socket_timeout": None,
             "protocol": 2,
-            "driver_info": None,
+            **NO_DRIVER_INFO,
         }
 
     def __repr__(self) -> str:
@@ -320,7 +320,9 @@ class Link:
             await self.close()
             async with asyncio.timeout(min(seconds, self._endpoint.connect_timeout)):
                 await self._connection.connect()
-                if await self._connection.can_read():
+                # redis-py before version 7 has it under another name.
+                name = "can_read" if hasattr(self._connection, "can_read") else "can_read_destructive"
+                if await getattr(self._connection, name)():
                     # Before anything was asked: a refusal (max clients, protected mode) or its end, which raise here.
                     reply = await self._connection.read_response(disable_decoding=True)
                     raise rex.ConnectionError(f"it said {reply!r} before it was asked")

@@ -20,7 +20,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry as SyncRetry
 
 from .errors import SettingsError
-from .following import parse_hosts
+from .following import NO_DRIVER_INFO, parse_hosts
 from .settings import split_url
 
 SCHEMES = {"redis+sentinel": "redis", "rediss+sentinel": "rediss"}
@@ -78,8 +78,7 @@ class Sentinels:
     def _common(self, most: float = math.inf) -> dict[str, Any]:
         seconds = min(self._seconds, most)
         return {
-            "socket_connect_timeout": seconds, "socket_timeout": seconds, "protocol": 2, "driver_info": None,
-            **self._options,
+            "socket_connect_timeout": seconds, "socket_timeout": seconds, "protocol": 2, **NO_DRIVER_INFO, **self._options,
         }  # fmt: skip
 
     def _address(self, reply: Any, host: str, port: int) -> tuple[str, int]:
