@@ -641,6 +641,8 @@ class TrackedQueue:
                 f'cron: expression={expression!r}: write @app.cron("0 3 * * *"), with the expression as text'
             )
         zone = tz.key if isinstance(tz, ZoneInfo) else tz
+        if not isinstance(zone, str) or not zone:
+            raise UsageError(f"cron: tz={tz!r}: it must be the name of a timezone, such as Europe/Berlin, or a ZoneInfo")
         return self._scheduled(name, args, kwargs, cron=expression, tz=zone, missed=missed)
 
     def every(
@@ -658,6 +660,8 @@ class TrackedQueue:
     def _scheduled(
         self, name: str | None, args: Sequence[Any], kwargs: Mapping[str, Any] | None, **rule: Any
     ) -> Callable[[AnyTask], AnyTask]:
+        if name is not None:
+            check_name("schedule: name", name)
         check_list("args", args, "the call's arguments")
         if kwargs is not None:
             check_mapping("kwargs", kwargs, "the call's arguments by name")

@@ -9,7 +9,6 @@ import redis.asyncio.connection as aio
 
 from .errors import SettingsError
 
-
 # How redis-py's connections are told to say nothing about themselves: another name before version 7.
 NO_DRIVER_INFO: dict[str, Any] = (
     {"driver_info": None}

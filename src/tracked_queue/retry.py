@@ -27,7 +27,7 @@ def to_seconds(name: str, value: Any, *, above: bool = False, negative: bool = F
     """
     number = value.total_seconds() if isinstance(value, timedelta) else value
     if isinstance(number, int) and not isinstance(number, bool) and abs(number) > MAX_SECONDS:
-        number = math.copysign(MAX_SECONDS * 2, number)  # one of any length
+        number = MAX_SECONDS * 2 if number > 0 else -MAX_SECONDS * 2  # one of any length
     if not isinstance(number, int | float) or isinstance(number, bool) or not math.isfinite(number):
         raise UsageError(f"{name}={value!r}: it must be a number of seconds or a timedelta")
     if number > MAX_SECONDS:

@@ -56,14 +56,15 @@ class Schedule:
             raise UsageError(f"schedule {self.name}: its task is tracked=False; a tick needs a record")
         try:
             zone = ZoneInfo(self.tz)
-        except (ZoneInfoNotFoundError, ValueError) as error:
-            raise UsageError(f"schedule {self.name}: tz={self.tz!r} is no known timezone") from error
+        except (ZoneInfoNotFoundError, ValueError, OSError) as error:
+            raise UsageError(f"schedule {self.name}: tz={self.tz[:60]!r} is no known timezone") from error
         if self.cron is not None:
             try:
                 next(CronSim(self.cron, datetime(2026, 1, 1, tzinfo=zone)))
             except (CronSimError, StopIteration) as error:
+                why = f": {error}" if isinstance(error, CronSimError) else ""
                 raise UsageError(
-                    f"schedule {self.name}: {self.cron!r} is no cron expression that ever fires"
+                    f"schedule {self.name}: expression {self.cron!r} is no cron expression of five or six fields that ever fires{why}"
                 ) from error
 
     def ticks(self, after_ms: int) -> Iterator[int]:

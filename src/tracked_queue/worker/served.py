@@ -75,7 +75,7 @@ def served_queues(tasks: Registry, queues: Sequence[str] | None) -> list[str]:
         return tasks.queues()
     if not queues:
         raise UsageError("queues: name at least one, or give None for those of all tasks")
-    return list(dict.fromkeys(check_name("queue", queue) for queue in queues))
+    return list(dict.fromkeys(check_name("queues: queue", queue) for queue in queues))
 
 
 def parse_queues(given: Sequence[str] | None) -> Queues | None:
