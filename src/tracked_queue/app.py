@@ -466,7 +466,7 @@ class TrackedQueue:
     async def _store_many(self, calls: Sequence[PreparedCall[Any]]) -> list[Job[Any]]:
         ready = [await self._ready(call) for call in calls]
         requests = [item for item in ready if isinstance(item, Request)]
-        stored = await self._clients_here().enqueue_many(requests)
+        stored = await self._clients_here().enqueue_many(requests) if requests else []
         return self._handles(ready, requests, stored)
 
     def enqueue_many_sync(self, calls: Sequence[PreparedCall[Any]]) -> list[Job[Any]]:
@@ -642,7 +642,9 @@ class TrackedQueue:
             )
         zone = tz.key if isinstance(tz, ZoneInfo) else tz
         if not isinstance(zone, str) or not zone:
-            raise UsageError(f"cron: tz={tz!r}: it must be the name of a timezone, such as Europe/Berlin, or a ZoneInfo")
+            raise UsageError(
+                f"cron: tz={tz!r}: it must be the name of a timezone, such as Europe/Berlin, or a ZoneInfo"
+            )
         return self._scheduled(name, args, kwargs, cron=expression, tz=zone, missed=missed)
 
     def every(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Iterator
+from datetime import datetime
 from typing import Any, TypeVar
 
 import pytest
@@ -28,9 +29,21 @@ def fake_queue(queue_app: TrackedQueue) -> Iterator[Fake]:
 
 
 @pytest.fixture
-def queue_kit(queue_app: TrackedQueue) -> QueueKit:
-    """Use it as `async with queue_kit as kit:`; or, in a test that is no coroutine, `run_queue_test`."""
-    return QueueKit(queue_app)
+def queue_start() -> datetime | None:
+    """What the kit's clock says at the beginning; override it in tests of schedules. None: now."""
+    return None
+
+
+@pytest.fixture
+def queue_kit(queue_app: TrackedQueue, queue_start: datetime | None) -> Iterator[QueueKit]:
+    """
+    Use it as `async with queue_kit as kit:`; or, in a test that is no coroutine, `run_queue_test`.
+
+    Until it is opened the app asks no Redis at all, so that a test that forgets it never reaches the app's own queue.
+    """
+    kit = QueueKit(queue_app, queue_start)
+    yield kit
+    kit.close_unopened()
 
 
 @pytest.fixture

@@ -64,7 +64,7 @@ class Schedule:
             except (CronSimError, StopIteration) as error:
                 why = f": {error}" if isinstance(error, CronSimError) else ""
                 raise UsageError(
-                    f"schedule {self.name}: expression {self.cron!r} is no cron expression of five or six fields that ever fires{why}"
+                    f"schedule {self.name}: expression {self.cron!r} is no cron expression that ever fires{why}"
                 ) from error
 
     def ticks(self, after_ms: int) -> Iterator[int]:

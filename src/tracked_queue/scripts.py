@@ -20,12 +20,17 @@ class Script:
     sha: str
 
 
-_clock = ["now_ms"]
+_clocks = ["now_ms"]
 
 
 def use_clock(clock: str) -> None:
-    """Which clock scripts get in this process when nobody says: `now_ms`, or for tests `now_ms_test`."""
-    _clock[0] = clock
+    """From now on scripts get this clock in this process when nobody says: `now_ms`, or for tests `now_ms_test`."""
+    _clocks.append(clock)
+
+
+def leave_clock(clock: str) -> None:
+    """Undo one `use_clock`; others who use it have it still."""
+    _clocks.remove(clock)
 
 
 def load_scripts(clock: str | None = None) -> dict[str, Script]:
@@ -35,7 +40,7 @@ def load_scripts(clock: str | None = None) -> dict[str, Script]:
     Args:
         clock: The include that stands for the clock: `now_ms`, or in tests `now_ms_test`, which reads a key.
     """
-    return _load(clock or _clock[0])
+    return _load(clock or _clocks[-1])
 
 
 @cache

@@ -13,9 +13,9 @@ import itertools
 import os
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, field, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import cache
 from types import MappingProxyType
 from typing import Any
@@ -24,18 +24,19 @@ import anyio
 
 from . import scripts
 from .app import TrackedQueue
-from .codec import NIL, packed_list
+from .checks import check_flag, check_whole
+from .codec import NIL, decode_error, packed_list
 from .current import CurrentJob, current
 from .embedded import start_embedded
-from .errors import JobCancelledError, UsageError
+from .errors import JobCancelledError, JobFailedError, UsageError
 from .handle import Job
 from .job import JobInfo, State
 from .middleware import Enqueueing
 from .options import JobOptions
 from .reports import DeadFilter, read_dead
-from .retry import Seconds, to_seconds
+from .retry import Dead, Discard, Retry, Seconds, Signal, Snooze, meant_by, to_seconds
 from .task import Task
-from .transitions import Delivered, Fetched, fetch, recover, register, release
+from .transitions import Delivered, Fetched, Outcome, enqueue, fetch, recover, register, release, schedule
 from .worker.binding import Binder
 from .worker.invoke import invoker
 from .worker.isolated import setup_of
@@ -91,20 +92,50 @@ class Fake:
         assert not found, f"{len(found)} enqueues of {name}: {found}"
 
 
+_NOT_OPEN = "this app is under test: open the kit first, as `async with queue_kit as kit:`, or take `run_queue_test`"
+
+
+def _raise_first(errors: list[BaseException], ended: list[JobFailedError]) -> None:
+    """The first error of a drain, with a note for each other one."""
+    if not errors and not ended:
+        return
+    first = errors[0] if errors else ended[0]
+    for other in errors[1:]:
+        first.add_note(f"another job raised {type(other).__qualname__}: {other}")
+    raise first
+
+
 class QueueKit:
     """
     An app in a namespace of its own on the embedded Redis, for the time of an `async with`.
 
+    From when it is made until it is closed the app asks no other Redis: a test that forgets to open it is told so.
+
     Args:
         app: The app under test; its settings are put back at the end.
+        start: What the clock says at the beginning, a datetime with a timezone; default: now. A test of schedules gives one, so
+            that it has the same result each time.
     """
 
-    def __init__(self, app: TrackedQueue) -> None:
-        self.app = app
+    def __init__(self, app: TrackedQueue, start: datetime | None = None) -> None:
+        if not isinstance(app, TrackedQueue):
+            raise UsageError(f"QueueKit: {app!r} is a {type(app).__qualname__} and no TrackedQueue")
+        if start is not None and (not isinstance(start, datetime) or start.tzinfo is None):
+            raise UsageError(f"QueueKit: start={start!r}: it must be a datetime with a timezone")
+        self.app, self._start = app, start
         self._settings = app._settings
-        self._shift_ms = 0
+        self._last_ms: dict[str, int] = {}
+        self._open = False
+        self._closed_for, app._closed_for = app._closed_for, app._closed_for or _NOT_OPEN
+
+    def close_unopened(self) -> None:
+        """The test is over and never opened it: the app is as it was."""
+        if not self._open:
+            self.app._closed_for = self._closed_for
 
     async def __aenter__(self) -> QueueKit:
+        self.app._closed_for = self._closed_for
+        self._open = True
         await self.app.aclose()
         self.app._settings = replace(
             self._settings,
@@ -116,7 +147,9 @@ class QueueKit:
         self.app._set_shards()
         scripts.use_clock("now_ms_test")
         self._keys = self.app.keys
-        await self._set_clock(int(time.time() * 1000))
+        start_s = time.time() if self._start is None else self._start.timestamp()
+        await self._set_clock(int(start_s * 1000))
+        await self._tell_schedules()
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -124,10 +157,11 @@ class QueueKit:
         (found,) = await store.read(("KEYS", self._keys.tag.replace("{", "[{]") + ":*"))
         if found:
             await store.read(("DEL", *found))
-        scripts.use_clock("now_ms")
+        scripts.leave_clock("now_ms_test")
         await self.app.aclose()
         self.app._settings = self._settings
         self.app._set_shards()
+        self._open = False
 
     async def _set_clock(self, ms: int) -> None:
         await self.app.store.read(("SET", self._keys.single("clock"), ms))
@@ -138,9 +172,39 @@ class QueueKit:
         return int(value)
 
     async def advance(self, by: Seconds | None = None, **parts: float) -> None:
-        """Move the clock: `advance(90)`, `advance(timedelta(hours=1))`, `advance(days=3)`. Nothing runs until `drain`."""
-        seconds = to_seconds("advance", timedelta(**parts) if by is None else by)
-        await self._set_clock(await self.now_ms() + round(seconds * 1000))
+        """
+        Move the clock: `advance(90)`, `advance(timedelta(hours=1))`, `advance(days=3)`. Nothing runs until `drain`.
+
+        Schedules tick on the way, each tick at its time, as with a worker that is there; a tick is left out while the job of an
+        earlier one still waits, unless the schedule says `missed="all"`.
+        """
+        if (by is None) == (not parts):
+            raise UsageError("advance: give seconds, a timedelta, or parts such as days=3")
+        try:
+            wanted = timedelta(**parts) if by is None else by
+        except TypeError as error:
+            raise UsageError(f"advance: {error}") from None
+        seconds = to_seconds("advance", wanted)
+        until_ms = await self.now_ms() + round(seconds * 1000)
+        await self._tell_schedules()  # one that was defined meanwhile
+        while True:
+            ticks = [(item.next_after(self._last_ms[item.name]), item.name) for item in self.app.schedules.values()]
+            due_ms, name = min(ticks, default=(until_ms + 1, ""))
+            if due_ms > until_ms:
+                break
+            await self._set_clock(due_ms)
+            self._last_ms[name] = due_ms
+            item = self.app.schedules[name]
+            request = self.app.tick(item, due_ms, "store" if item.missed == "all" else "coalesce")
+            await self.app.store_of(request.id).run(enqueue([request]))
+        await self._set_clock(until_ms)
+
+    async def _tell_schedules(self) -> None:
+        for item in self.app.schedules.values():
+            if item.name not in self._last_ms:
+                self._last_ms[item.name] = await self.now_ms()
+                about = [(item.name, item.task.name, item.task.task_options.queue, item.shown)]
+                await self.app.store.run(schedule(about))
 
     async def drain(self, *, raises: bool = True) -> int:
         """
@@ -150,28 +214,56 @@ class QueueKit:
             How many runs there were.
 
         Raises:
-            Exception: The first error that a job raised, as itself; unless `raises` is False.
+            Exception: The first error that a job raised, as itself, with notes on the others; unless `raises` is False.
+            What a job
+                asks for by Retry, Snooze, Discard or Dead is no error.
+            JobFailedError: A job ended failed or dead although it raised nothing: a timeout, arguments or a result that
+            don't fit.
         """
+        check_flag("raises", raises)
+        self._must_be_open()
         errors: list[BaseException] = []
         runs = 0
+        ended: list[JobFailedError] = []
+
+        def note(_lease: str, outcomes: list[Outcome], _verdicts: list[Any]) -> None:
+            for outcome in outcomes:
+                asked = outcome.reason.startswith(("discarded: ", "set aside: "))
+                if outcome.outcome in ("failed", "dead") and not asked:
+                    id = outcome.id.decode("utf-8", "surrogateescape")
+                    found = decode_error(self.app.cipher.peek(outcome.payload))
+                    facts = (found.type, found.message, found.traceback) if found else ("", "", "")
+                    ended.append(JobFailedError(id, outcome.outcome, outcome.reason, *facts))
 
         async def watch(job: CurrentJob, call_next: Any) -> Any:
             nonlocal runs
             runs += 1
             try:
                 return await call_next()
-            except Exception as error:
-                errors.append(error)
+            except BaseException as error:
+                wish = meant_by(error)
+                if not isinstance(wish, Signal) and not isinstance(error, asyncio.CancelledError):
+                    errors.append(error)
                 raise
 
+        # Ticks are stored by `advance`, at their times; a scheduler beside it would add to them by the real clock.
+        schedules = dict(self.app.schedules)
+        self.app.schedules.clear()
         self.app.around.run.insert(0, watch)
+        self.app.around.settled.append(note)
         try:
             await self.app.run_worker(burst=True, handle_signals=False)
         finally:
             self.app.around.run.remove(watch)
-        if errors and raises:
-            raise errors[0]
+            self.app.around.settled.remove(note)
+            self.app.schedules.update(schedules)
+        if raises:
+            _raise_first(errors, ended)
         return runs
+
+    def _must_be_open(self) -> None:
+        if not self._open:
+            raise UsageError(_NOT_OPEN)
 
     async def crash_after(self, jobs: int = 1, *, run: bool = True) -> int:
         """
@@ -185,6 +277,8 @@ class QueueKit:
         Returns:
             How many it took.
         """
+        check_whole("crash_after: jobs", jobs)
+        self._must_be_open()
         app, lease = self.app, f"crashing.{next(_number)}"
         store, settings = app.store, app.settings
         await store.run(register(lease, settings.heartbeat_ttl, settings.heartbeat_interval, {"label": "crashing"}))
@@ -262,13 +356,16 @@ def fake(app: TrackedQueue) -> Iterator[Fake]:
                 task=on_its_way.task, args=on_its_way.args, kwargs=dict(on_its_way.kwargs), options=on_its_way.options
             )
         )
-        return Job(on_its_way.id or f"fake-{len(recorded.calls)}", True, app)
+        return Job(on_its_way.id or f"fake-{len(recorded.calls)}", True, _Faked())
 
+    # Innermost, and before any other of its kind: each records what comes to it.
     app.around.enqueue.append(record)
+    before, app._closed_for = app._closed_for, "this app's enqueues are only recorded (fake), so it asks no Redis"
     try:
         yield recorded
     finally:
         app.around.enqueue.remove(record)
+        app._closed_for = before
 
 
 @contextlib.asynccontextmanager
@@ -300,7 +397,14 @@ async def inline(app: TrackedQueue) -> AsyncIterator[None]:
                 results = [item or NIL for item in before]
                 first = signature.decode_first(results[0] if options.inputs == "one" else packed_list(results))
                 args = (first, *args)
-            value = await _call(app, task, args, kwargs, job_id, on_its_way.queue, state, on_its_way.headers)
+            try:
+                value = await _insist(
+                    task, lambda: _call(app, task, args, kwargs, job_id, on_its_way.queue, state, on_its_way.headers)
+                )
+            except (Discard, Dead) as wish:
+                done[job_id] = None
+                ended = "dead" if isinstance(wish, Dead) else "failed"
+                return Job(job_id, True, _Failed(JobFailedError(job_id, ended, str(wish), "", "", "")), None)
             encoded = b"" if value is None else signature.result.encode(value)
             result = None if value is None else signature.result.decode(encoded)
             done[job_id] = encoded
@@ -311,6 +415,29 @@ async def inline(app: TrackedQueue) -> AsyncIterator[None]:
             yield
         finally:
             app.around.enqueue.remove(run)
+
+
+# An inline job that asks for another run gets it at once; one that asks for ever is a mistake of its test.
+MOST_RUNS = 100
+
+
+async def _insist(task: Task[..., Any], call: Callable[[], Awaitable[Any]]) -> Any:
+    """Run a job as often as it asks for it by Retry and Snooze, within its attempts."""
+    attempts = 0
+    for _ in range(MOST_RUNS):
+        try:
+            return await call()
+        except BaseException as error:
+            wish = meant_by(error)
+            if isinstance(wish, Retry):
+                attempts += 1
+                if attempts >= task.task_options.max_attempts:
+                    raise Dead(f"attempts exhausted: {wish}") from error
+            elif not isinstance(wish, Snooze):
+                if wish is error:
+                    raise
+                raise wish from error
+    raise UsageError(f"inline: job of task {task.name} asked for more than {MOST_RUNS} runs")
 
 
 def _result_of(id: str, done: dict[str, bytes | None]) -> bytes | None:
@@ -383,6 +510,29 @@ class _Host:
         pass
 
 
+class _Faked:
+    """The handle of an enqueue that was only recorded: nothing is known of it."""
+
+    async def _refuse(self, job_id: str) -> Any:
+        raise UsageError(f"job {job_id} was recorded by fake() and not stored, so nothing is known of it")
+
+    async def job_info(self, job_id: str, codec: Any) -> JobInfo:
+        found: JobInfo = await self._refuse(job_id)
+        return found
+
+    async def job_result(self, job_id: str, codec: Any, timeout: Seconds | None) -> Any:
+        return await self._refuse(job_id)
+
+    async def job_cancel(self, job_id: str) -> bool:
+        return bool(await self._refuse(job_id))
+
+    async def job_states(self, job_ids: Any) -> list[State | None]:
+        return list(await self._refuse(", ".join(job_ids)))
+
+    async def job_watch(self, job_id: str, codec: Any) -> AsyncIterator[JobInfo]:
+        yield await self._refuse(job_id)
+
+
 class _Done:
     """Reads the outcome of a job that has run inline."""
 
@@ -403,6 +553,20 @@ class _Done:
 
     async def job_watch(self, job_id: str, codec: Any) -> AsyncIterator[JobInfo]:
         yield await self.job_info(job_id, codec)
+
+
+class _Failed(_Done):
+    """A job that ended itself without success."""
+
+    def __init__(self, error: JobFailedError) -> None:
+        super().__init__(None)
+        self._error = error
+
+    async def job_result(self, job_id: str, codec: Any, timeout: Seconds | None) -> Any:
+        raise self._error
+
+    async def job_states(self, job_ids: Any) -> list[State | None]:
+        return [State(self._error.state) for _ in job_ids]
 
 
 class _NotNeeded(_Done):

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
 from tracked_queue import (
     ArgumentError,
+    Dead,
+    Discard,
     Fixed,
     JobCancelledError,
     JobContext,
+    JobFailedError,
     Retry,
+    Snooze,
     State,
+    StoreUnavailableError,
     TrackedQueue,
     UsageError,
     current_job,
@@ -189,3 +195,129 @@ async def test_the_app_is_as_before(queue_kit: QueueKit) -> None:
 
 def test_signals_have_text() -> None:
     assert str(Retry(after=1, reason="why")) == "why"
+
+
+# What a test must not do by mistake
+
+
+async def test_a_kit_that_was_not_opened_reaches_no_queue() -> None:
+    """It ran the application's real queue: the jobs of whoever's Redis the settings named."""
+    own = TrackedQueue("redis://127.0.0.1:1", enqueue_timeout=0.3)
+
+    @own.task(name="t")
+    async def t() -> None: ...
+
+    kit = QueueKit(own)
+    for call in (kit.drain, kit.crash_after, t.enqueue, own.run_worker, own.job("x").result):
+        with pytest.raises(UsageError, match="open the kit"):
+            await call()  # type: ignore[operator]
+    with pytest.raises(UsageError, match="open the kit"):
+        t.enqueue_sync()
+    kit.close_unopened()
+    with pytest.raises(StoreUnavailableError):
+        await t.enqueue()
+    async with QueueKit(own) as opened:
+        await t.enqueue()
+        assert await opened.drain() == 1
+    await own.aclose()
+
+
+@pytest.mark.parametrize("missed", ["skip", "once", "all"])
+async def test_schedules_have_the_same_result_each_time(missed: str) -> None:
+    """The clock began at the wall clock's time, so that each run had ticks elsewhere; and the first drain missed some."""
+    own, ticks = TrackedQueue(), []
+
+    @own.every(5, missed=missed)
+    @own.task(name="tick")
+    async def tick() -> None:
+        ticks.append(current_job().scheduled_for)
+
+    start = datetime(2026, 1, 1, 12, 0, 1, tzinfo=UTC)
+    for _ in range(3):
+        ticks.clear()
+        async with QueueKit(own, start) as kit:
+            assert await kit.drain() == 0
+            await kit.advance(3)
+            assert await kit.drain() == 0
+            await kit.advance(1)
+            assert await kit.drain() == 1
+            await kit.advance(20)
+            assert await kit.drain() == (4 if missed == "all" else 1)
+        wanted = [start + timedelta(seconds=4 + 5 * at) for at in range(5)]
+        assert ticks == (wanted if missed == "all" else wanted[:2])
+
+
+async def test_what_a_job_asks_for_is_no_error_of_a_test() -> None:
+    own = TrackedQueue()
+    asked: list[str] = []
+
+    @own.task(name="asks", retry=[0])
+    async def asks(how: str) -> None:
+        asked.append(how)
+        if asked.count(how) == 1:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(wish(how))
+
+    async def wish(how: str) -> None:
+        raise {"retry": Retry(0), "snooze": Snooze(0), "discard": Discard("no"), "dead": Dead("no")}[how]
+
+    async with QueueKit(own) as kit:
+        jobs = {how: await asks.enqueue(how) for how in ("retry", "snooze", "discard", "dead")}
+        await kit.drain()
+        states = {how: await job.status() for how, job in jobs.items()}
+        assert states == {
+            "retry": State.SUCCEEDED, "snooze": State.SUCCEEDED, "discard": State.FAILED, "dead": State.DEAD,
+        }  # fmt: skip
+    asked.clear()
+    async with inline(own):
+        for how in ("retry", "snooze"):
+            assert await (await asks.enqueue(how)).result() is None
+        for how in ("discard", "dead"):
+            with pytest.raises(JobFailedError):
+                await (await asks.enqueue(how)).result()
+    assert asked.count("retry") == asked.count("snooze") == 2
+
+
+async def test_a_job_that_ends_badly_without_raising_is_told() -> None:
+    own = TrackedQueue(cancel_grace=0.2)
+
+    @own.task(name="slow", timeout=0.05, max_attempts=1)
+    async def slow() -> None:
+        await asyncio.sleep(5)
+
+    @own.task(name="unstorable", max_attempts=1)
+    async def unstorable() -> object:
+        return object()
+
+    for task, words in ((slow, "timeout"), (unstorable, "not serialisable")):
+        async with QueueKit(own) as kit:
+            await task.enqueue()
+            with pytest.raises(JobFailedError, match=words):
+                await kit.drain()
+
+
+async def test_the_handle_of_a_recorded_enqueue_says_what_it_is() -> None:
+    with fake(app) as recorded:
+        job = await welcome.enqueue(1)
+        for call in (job.result, job.info, job.cancel):
+            with pytest.raises(UsageError, match="recorded by fake"):
+                await call()
+        with pytest.raises(UsageError, match="only recorded"):
+            await app.pause(queue="q")
+    assert len(recorded.calls) == 1
+
+
+async def test_two_kits_have_their_clocks_whichever_ends_first() -> None:
+    first, second = TrackedQueue(), TrackedQueue()
+
+    @first.task(name="later")
+    async def later() -> None: ...
+
+    outer, inner = QueueKit(first), QueueKit(second)
+    await inner.__aenter__()
+    await outer.__aenter__()
+    await inner.__aexit__()
+    await later.options(delay=1800).enqueue()
+    await outer.advance(3600)
+    assert await outer.drain() == 1
+    await outer.__aexit__()

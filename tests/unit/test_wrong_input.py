@@ -330,7 +330,7 @@ def test_a_context_anywhere_else_is_refused_at_the_decorator() -> None:
 
     for wrong in (second, named, maybe):
         with pytest.raises(UsageError, match="context"):
-            app().task()(wrong).takes_context  # noqa: B018
+            app().task()(wrong).takes_context
 
 
 class Holder:

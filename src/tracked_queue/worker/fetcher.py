@@ -155,6 +155,7 @@ class Fetcher:
                         return
                 else:
                     await self._wait(LATE_PAUSE_S)
+                    self._more = True  # what runs may have enqueued what it waits for
             elif start and self._standing is None:
                 self._step = STANDING
                 self._stand(min(start, self._seat.standing(STANDING)), queues, most)
