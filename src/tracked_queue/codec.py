@@ -22,6 +22,7 @@ from pathlib import PurePath
 from typing import Any, TypeVar, cast
 
 import msgspec
+import msgspec.inspect
 
 from .canonical import fields_of
 from .errors import ArgumentError, PayloadTooLargeError
@@ -249,6 +250,7 @@ class ValueCodec:
         self.choices: tuple[ValueCodec, ...] = ()
         try:
             self._decode = _decoder(self.wire).decode
+            _check_foreign(self.wire)
         except TypeError:
             members = _members_of(kind)
             if not members:
@@ -303,6 +305,26 @@ class ValueCodec:
         """Raises one of the decoder's errors when the bytes don't fit the type."""
         value = _shallow(self._decode, data)
         return self.taken(value) if self.choices else value
+
+
+def _check_foreign(kind: Any) -> None:
+    """Refuse a type with a class in it that nobody here can make again. Raises TypeError."""
+    left: list[Any] = [msgspec.inspect.type_info(kind)]
+    seen: set[int] = set()
+    while left:
+        item = left.pop()
+        if id(item) in seen:
+            continue
+        seen.add(id(item))
+        if isinstance(item, msgspec.inspect.CustomType):
+            made = typing.get_origin(item.cls) or item.cls
+            known = isinstance(made, type) and (issubclass(made, _BY_TEXT) or hasattr(made, "model_validate"))
+            if not known:
+                raise TypeError(f"{getattr(made, '__qualname__', made)} is not a type that can be stored")
+        elif isinstance(item, msgspec.inspect.Type | msgspec.inspect.Field):
+            left += [getattr(item, name) for name in item.__struct_fields__]
+        elif isinstance(item, tuple | list):
+            left += item
 
 
 def _members_of(kind: Any) -> tuple[Any, ...]:
