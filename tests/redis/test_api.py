@@ -1,0 +1,368 @@
+"""What a careful user expects of enqueues, workflows, schedules and middleware, on a real server."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import pickle
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from tests.harness import START_MS, Scripts, wait_until
+from tests.redis.test_client import running_worker
+from tracked_queue import (
+    Dead,
+    Discard,
+    DuplicateJobError,
+    EnqueueFullError,
+    EnqueueUnavailableError,
+    Exponential,
+    Fixed,
+    JobFailedError,
+    Retry,
+    Snooze,
+    State,
+    StoreFullError,
+    TrackedQueue,
+    UsageError,
+)
+from tracked_queue import errors as all_errors
+from tracked_queue import transitions as t
+from tracked_queue.chaos.server import RedisServer
+
+# Prepared calls
+
+
+async def test_a_prepared_call_makes_a_job_each_time_it_is_stored(app: TrackedQueue) -> None:
+    """`[t.call(5)] * 3` made one job, and a constant call nothing the second time."""
+
+    @app.task(name="one")
+    async def one(n: int) -> int:
+        return n
+
+    call = one.call(5)
+    jobs = await app.enqueue_many([call] * 3)
+    again = await app.enqueue_many([call])
+    by_sync = await asyncio.to_thread(app.enqueue_many_sync, [call, call])
+    assert len({job.id for job in [*jobs, *again, *by_sync]}) == 6 and all(
+        job.created for job in [*jobs, *again, *by_sync]
+    )
+    named = one.options(id="mine").call(5)
+    assert [job.created for job in await app.enqueue_many([named, named])] == [True, False]
+
+
+async def test_calls_that_could_not_be_stored_keep_their_ids(server: RedisServer, namespace: str) -> None:
+    """So that what is sent again after a lost reply is known to be the same."""
+    app = TrackedQueue("redis://127.0.0.1:1", namespace=namespace, enqueue_timeout=0.3, connect_timeout=0.2)
+
+    @app.task(name="one")
+    async def one(n: int) -> int:
+        return n
+
+    call = one.call(5)
+    missing = []
+    for _ in range(2):
+        with pytest.raises(EnqueueUnavailableError) as found:
+            await app.enqueue_many([call, call, one.call(6)])
+        missing.append(found.value.job_ids[:2])
+    assert missing[0] == missing[1] and len(set(missing[0])) == 2
+    await app.aclose()
+
+
+async def test_a_chain_is_built_twice_from_the_same_calls(app: TrackedQueue) -> None:
+    @app.task(name="one")
+    async def one(n: int) -> int:
+        return n
+
+    @app.task(name="add")
+    async def add(n: int, more: int = 1) -> int:
+        return n + more
+
+    head, step = one.call(5), add.step()
+    add_all(app)
+    async with running_worker(app):
+        ends = [await app.chain(head, step) for _ in range(2)]
+        assert [await end.result(10) for end in ends] == [6, 6] and ends[0].id != ends[1].id
+        groups = [await app.group([head, head], then=add_all(app).step()) for _ in range(2)]
+        assert [await group.then.result(10) for group in groups if group.then] == [10, 10]
+
+
+def add_all(app: TrackedQueue) -> Any:
+    found = app.tasks.get("total")
+    if found is not None:
+        return found
+
+    @app.task(name="total")
+    async def total(parts: list[int]) -> int:
+        return sum(parts)
+
+    return total
+
+
+async def test_what_a_step_says_of_after_and_on_failure_is_kept(app: TrackedQueue) -> None:
+    """They were thrown away."""
+    ran: list[str] = []
+
+    @app.task(name="slow")
+    async def slow() -> int:
+        await asyncio.sleep(0.3)
+        ran.append("slow")
+        return 1
+
+    @app.task(name="bad", max_attempts=1)
+    async def bad() -> int:
+        raise ValueError("x")
+
+    @app.task(name="step")
+    async def step(value: int | None) -> str:
+        ran.append("step")
+        return f"got {value}"
+
+    quick(app), add_all(app)
+    async with running_worker(app):
+        other = await slow.enqueue()
+        last = await app.chain(quick(app).call(7), step.options(after=[other]).step())
+        assert await last.result(10) == "got 7" and ran == ["slow", "step"]
+        ignoring = await app.chain(bad.call(), step.options(on_failure="ignore").step())
+        assert await ignoring.result(10) == "got None"
+        fallback = await app.chain(bad.call(), quick(app).options(on_failure="fallback").call(9))
+        assert await fallback.result(10) == 9
+        group = await app.group([quick(app).call(n) for n in (1, 2)], then=add_all(app).options(after=[other]).step())
+        assert group.then is not None and await group.then.result(10) == 3, (
+            "the other job's result is none of the group's"
+        )
+
+
+def quick(app: TrackedQueue) -> Any:
+    found = app.tasks.get("quick")
+    if found is not None:
+        return found
+
+    @app.task(name="quick")
+    async def made(n: int) -> int:
+        return n
+
+    return made
+
+
+# Ids, results, errors
+
+
+async def test_an_id_of_another_task_is_an_error_that_says_so(app: TrackedQueue) -> None:
+    """The second enqueue had the first task's job, and its result failed in the decoder."""
+
+    @app.task(name="first")
+    async def first(n: int) -> int:
+        return n
+
+    @app.task(name="second")
+    async def second(n: int) -> str:
+        return str(n)
+
+    assert (await first.options(id="order-7").enqueue(7)).created
+    assert not (await first.options(id="order-7").enqueue(7)).created
+    for enqueue in (second.options(id="order-7").enqueue(7), app.enqueue_many([second.options(id="order-7").call(7)])):
+        with pytest.raises(DuplicateJobError, match="job of task first"):
+            await enqueue
+    with pytest.raises(DuplicateJobError, match="job of task first"):
+        await app.enqueue_many([first.options(id="order-8").call(1), second.options(id="order-8").call(1)])
+
+
+async def test_a_handle_by_id_alone_has_the_type_of_the_records_task(app: TrackedQueue) -> None:
+    @app.task(name="span")
+    async def span() -> timedelta:
+        return timedelta(seconds=5)
+
+    async with running_worker(app):
+        job = await span.enqueue()
+        assert await job.result(10) == timedelta(seconds=5)
+        assert await app.job(job.id).result(1) == timedelta(seconds=5)
+    await app.store.read(("HSET", app.keys.named("job", job.id), "result", b"\xa1x"))
+    for handle in (job, app.job(job.id)):
+        with pytest.raises(all_errors.UnreadableResultError, match="span"):
+            await handle.result(1)
+
+
+async def test_a_full_redis_raises_the_documented_error(namespace: str) -> None:
+    full = RedisServer("--maxmemory", "1", "--maxmemory-policy", "noeviction")
+    try:
+        async with TrackedQueue(full.url, namespace=namespace) as app:
+            for enqueue in (app.enqueue("t", 1), asyncio.to_thread(app.enqueue_sync, "t", 1)):
+                with pytest.raises(StoreFullError) as found:
+                    await enqueue
+                assert (
+                    isinstance(found.value, EnqueueFullError) and found.value.job_ids and not found.value.may_have_run
+                )
+    finally:
+        full.close()
+
+
+def test_every_error_and_signal_can_be_pickled_and_copied() -> None:
+    known: dict[str, Any] = {
+        "may_have_run": True,
+        "job_ids": ("a", "b"),
+        "seconds": 1.5,
+        "payload_bytes": 5,
+        "max_bytes": 3,
+    }
+    facts: dict[Any, tuple[Any, ...]] = {}
+    for kind in vars(all_errors).values():
+        if isinstance(kind, type) and issubclass(kind, Exception) and kind.__module__ == all_errors.__name__:
+            code = getattr(kind.__init__, "__code__", None)
+            names = ("reason",) if code is None else code.co_varnames[1 : code.co_argcount]
+            facts[kind] = tuple(known.get(name, name) for name in names)
+    made = [kind(*values) for kind, values in facts.items()] + [
+        Retry(5, "x"),
+        Retry(),
+        Snooze(3),
+        Discard("x"),
+        Dead("y"),
+    ]
+    for error in made:
+        for copied in (pickle.loads(pickle.dumps(error)), copy.copy(error), copy.deepcopy(error)):
+            assert type(copied) is type(error) and vars(copied) == vars(error) and str(copied) == str(error)
+
+
+# Retries
+
+
+async def test_a_retry_by_timedelta_and_the_error_that_is_kept(app: TrackedQueue) -> None:
+    """`Fixed(timedelta)` was accepted, and each job dead at its first failure with another error than its own."""
+    for policy in (
+        Fixed(timedelta(milliseconds=10)),
+        Exponential(base=timedelta(milliseconds=5), cap=timedelta(seconds=1)),
+    ):
+        name = type(policy).__name__
+
+        @app.task(name=name, max_attempts=2, retry=policy)
+        async def fails() -> None:
+            raise ValueError("its own")
+
+        async with running_worker(app):
+            job = await fails.enqueue()
+            with pytest.raises(JobFailedError, match="its own"):
+                await job.result(10)
+            info = await job.info()
+            assert info.attempts == 2 and info.error is not None and info.error.type == "ValueError"
+
+
+@pytest.mark.parametrize(("raised", "state", "attempts"), [
+    ([Retry(0)], State.SUCCEEDED, 2),
+    ([Snooze(0)], State.SUCCEEDED, 1),
+    ([Discard("no")], State.FAILED, 1),
+    ([Dead("no")], State.DEAD, 1),
+    ([Retry(0), Discard("no"), ValueError("x")], State.FAILED, 1),
+    ([Discard("no"), Dead("no")], State.DEAD, 1),
+    ([ValueError("x")], State.SUCCEEDED, 2),
+    ([ValueError("x"), KeyError("y")], State.FAILED, 1),
+    ([Retry(0), ValueError("x")], State.FAILED, 1),
+])  # fmt: skip
+async def test_a_group_means_what_is_in_it(
+    app: TrackedQueue, raised: list[Exception], state: State, attempts: int
+) -> None:
+    """Signals in a TaskGroup were ordinary errors: Discard was retried, Snooze spent attempts, retry_on never fitted."""
+    runs = 0
+
+    @app.task(name="group", retry=[0], retry_on=ValueError)
+    async def group() -> None:
+        nonlocal runs
+        runs += 1
+        if runs == 1:
+            raise ExceptionGroup("several", [ExceptionGroup("deeper", raised)])
+
+    async with running_worker(app):
+        job = await group.enqueue()
+        await wait_until(lambda: _ended(job), what="its end")
+        info = await job.info()
+        assert (info.state, info.attempts) == (state, attempts)
+        if state is State.FAILED and KeyError in map(type, raised):
+            assert "KeyError" in str(info.reason)
+
+
+async def _ended(job: Any) -> bool:
+    return bool((await job.status()).ended)
+
+
+# Middleware
+
+
+async def test_middleware_that_forgets_to_await_is_no_success(app: TrackedQueue) -> None:
+    ran = []
+
+    @app.task(name="t", max_attempts=1, keep_result=False)
+    async def task() -> None:
+        ran.append(1)
+
+    @app.middleware
+    async def forgets(job: Any, call_next: Any) -> None:
+        running = call_next()
+        if job.headers.get("forget"):
+            running.close()
+        else:
+            await running
+
+    async with running_worker(app):
+        with pytest.raises(JobFailedError, match="did not await"):
+            await (await task.options(headers={"forget": True}).enqueue()).result(10)
+        await (await task.enqueue()).result(10)
+    assert ran == [1]
+
+
+async def test_a_plain_function_around_a_coroutine_is_awaited(app: TrackedQueue) -> None:
+    """It "succeeded" without a run: by a decorator that is a plain def, and by a def that returns a coroutine."""
+    import functools
+
+    ran: list[str] = []
+
+    def logged(function: Any) -> Any:
+        @functools.wraps(function)
+        def inner(*args: Any) -> Any:
+            return function(*args)
+
+        return inner
+
+    async def body(name: str) -> str:
+        ran.append(name)
+        return name
+
+    def returns(name: str) -> Any:
+        return body(name)
+
+    for number, options in enumerate(({}, {"keep_result": False}, {"tracked": False})):
+        made = {
+            kind: app.task(name=f"{kind}{number}", **options)(own)
+            for kind, own in (("wrapped", logged(body)), ("returned", returns))
+        }
+        async with running_worker(app):
+            for kind, task in made.items():
+                await task.enqueue(f"{kind}{number}")
+            await wait_until(lambda number=number: len(ran) == 2 * number + 2, what="the bodies to run")
+
+
+async def test_an_enqueue_middleware_returns_a_job(app: TrackedQueue) -> None:
+    @app.enqueue_middleware
+    async def forgets(enqueueing: Any, call_next: Any) -> None:
+        await call_next()
+
+    with pytest.raises(UsageError, match="enqueue middleware returned a NoneType"):
+        await app.enqueue("t")
+
+
+# Schedules
+
+
+def test_a_changed_rule_counts_from_its_change(q: Scripts) -> None:
+    """It fired at once for a time that it never had, or with `missed="all"` for all of them."""
+    hour = 3_600_000
+
+    def tell(rule: str) -> int:
+        return q.store.run(t.schedule([("nightly", "t", "q", rule)])).last_ms[0]
+
+    assert tell("0 3 * * * UTC") == START_MS
+    q.now(START_MS + 2 * hour)
+    assert tell("0 3 * * * UTC") == START_MS, "nothing has changed"
+    assert tell("*/5 * * * * UTC") == START_MS + 2 * hour
+    q.now(START_MS + 3 * hour)
+    assert tell("*/5 * * * * UTC") == START_MS + 2 * hour, "told again"
