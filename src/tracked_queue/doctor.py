@@ -140,7 +140,7 @@ async def read_facts(store: Store) -> Facts:
         await store.read(("EVALSHA", "0" * 40, 1, store.keys.tag))
     except InvariantError:
         pass  # there is no such script, which is an answer
-    except StoreRefusedError:
+    except StoreRefusedError:  # also of one who doesn't know the command
         refused.append("EVALSHA")
     await ask("BZPOPMIN", store.keys.named("wake", "doctor"), "0.01")
     await ask("PUBLISH", store.keys.named("ended", "doctor"), "")
@@ -176,6 +176,41 @@ def judge(facts: Facts, settings: Settings) -> list[Finding]:
     return [finding for part in parts for finding in part(facts, settings)]
 
 
+_UNTESTED = "nobody has run the test suite on it"
+# By a field of INFO that only this product has: its name, what is known of it, and what to do.
+_PRODUCTS = (
+    ("dragonfly_version", "Dragonfly", f"{_UNTESTED}; it runs scripts whose keys are not declared under a global lock", (
+        "start it with --cluster_mode=emulated --lock_on_hashtags, and run your own jobs on it before you trust it"
+    )),
+    ("keydb_version", "KeyDB", f"{_UNTESTED}; its active replicas break atomic scripts", "use Redis or Valkey"),
+    ("garnet_version", "Garnet", f"{_UNTESTED}; its Lua is off by default, and incomplete", "use Redis or Valkey"),
+    ("kvrocks_version", "Kvrocks", _UNTESTED, "use Redis or Valkey"),
+)  # fmt: skip
+
+
+def product_of(info: Mapping[str, str]) -> tuple[str, str, str]:
+    """The server as people know it, what is known against it ('' for nothing), and what to do about that."""
+    version = info.get("redis_version", "")
+    for field, name, limits, do in _PRODUCTS:
+        if field in info:
+            return f"{name} {info[field].removeprefix('df-v')} (as Redis {version})", limits, do
+    executable = info.get("executable", "")
+    for name in ("keydb", "dragonfly", "garnet"):
+        if name in executable:
+            return next(
+                (f"{known} (as Redis {version})", limits, do)
+                for _, known, limits, do in _PRODUCTS
+                if known.lower() == name
+            )
+    if info.get("server_name") == "valkey":
+        return f"Valkey {info.get('valkey_version', version)}", "", ""
+    if "serverless" in info.get("os", "").lower() or "serverless" in executable.lower():
+        return f"a serverless cache (as Redis {version})", f"{_UNTESTED}, and it bills each command", (
+            "raise block and heartbeat_interval for idle workers, and run your own jobs on it before you trust it"
+        )  # fmt: skip
+    return f"Redis {version}", "", ""
+
+
 def _server(facts: Facts, settings: Settings) -> list[Finding]:
     version = facts.info.get("redis_version")
     if version is None:
@@ -183,7 +218,8 @@ def _server(facts: Facts, settings: Settings) -> list[Finding]:
             _warning("server", "INFO is refused to this user", "allow +info, else version and role can't be checked")
         ]
     number = tuple(int(part) for part in version.split(".")[:2])
-    found = [_ok("server", f"Redis {version}")]
+    shown, limits, do = product_of(facts.info)
+    found = [_ok("server", shown) if not limits else _warning("server", f"{shown}: {limits}", do)]
     if number < (6, 2):
         found = [_problem("server", f"Redis {version}", "use 6.2 or newer")]
     elif settings.durability == "fsync" and number < (7, 2):

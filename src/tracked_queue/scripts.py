@@ -8,6 +8,12 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 
+# What every script begins with. Dragonfly refuses keys that were not declared unless its own first line allows it; for
+# all others it is a comment. Redis 6.2 with `lua-replicate-commands no` refuses a write after TIME unless the script
+# asks for its effects to be replicated; later servers do nothing else, and some have the function no more.
+_HEAD = """--!df flags=allow-undeclared-keys
+if redis.replicate_commands then redis.replicate_commands() end
+"""
 _INCLUDE = re.compile(r"^-- include (\w+)$", re.MULTILINE)
 
 
@@ -72,7 +78,7 @@ def _join(name: str, source: str, clock: str) -> Script:
         return _code((folder / f"{part}.lua").read_text("utf-8"))
 
     # Comments of the header stay in the file and are not sent: the text is what the server hashes and keeps.
-    text = _code(_INCLUDE.sub(included, source))
+    text = _HEAD + _code(_INCLUDE.sub(included, source))
     return Script(name, text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
 
 

@@ -18,6 +18,8 @@ ENDS = FINAL - {"expired"}  # what an outcome of a run can be
 # Kinds of faults after which the store may stand where it stood a moment ago: writes that it had answered are gone.
 ROLLBACKS = frozenset({"failover"})
 # Keys without an expiry that may be there when nothing is queued, runs or waits.
+# A call may take this much longer than its limit: a last look at a record, and a machine that is busy with faults.
+LATE_S = 2.0
 LASTING = frozenset(
     {"queues", "shards", "limits", "contact", "hold", "schedules", "schedule", "dead", "job", "wake", "paused"}
 )
@@ -72,6 +74,7 @@ def judge(history: History) -> Judgement:
     rollbacks = [event.at for event in history.events if event.kind == "fault" and event.word in ROLLBACKS]
     for job, events in by_job.items():
         _judge_job(job, events, history, rollbacks, found)
+    found.problems += list(_wrong_calls(history.events))
     found.recovered = sum(count > 0 for count in history.recovered.values())
     found.problems += [f"{job} stands in several places: {', '.join(places)}" for job, places in _doubled(history)]
     found.problems += [f"key left behind: {key}" for key in history.keys if key.split(":")[0] not in LASTING]
@@ -136,6 +139,17 @@ def _explain(
     if extra:
         found.again["unexplained"] += extra
         found.problems.append(f"{job} has {extra} runs without a recorded cause; its record: {dict(record)}")
+
+
+def _wrong_calls(events: Sequence[Event]) -> Iterator[str]:
+    """Public calls that took longer than they may, results that are another job's, and programs that did not end."""
+    for event in events:
+        if event.limit and event.seconds > event.limit + LATE_S:
+            yield f"{event.id}: a call of kind {event.kind} took {event.seconds:.1f} s, its limit is {event.limit:g} s"
+        if event.kind == "answer" and event.word == "wrong":
+            yield f"{event.id} was given the result of another job"
+        if event.kind == "stuck":
+            yield f"{event.word} did not end in its time"
 
 
 def _doubled(history: History) -> Iterator[tuple[str, Sequence[str]]]:

@@ -26,8 +26,11 @@ class Event(msgspec.Struct, frozen=True, omit_defaults=True):
     Kinds, with what they tell:
         asked, stored, refused: an enqueue before it was sent, after it returned (`word`: created, exists, held), or raised
         start, effect, end: of a run (`word` of an end: returned, raised, cancelled)
+        answer: of a `result()` (`word`: right, wrong, or the error's class)
         settled: an outcome that the store answered (`word`: the outcome; `verdict`)
         fault: what was done to whom (`word`: the kind; `pid`)
+        stuck: a program that did not end in its time (`word`: which)
+    `seconds` of a stored, refused or answer: how long the call took; `limit` how long it may take.
     """
 
     at: int
@@ -41,6 +44,7 @@ class Event(msgspec.Struct, frozen=True, omit_defaults=True):
     verdict: str = ""
     key: str = ""
     seconds: float = 0.0
+    limit: float = 0.0
 
 
 class Ledger:

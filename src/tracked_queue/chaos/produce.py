@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 
 from ..app import TrackedQueue
-from ..errors import JobError, StoreUnavailableError
+from ..errors import JobError, StoreUnavailableError, TrackedQueueError
 from ..handle import Job
 from ..task import PreparedCall
 from .calls import Calls, calls_of
@@ -27,6 +27,8 @@ from .served import app, target
 # How far back a producer goes when it is told that the server came back without its last writes.
 REMEMBERED_S = 6.0
 PAUSE_S = 0.04
+# Results that a producer waits for at a time, and for how long each.
+MOST_WAITING, RESULT_S = 20, 8.0
 
 
 class Producer:
@@ -37,6 +39,7 @@ class Producer:
         self._recent: deque[tuple[float, PreparedCall[Any]]] = deque()
         self._again = asyncio.Event()
         self._stopped = asyncio.Event()
+        self._waiting: set[asyncio.Task[None]] = set()
 
     async def run(self) -> None:
         """Until SIGTERM."""
@@ -53,6 +56,8 @@ class Producer:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(self._chance.random() * 2 * PAUSE_S):
                         await self._stopped.wait()
+            for task in self._waiting:
+                task.cancel()
 
     async def _insist(self, calls: list[PreparedCall[Any]]) -> None:
         while calls and not await self._send(calls):  # noqa: ASYNC110  (nobody can say when it is time)
@@ -67,18 +72,38 @@ class Producer:
             self._recent.popleft()
         about = [{"id": call.request.id, "task": call.task.name, "key": unique_key(call)} for call in calls]
         self._ledger.write_all([{"kind": "asked", **line} for line in about])
+        began, limit = time.monotonic(), self._app.settings.enqueue_timeout
         try:
             jobs = await self._app.enqueue_many(calls) if len(calls) > 1 else [await self._one(calls[0])]
         except (StoreUnavailableError, JobError) as error:
-            self._ledger.write_all([{"kind": "refused", "word": type(error).__name__, **line} for line in about])
+            took = {"seconds": time.monotonic() - began, "limit": limit}
+            self._ledger.write_all(
+                [{"kind": "refused", "word": type(error).__name__, **took, **line} for line in about]
+            )
             return False
+        took = {"seconds": time.monotonic() - began, "limit": limit}
         self._ledger.write_all(
             [
-                {"kind": "stored", **line, "word": word_of(job, line["id"])}
+                {"kind": "stored", **line, **took, "word": word_of(job, line["id"])}
                 for line, job in zip(about, jobs, strict=True)
             ]
         )
+        for call, job in zip(calls, jobs, strict=True):
+            if call.task.name.startswith("echo") and len(self._waiting) < MOST_WAITING:
+                task = asyncio.get_running_loop().create_task(self._answer(job, call.args[0]))
+                self._waiting.add(task)
+                task.add_done_callback(self._waiting.discard)
         return True
+
+    async def _answer(self, job: Job[Any], token: str) -> None:
+        """Wait for a result, and note whether it is this job's own, and how long that took."""
+        began = time.monotonic()
+        try:
+            word = "right" if await job.result(RESULT_S) == token else "wrong"
+        except (TimeoutError, TrackedQueueError) as error:
+            word = type(error).__name__
+        seconds = time.monotonic() - began
+        self._ledger.write("answer", id=job.id, word=word, seconds=seconds, limit=RESULT_S)
 
     async def _one(self, call: PreparedCall[Any]) -> Job[Any]:
         (job,) = await self._app.enqueue_many([call])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
+import os
 import random
 import time
 from datetime import timedelta
@@ -68,10 +70,45 @@ async def blocking(seconds: float) -> None:
     time.sleep(seconds)  # noqa: ASYNC251  (what a job should not do, and some do: the event loop stands still)
 
 
+@app.task(name="echo")
+async def echo(token: str) -> str:
+    """Gives back what it got: a result that is another job's would be seen."""
+    await asyncio.sleep(0.002)
+    return token
+
+
+@app.task(name="echo-isolated", isolate="process")
+def echo_isolated(token: str) -> str:
+    """The same in a child process."""
+    return token
+
+
+@app.task(name="forking")
+async def forking() -> str:
+    """Forks, and its child comes back."""
+    return "child" if os.fork() == 0 else "parent"
+
+
+@app.task(name="forking-isolated", isolate="process")
+def forking_isolated() -> str:
+    """The same in a child process, by a program that is not installed."""
+    if os.fork() == 0:
+        os.execvp("no-such-program", ["no-such-program"])
+    return "parent"
+
+
+@app.task(name="sticky")
+async def sticky() -> int:
+    """Leaves something behind for which its process waits at its end."""
+    atexit.register(time.sleep, 3600)
+    return os.getpid()
+
+
 def chaos_calls(chance: random.Random) -> list[PreparedCall[Any]]:
     """The next calls of a producer: mostly one, now and then many."""
     kind = chance.choices(
-        ("short", "bulk", "long", "flaky", "snoozing", "unique", "limited", "delayed"), (6, 1, 2, 3, 1, 3, 3, 3)
+        ("short", "bulk", "long", "flaky", "snoozing", "unique", "limited", "delayed", "echo", "isolated"),
+        (6, 1, 2, 3, 1, 3, 3, 3, 3, 1),
     )[0]
     n = chance.randrange(1000)
     match kind:
@@ -87,6 +124,10 @@ def chaos_calls(chance: random.Random) -> list[PreparedCall[Any]]:
             return [unique.call(f"key{n % KEYS}")]
         case "limited":
             return [limited.call(f"key{n % KEYS}") for _ in range(chance.randint(1, 6))]
+        case "echo":
+            return [echo.call(f"token{chance.getrandbits(64)}")]
+        case "isolated":
+            return [echo_isolated.call(f"token{chance.getrandbits(64)}")]
         case "delayed":
             return [short.options(delay=chance.random() * 3).call(n)]
     return [short.call(n)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import random
 import signal
 import time
@@ -14,6 +15,7 @@ from typing import Any
 import redis.asyncio as redis_client
 import redis.exceptions
 
+from ..handle import Job
 from .ledger import APP_VARIABLE, DEFAULT_APP, FOLDER_VARIABLE, Ledger
 from .programs import Program, send
 from .proxy import Proxy
@@ -77,9 +79,9 @@ class World:
         self._programs.append(program)
         return program
 
-    def _worker(self) -> Program:
+    def _worker(self, log: Path | None = None) -> Program:
         return self._started(Program(
-            self.folder / f"worker-{len(self._programs)}.log", self.environment(),
+            log or self.folder / f"worker-{len(self._programs)}.log", self.environment(),
             "tracked_queue", "worker", "tracked_queue.chaos.served:app", "--log-format", "json",
             "--processes", str(PROCESSES), "--concurrency", "10", "--grace", "1",
         ))  # fmt: skip
@@ -136,9 +138,14 @@ class World:
             "redis_restart": (2, self.redis_restart),
             "redis_restart_everysec": (1, self.redis_restart_everysec),
             "failover": (1, self.failover),
+            "idle_drop": (1, self.idle_drop),
+            "terminate_all": (1, self.terminate_all),
+            "full_log": (1, self.full_log),
         }
         if self.target == DEFAULT_APP:
             kinds["block"] = (1, self.block)
+            kinds["fork"] = (2, self.fork)
+            kinds["stuck_exit"] = (1, self.stuck_exit)
         return kinds
 
     async def kill(self) -> None:
@@ -172,7 +179,7 @@ class World:
         if worker is not None:
             self.note("redeploy")
             worker.terminate()
-            await asyncio.to_thread(worker.wait)
+            await self._ended(worker)
             self.workers.append(self._worker())
 
     async def block(self) -> None:
@@ -185,6 +192,71 @@ class World:
             with contextlib.suppress(Exception):  # the server may be away; then nobody is blocked
                 job = await queue.enqueue(blocking.name, seconds)
                 self.ledger.write("stored", id=job.id, task=blocking.name, word="created")
+
+    async def _enqueue(self, task: Any, *args: Any) -> Job[Any] | None:
+        """A job that is part of a fault; None if the server is away just now."""
+        from .tasks import app
+
+        async with type(app)(self.primary.url, namespace=NAMESPACE, shards=self._shards) as queue:
+            with contextlib.suppress(Exception):
+                job = await queue.enqueue(task.name, *args)
+                self.ledger.write("stored", id=job.id, task=task.name, word="created")
+                return job
+        return None
+
+    async def fork(self) -> None:
+        """A job forks, and the fork comes back from its function."""
+        from .tasks import forking, forking_isolated
+
+        self.note("fork")
+        await self._enqueue(self.chance.choice((forking, forking_isolated)))
+
+    async def stuck_exit(self) -> None:
+        """A process that a job has made unable to exit is asked to stop; another has to come in its place."""
+        from .tasks import app, sticky
+
+        self.note("stuck_exit")
+        job = await self._enqueue(sticky)
+        if job is None:
+            return
+        async with type(app)(self.primary.url, namespace=NAMESPACE, shards=self._shards) as queue:
+            with contextlib.suppress(Exception):
+                pid = await queue.job(job.id).result(5)
+                if any(pid in worker.children() for worker in self.workers):
+                    send(pid, signal.SIGTERM)
+
+    async def terminate_all(self) -> None:
+        """SIGTERM to every process of a worker, as service managers do it, and a new one when it has ended."""
+        worker = self._take_worker()
+        if worker is not None:
+            self.note("terminate_all")
+            pids = [worker.process.pid, *worker.children()]
+            self.chance.shuffle(pids)
+            for pid in pids:
+                send(pid, signal.SIGTERM)
+            await self._ended(worker)
+            self.workers.append(self._worker())
+
+    async def full_log(self) -> None:
+        """A worker whose log can't be written works for a while, and is asked to stop."""
+        self.note("full_log")
+        worker = self._worker(Path("/dev/full"))
+        await asyncio.sleep(2 * TTL_S)
+        worker.terminate()
+        await self._ended(worker)
+
+    async def idle_drop(self) -> None:
+        """Connections that are idle for a moment carry nothing any more, and nobody is told."""
+        seconds = 2 * TTL_S
+        self.note("idle_drop", seconds=seconds)
+        self.proxy.idle_limit_s = 1.2 + self.chance.random()
+        await asyncio.sleep(seconds)
+        self.proxy.idle_limit_s = math.inf
+
+    async def _ended(self, worker: Program) -> None:
+        """Wait for the end of a worker that was asked to stop; one that has to be killed is a problem."""
+        if await asyncio.to_thread(worker.wait) == -signal.SIGKILL:
+            self.ledger.write("stuck", word=worker.log.name)
 
     async def cut(self) -> None:
         """Every connection is cut."""
@@ -291,4 +363,4 @@ class World:
         for worker in self.workers:
             worker.terminate()
         for worker in self.workers:
-            await asyncio.to_thread(worker.wait)
+            await self._ended(worker)
