@@ -128,3 +128,12 @@ def test_times_of_recovery() -> None:
     events = [stored(), *first, fault(2, "kill", pid=1), *run(2.5, fence=2, pid=2), settled(4, fence=2)]
     found = judge(History(events=events, records={"a": {"state": "succeeded", "recoveries": "1"}}))
     assert not found.problems and found.recovery_s == [0.5]
+
+
+def test_a_call_beyond_its_limit_and_a_result_of_another_job() -> None:
+    slow = event(3, "refused", word="EnqueueUnavailableError", seconds=14.0, limit=10.0)
+    assert "its limit is 10 s" in problems([*CLEAN, slow])[0]
+    assert not problems([*CLEAN, event(3, "refused", seconds=11.0, limit=10.0)])
+    assert not problems([*CLEAN, event(3, "answer", word="right", seconds=1.0, limit=8.0)])
+    assert "result of another job" in problems([*CLEAN, event(3, "answer", word="wrong", seconds=1.0, limit=8.0)])[0]
+    assert "did not end" in problems([*CLEAN, event(3, "stuck", "", word="worker-3.log")])[0]
