@@ -73,7 +73,8 @@ async def test_children_have_the_launchers_path_and_flags(
 ) -> None:
     """A launcher that changes sys.path, flags of the interpreter, and a file that is called like one of the standard library."""
     code, elsewhere = tmp_path / "code", tmp_path / "elsewhere"
-    code.mkdir(), elsewhere.mkdir()
+    code.mkdir()
+    elsewhere.mkdir()
     shop(code)
     (elsewhere / "queue.py").write_text("raise RuntimeError('this is not the standard library')\n")
     launcher = f"import sys; sys.path.insert(0, {str(code)!r}); from tracked_queue.cli import main; main()"
@@ -102,7 +103,8 @@ def test_nowhere_to_write_is_no_reason_to_stop(server: RedisServer, namespace: s
 
 def test_a_working_folder_that_is_gone(server: RedisServer, namespace: str, tmp_path: Path) -> None:
     code, gone = tmp_path / "code", tmp_path / "gone"
-    code.mkdir(), gone.mkdir()
+    code.mkdir()
+    gone.mkdir()
     shop(code)
     command = 'rm -rf "$PWD"; exec "$0" -P -m tracked_queue worker shop:app --burst'
     done = subprocess.run(

@@ -123,7 +123,7 @@ SERVED: list[tuple[Any, list[Any]]] = [
     (Any, [{"a": [1, None, True, 1.5, "x", b"x"]}]),
     (Loose, [Loose({"a": [1, "x"]})]),
     (Node, [Node([Node(), Node([Node()])])]),
-    (Alias, [Alias(userId=5), Alias(userId=5, o=2)]),
+    (Alias, [Alias(userId=5), Alias.model_validate({"userId": 5, "o": 2})]),
     (Strict, [Strict(id=uuid.UUID(int=1), at=dt.datetime.now(dt.UTC))]),
     (Patch, [Patch(), Patch(name="x"), Patch(name=None), Patch(email=None, name="y")]),
     (Holder, [Holder(items=[Patch(), Patch(name=None)])]),
@@ -229,8 +229,9 @@ def test_what_can_not_be_served_is_said_at_the_decorator() -> None:
 
 
 def test_a_name_that_is_defined_further_down_is_looked_at_later() -> None:
-    async def early(x: Later) -> None: ...  # noqa: F821
+    async def early(x: Any) -> None: ...
 
+    early.__annotations__["x"] = "Later"
     task = TrackedQueue().task(name="early")(early)
     globals()["Later"] = A
     assert task.call(A(1)).request.args
