@@ -74,7 +74,7 @@ async def fork_async(how: str) -> str:
 class _Bare:
     """Gives way to the event loop without asking for one."""
 
-    def __await__(self):
+    def __await__(self) -> Any:
         yield
 
 

@@ -232,7 +232,7 @@ def test_a_name_that_is_defined_further_down_is_looked_at_later() -> None:
     async def early(x: Any) -> None: ...
 
     early.__annotations__["x"] = "Later"
-    task = TrackedQueue().task(name="early")(early)
+    task: Any = TrackedQueue().task(name="early")(early)
     globals()["Later"] = A
     assert task.call(A(1)).request.args
     del globals()["Later"]
