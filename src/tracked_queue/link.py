@@ -37,6 +37,7 @@ from .cluster import Cluster, parse_cluster_url, slot_of
 from .errors import (
     InvariantError,
     MissingCommandError,
+    SettingsError,
     StoreFullError,
     StoreRefusedError,
     StoreUnavailableError,
@@ -70,7 +71,7 @@ _PASSING = re.compile(
     r"|non local key|max number of clients"
 )
 _REFUSING = re.compile(
-    r"(?:^|-)(?:NOAUTH|WRONGPASS|NOPERM|DENIED)\b|invalid password|invalid username-password"
+    r"(?:^|-)(?:NOAUTH|WRONGPASS|NOPERM|DENIED)\b|invalid password|invalid username-password|DB index is out of range"
     r"|user executing the script can't|ACL failure in script"
 )
 
@@ -91,6 +92,24 @@ _SYNC_KINDS: dict[Any, Any] = {
 }
 
 
+def _options_of(url: str) -> dict[str, Any]:
+    """
+    What redis-py reads out of a URL.
+
+    Raises:
+        SettingsError: It can't be read, or names a file that is not there.
+    """
+    try:
+        options: dict[str, Any] = dict(aio.parse_url(url))
+    except (ValueError, rex.RedisError) as error:
+        raise SettingsError("redis_url", _short(error)) from None
+    for name in ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_ca_path"):
+        path = options.get(name)
+        if path and not os.path.exists(path):
+            raise SettingsError("redis_url", f"{name}: there is no {path}")
+    return options
+
+
 class Endpoint:
     """Where Redis is, as arguments of redis-py's connections. Its password is never shown."""
 
@@ -106,7 +125,7 @@ class Endpoint:
             sentinels, url = parse_sentinel_url(url, settings.connect_timeout)
         elif scheme in CLUSTER_SCHEMES:
             hosts, url = parse_cluster_url(url)
-        options: dict[str, Any] = dict(aio.parse_url(url))
+        options: dict[str, Any] = _options_of(url)
         for name in _IGNORED_IN_URL:
             options.pop(name, None)
         kind = options.pop("connection_class", aio.Connection)
@@ -175,7 +194,7 @@ def _not_connected(error: Exception, shown: str) -> TrackedQueueError:
         return refusal
     # redis-py wraps a refused password into a ConnectionError of its own.
     if isinstance(error, rex.AuthenticationError) or _REFUSING.search(str(error)):
-        return StoreRefusedError(f"{shown}: {_short(error)}; check the user and password of redis_url")
+        return StoreRefusedError(f"{shown}: {_short(error)}; check the user, password and database of redis_url")
     return StoreUnavailableError(f"{shown}: {_short(error)}", may_have_run=False)
 
 

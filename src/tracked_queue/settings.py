@@ -206,8 +206,57 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
 }  # fmt: skip
 
 
+# What a URL's query may say beside TLS; of these link.py takes some, and lets others, which are ours to decide, be.
+QUERY_NAMES = frozenset(
+    {
+        "username", "password", "db", "socket_keepalive", "sentinel_username", "sentinel_password", "socket_timeout",
+        "socket_connect_timeout", "retry_on_timeout", "retry_on_error", "health_check_interval", "max_connections",
+        "decode_responses", "encoding", "encoding_errors", "timeout", "protocol", "client_name",
+    }
+)  # fmt: skip
+CERT_REQUIREMENTS = ("none", "optional", "required")
+
+
+def spelled(url: str) -> str:
+    """A URL as people paste it: without a line's end, quotes, and another name of the scheme."""
+    url = url.strip()
+    if len(url) > 1 and url[0] == url[-1] and url[0] in "'\"":
+        url = url[1:-1].strip()
+    for other, ours in (("valkey://", "redis://"), ("valkeys://", "rediss://")):
+        if url.lower().startswith(other):
+            return ours + url[len(other) :]
+    return url
+
+
+def _check_query(parts: UrlParts, source: str) -> None:
+    for item in parts.query.split("&") if parts.query else []:
+        name, _, value = item.partition("=")
+        problem = ""
+        if name == "ssl":
+            problem = "for TLS write rediss://, without ssl="
+        elif name.startswith("ssl_"):
+            if not parts.scheme.startswith("rediss"):
+                problem = f"{name} is for TLS, and the URL says {parts.scheme}://; write rediss://"
+            elif name == "ssl_cert_reqs" and value not in CERT_REQUIREMENTS:
+                problem = f"ssl_cert_reqs must be one of {', '.join(CERT_REQUIREMENTS)}"
+        elif name not in QUERY_NAMES:
+            problem = f"its query has the unknown option {name[:40]!r}; {did_you_mean(name, QUERY_NAMES)}"
+        elif name == "db" and not value.isdigit():
+            problem = "db must be a number"
+        if problem:
+            raise SettingsError("redis_url", problem, source)
+
+
 def _check_url(url: str, source: str) -> None:
     parts = split_url(url)
+    if hides_password(parts, url):
+        # None of it is shown: what looks like a path or a port may be a part of the password.
+        raise SettingsError(
+            "redis_url",
+            "an @ stands behind its host, so user or password has a character that ends the host: write / as %2F, ? as %3F, "
+            "# as %23, @ as %40 (urllib.parse.quote(password, safe=''))",
+            source,
+        )
     try:
         if "+" not in parts.scheme:  # several hosts; sentinel.py and cluster.py read them
             urlsplit(url).port  # noqa: B018  (raises for a port that is no number)
@@ -221,6 +270,10 @@ def _check_url(url: str, source: str) -> None:
         database = parts.path.strip("/")
         if database and not database.isdigit():
             raise SettingsError("redis_url", f"the database {database!r} must be a number", source)
+    if parts.scheme == "unix" and not parts.path.startswith("/"):
+        raise SettingsError("redis_url", "write unix:///path/to/the.sock, with three slashes", source)
+    if parts.scheme != "embedded":
+        _check_query(parts, source)
 
 
 class UrlParts(NamedTuple):
@@ -244,11 +297,21 @@ def split_url(url: str) -> UrlParts:
     return UrlParts(scheme.lower(), netloc, slash + path, query)
 
 
+def hides_password(parts: UrlParts, url: str) -> bool:
+    """Whether a part of the password stands where a path, a query or a fragment does."""
+    if parts.scheme in ("unix", "embedded"):
+        return False
+    bare = any("@" in item and "=" not in item for item in parts.query.split("&"))
+    return "@" in parts.path or bare or "@" in url.partition("#")[2]
+
+
 def masked_url(url: str) -> str:
     """The URL with its password, also one in the query, replaced by ***."""
     if "://" not in url:
         return "***"
     parts = split_url(url)
+    if hides_password(parts, url):
+        return f"{parts.scheme}://***"
     userinfo, at, location = parts.netloc.rpartition("@")
     if at:
         user, colon, _ = userinfo.partition(":")
@@ -342,7 +405,8 @@ def _checked_type(name: str, value: Any, source: str) -> Any:
     if isinstance(default, float) and isinstance(value, timedelta):
         return value.total_seconds()
     if isinstance(default, str) and isinstance(value, str):
-        return str(value.value) if isinstance(value, Enum) else str(value)
+        text = str(value.value) if isinstance(value, Enum) else str(value)
+        return spelled(text) if name == "redis_url" else text
     if type(value) is not type(default):
         shown = "it" if name in SECRETS else repr(value)
         raise SettingsError(name, f"{shown} must be a {_kind(default)}", "" if source == "keyword" else source)
@@ -359,7 +423,7 @@ def _parse(name: str, text: str, variable: str) -> Any:
             return False
         raise SettingsError(name, f"{text!r} must be true or false", variable)
     if isinstance(default, str):
-        return text
+        return spelled(text) if name == "redis_url" else text
     try:
         return type(default)(text)
     except ValueError:

@@ -88,7 +88,7 @@ def test_a_bad_keyword_is_refused_where_it_is_given() -> None:
         ("redis://:p@h", "redis://:***@h"),
         ("rediss://u:p%40x@h?password=p", "rediss://u:***@h?password=***"),
         ("unix:///tmp/s?db=1", "unix:///tmp/s?db=1"),
-        ("redis+cluster://u:p@a:1,[::1]:7/0?ssl_password=p", "redis+cluster://u:***@a:1,[::1]:7/0?ssl_password=***"),
+        ("rediss+cluster://u:p@a:1,[::1]:7/0?ssl_password=p", "rediss+cluster://u:***@a:1,[::1]:7/0?ssl_password=***"),
         ("redis+sentinel://:p@a,b/main/1", "redis+sentinel://:***@a,b/main/1"),
     ],
 )

@@ -9,6 +9,7 @@ import typer
 
 from .. import log_setup, reports, transitions
 from ..app import TrackedQueue
+from ..checks import did_you_mean
 from ..errors import JobFailedError, UsageError
 from ..job import check_name
 from .common import (
@@ -18,6 +19,7 @@ from .common import (
     NamespaceOption,
     UrlOption,
     acted,
+    check_known,
     chosen_app,
     clean,
     cli,
@@ -47,33 +49,46 @@ def enqueue(
     """Store one job; prints its id."""
     log_setup.set_up()
     positional, named = _json("args", args, list), _json("kwargs", kwargs, dict)
-    delay_s = seconds(delay) if delay else None
-    wait_s = seconds(wait) if wait else None
+    delay_s = None if delay is None else seconds(delay)
+    wait_s = None if wait is None else seconds(wait)
+
+    target = chosen_app(app, redis_url, namespace)
+    check_known(target, app, "task", task)
 
     async def work(chosen: TrackedQueue) -> tuple[Any, Any]:
         sender = chosen.options(id=id, queue=queue, delay=delay_s)
         stored = await sender.enqueue(task, *positional, **named)
+        if wait_s is None:
+            acted("enqueue", job_id=stored.id, task=task, created=stored.created)
+            return stored, None
+        if not as_json:  # before the wait, which may end without a result
+            print(stored.id if stored.created else f"{stored.id} (exists already; nothing was added)", flush=True)
         acted("enqueue", job_id=stored.id, task=task, created=stored.created)
-        return stored, await stored.result(timeout=wait_s) if wait_s is not None else None
+        return stored, await stored.result(timeout=wait_s)
 
     try:
-        stored, result = run(chosen_app(app, redis_url, namespace), work, patient=True)
+        stored, result = run(target, work, patient=True)
     except TimeoutError as error:
         raise fail(str(error), EXIT_FAILED) from None
     except JobFailedError as error:
-        print(error.job_id)
         raise fail(f"it is {error.state}: {error.reason}; see `job {error.job_id}`", EXIT_FAILED) from None
     if as_json:
-        print_json({"id": stored.id, "created": stored.created, **({"result": result} if wait else {})})
-    else:
+        print_json({"id": stored.id, "created": stored.created, **({} if wait is None else {"result": result})})
+    elif wait is None:
         print(stored.id if stored.created else f"{stored.id} (exists already; nothing was added)")
-        if wait:
-            print_json(result)
+    else:
+        print_json(result)
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"{name} is no JSON")
 
 
 def _json(name: str, text: str, kind: type) -> Any:
     try:
-        value = json.loads(text)
+        value = json.loads(text, parse_constant=_refuse_constant)
+    except RecursionError:
+        raise UsageError(f"--{name}: it is nested too deep") from None
     except ValueError as error:
         raise UsageError(f"--{name}: it is no JSON: {error}") from None
     if not isinstance(value, kind):
@@ -95,8 +110,11 @@ def cancel(
     log_setup.set_up()
     if sum((bool(ids), queue is not None, task is not None)) != 1:
         raise UsageError("name one of ID..., --queue and --task")
+    target = chosen_app(app, redis_url, namespace)
+    check_known(target, app, "queue", queue)
+    check_known(target, app, "task", task)
     if not ids:
-        count = run(chosen_app(app, redis_url, namespace), lambda chosen: chosen.cancel_many(queue=queue, task=task))
+        count = run(target, lambda chosen: chosen.cancel_many(queue=queue, task=task))
         acted("cancel_many", queue=queue, task=task, jobs=count)
         print(f"{count} jobs cancelled, or asked to end")
         return
@@ -113,7 +131,7 @@ def cancel(
                 words.update(zip(batch, answers, strict=True))
         return [words[job_id] for job_id in ids]
 
-    words = run(chosen_app(app, redis_url, namespace), work)
+    words = run(target, work)
     said = {
         "cancelled": "cancelled",
         "requested": "its instance was asked to cancel it",
@@ -143,9 +161,14 @@ def pause(
     namespace: NamespaceOption = None,
 ) -> None:
     """Stop the fetching of a queue's or a task's jobs, or a schedule, over the whole fleet; what runs goes on."""
-    _pause_or_resume(
-        "pause", {"queue": queue, "task": task, "schedule": schedule}, chosen_app(app, redis_url, namespace)
-    )
+    target = chosen_app(app, redis_url, namespace)
+    check_known(target, app, "queue", queue)
+    check_known(target, app, "task", task)
+    if app and schedule is not None and schedule not in target.schedules:
+        raise UsageError(
+            f"schedule {schedule!r}: the app has none of that name; {did_you_mean(schedule, target.schedules)}"
+        )
+    _pause_or_resume("pause", {"queue": queue, "task": task, "schedule": schedule}, target)
 
 
 @cli.command()

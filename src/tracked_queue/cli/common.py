@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import dataclasses
 import functools
 import getpass
 import importlib
 import json
+import math
 import os
 import socket
 import sys
 import traceback
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from datetime import datetime
 from typing import Annotated, Any, ParamSpec, TypeVar
 
@@ -24,7 +26,9 @@ from rich.text import Text
 
 from .. import log
 from ..app import TrackedQueue
+from ..checks import did_you_mean
 from ..errors import SettingsError, StoreRefusedError, StoreUnavailableError, TrackedQueueError, UsageError
+from ..worker.liveness import user_id
 
 cli = typer.Typer(
     name="tracked_queue",
@@ -43,6 +47,8 @@ T = TypeVar("T")
 EXIT_FAILED = 1
 EXIT_USAGE = 2
 EXIT_UNAVAILABLE = 3
+# The command's own output could not be written (a full disk); what it was to do is done.
+EXIT_OUTPUT = 4
 AGAIN_S = 0.3
 
 AppOption = Annotated[str | None, typer.Option("--app", help="module:app whose settings and tasks to use.")]
@@ -99,6 +105,11 @@ def guarded(function: Callable[P, T]) -> Callable[P, T]:
             return function(*args, **kwargs)
         except TrackedQueueError as error:
             raise typer.Exit(told(error)) from None
+        except BrokenPipeError:
+            raise typer.Exit(EXIT_FAILED) from None  # whoever read it has seen enough
+        except OSError as error:
+            what = "; what the command does was done, or is under way" if _acted else ""
+            raise fail(f"the output could not be written: {error.strerror or error}{what}", EXIT_OUTPUT) from None
         except KeyboardInterrupt:
             raise typer.Exit(130) from None
 
@@ -139,6 +150,20 @@ def load_app(path: str) -> TrackedQueue:
     return found
 
 
+def check_known(app: TrackedQueue, named: str | None, kind: str, name: str | None) -> None:
+    """
+    A name that the given app doesn't have is a typo; without an app nobody can tell.
+
+    Raises:
+        UsageError: Says which names there are.
+    """
+    known = app.tasks.queues() if kind == "queue" else [task.name for task in app.tasks]
+    if named and name is not None and name not in known:
+        raise UsageError(
+            f"{kind} {name!r}: the app has none of that name; {did_you_mean(name, known)} (without --app it is taken)"
+        )
+
+
 def chosen_app(path: str | None, redis_url: str | None, namespace: str | None) -> TrackedQueue:
     """The app that a command works on: the named one, or one of settings alone."""
     app = load_app(path) if path else TrackedQueue()
@@ -166,12 +191,17 @@ def run(app: TrackedQueue, work: Callable[[TrackedQueue], Coroutine[Any, Any, T]
     return asyncio.run(opened())
 
 
+# What this command has changed.
+_acted: list[str] = []
+
+
 def acted(action: str, **facts: Any) -> None:
     """Log who changed what."""
+    _acted.append(action)
     try:
         user = getpass.getuser()
     except (OSError, KeyError):  # a container without a passwd entry
-        user = str(os.getuid())
+        user = str(user_id())
     log.operator_acted(action=action, by=f"{user}@{socket.gethostname()}", **facts)
 
 
@@ -209,16 +239,33 @@ def span(value: float | None) -> str:
 
 
 def print_json(value: Any) -> None:
-    """JSON of dataclasses, times and plain data."""
+    """
+    Strict JSON of dataclasses, times and plain data.
 
-    def plain(item: Any) -> Any:
-        if dataclasses.is_dataclass(item) and not isinstance(item, type):
-            return {field.name: getattr(item, field.name) for field in dataclasses.fields(item)}
-        if isinstance(item, datetime):
-            return item.isoformat()
-        return repr(item) if not isinstance(item, set | tuple) else list(item)
+    What JSON has not is told so that a program can tell it apart: bytes as {"base64": ...}, NaN and the infinities as text, a
+    mapping whose keys are no text as {"pairs": [[key, value], ...]}.
+    """
+    print(json.dumps(_plain(value), indent=2, allow_nan=False))
 
-    print(json.dumps(value, default=plain, indent=2))
+
+def _plain(item: Any) -> Any:
+    if dataclasses.is_dataclass(item) and not isinstance(item, type):
+        return {field.name: _plain(getattr(item, field.name)) for field in dataclasses.fields(item)}
+    if isinstance(item, bool | int | str | None):
+        return item.encode("utf-8", "replace").decode() if isinstance(item, str) else item
+    if isinstance(item, float):
+        return item if math.isfinite(item) else str(item)
+    if isinstance(item, datetime):
+        return item.isoformat()
+    if isinstance(item, bytes):
+        return {"base64": base64.b64encode(item).decode()}
+    if isinstance(item, Mapping):
+        if all(isinstance(key, str) for key in item):
+            return {_plain(key): _plain(inner) for key, inner in item.items()}
+        return {"pairs": [[_plain(key), _plain(inner)] for key, inner in item.items()]}
+    if isinstance(item, list | tuple | set | frozenset):
+        return [_plain(inner) for inner in item]
+    return repr(item)
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], empty: str) -> None:
