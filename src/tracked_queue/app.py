@@ -23,7 +23,7 @@ from .cipher import Cipher, parse_keys
 from .client import Clients, SyncStores, enqueue_sync
 from .codec import UnreadableHintsError, encode_any, encode_extras
 from .constraints import Key, Limit, Unique, limits_of, unique_of
-from .current import CurrentJob, JobContext
+from .current import CurrentJob, JobContext, current
 from .errors import (
     ArgumentError,
     DuplicateJobError,
@@ -894,7 +894,9 @@ class TrackedQueue:
     async def job_result(self, job_id: str, codec: Any, timeout: Seconds | None) -> Any:
         """See `Job.result`."""
         seconds = None if timeout is None else to_seconds("timeout", timeout)
-        ended = await self._clients_here().of_id(job_id).results.wait(job_id, seconds)
+        job = current.get()
+        with contextlib.nullcontext() if job is None else job.waiting():
+            ended = await self._clients_here().of_id(job_id).results.wait(job_id, seconds)
         task = self.tasks.get(ended.task) if codec is None else None
         return value_of(job_id, ended, codec if task is None else task.signature.result, self.cipher)
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Any, Generic, Protocol, TypeVar
@@ -49,6 +50,8 @@ class Host(Protocol):
     def opened(self, data: bytes, /) -> bytes: ...
 
     def extend(self, delivery: Any, seconds: float) -> None: ...
+
+    def waits(self, delivery: Any, more: int) -> None: ...
 
 
 class CurrentJob:
@@ -138,6 +141,15 @@ class CurrentJob:
     def extend_timeout(self, seconds: Seconds) -> None:
         """Let this attempt run for so many seconds (or a timedelta) from now, whatever its timeout was."""
         self._host.extend(self._delivery, to_seconds("extend_timeout(seconds)", seconds, above=True))
+
+    @contextlib.contextmanager
+    def waiting(self) -> Iterator[None]:
+        """While it waits for another job's result: a worker all of whose slots do that stands still, and says so."""
+        self._host.waits(self._delivery, 1)
+        try:
+            yield
+        finally:
+            self._host.waits(self._delivery, -1)
 
     async def progress(self, done: float, total: float | None = None, note: str = "") -> None:
         """

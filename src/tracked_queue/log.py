@@ -142,6 +142,14 @@ def process_recycled(*, lease: str, why: str) -> None:
     log.info("process.recycled", lease=lease, why=why)
 
 
+def slots_waiting(*, task: str, job_id: str, slots: int) -> None:
+    """
+    Every slot of this process holds a job that waits for another one's result; if those are to run here they never start. Let
+    such a job be followed by another (`chain`, `after=`), or give the ones it waits for a queue and a worker of their own.
+    """
+    log.warning("slots.waiting", task=task, job_id=job_id, slots=slots)
+
+
 def queues_unnamed(*, queues: list[str], named: list[str]) -> None:
     """Queues are served that no task names: only jobs with `options(queue=...)` come there. `named` are the tasks' own."""
     log.warning("queues.unnamed", queues=queues, named=named)

@@ -509,6 +509,9 @@ class _Host:
     def extend(self, delivery: Any, seconds: float) -> None:
         pass
 
+    def waits(self, delivery: Any, more: int) -> None:
+        pass
+
 
 class _Faked:
     """The handle of an enqueue that was only recorded: nothing is known of it."""

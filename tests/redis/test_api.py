@@ -9,6 +9,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+import structlog
 
 from tests.harness import START_MS, Scripts, wait_until
 from tests.redis.test_client import running_worker
@@ -366,3 +367,28 @@ def test_a_changed_rule_counts_from_its_change(q: Scripts) -> None:
     assert tell("*/5 * * * * UTC") == START_MS + 2 * hour
     q.now(START_MS + 3 * hour)
     assert tell("*/5 * * * * UTC") == START_MS + 2 * hour, "told again"
+
+
+# Waiting inside of jobs
+
+
+async def test_slots_that_all_wait_for_other_jobs_are_told_of(app: TrackedQueue) -> None:
+    """A dead-lock until the timeout, without a word."""
+    app.configure(concurrency=2)
+
+    @app.task(name="child")
+    async def child() -> int:
+        return 1
+
+    @app.task(name="parent", timeout=1.5, max_attempts=1)
+    async def parent() -> int:
+        return await (await child.enqueue()).result()
+
+    with structlog.testing.capture_logs() as lines:
+        jobs = [await parent.enqueue() for _ in range(2)]
+        async with running_worker(app):
+            for job in jobs:
+                with pytest.raises(JobFailedError):
+                    await job.result(10)
+    told = [line for line in lines if line["event"] == "slots.waiting"]
+    assert len(told) == 1 and told[0]["task"] == "parent" and told[0]["slots"] == 2

@@ -357,6 +357,8 @@ class _Host:
 
     def extend(self, delivery: Any, seconds: float) -> None: ...
 
+    def waits(self, delivery: Any, more: int) -> None: ...
+
 
 class _Delivery:
     attempt, max_attempts, headers, tick_ms = 1, 1, {}, None  # type: ignore[var-annotated]

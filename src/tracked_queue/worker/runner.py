@@ -188,6 +188,7 @@ class Runner:
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = math.inf
         self._ended = self.ran = 0
+        self._waiting, self._told_waiting = 0, False  # jobs that wait for other jobs' results
         self._rate = 0.0
         self._rate_at = self._last_end = self._loop.time()
 
@@ -400,6 +401,15 @@ class Runner:
             delivery.timeout = delivery.deadline - delivery.started_at
             if delivery.deadline < self._timer_at:
                 self._arm(delivery.deadline)
+
+    def waits(self, delivery: Delivery, more: int) -> None:
+        """See `CurrentJob.waiting`."""
+        self._waiting += more
+        if more > 0 and self._waiting >= self._settings.concurrency and not self._told_waiting:
+            self._told_waiting = True
+            log.slots_waiting(task=delivery.task.name, job_id=delivery.id, slots=self._settings.concurrency)
+        elif self._waiting * 2 < self._settings.concurrency:
+            self._told_waiting = False
 
     def _returned(self, delivery: Delivery, value: Any) -> None:
         if delivery.cause is Cause.LOST:
