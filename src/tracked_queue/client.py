@@ -348,7 +348,7 @@ class Tries:
     not be sent twice have one try.
     """
 
-    __slots__ = ("_clock", "_deadline", "_first", "_pauses", "_ran", "_reply_s", "_untracked")
+    __slots__ = ("_clock", "_deadline", "_first", "_pauses", "_ran", "_reply_s", "_tracked")
 
     def __init__(
         self,
@@ -359,15 +359,14 @@ class Tries:
     ) -> None:
         self._clock, self._reply_s = clock, settings.reply_timeout
         self._deadline = clock() + settings.enqueue_timeout if deadline is None else deadline
-        # An untracked job is forgotten when it is fetched; sent again after a lost reply it could run twice.
-        self._untracked = not all(request.tracked for request in requests)
+        self._tracked = requests[0].tracked  # of calls that share one all are tracked, or none is
         self._pauses: Iterator[float] | None = None
         self._first, self._ran = True, False
 
     def seconds(self) -> float:
         """How long the next try may take."""
         left = self.left
-        if self._first and not self._untracked:
+        if self._first and self._tracked:
             left = max(left / 2, min(left, SHORT_TRY_S))
         self._first = False
         return min(left, self._reply_s)
@@ -382,7 +381,9 @@ class Tries:
         self._ran = self._ran or error.may_have_run
         self._pauses = self._pauses or client_pauses()
         pause = next(self._pauses)
-        over = isinstance(error, StoreFullError) or (error.may_have_run and self._untracked)
+        # An untracked job is forgotten when it is fetched; sent again after a lost reply it could run twice.
+        once = error.may_have_run and not all(request.tracked for request in requests)
+        over = isinstance(error, StoreFullError) or once
         if over or self._clock() + pause + MIN_TRY_S >= self._deadline:
             raise _enqueue_error(error, self._ran, requests) from error
         return pause

@@ -82,20 +82,28 @@ class PreparedCall(msgspec.Struct, Generic[R], frozen=True):
     options: JobOptions
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
-    spare: list[str] = msgspec.field(default_factory=list)  # ids that were made for it and are not known to be stored
+    # Ids that were made for it and are not known to be stored; None: only that of the request. No list, which would cost the
+    # collector as much as the rest of a call.
+    spare: tuple[str, ...] | None = None
 
     def taken(self, new_like: Callable[[str], str]) -> PreparedCall[R]:
         """This call with an id to be stored under."""
         if self.options.id is not None:
             return self
-        id = self.spare.pop() if self.spare else new_like(self.request.id)
-        request = self.request if id == self.request.id else msgspec.structs.replace(self.request, id=id)
+        if self.spare is None:
+            msgspec.structs.force_setattr(self, "spare", ())
+            return self
+        id = self.spare[-1] if self.spare else new_like(self.request.id)
+        msgspec.structs.force_setattr(self, "spare", self.spare[:-1])
+        if id == self.request.id:
+            return self
+        request = msgspec.structs.replace(self.request, id=id)
         return PreparedCall(request, self.task, self.options, self.args, self.kwargs)
 
     def give_back(self, id: str) -> None:
         """It is not known to be stored: the next time it has this id."""
         if self.options.id is None:
-            self.spare.append(id)
+            msgspec.structs.force_setattr(self, "spare", (*(self.spare or ()), id))
 
 
 class Step(msgspec.Struct, frozen=True):
@@ -183,7 +191,7 @@ class Task(Generic[P, R]):
     def call(self, *args: P.args, **kwargs: P.kwargs) -> PreparedCall[R]:
         """A checked call for `app.enqueue_many`."""
         request = self._app.request(self, _NO_JOB_OPTIONS, args, kwargs)
-        return PreparedCall(request, self, _NO_JOB_OPTIONS, args, kwargs, [request.id])
+        return PreparedCall(request, self, _NO_JOB_OPTIONS, args, kwargs)
 
     def step(self, *args: Any, **kwargs: Any) -> Step:
         """A call for `app.chain` or `app.group` whose first argument comes from there; checked when it is stored."""
@@ -220,7 +228,7 @@ class BoundTask(Generic[P, R]):
     def call(self, *args: P.args, **kwargs: P.kwargs) -> PreparedCall[R]:
         """See `Task.call`."""
         request = self._app.request(self._task, self._options, args, kwargs)
-        return PreparedCall(request, self._task, self._options, args, kwargs, [request.id])
+        return PreparedCall(request, self._task, self._options, args, kwargs)
 
     def step(self, *args: Any, **kwargs: Any) -> Step:
         """See `Task.step`."""

@@ -60,7 +60,8 @@ def check_calls(
     for position, call in enumerate(check_list(what, calls, f"calls made by {how}")):
         if not isinstance(call, kinds) or not isinstance(call, PreparedCall | Step):
             raise UsageError(f"{what}: item {position} is a {type(call).__qualname__}; make it with {how}")
-        _check_app(f"{what}: item {position}", call, app)
+        if call.task.app is not app:
+            _refuse_app(f"{what}: item {position}", call)
     if len(calls) > most:
         raise UsageError(f"{what}: {len(calls)} jobs; one job can come after at most {MAX_AFTER}, so split it")
 
@@ -71,11 +72,11 @@ def check_step(what: str, step: Any, app: object) -> None:
         return
     if not isinstance(step, PreparedCall | Step):
         raise UsageError(f"{what}: {step!r} must be made with task.step(...) or task.call(...)")
-    _check_app(what, step, app)
+    if step.task.app is not app:
+        _refuse_app(what, step)
 
 
-def _check_app(what: str, call: PreparedCall[Any] | Step, app: object) -> None:
-    if call.task.app is not app:
-        raise UsageError(
-            f"{what} is a call of task {call.task.name}, which belongs to another app; store it through that one"
-        )
+def _refuse_app(what: str, call: PreparedCall[Any] | Step) -> None:
+    raise UsageError(
+        f"{what} is a call of task {call.task.name}, which belongs to another app; store it through that one"
+    )

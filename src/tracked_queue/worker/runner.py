@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import inspect
 import math
 import os
 import random
@@ -416,20 +415,19 @@ class Runner:
             self._disowned(delivery)
             return
         payload, keep_ms = b"", delivery.recipe.keep_ms
-        if value is not None and inspect.isawaitable(value):
-            problem = (
-                f"result not serialisable: {type(value).__qualname__}: nobody has awaited it, so the work was not done"
-            )
-            self._failed(delivery, "failed", encode_error("ResultError", problem), problem, 0.0)
-            return
-        if value is not None and keep_ms > 0 and not delivery.untracked:
+        if value is not None:
             problem = ""
-            try:
-                payload = delivery.task.signature.result.encode(value)
-                if len(payload) > self._settings.max_result:
-                    problem = f"result too large: {len(payload)} bytes, max_result is {self._settings.max_result}"
-            except BaseException as error:  # also what a type's own code raises
-                problem = f"result not serialisable: {type(value).__qualname__}: {_named(error)}"
+            if keep_ms > 0 and not delivery.untracked:
+                try:
+                    payload = delivery.task.signature.result.encode(value)
+                    if len(payload) > self._settings.max_result:
+                        problem = f"result too large: {len(payload)} bytes, max_result is {self._settings.max_result}"
+                except BaseException as error:  # also what a type's own code raises
+                    problem = f"result not serialisable: {type(value).__qualname__}: {_named(error)}"
+            elif hasattr(type(value), "__await__"):
+                problem = (
+                    f"result not serialisable: this {type(value).__qualname__} was not awaited, so nothing was done"
+                )
             if problem:
                 self._failed(delivery, "failed", encode_error("ResultError", problem), problem, 0.0)
                 return
