@@ -33,8 +33,8 @@ from .transitions import MAX_BATCH, MAX_BYTES, Call, Conflict, Stored, enqueue
 
 # Calls of the batcher that may be under way at once: while the server works on one, the next is made.
 FLUSHES = 2
-# No try begins with less time than this: it would only tell that there was none.
-MIN_TRY_S = 0.25
+# A try at the end of the time has so long at least.
+MIN_TRY_S = 0.05
 # A limit that is no longer than this is not divided.
 SHORT_TRY_S = 1.0
 
@@ -348,7 +348,7 @@ class Tries:
     not be sent twice have one try.
     """
 
-    __slots__ = ("_clock", "_deadline", "_first", "_pauses", "_ran", "_reply_s", "_tracked")
+    __slots__ = ("_clock", "_deadline", "_first", "_pauses", "_ran", "_reply_s", "_told", "_tracked")
 
     def __init__(
         self,
@@ -362,6 +362,7 @@ class Tries:
         self._tracked = requests[0].tracked  # of calls that share one all are tracked, or none is
         self._pauses: Iterator[float] | None = None
         self._first, self._ran = True, False
+        self._told: StoreUnavailableError | None = None
 
     def seconds(self) -> float:
         """How long the next try may take."""
@@ -384,9 +385,16 @@ class Tries:
         # An untracked job is forgotten when it is fetched; sent again after a lost reply it could run twice.
         once = error.may_have_run and not all(request.tracked for request in requests)
         over = isinstance(error, StoreFullError) or once
-        if over or self._clock() + pause + MIN_TRY_S >= self._deadline:
-            raise _enqueue_error(error, self._ran, requests) from error
+        # What a server or a handshake has said tells more than that the last, short try came to no end.
+        if self._told is None or not _timed_out(error):
+            self._told = error
+        if over or self._clock() + pause >= self._deadline:
+            raise _enqueue_error(self._told, self._ran, requests) from self._told
         return pause
+
+
+def _timed_out(error: StoreUnavailableError) -> bool:
+    return "no reply in time" in error.problem or isinstance(error.__cause__, TimeoutError)
 
 
 def durable_of(requests: Sequence[Request], settings: Settings) -> Durable | None:

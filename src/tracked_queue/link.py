@@ -297,9 +297,15 @@ class Link:
                 wire = await self._usable(wire, seconds)
                 seconds += began - self._time()
             replies = await wire.call(_packed(commands), len(commands), seconds)
+            refused = False
             for reply in replies:
                 if isinstance(reply, Exception):
                     await self._heed(reply)
+                    refused = True
+            if refused and all(isinstance(reply, rex.MovedError) for reply in replies):
+                # Nothing of it was carried out here, and the server that has the slot now is asked.
+                wire = await self._reopened(seconds)
+                replies = await wire.call(_packed(commands), len(commands), seconds)
             return replies
         except _CUT_SHORT as error:
             await self.close()

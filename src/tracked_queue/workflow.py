@@ -60,7 +60,7 @@ def check_calls(
     for position, call in enumerate(check_list(what, calls, f"calls made by {how}")):
         if not isinstance(call, kinds) or not isinstance(call, PreparedCall | Step):
             raise UsageError(f"{what}: item {position} is a {type(call).__qualname__}; make it with {how}")
-        if call.task.app is not app:
+        if call.task is not None and call.task.app is not app:
             _refuse_app(f"{what}: item {position}", call)
     if len(calls) > most:
         raise UsageError(f"{what}: {len(calls)} jobs; one job can come after at most {MAX_AFTER}, so split it")

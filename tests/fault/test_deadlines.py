@@ -240,15 +240,13 @@ async def test_connections_that_were_forgotten_while_they_were_idle(server: Redi
 async def test_a_result_comes_although_the_subscription_was_forgotten(server: RedisServer, namespace: str) -> None:
     """The notice went into the void; the record is looked at beside it, and a last time before TimeoutError."""
     async with Proxy(server.port) as proxy:
-        app = TrackedQueue(proxy.url, namespace=namespace)
+        direct = TrackedQueue(server.url, namespace=namespace)
 
-        @app.task(name="t")
+        @direct.task(name="t")
         async def t(n: int) -> int:
             return n
 
-        direct = TrackedQueue(server.url, namespace=namespace)
-        direct.include(app)
-        async with app, direct:
+        async with direct:
             waiting = TrackedQueue(proxy.url, namespace=namespace)
             async with waiting:
                 job = await t.enqueue(7)

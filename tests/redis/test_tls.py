@@ -139,7 +139,7 @@ def url_of(server: RedisServer, place: str, **query: object) -> str:
 
 def app_at(url: str, namespace: str) -> TrackedQueue:
     made = TrackedQueue(
-        url, namespace=namespace, block=0.5, enqueue_timeout=1.0, heartbeat_interval=0.2, heartbeat_ttl=2.0
+        url, namespace=namespace, block=0.5, enqueue_timeout=4.0, heartbeat_interval=0.2, heartbeat_ttl=2.0
     )
 
     @made.task(name="double")
