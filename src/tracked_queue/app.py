@@ -863,6 +863,10 @@ class TrackedQueue:
 
     def job(self, id: str) -> Job[Any]:
         """A handle to a job by its id; nothing is asked yet. Raises UsageError for an id that can't be one."""
+        if callable(id):
+            raise UsageError(
+                f"app.job({getattr(id, '__name__', id)}): it takes the id of a job; @app.task() makes a task"
+            )
         return Job(check_name("job id", id), False, self)
 
     async def job_info(self, job_id: str, codec: Any) -> JobInfo:

@@ -48,7 +48,17 @@ class Authority:
             .not_valid_after(now + datetime.timedelta(hours=1))
             .add_extension(x509.BasicConstraints(ca=address is None, path_length=None), critical=True)
         )  # fmt: skip
-        if address is not None:
+        # Python 3.13 checks as RFC 5280 says: who signed, and what the authority's key may do.
+        signer = x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key())
+        builder = builder.add_extension(signer, critical=False)
+        if address is None:
+            signs = x509.KeyUsage(
+                digital_signature=False, content_commitment=False, key_encipherment=False, data_encipherment=False,
+                key_agreement=False, key_cert_sign=True, crl_sign=True, encipher_only=False, decipher_only=False,
+            )  # fmt: skip
+            own = x509.SubjectKeyIdentifier.from_public_key(key)
+            builder = builder.add_extension(signs, critical=True).add_extension(own, critical=False)
+        else:
             names = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(address))])
             builder = builder.add_extension(names, critical=False)
         return builder.sign(self._key, hashes.SHA256())

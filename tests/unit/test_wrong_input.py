@@ -254,6 +254,7 @@ def test_limit_queue_takes_limits(value: Any) -> None:
     *[(f"queue {at}", lambda a, t, v=value: a.cancel_many(queue=v)) for at, value in enumerate(NOT_A_NAME)],
     ("queue=", lambda a, t: a.cancel_many()),
     *[(f"schedule {at}", lambda a, t, v=value: a.trigger(v)) for at, value in enumerate([*NOT_A_NAME, "unknown", None])],
+    ("a function as job id", lambda a, t: a.job(len)),
     *[(f"timeout {at}", lambda a, t, v=value: a.job("x").result(v)) for at, value in enumerate(NOT_SECONDS)],
     *[(f"timeout {at}", lambda a, t, v=value: Group(jobs=(a.job("x"),)).results(v)) for at, value in enumerate(NOT_SECONDS)],
     *[(f"queues {at}", lambda a, t, v=value: a.run_worker(queues=v)) for at, value in enumerate([5, "default", [], [5], [""]])],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import signal
 import socket
@@ -28,7 +29,7 @@ class RedisServer:
     One server process; `url` is TCP on loopback, so that a proxy can stand before it.
 
     Args:
-        options: Further options of the server.
+        options: Further options of the server; TEST_REDIS_OPTIONS comes before them.
         appendonly: Whether it keeps an append-only file, synced after every command.
         program: Default: TEST_REDIS_SERVER, else the one that `embedded://` takes.
         port: Default: any that is free.
@@ -43,7 +44,8 @@ class RedisServer:
         self._options = [
             "--port", str(self.port), "--bind", "127.0.0.1", "--unixsocket", str(self.folder / "s"),
             "--dir", str(self.folder), "--save", "", "--appendonly", "yes" if appendonly else "no",
-            "--appendfsync", "always", "--logfile", str(self.folder / "log"), *options,
+            "--appendfsync", "always", "--logfile", str(self.folder / "log"),
+            *shlex.split(os.environ.get("TEST_REDIS_OPTIONS", "")), *options,
         ]  # fmt: skip
         self.process: subprocess.Popen[bytes] | None = None
         self.start()
