@@ -268,9 +268,8 @@ class TrackedQueue:
         modules. From then on they are part of this one: their tasks enqueue through it, and by themselves they ask no Redis.
 
         Raises:
-            UsageError: It is none, this app itself, or included already; it has settings or a lifespan of its own,
-            which would be
-                lost; a task, schedule, queue limit or variable of that name exists here. Nothing was changed.
+            UsageError: It is none, this app itself, or included already; it has settings or a lifespan of its own, which
+                would be lost; a task, schedule, queue limit or variable of that name exists here. Nothing was changed.
         """
         for other in others:
             self._check_include(other)
@@ -631,7 +630,7 @@ class TrackedQueue:
         Args:
             expression: Five fields, or six with seconds first.
             tz: The zone of its times, by name or as a ZoneInfo: once a local day for a fixed time, over both changes of
-            daylight saving too.
+                daylight saving too.
             missed: Ticks while no worker ran: `skip`, `once` (the last one runs), or `all`.
             name: Of the schedule; default the task's name.
             args, kwargs: The call's arguments.

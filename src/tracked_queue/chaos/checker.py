@@ -17,9 +17,9 @@ FINAL = frozenset(state.value for state in State if state.ended)
 ENDS = FINAL - {"expired"}  # what an outcome of a run can be
 # Kinds of faults after which the store may stand where it stood a moment ago: writes that it had answered are gone.
 ROLLBACKS = frozenset({"failover"})
-# Keys without an expiry that may be there when nothing is queued, runs or waits.
 # A call may take this much longer than its limit: a last look at a record, and a machine that is busy with faults.
 LATE_S = 2.0
+# Keys without an expiry that may be there when nothing is queued, runs or waits.
 LASTING = frozenset(
     {"queues", "shards", "limits", "contact", "hold", "schedules", "schedule", "dead", "job", "wake", "paused"}
 )
