@@ -11,9 +11,11 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import is_dataclass
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network
+from pathlib import PurePath
 from typing import Any
 from uuid import UUID
 
@@ -21,6 +23,8 @@ from .errors import UsageError
 
 # A key that is longer, or holds what can't be printed, is shown by its hash.
 MAX_KEY = 120
+# Types whose values are told by their text.
+PLAIN_TEXT = (PurePath, IPv4Address, IPv6Address, IPv4Interface, IPv6Interface, IPv4Network, IPv6Network)
 
 
 def part(kind: str, text: str) -> str:
@@ -51,7 +55,7 @@ def canonical(value: Any) -> str:
     fields = fields_of(value)
     if fields is not None:
         return part("o", part("s", type(value).__qualname__) + _of_map(fields.items()))
-    if isinstance(value, _PLAIN_TEXT):
+    if isinstance(value, PLAIN_TEXT):
         return part("p", part("s", type(value).__qualname__) + str(value))
     raise UsageError(f"a {type(value).__qualname__} can't be part of a key; give text, a number, or a tuple of them")
 
@@ -77,27 +81,29 @@ def _float(value: float) -> str:
 
 
 def _decimal(value: Decimal) -> str:
-    return part("d", str(value.normalize()) if value else "0")
+    """All its digits: arithmetic would round them to the context's precision, and two numbers would be one."""
+    if not value.is_finite():
+        return part("d", str(value))
+    sign, digits, exponent = value.as_tuple()
+    text = "".join(map(str, digits)).lstrip("0")
+    short_text = text.rstrip("0")
+    if not short_text:
+        return part("d", "0")
+    return part("d", f"{'-' * sign}{short_text}E{int(exponent) + len(text) - len(short_text)}")
 
 
 def _moment(value: datetime) -> str:
-    if value.tzinfo is None:
+    offset = value.utcoffset()
+    if offset is None:
         return part("T", value.isoformat())
-    return part("t", value.astimezone(UTC).replace(tzinfo=None).isoformat())
+    # Microseconds, which are told also where the moment in UTC is before the year 1 or after 9999.
+    return part("t", str((value.replace(tzinfo=None) - datetime.min - offset) // timedelta(microseconds=1)))
 
 
 def _of_map(items: Iterable[tuple[Any, Any]]) -> str:
     return "".join(key + value for key, value in sorted((canonical(key), canonical(value)) for key, value in items))
 
 
-def _plain_text() -> tuple[type, ...]:
-    from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network
-    from pathlib import PurePath
-
-    return (PurePath, IPv4Address, IPv6Address, IPv4Interface, IPv6Interface, IPv4Network, IPv6Network)
-
-
-_PLAIN_TEXT = _plain_text()
 _BY_TYPE: dict[type, Callable[[Any], str]] = {
     type(None): lambda _: "n0:",
     bool: lambda value: part("b", str(int(value))),

@@ -17,14 +17,12 @@ import typing
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import is_dataclass
 from datetime import UTC, datetime
-from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network
-from pathlib import PurePath
 from typing import Any, TypeVar, cast
 
 import msgspec
 import msgspec.inspect
 
-from .canonical import fields_of
+from .canonical import PLAIN_TEXT, fields_of
 from .errors import ArgumentError, PayloadTooLargeError
 from .job import ErrorInfo
 
@@ -54,15 +52,11 @@ class Options(msgspec.Struct, frozen=True, omit_defaults=True):
     format: int = FORMAT
 
 
-# What has no form of its own in MessagePack, and is told by its text.
-_BY_TEXT = (PurePath, IPv4Address, IPv6Address, IPv4Interface, IPv6Interface, IPv4Network, IPv6Network)
-
-
 def _encode_foreign(value: Any) -> Any:
     kind = type(value)
     if hasattr(kind, "__pydantic_fields_set__") or hasattr(kind, "__pydantic_validator__"):
         return _fields_of_model(value)
-    if isinstance(value, _BY_TEXT):
+    if isinstance(value, PLAIN_TEXT):
         return str(value)
     core = sys.modules.get("pydantic_core")
     if core is not None and hasattr(kind, "__get_pydantic_core_schema__"):
@@ -93,7 +87,7 @@ def _tags_of(kind: Hashable) -> tuple[str, ...]:
 
 
 def _decode_foreign(kind: type, value: Any) -> Any:
-    if issubclass(kind, _BY_TEXT):
+    if issubclass(kind, PLAIN_TEXT):
         return kind(value)
     validate = getattr(kind, "model_validate", None)
     if not callable(validate):
@@ -318,7 +312,7 @@ def _check_foreign(kind: Any) -> None:
         seen.add(id(item))
         if isinstance(item, msgspec.inspect.CustomType):
             made = typing.get_origin(item.cls) or item.cls
-            known = isinstance(made, type) and (issubclass(made, _BY_TEXT) or hasattr(made, "model_validate"))
+            known = isinstance(made, type) and (issubclass(made, PLAIN_TEXT) or hasattr(made, "model_validate"))
             if not known:
                 raise TypeError(f"{getattr(made, '__qualname__', made)} is not a type that can be stored")
         elif isinstance(item, msgspec.inspect.Type | msgspec.inspect.Field):

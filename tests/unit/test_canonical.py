@@ -10,6 +10,7 @@ import sys
 import uuid
 from dataclasses import dataclass
 from decimal import Decimal
+from fractions import Fraction
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -46,6 +47,34 @@ def typed(value: Any) -> Any:
 @given(VALUES, VALUES)
 def test_two_values_have_one_form_exactly_if_they_are_the_same(one: Any, other: Any) -> None:
     assert (canonical(one) == canonical(other)) == (typed(one) == typed(other))
+
+
+DIGITS = st.lists(st.sampled_from((0, 1, 9)), max_size=3)
+
+
+# More digits are shared than arithmetic keeps (28), so that a form that is rounded is seen.
+@given(st.integers(0, 1), st.sampled_from((0, 1, 30)), DIGITS, DIGITS, st.integers(-5, 5))
+def test_decimals_have_one_form_exactly_if_they_are_equal(
+    sign: int, shared: int, one: list[int], other: list[int], exponent: int
+) -> None:
+    first, second = (Decimal((sign, (*[1] * shared, *tail), exponent - len(tail))) for tail in (one, other))
+    assert (canonical(first) == canonical(second)) == (Fraction(first) == Fraction(second))
+
+
+OFFSETS = st.integers(-23, 23).map(lambda hours: dt.timezone(dt.timedelta(hours=hours)))
+EDGES = st.sampled_from((dt.datetime.min, dt.datetime.max, dt.datetime(2026, 10, 25, 2, 30)))
+MOMENTS = st.builds(
+    lambda at, zone, hours: _shifted(at, hours).replace(tzinfo=zone), EDGES, OFFSETS, st.integers(0, 23)
+)
+
+
+def _shifted(at: dt.datetime, hours: int) -> dt.datetime:
+    return at - dt.timedelta(hours=hours) if at.year > 1 else at + dt.timedelta(hours=hours)
+
+
+@given(MOMENTS, MOMENTS)
+def test_moments_have_one_form_exactly_if_they_are_equal(one: dt.datetime, other: dt.datetime) -> None:
+    assert (canonical(one) == canonical(other)) == (one == other)
 
 
 @given(st.lists(st.text(), min_size=1, max_size=3), st.lists(st.text(), min_size=1, max_size=3))
