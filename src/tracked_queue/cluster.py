@@ -24,7 +24,7 @@ from redis.crc import key_slot
 from redis.retry import Retry as SyncRetry
 
 from .errors import SettingsError
-from .following import NO_DRIVER_INFO, parse_hosts
+from .following import NO_DRIVER_INFO, in_turn, parse_hosts
 from .settings import split_url
 
 SCHEMES = {"redis+cluster": "redis", "rediss+cluster": "rediss"}
@@ -96,14 +96,9 @@ class Cluster:
 
     def owner_sync(self, slot: int, seconds: float) -> Address:
         """`owner` for code without an event loop, in this time."""
-        problems = []
-        until = time.monotonic() + seconds
-        for host, port in list(self._known):
-            left = until - time.monotonic()
-            if left <= 0:
-                problems.append("no time left to ask the others")
-                break
-            limit = min(left / 2, self._seconds)
+        problems: list[str] = []
+        for host, port, most in in_turn(self._known, seconds, problems):
+            limit = min(most, self._seconds)
             options = {**self._options, "socket_timeout": limit, "socket_connect_timeout": limit}
             link: Any = self._sync_kind(host=host, port=port, retry=SyncRetry(NoBackoff(), 0), **options)
             try:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import time
+from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
 import redis.asyncio.connection as aio
@@ -31,6 +33,19 @@ def parse_hosts(location: str, default_port: int, what: str) -> list[tuple[str, 
             raise SettingsError("redis_url", f"{item!r} is no host or host:port of {what}")
         hosts.append((host.strip("[]"), int(port) if port else default_port))
     return hosts
+
+
+def in_turn(
+    servers: Sequence[tuple[str, int]], seconds: float, problems: list[str]
+) -> Iterator[tuple[str, int, float]]:
+    """Servers to ask without an event loop, each with half of the time that is left; `problems` says if none was."""
+    until = time.monotonic() + seconds
+    for host, port in list(servers):  # the one that answers is moved to the front
+        left = until - time.monotonic()
+        if left <= 0:
+            problems.append("no time left to ask the others")
+            return
+        yield host, port, left / 2
 
 
 class Followed(Protocol):

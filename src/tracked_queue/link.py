@@ -291,11 +291,11 @@ class Link:
         self._busy = True
         try:
             seconds = self._endpoint.reply_timeout if timeout is None else timeout
-            wire = self._wire
-            if wire is None or not wire.usable or self._time() - wire.used_at > IDLE_S:
-                began = self._time()
+            began = self._time()
+            until, wire = began + seconds, self._wire
+            if wire is None or not wire.usable or began - wire.used_at > IDLE_S:
                 wire = await self._usable(wire, seconds)
-                seconds += began - self._time()
+                seconds = until - self._time()
             replies = await wire.call(_packed(commands), len(commands), seconds)
             refused = False
             for reply in replies:
@@ -304,8 +304,8 @@ class Link:
                     refused = True
             if refused and all(isinstance(reply, rex.MovedError) for reply in replies):
                 # Nothing of it was carried out here, and the server that has the slot now is asked.
-                wire = await self._reopened(seconds)
-                replies = await wire.call(_packed(commands), len(commands), seconds)
+                wire = await self._reopened(until - self._time())
+                replies = await wire.call(_packed(commands), len(commands), until - self._time())
             return replies
         except _CUT_SHORT as error:
             await self.close()

@@ -7,7 +7,6 @@ Source: https://redis.io/docs/latest/develop/reference/sentinel-clients/
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlencode
@@ -20,7 +19,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry as SyncRetry
 
 from .errors import SettingsError
-from .following import NO_DRIVER_INFO, parse_hosts
+from .following import NO_DRIVER_INFO, in_turn, parse_hosts
 from .settings import split_url
 
 SCHEMES = {"redis+sentinel": "redis", "rediss+sentinel": "rediss"}
@@ -57,14 +56,9 @@ class Sentinels:
 
     def primary_sync(self, seconds: float) -> tuple[str, int]:
         """`primary` for code without an event loop, in this time."""
-        problems = []
-        until = time.monotonic() + seconds
-        for host, port in list(self.hosts):
-            left = until - time.monotonic()
-            if left <= 0:
-                problems.append("no time left to ask the others")
-                break
-            link: Any = _SyncConnection(host=host, port=port, retry=SyncRetry(NoBackoff(), 0), **self._common(left / 2))
+        problems: list[str] = []
+        for host, port, most in in_turn(self.hosts, seconds, problems):
+            link: Any = _SyncConnection(host=host, port=port, retry=SyncRetry(NoBackoff(), 0), **self._common(most))
             try:
                 link.connect()
                 link.send_command("SENTINEL", "get-master-addr-by-name", self.service, check_health=False)
