@@ -190,21 +190,14 @@ _PRODUCTS = (
 
 def product_of(info: Mapping[str, str]) -> tuple[str, str, str]:
     """The server as people know it, what is known against it ('' for nothing), and what to do about that."""
-    version = info.get("redis_version", "")
+    version, executable = info.get("redis_version", ""), info.get("executable", "").lower()
     for field, name, limits, do in _PRODUCTS:
-        if field in info:
-            return f"{name} {info[field].removeprefix('df-v')} (as Redis {version})", limits, do
-    executable = info.get("executable", "")
-    for name in ("keydb", "dragonfly", "garnet"):
-        if name in executable:
-            return next(
-                (f"{known} (as Redis {version})", limits, do)
-                for _, known, limits, do in _PRODUCTS
-                if known.lower() == name
-            )
+        if field in info or name.lower() in executable:
+            own = info.get(field, "").removeprefix("df-v")
+            return f"{name}{own and ' '}{own} (as Redis {version})", limits, do
     if info.get("server_name") == "valkey":
         return f"Valkey {info.get('valkey_version', version)}", "", ""
-    if "serverless" in info.get("os", "").lower() or "serverless" in executable.lower():
+    if "serverless" in info.get("os", "").lower() or "serverless" in executable:
         return f"a serverless cache (as Redis {version})", f"{_UNTESTED}, and it bills each command", (
             "raise block and heartbeat_interval for idle workers, and run your own jobs on it before you trust it"
         )  # fmt: skip

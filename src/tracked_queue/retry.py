@@ -135,8 +135,12 @@ def pauses(first: float, cap: float, random: Callable[[], float]) -> Iterator[fl
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exponential:
-    """Exponential backoff with full jitter: a random delay in [0, min(cap, base * 2 ** (attempt - 1))), in seconds or
-    timedeltas."""
+    """
+    Exponential backoff with full jitter: a random delay in [0, min(cap, base * 2 ** (attempt - 1))).
+
+    Args:
+        base, cap: Seconds, or timedeltas.
+    """
 
     base: Seconds = 2.0
     cap: Seconds = 600.0

@@ -214,11 +214,10 @@ class QueueKit:
             How many runs there were.
 
         Raises:
-            Exception: The first error that a job raised, as itself, with notes on the others; unless `raises` is False.
-            What a job
-                asks for by Retry, Snooze, Discard or Dead is no error.
-            JobFailedError: A job ended failed or dead although it raised nothing: a timeout, arguments or a result that
-            don't fit.
+            Exception: The first error that a job raised, as itself, with notes on the others; unless `raises` is False. What a
+                job asks for by Retry, Snooze, Discard or Dead is no error.
+            JobFailedError: A job ended failed or dead although it raised nothing: a timeout, or arguments or a result that
+                don't fit.
         """
         check_flag("raises", raises)
         self._must_be_open()
