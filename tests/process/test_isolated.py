@@ -17,7 +17,7 @@ from tests.harness import wait_until
 from tests.process.isolated_tasks import gone, lingering, quick, renamed, slow
 from tracked_queue.middleware import Surroundings
 from tracked_queue.worker.invoke import invoker
-from tracked_queue.worker.processes import ProcessLostError, ProcessPool
+from tracked_queue.worker.processes import ProcessLostError, ProcessPool, _Child
 
 
 @pytest.fixture
@@ -73,6 +73,22 @@ async def test_a_child_that_died_while_it_was_idle_costs_no_job(pool: ProcessPoo
     os.kill(child, signal.SIGKILL)
     await wait_until(lambda: children() <= before, what="it to be gone")
     assert await call(pool, quick, 2) == 3
+
+
+async def test_a_child_whose_death_is_not_seen_yet_costs_no_job(
+    pool: ProcessPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between a SIGKILL and the end of its last thread a process looks alive and its socket open."""
+    before = children()
+    assert await call(pool, quick, 1) == 2
+    (child,) = children() - before
+    os.kill(child, signal.SIGSTOP)
+    with monkeypatch.context() as patched:
+        patched.setattr(_Child, "alive", True)
+        asked = asyncio.ensure_future(call(pool, quick, 2))
+        await wait_until(lambda: bool(pool._busy), what="it to be asked")
+        os.kill(child, signal.SIGKILL)
+        assert await asked == 3
 
 
 async def test_a_cancellation_at_any_moment_leaves_no_child_behind(pool: ProcessPool) -> None:

@@ -113,10 +113,11 @@ def main() -> None:
             log_setup.apply(LogSetup(_setup.pretty, _setup.level, _setup.everything))
         while data := _read(calls):
             call = msgspec.msgpack.decode(data, type=Call)
+            _answer(link, call.number, None)  # from here on its end is the job's
             before = _Surroundings()
-            reply = msgspec.msgpack.encode((call.number, run_isolated(call)))
+            reply = run_isolated(call)
             before.restore()
-            link.sendall(len(reply).to_bytes(8, "big") + reply)
+            _answer(link, call.number, reply)
 
 
 class _Surroundings:
@@ -140,6 +141,11 @@ class _Surroundings:
         if self._folder is not None:
             with contextlib.suppress(OSError):
                 os.chdir(self._folder)
+
+
+def _answer(link: socket.socket, number: int, reply: Reply | None) -> None:
+    data = msgspec.msgpack.encode((number, reply))
+    link.sendall(len(data).to_bytes(8, "big") + data)
 
 
 def _read(calls: Any) -> bytes:

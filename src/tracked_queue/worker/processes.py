@@ -68,19 +68,23 @@ class ProcessPool:
             ProcessLostError: The child died.
         """
         async with self._limiter:
-            child = self._take_idle() or await _Child.start(self._setup)
-            self._busy.add(child)
-            try:
-                reply = await child.ask(call)
-            except (EOFError, OSError):
-                raise ProcessLostError(task, await child.how_it_ended()) from None
-            finally:
-                self._busy.discard(child)
-                if not child.usable:
-                    child.kill()
-            child.idle_at = time.monotonic()
-            self._idle.append(child)
-            return reply
+            while True:
+                idle = self._take_idle()
+                child = idle or await _Child.start(self._setup)
+                self._busy.add(child)
+                try:
+                    reply = await child.ask(call)
+                except (EOFError, OSError):
+                    if idle is not None and not child.began:
+                        continue  # it died while it had no job, a moment before it was asked
+                    raise ProcessLostError(task, await child.how_it_ended()) from None
+                finally:
+                    self._busy.discard(child)
+                    if not child.usable:
+                        child.kill()
+                child.idle_at = time.monotonic()
+                self._idle.append(child)
+                return reply
 
     def _take_idle(self) -> _Child | None:
         too_old = time.monotonic() - IDLE_S
@@ -115,6 +119,7 @@ class _Child:
         self._process, self._reader, self._writer, self._descriptor = process, reader, writer, descriptor
         self._numbers = itertools.count(1)
         self.usable = True
+        self.began = False
         self.idle_at = 0.0
 
     @classmethod
@@ -158,14 +163,18 @@ class _Child:
 
     async def ask(self, call: Sequence[Any]) -> Any:
         self.usable = False  # until its answer is here
+        self.began = False  # until it says that it has read the call
         number = next(self._numbers)
         self._send(msgspec.msgpack.encode([number, *call]))
         while True:
             size = int.from_bytes(await self._reader.readexactly(8), "big")
             answered, reply = msgspec.msgpack.decode(await self._reader.readexactly(size))
-            if answered == number:  # what answers another call is not this job's
+            if answered != number:  # what answers another call is not this job's
+                continue
+            if reply is not None:
                 self.usable = True
                 return reply
+            self.began = True
 
     async def how_it_ended(self) -> str:
         # The socket closes a moment before the process is gone. Waiting comes first: asyncio's kill() reaps one that has ended,
