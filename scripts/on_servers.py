@@ -14,9 +14,10 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from scripts.servers import installed
 
-# Unit tests, types and docs don't depend on the server.
+# Unit tests, types and docs don't depend on the server; what kills and freezes real workers (tests/process, tests/fault) does so
+# on the server of `make test`.
 SCRIPTS = ("redis", "kit", "explorer", "state")
-ALL = (*SCRIPTS, "cli", "chaos", "process", "fault", "failover", "cluster")
+ALL = (*SCRIPTS, "cli", "chaos", "failover", "cluster")
 # What is run on each: all of it on the newest Redis, as `make test` and the rest do on the newest Valkey; what depends on scripts
 # and replies on the others.
 PROMISED = {"Redis 6.2": SCRIPTS, "Redis 7.0": SCRIPTS, "Redis 8": ALL, "Valkey 8.1": SCRIPTS, "Valkey 9.1": SCRIPTS}

@@ -24,6 +24,7 @@ from .errors import (
     UsageError,
 )
 from .handle import Job
+from .inputs import Results
 from .job import ErrorInfo, Failure, JobInfo, LogLine, Progress, State
 from .middleware import Enqueueing
 from .retry import Dead, Discard, Exponential, Fixed, Retry, Snooze
@@ -62,6 +63,7 @@ __all__ = [
     "PreparedCall",
     "Progress",
     "Rate",
+    "Results",
     "Retry",
     "SettingsError",
     "Snooze",

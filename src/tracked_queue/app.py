@@ -41,6 +41,7 @@ from .layout import Layout
 from .link import Endpoint, Link, SyncLink, fill_standard_descriptors
 from .middleware import Enqueueing, EnqueueMiddleware, Lifespan, RunMiddleware, Surroundings, chained, run_now
 from .options import (
+    AFTER_AT_ONCE,
     DEFAULT_MAX_ATTEMPTS,
     DEFAULT_QUEUE,
     DEFAULT_TIMEOUT,
@@ -399,6 +400,7 @@ class TrackedQueue:
         return Request(
             id or self.shards.new_id(), task, queue, args, kwargs, stored, options.delay_ms, options.due_ms, chosen.tracked,
             encode_extras(extras) if extras else b"", result, options.durability or self._settings.durability, pinned,
+            tuple(options.after_ids[AFTER_AT_ONCE:]) if options.after is not None else (), extras.get("wants", 0),
         )  # fmt: skip
 
     def _travelling(self, task: str, options: JobOptions, headers: Mapping[str, Any] | None, size: int) -> bytes:
@@ -509,30 +511,42 @@ class TrackedQueue:
 
     # Workflows
 
-    async def chain(self, first: PreparedCall[Any], *steps: Step | PreparedCall[Any]) -> Job[Any]:
+    async def chain(self, first: PreparedCall[Any] | Job[Any], *steps: Step | PreparedCall[Any]) -> Job[Any]:
         """
         Jobs that run one after the other; a `step` gets the result of the one before as its first argument.
 
         When one does not succeed, those after it end `failed`, without a run.
 
+        Args:
+            first: A call, or a job that is stored already.
+
         Returns:
             The handle of the last one.
         """
+        check_calls("chain", [first], self, (PreparedCall, Job))
         check_calls("chain", steps, self, (PreparedCall, Step))
-        with self._taken("chain", [first]) as (head,):
-            calls = [self._in_shard(head, self._home("chain", [head, *steps]))]
+        with self._taken("chain", _calls_of([first])) as taken:
+            head = taken[0] if taken else first
+            home = self._home("chain", [head, *steps])
+            calls = [self._in_shard(call, home) for call in taken]
+            before = _id_of(calls[0] if calls else head)
             for step in steps:
-                calls.append(self._after(step, [calls[-1].request.id], "fail", "one"))
-            return (await self._store_many(calls))[-1]
+                calls.append(self._after(step, [before], "fail", "one"))
+                before = calls[-1].request.id
+            jobs = await self._store_many(calls)
+        return jobs[-1] if jobs else cast(Job[Any], first)
 
     async def group(
-        self, calls: Sequence[PreparedCall[Any]], then: Step | PreparedCall[Any] | None = None, on_failure: str = "fail"
+        self,
+        calls: Sequence[PreparedCall[Any] | Job[Any]],
+        then: Step | PreparedCall[Any] | None = None,
+        on_failure: str = "fail",
     ) -> Group:
         """
-        Jobs that run side by side, and one that runs when all have ended; a `step` gets the list of their results.
+        Jobs that run side by side, and one that runs when all have ended; a `step` gets their results.
 
         Args:
-            calls: At most 1,000, made by `task.call(...)`.
+            calls: At most 100,000, made by `task.call(...)`; jobs that are stored already can be among them.
             then: The fan-in.
             on_failure: `fail` ends the fan-in as soon as a member has ended without success; `ignore` runs it all the
                 same, with None for that member.
@@ -541,7 +555,7 @@ class TrackedQueue:
 
     async def batch(
         self,
-        calls: Sequence[PreparedCall[Any]],
+        calls: Sequence[PreparedCall[Any] | Job[Any]],
         *,
         success: Step | PreparedCall[Any] | None = None,
         complete: Step | PreparedCall[Any] | None = None,
@@ -553,7 +567,7 @@ class TrackedQueue:
         return await self._group("batch", calls, {"success": (success, "fail"), "complete": (complete, "ignore")})
 
     async def _group(
-        self, what: str, calls: Sequence[PreparedCall[Any]], callbacks: Mapping[str, tuple[Any, str]]
+        self, what: str, calls: Sequence[PreparedCall[Any] | Job[Any]], callbacks: Mapping[str, tuple[Any, str]]
     ) -> Group:
         if not check_list(what, calls, "calls made by task.call(...)"):
             raise UsageError(f"{what}: it needs at least one job")
@@ -562,10 +576,13 @@ class TrackedQueue:
             if on_failure not in ("fail", "ignore"):
                 raise UsageError(f"{what}: on_failure={on_failure!r}: it must be 'fail' or 'ignore'")
         steps = [step for step, _ in callbacks.values() if step is not None]
-        with self._taken(what, calls, most=MAX_AFTER) as taken:
-            home = self._home(what, [*taken, *steps])
+        check_calls(what, calls, self, (PreparedCall, Job), most=MAX_AFTER)
+        stored = [call for call in calls if isinstance(call, Job)]
+        with self._taken(what, _calls_of(calls)) as taken:
+            home = self._home(what, [*taken, *stored, *steps])
             members = [self._in_shard(call, home) for call in taken]
-            ids = [call.request.id for call in members]
+            new = iter(members)
+            ids = [_id_of(call if isinstance(call, Job) else next(new)) for call in calls]
             last = {
                 name: self._after(step, ids, on_failure, "list")
                 for name, (step, on_failure) in callbacks.items()
@@ -573,35 +590,38 @@ class TrackedQueue:
             }
             jobs = await self._store_many([*members, *last.values()])
         handles = dict(zip(last, jobs[len(members) :], strict=True))
-        return Group(jobs=tuple(jobs[: len(members)]), **handles)
+        made = iter(jobs)
+        return Group(jobs=tuple(call if isinstance(call, Job) else next(made) for call in calls), **handles)
 
     def _after(
         self, step: Step | PreparedCall[Any], ids: Sequence[str], on_failure: str, inputs: str
     ) -> PreparedCall[Any]:
         """A step as a job that comes after these; what it says itself of `after` and `on_failure` is kept."""
         own = step.options
-        more = [id for id in own.after_ids if id not in ids]
+        named = set(ids)
+        more = [id for id in own.after_ids if id not in named]
         takes = inputs if isinstance(step, Step) else ""
         options = dataclasses.replace(
             own,
             after=[*ids, *more],
             on_failure=on_failure if own.on_failure == "fail" else own.on_failure,
-            # What it comes after beside the jobs of the workflow gives it no result.
-            inputs=f"list:{len(ids)}" if takes == "list" and more else takes,
+            inputs=takes,
+            wanted=len(ids),  # what it comes after beside the jobs of the workflow gives it no result
         )
         request = self.request(step.task, options, step.args, step.kwargs)
         return PreparedCall(request, step.task, options, step.args, step.kwargs)
 
-    def _home(self, what: str, calls: Sequence[PreparedCall[Any] | Step]) -> int:
+    def _home(self, what: str, calls: Sequence[PreparedCall[Any] | Job[Any] | Step]) -> int:
         """The shard of a workflow: the one that some member has to be in, else that of the first. Raises UsageError."""
         if self.shards.count == 1:
             return 0
         known = [call.request for call in calls if isinstance(call, PreparedCall)]
+        stored = [call.id for call in calls if isinstance(call, Job)]
         for call in calls:
             if isinstance(call, Step):
                 options = dataclasses.replace(call.options, inputs="list")
                 known.append(self.request(call.task, options, call.args, call.kwargs))
-        found = self.shards.common(what, [request.id for request in known if request.pinned])
+        found = self.shards.common(what, [*stored, *(request.id for request in known if request.pinned)])
         return self.shards.of_id(known[0].id) if found is None else found
 
     def _in_shard(self, call: PreparedCall[Any], shard: int) -> PreparedCall[Any]:
@@ -1134,6 +1154,15 @@ def _classes(name: str, given: Any) -> tuple[type[BaseException], ...]:
 
 def _name_of(task: Any) -> str:
     return check_name("task", task.name if isinstance(task, Task) else task)
+
+
+def _calls_of(calls: Sequence[PreparedCall[Any] | Job[Any]]) -> list[PreparedCall[Any]]:
+    """Those of a workflow's members that are to be stored."""
+    return [call for call in calls if isinstance(call, PreparedCall)]
+
+
+def _id_of(member: PreparedCall[Any] | Job[Any]) -> str:
+    return member.id if isinstance(member, Job) else member.request.id
 
 
 def _what(queue: Any, task: Any, schedule: Any) -> str:

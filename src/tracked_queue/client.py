@@ -9,6 +9,7 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import msgspec
 
@@ -24,12 +25,15 @@ from .errors import (
 from .keys import Keys
 from .layout import Layout
 from .link import Endpoint, LinkPool
+from .options import AFTER_AT_ONCE
 from .results import ResultHub, client_pauses
 from .settings import Settings
 from .shards import Shards
 from .store import Durable, Store, SyncStore
 from .task import Request
-from .transitions import MAX_BATCH, MAX_BYTES, Call, Conflict, Stored, enqueue
+from .transitions import MAX_BATCH, MAX_BYTES, Call, Conflict, FollowWord, Stored, enqueue, follow
+
+T = TypeVar("T")
 
 # Calls of the batcher that may be under way at once: while the server works on one, the next is made.
 FLUSHES = 2
@@ -67,10 +71,28 @@ def resolved(request: Request, stand_ins: Mapping[str, str]) -> Request:
         return request
     extras = decode_extras(request.extras)
     after = extras.get("after")
-    if not after or stand_ins.keys().isdisjoint(after):
+    if not after or stand_ins.keys().isdisjoint([*after, *request.more_after]):
         return request
     extras["after"] = [stand_ins.get(id, id) for id in after]
-    return msgspec.structs.replace(request, extras=encode_extras(extras))
+    more_after = tuple(stand_ins.get(id, id) for id in request.more_after)
+    return msgspec.structs.replace(request, extras=encode_extras(extras), more_after=more_after)
+
+
+def further(
+    requests: Sequence[Request], stored: Sequence[Stored]
+) -> Iterator[tuple[int, Request, Call[FollowWord | Conflict]]]:
+    """
+    The calls that name the jobs which stored ones come after beyond those of their enqueue, each with its place in the batch.
+    When one is answered with a Conflict the rest of that job's do nothing.
+    """
+    stand_ins: dict[str, str] = {}
+    note_stand_ins(stand_ins, requests, stored)
+    for place, request in enumerate(requests):
+        ids = [stand_ins.get(id, id) for id in request.more_after] if isinstance(stored[place], bool) else []
+        for at in range(0, len(ids), MAX_BATCH):
+            portion, first = ids[at : at + MAX_BATCH], AFTER_AT_ONCE + at
+            wants = min(max(0, request.wants - first), len(portion))
+            yield place, request, follow(request.id, first, wants, portion, last=at + MAX_BATCH >= len(ids))
 
 
 @dataclass(slots=True, eq=False)
@@ -204,7 +226,7 @@ class Client:
         """At once, with no task in between: nobody is there to share the call. Who comes meanwhile shares the next."""
         self._alone = True
         try:
-            (stored,), safe = await self._insist(enqueue([request]), [request], deadline)
+            (stored,), safe = await self._store(enqueue([request]), [request], deadline)
         finally:
             self._alone = False
             if self._alone_over is not None:
@@ -230,16 +252,18 @@ class Client:
             created.extend(stored)
 
         try:
-            for portion in portions(requests):
+            for laid_out in portions(requests):
+                portion = laid_out
                 call = enqueue(portion)
                 if under_way is not None:
                     await ended(under_way)
                     note_stand_ins(stand_ins, requests[done:], created[done:])
                     if stand_ins:
-                        call = enqueue([resolved(request, stand_ins) for request in portion])
+                        portion = [resolved(request, stand_ins) for request in portion]
+                        call = enqueue(portion)
                     done = len(created)
                 deadline = loop.time() + self._settings.enqueue_timeout
-                under_way = loop.create_task(self._insist(call, portion, deadline))
+                under_way = loop.create_task(self._store(call, portion, deadline))
                 await asyncio.sleep(0)  # it is sent while the next portion is laid out
             if under_way is not None:
                 await ended(under_way)
@@ -285,7 +309,7 @@ class Client:
             requests = [waiting.request for waiting in batch]
             try:
                 call = enqueue(requests)
-                created, safe = await self._insist(call, requests, batch[0].deadline)
+                created, safe = await self._store(call, requests, batch[0].deadline)
             except EnqueueUnavailableError as error:
                 for waiting in batch:
                     if not waiting.created.done():
@@ -307,14 +331,31 @@ class Client:
                     else:
                         waiting.created.set_exception(_not_durable([waiting.request], self._settings))
 
-    async def _insist(
+    async def _store(
         self, call: Call[list[Stored]], requests: Sequence[Request], deadline: float
     ) -> tuple[list[Stored], bool]:
+        """
+        Store a batch, and name what did not fit into its call: further jobs that one comes after. Each call has its own time.
+
+        Returns:
+            What was stored, and whether it is as safe as was asked.
+        """
+        stored, safe = await self._insist(call, requests, deadline)
+        if any(request.more_after for request in requests):
+            for place, request, more in further(requests, stored):
+                deadline = asyncio.get_running_loop().time() + self._settings.enqueue_timeout
+                word, is_safe = await self._insist(more, [request], deadline)
+                safe = safe and is_safe
+                if isinstance(word, Conflict):
+                    stored[place] = word
+        return stored, safe
+
+    async def _insist(self, call: Call[T], requests: Sequence[Request], deadline: float) -> tuple[T, bool]:
         """
         Send until answered or the deadline; a resend adds nothing, since the store knows the ids.
 
         Returns:
-            What was stored, and whether it is as safe as was asked.
+            The answer, and whether what was stored is as safe as was asked.
         """
         loop = asyncio.get_running_loop()
         tries = Tries(requests, self._settings, loop.time, deadline)
@@ -483,23 +524,29 @@ def _enqueue_sync(
     created: list[Stored] = []
     unsafe: list[Request] = []
     stand_ins: dict[str, str] = {}
-    for portion in portions(requests):
-        tries = Tries(portion, settings, time.monotonic)
-        durable = durable_of(portion, settings)
-        call = enqueue([resolved(request, stand_ins) for request in portion] if stand_ins else portion)
+
+    def insist(call: Call[T], of: Sequence[Request]) -> T:
+        tries, durable = Tries(of, settings, time.monotonic), durable_of(of, settings)
         while True:
             try:
                 opened(tries.left)
                 seconds = tries.seconds()
                 if durable is None:
-                    done = store.run(call, seconds)
-                    break
-                done, safe = store.run_durably(call, durable, seconds)
-                unsafe += [] if safe else portion
-                break
+                    return store.run(call, seconds)
+                reply, safe = store.run_durably(call, durable, seconds)
+                unsafe.extend([] if safe else of)
+                return reply
             except StoreUnavailableError as error:
                 pause = tries.pause_after(error, requests[len(created) :])
             time.sleep(pause)
+
+    for laid_out in portions(requests):
+        portion = [resolved(request, stand_ins) for request in laid_out] if stand_ins else laid_out
+        done = insist(enqueue(portion), portion)
+        for place, request, more in further(portion, done):
+            word = insist(more, [request])
+            if isinstance(word, Conflict):
+                done[place] = word
         created += done
         note_stand_ins(stand_ins, portion, done)
     if unsafe:

@@ -24,6 +24,7 @@ import msgspec.inspect
 
 from .canonical import PLAIN_TEXT, fields_of
 from .errors import ArgumentError, PayloadTooLargeError
+from .inputs import Results
 from .job import ErrorInfo
 
 FORMAT = 1
@@ -338,6 +339,23 @@ def _is_exactly(value: Any, kind: Any) -> bool:
     return type(value) is wanted
 
 
+STREAMED = "it is a Results[...], which the worker makes of the results of the jobs before this one"
+
+
+def _check_streams(task: str, parameters: Sequence[inspect.Parameter], kinds: dict[str, Any]) -> bool:
+    """Whether the first parameter is a stream of results; its kind becomes that of one result. Raises ArgumentError."""
+    streams = False
+    for at, item in enumerate(parameters):
+        kind = kinds[item.name]
+        if kind is not Results and typing.get_origin(kind) is not Results:
+            continue
+        if at or item.kind not in _POSITIONAL:
+            raise ArgumentError(task, item.name, f"{STREAMED}; write it as the first parameter, by position")
+        kinds[item.name] = next(iter(typing.get_args(kind)), Any)
+        streams = True
+    return streams
+
+
 def _codec(task: str, name: str, kind: Any) -> ValueCodec:
     try:
         return ValueCodec(kind)
@@ -376,6 +394,8 @@ class Signature:
         defaults = {item.name: item.default for item in parameters if item.default is not item.empty}
         hints = _hints(task, function)
         kinds = {item.name: hints.get(item.name, Any) for item in parameters}
+        # A first parameter that is a `Results[...]` is given the results of the jobs before it one by one.
+        self.streams = _check_streams(task, parameters, kinds)
         self._codecs = {name: _codec(task, name, kind) for name, kind in kinds.items()}
         self._choices = any(codec.choices for codec in self._codecs.values())
         # As they would arrive, so that an argument that is left out has the key of one that is given.
@@ -404,6 +424,10 @@ class Signature:
             ArgumentError: Names the argument that is missing, too much, of a wrong type, or can't be stored.
             PayloadTooLargeError: Together they take more than `max_bytes`.
         """
+        if self.streams and not given:
+            raise ArgumentError(
+                self.task, self._positional[0], f"{STREAMED}; use the task as a step of a chain or a group"
+            )
         if kwargs or given + len(args) not in self._fits_alone:
             self._check_fit(given + len(args), kwargs.keys())
         packed_args = self._encode_positional(args, given) if args else b""
@@ -429,7 +453,7 @@ class Signature:
         return self.bind(args, kwargs, given)
 
     def decode_first(self, data: bytes) -> Any:
-        """A value for the first parameter, typed as it says. Raises one of the decoder's errors."""
+        """A value for the first parameter, or one result for a stream, typed as it says. Raises one of the decoder's errors."""
         if not self._positional:
             raise ArgumentError(self.task, "", "it takes no argument for the results of the jobs before it")
         return self._codecs[self._positional[0]].decode(data)

@@ -24,7 +24,10 @@ POD_GRACE_S = 30.0
 
 # Commands of the scripts, each with arguments that fit a key of its kind; see docs/reference/acl.md.
 _IN_SCRIPTS: dict[str, Sequence[Sequence[str]]] = {
-    "h": (("HSET", "a", "1"), ("HGET", "a"), ("HMGET", "a"), ("HINCRBY", "a", "1"), ("HSETNX", "b", "1"), ("HDEL", "a")),
+    "h": (
+        ("HSET", "a", "1"), ("HGET", "a"), ("HMGET", "a"), ("HSTRLEN", "a"), ("HINCRBY", "a", "1"), ("HSETNX", "b", "1"),
+        ("HDEL", "a"),
+    ),
     "l": (
         ("LPUSH", "a"), ("RPUSH", "a"), ("LRANGE", "0", "-1"), ("LINDEX", "0"), ("LLEN",), ("LREM", "1", "b"),
         ("LTRIM", "0", "9"), ("LPOP",),
@@ -34,7 +37,7 @@ _IN_SCRIPTS: dict[str, Sequence[Sequence[str]]] = {
         ("ZRANGEBYSCORE", "0", "1"), ("ZREVRANGEBYSCORE", "1", "0"), ("ZREM", "a"),
     ),
     "s": (("SADD", "a"), ("SCARD",), ("SMEMBERS",), ("SISMEMBER", "a"), ("SRANDMEMBER",), ("SREM", "a")),
-    "k": (("SET", "1"), ("GET",), ("EXISTS",), ("TYPE",), ("PEXPIRE", "1000"), ("DEL",)),
+    "k": (("SET", "1"), ("GET",), ("EXISTS",), ("TYPE",), ("PEXPIRE", "1000"), ("PTTL",), ("PERSIST",), ("DEL",)),
 }  # fmt: skip
 _TRY = """
 local refused = {}

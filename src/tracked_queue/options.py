@@ -106,7 +106,7 @@ class JobOptions:
         max_attempts: Runs in all.
         expires: Seconds from the enqueue; not started by then, it ends `expired`.
         headers: Plain data that travels with the job, for middleware.
-        after: Jobs (or ids) that must end first; at most 1,000.
+        after: Jobs (or ids) that must end first; at most 100,000.
         on_failure: What an unsuccessful end of one of `after` means: `fail` ends this job too, `ignore` runs it all the
             same once all have ended, `fallback` runs it only then.
         durability: What the enqueue waits for: `memory`, `replica` or `fsync`; None takes the setting.
@@ -124,8 +124,9 @@ class JobOptions:
     on_failure: str = "fail"
     durability: str | None = None
     # For schedules and workflows, and no option of an enqueue. How the results of `after` reach the function: "" not at
-    # all, "one" as first argument, "list" as a list.
+    # all, "one" as first argument, "list" as a list; and of how many of them, if not of all.
     inputs: str = ""
+    wanted: int | None = None
     # Schedule, ms of the tick, mode: for the scheduler.
     tick: tuple[str, int, str] | None = None
     # Worked out once, as above. `delay_ms`: `delay`, counted from when the server stores the job; `due_ms`: `at` since 1970,
@@ -213,7 +214,9 @@ def job_options(given: Mapping[str, Any]) -> JobOptions:
     return JobOptions(**given)
 
 
-MAX_AFTER = 1000
+MAX_AFTER = 100_000
+# So many of them are named in the enqueue itself (see lua/follow.lua).
+AFTER_AT_ONCE = 250
 # Runs of one job: beyond it a number is a mistake.
 MOST_ATTEMPTS = 10**9
 
@@ -289,8 +292,13 @@ def extras_of(
     if expires is not None:
         extras["expires"] = f"+{max(1, round(to_seconds('expires', expires) * 1000))}"
     if options.after is not None:
-        extras["after"] = options.after_ids
+        after = options.after_ids
+        extras["after"] = after[:AFTER_AT_ONCE]
         extras["on_failure"] = options.on_failure
+        if len(after) > AFTER_AT_ONCE:
+            extras["more_after"] = len(after) - AFTER_AT_ONCE
+        if options.inputs:
+            extras["wants"] = 1 if options.inputs == "one" else len(after) if options.wanted is None else options.wanted
     if options.tick is not None:
         extras["tick"] = options.tick
     return extras

@@ -68,11 +68,10 @@ class ResultHub:
     async def close(self) -> None:
         """End the subscription; whoever still waits gets an error."""
         self._closed = True
-        for task in (self._reader, self._looker):
-            if task is not None:
-                task.cancel()
-                with contextlib.suppress(asyncio.CancelledError):
-                    await task
+        tasks = [task for task in (self._reader, self._looker) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         self._reader = self._looker = None
         self._connected = False
         self._wake_all()
@@ -172,9 +171,9 @@ class ResultHub:
         self._subscribed.pop(channel, None)
         if self._connected:
             verb = "SUNSUBSCRIBE" if self._verb == "SSUBSCRIBE" else "UNSUBSCRIBE"
+            self._leaving[channel] += 1
             with contextlib.suppress(StoreUnavailableError):
                 await self._link.send((verb, channel))
-                self._leaving[channel] += 1
 
     async def _read(self) -> None:
         pauses = client_pauses()
@@ -220,7 +219,8 @@ class ResultHub:
     async def _look_at_jobs(self) -> None:
         channels = list(self._waiters)
         for at in range(0, len(channels), MAX_BATCH):
-            portion = channels[at : at + MAX_BATCH]
+            # Some may have left since.
+            portion = [channel for channel in channels[at : at + MAX_BATCH] if channel in self._job_ids]
             keys = (self._store.keys.named("job", self._job_ids[channel]) for channel in portion)
             states = await self._store.read_records(*(("HGET", key, "state") for key in keys))
             for channel, state in zip(portion, states, strict=True):
@@ -256,9 +256,11 @@ class ResultHub:
         if not isinstance(message, list):
             return  # the answer to a ping, while there is no subscription
         kind, channel = message[0], message[1]
-        if kind == b"sunsubscribe":
-            if self._leaving[channel]:
-                self._leaving[channel] -= 1  # the answer to ours; somebody may have subscribed anew meanwhile
+        if kind in (b"unsubscribe", b"sunsubscribe"):
+            if self._leaving[channel] > 1:
+                self._leaving[channel] -= 1
+            elif channel in self._leaving:
+                del self._leaving[channel]  # the answer to ours; somebody may have subscribed anew meanwhile
             elif channel in self._subscribed:
                 raise StoreUnavailableError("its slot has moved", may_have_run=False)
         if kind in (b"subscribe", b"ssubscribe"):

@@ -30,6 +30,7 @@ from .current import CurrentJob, current
 from .embedded import start_embedded
 from .errors import JobCancelledError, JobFailedError, UsageError
 from .handle import Job
+from .inputs import Results
 from .job import JobInfo, State
 from .middleware import Enqueueing
 from .options import JobOptions
@@ -393,8 +394,12 @@ async def inline(app: TrackedQueue) -> AsyncIterator[None]:
                 return Job(job_id, True, _NotNeeded(job_id), None)
             args, kwargs = signature.decode(*packed, given)
             if given:
-                results = [item or NIL for item in before]
-                first = signature.decode_first(results[0] if options.inputs == "one" else packed_list(results))
+                results = [item or NIL for item in before[: 1 if options.inputs == "one" else options.wanted]]
+                first: Any
+                if signature.streams:
+                    first = Results.of(map(signature.decode_first, results))
+                else:
+                    first = signature.decode_first(results[0] if options.inputs == "one" else packed_list(results))
                 args = (first, *args)
             try:
                 value = await _insist(

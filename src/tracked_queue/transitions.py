@@ -173,6 +173,34 @@ def _read_schedule(reply: Any) -> Told:
     return Told(int(reply[0]), tuple(map(int, reply[1:])))
 
 
+class FollowWord(StrEnum):
+    """Whether further jobs that one comes after were noted; `again`: they had been, or nothing is open about it any more."""
+
+    OK = "ok"
+    AGAIN = "again"
+
+
+def follow(job_id: str, first: int, wants: int, ids: Sequence[str], *, last: bool) -> Call[FollowWord | Conflict]:
+    """
+    Name further jobs (at most MAX_BATCH) that a stored one comes after; a Conflict for one that is unknown.
+
+    Args:
+        first: How many were named before.
+        wants: Of the first so many of these it wants the results.
+        last: Whether these are all that were left.
+    """
+    return Call("follow", [job_id, first, wants, "1" if last else "0", *ids], _read_follow)
+
+
+def _read_follow(reply: Any) -> FollowWord | Conflict:
+    match reply:
+        case [b"unknown", missing]:
+            return Conflict("unknown", _text(missing))
+        case [(b"ok" | b"again") as word]:
+            return FollowWord(_text(word))
+    raise _unknown("follow", reply)
+
+
 # leases
 
 
@@ -195,12 +223,16 @@ _READ_REGISTER = _word("register", {b"ok": True, b"lost": False})
 
 @dataclass(frozen=True, slots=True)
 class Beat:
-    """What a beat brought: whether to stay quiet, whether a sweep is worth it, what to cancel, what is parked."""
+    """
+    What a beat brought: whether to stay quiet, whether a sweep is worth it, what to cancel, what is parked, and whether the
+    followers of ended jobs wait for a word.
+    """
 
     quiet: bool
     run_out: bool
     cancels: tuple[str, ...]
     parked: tuple[str, ...]
+    tend: bool = False
 
 
 def heartbeat(lease: str, ttl: float, interval: float) -> Call[Beat | None]:
@@ -212,8 +244,10 @@ def _read_beat(reply: Any) -> Beat | None:
     match reply:
         case [b"lost"]:
             return None
-        case [b"ok", quiet, run_out, cancels, parked]:
-            return Beat(quiet == b"1", run_out == b"1", tuple(map(_text, cancels)), tuple(map(_text, parked)))
+        case [b"ok", quiet, run_out, cancels, parked, tend]:
+            return Beat(
+                quiet == b"1", run_out == b"1", tuple(map(_text, cancels)), tuple(map(_text, parked)), tend == b"1"
+            )
     raise _unknown("heartbeat", reply)
 
 
@@ -437,9 +471,14 @@ def note(lease: str, job_id: bytes, delivery: bytes, kind: str, value: bytes) ->
 _READ_NOTE = _word("note", {word.value.encode(): word for word in NoteWord})
 
 
-def inputs(job_id: bytes) -> Call[list[bytes]]:
-    """Encoded results of the jobs that one comes after; b"" where there is none."""
-    return Call("inputs", [job_id], list)
+def inputs(job_id: bytes, first: int, max_bytes: int = MAX_BYTES) -> Call[tuple[list[bytes], bool]]:
+    """Encoded results, from number `first` on, that a job wants of those before it (b"" for none); whether there are more."""
+    return Call("inputs", [job_id, first, max_bytes], lambda reply: (reply[1:], reply[0] == b"1"))
+
+
+def tend() -> Call[bool]:
+    """Make takeable what is due and what follows on ended jobs, a bounded number; whether something is left."""
+    return Call("tend", [], lambda reply: bool(int(reply[0])))
 
 
 # recovery

@@ -55,9 +55,13 @@ class Group:
 def check_calls(
     what: str, calls: Any, app: object, kinds: tuple[type, ...] = (PreparedCall,), most: float = MAX_AFTER
 ) -> None:
-    """Refuse what was not made by `task.call(...)` or `task.step(...)` of this app's tasks, and more calls than `most`."""
-    how = "task.call(...)" if kinds == (PreparedCall,) else "task.call(...) or task.step(...)"
+    """Refuse what was not made by `task.call(...)`, or as `kinds` say, of this app's tasks, and more calls than `most`."""
+    how = "task.call(...)"
+    if Step in kinds:
+        how += " or task.step(...)"
     for position, call in enumerate(check_list(what, calls, f"calls made by {how}")):
+        if isinstance(call, Job) and Job in kinds:
+            continue
         if not isinstance(call, kinds) or not isinstance(call, PreparedCall | Step):
             raise UsageError(f"{what}: item {position} is a {type(call).__qualname__}; make it with {how}")
         if call.task is not None and call.task.app is not app:

@@ -288,25 +288,45 @@ async def test_who_waits_for_a_record_that_vanishes_hears_of_it(server: RedisSer
         assert time.monotonic() - began < 10
 
 
-async def test_answers_to_our_own_unsubscriptions_reset_nobody(server: RedisServer, namespace: str) -> None:
-    """They were taken for a slot that had moved: each timeout cost all waiters a reconnect."""
+async def test_answers_to_our_own_unsubscriptions_reset_nobody(
+    server: RedisServer, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They were taken for a slot that had moved, when somebody had subscribed anew: all waiters lost their connection."""
     app = TrackedQueue(server.url, namespace=namespace)
     async with app:
-        job = await app.enqueue("t", 1)
-        waiters = [asyncio.ensure_future(job.result()) for _ in range(20)]
-        hub = app._clients_here().of_id(job.id).results
-        await wait_until(lambda: hub._connected and hub._subscribed and next(iter(hub._subscribed.values())).is_set())
-        (before,) = await app.store.read(("INFO", "stats"))
-        other = await app.enqueue("t", 2)
-        for _ in range(20):
-            results = await asyncio.gather(*(other.result(0.01) for _ in range(5)), return_exceptions=True)
-            assert {type(item) for item in results} == {TimeoutError}
-        (after,) = await app.store.read(("INFO", "stats"))
-        assert opened(after) - opened(before) <= 10, "connections of the pool at most, and none anew"
+        jobs = [await app.enqueue("t", n) for n in range(20)]
+        waiters = [asyncio.ensure_future(job.result()) for job in jobs]
+        hub = app._clients_here().of_id(jobs[0].id).results
+        await wait_until(lambda: len(hub._subscribed) == 20 and all(one.is_set() for one in hub._subscribed.values()))
+        resets: list[bool] = []
+        close = hub._link.close
+
+        async def noted() -> None:
+            resets.append(True)
+            await close()
+
+        monkeypatch.setattr(hub._link, "close", noted)
+        for n in range(100):
+            async with hub._listening(f"other-{n % 3}"):
+                pass
+        await wait_until(lambda: not hub._leaving or resets, what="all answers")
+        assert not resets and not hub._leaving and hub._connected
         for waiter in waiters:
             waiter.cancel()
         await asyncio.gather(*waiters, return_exceptions=True)
 
 
-def opened(info: bytes) -> int:
-    return int(info.split(b"total_connections_received:")[1].split()[0])
+async def test_the_look_at_many_jobs_outlives_those_that_leave_meanwhile(server: RedisServer, namespace: str) -> None:
+    async with TrackedQueue(server.url, namespace=namespace) as app:
+        jobs = [await app.enqueue("t", n) for n in range(3)]
+        ids = [f"none-{n}" for n in range(600)]
+        hub = app._clients_here().of_id(jobs[0].id).results
+        async with contextlib.AsyncExitStack() as first, contextlib.AsyncExitStack() as rest:
+            for one in ids[:300]:
+                await first.enter_async_context(hub._listening(one))
+            for one in ids[300:]:
+                await rest.enter_async_context(hub._listening(one))
+            looking = asyncio.ensure_future(hub._look_at_jobs())
+            await asyncio.sleep(0)  # its first portion is asked for
+            await rest.aclose()
+            await looking

@@ -32,7 +32,7 @@ DAMAGED = 60  # records of one round
 FIELDS = [
     "task", "queue", "state", "args", "kwargs", "options", "tracked", "attempts", "interruptions", "recoveries", "charges",
     "buffered", "delivery", "lease", "tied", "bound", "unique", "until", "limits", "lane", "expires_ms", "due_ms", "queued_ms",
-    "suspicion", "checkpoint", "followed", "keep_ms", "waits", "failed", "on_failure", "inputs", "cancel", "waiter", "failures",
+    "suspicion", "checkpoint", "followed", "keep_ms", "waits", "failed", "on_failure", "holds", "wants", "gathering", "named", "revives", "of_dead", "cancel", "waiter", "failures",
     "lines", "delay_ms", "listed",
 ]  # fmt: skip
 

@@ -120,9 +120,9 @@ async def test_a_job_that_ends_its_own_forked_helpers_does_not_stop_the_worker(
 
 async def test_what_a_timed_out_isolated_job_started_ends_with_it(start: Start, queue: TrackedQueue) -> None:
     start(app=APP).ready()
-    job = await queue.options(timeout=1.0).enqueue("grandchild", 86_401)
+    job = await queue.options(timeout=6.0).enqueue("grandchild", 86_401)
     await wait_until(lambda: running("sleep 86401"), what="the grandchild")
-    await wait_until(lambda: not running("sleep 86401"), what="its end")
+    await wait_until(lambda: not running("sleep 86401"), 30, "its end")
     await wait_until(lambda: _state(queue, job, State.DEAD), what="the timeout")
 
 

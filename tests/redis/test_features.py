@@ -30,6 +30,7 @@ from tracked_queue import (
     JobContext,
     JobFailedError,
     Rate,
+    Results,
     Retry,
     Snooze,
     State,
@@ -38,7 +39,8 @@ from tracked_queue import (
     UsageError,
     current_job,
 )
-from tracked_queue.transitions import purge
+from tracked_queue.reports import DeadFilter, read_dead
+from tracked_queue.transitions import purge, requeue
 
 QUICKLY = Fixed(0.01)
 
@@ -866,6 +868,143 @@ async def test_a_fan_in_ends_however_a_member_ends(app: TrackedQueue, end: str) 
         assert await group.then.result(10) == [0, None, 2]
 
 
+async def test_a_fan_in_over_many_reads_their_results_as_it_goes(app: TrackedQueue) -> None:
+    """More than one enqueue can name, and more than one reply brings; in a thread too, and again after a failed run."""
+
+    @app.task(name="big")
+    async def big(n: int) -> bytes:
+        return bytes(n % 7 * 20_000)
+
+    @app.task(name="sizes", max_attempts=2, retry=QUICKLY)
+    async def sizes(results: Results[bytes]) -> list[int]:
+        if current_job().attempt == 1:
+            async for _ in results:
+                break
+            raise ValueError("in the middle")
+        first = [len(one) async for one in results]
+        assert [len(one) async for one in results] == first, "it can be read again"
+        return first
+
+    @app.task(name="in_thread")
+    def in_thread(results: Results[bytes]) -> int:
+        return sum(len(one) for one in results)
+
+    @app.task(name="all_of_them")
+    async def all_of_them(results: list[bytes]) -> int:
+        return sum(map(len, results))
+
+    expected = [n % 7 * 20_000 for n in range(600)]
+    async with running_worker(app):
+        group = await app.group([big.call(n) for n in range(600)], then=sizes.step())
+        assert group.then is not None and await group.then.result(60) == expected
+        for step in (in_thread.step(), all_of_them.step()):
+            later = await app.group(group.jobs, then=step)
+            assert later.then is not None and await later.then.result(60) == sum(expected)
+            assert later.jobs == group.jobs
+    left = [key async for key in app_keys(app, "after:*")]
+    assert not left
+
+
+async def app_keys(app: TrackedQueue, pattern: str) -> AsyncIterator[bytes]:
+    for key in await look(app, "KEYS", f"{app.keys.tag}:{pattern}"):
+        yield key
+
+
+async def test_a_fan_in_over_ten_thousand_and_over_fan_ins(app: TrackedQueue) -> None:
+    @app.task(name="one")
+    async def one(n: int) -> int:
+        return n
+
+    @app.task(name="total")
+    async def total(results: Results[int]) -> int:
+        return sum([value async for value in results])
+
+    async with running_worker(app):
+        group = await app.group([one.call(n) for n in range(10_000)], then=total.step())
+        assert group.then is not None and await group.then.result(60) == sum(range(10_000))
+        parts = [await app.group([one.call(n) for n in range(5)], then=total.step()) for _ in range(3)]
+        over = await app.group([part.then for part in parts if part.then is not None], then=total.step())
+        assert over.then is not None and await over.then.result(20) == 30
+        assert await (await app.chain(over.then, one.step())).result(20) == 30
+
+
+async def test_a_requeued_job_brings_back_what_follows_it(app: TrackedQueue) -> None:
+    fails = True
+
+    @app.task(name="one", max_attempts=1)
+    async def one(n: int) -> int:
+        if fails and n == 1:
+            raise RuntimeError("not yet")
+        return n
+
+    @app.task(name="double")
+    async def double(value: int) -> int:
+        return value * 2
+
+    @app.task(name="total")
+    async def total(values: list[int]) -> int:
+        return sum(values)
+
+    async with running_worker(app):
+        last = await app.chain(one.call(1), double.step(), double.step())
+        group = await app.group([one.call(n) for n in range(3)], then=total.step())
+        assert group.then is not None
+        for job in (last, group.then):
+            with pytest.raises(JobFailedError, match="comes after"):
+                await job.result(10)
+        fails = False
+        dead = [job async for job in read_dead(app.store, DeadFilter(), app.cipher)]
+        assert len(dead) == 2
+        await app.store.run(requeue([job.id for job in dead]))
+        await wait_until(lambda: _has_state(last, State.SUCCEEDED), what="the chain to come back")
+        assert await last.result(10) == 4 and await group.then.result(10) == 3
+
+
+async def _has_state(job: Any, state: State) -> bool:
+    return (await job.info()).state is state
+
+
+async def test_with_every_place_taken_ends_are_told_all_the_same(app: TrackedQueue) -> None:
+    """Nobody fetches then; a beat sees to it."""
+
+    @app.task(name="nap")
+    async def nap(n: int) -> None:
+        await asyncio.sleep(30)
+
+    @app.task(name="never")
+    async def never(n: int) -> None: ...
+
+    async with running_worker(app, concurrency=1):
+        await nap.enqueue(0)
+        group = await app.group([never.call(n) for n in range(300)], then=never.call(0))
+        assert group.then is not None
+        await asyncio.gather(*(job.cancel() for job in group.jobs))
+        with pytest.raises(JobFailedError, match="comes after"):
+            await group.then.result(20)
+
+
+async def test_where_a_stream_of_results_can_be_taken(app: TrackedQueue) -> None:
+    with pytest.raises(ArgumentError, match="first parameter"):
+
+        @app.task(name="second")
+        async def second(n: int, results: Results[int]) -> None: ...
+
+    with pytest.raises(UsageError, match="take a list"):
+        app.task(name="apart", isolate="process")(_apart)
+
+    @app.task(name="stream")
+    async def stream(results: Results[int]) -> int:
+        return sum([value async for value in results])
+
+    with pytest.raises(ArgumentError, match="step of a chain or a group"):
+        await stream.enqueue([1, 2])  # type: ignore[arg-type]
+    assert await stream(Results.of([1, 2])) == 3
+    assert list(Results.of("ab")) == ["a", "b"]
+
+
+def _apart(results: Results[int]) -> None: ...
+
+
 async def test_what_a_workflow_refuses(app: TrackedQueue) -> None:
     @app.task(name="one")
     async def one(n: int) -> int:
@@ -875,8 +1014,8 @@ async def test_what_a_workflow_refuses(app: TrackedQueue) -> None:
     async def none() -> int:
         return 1
 
-    with pytest.raises(UsageError, match="1000"):
-        await app.group([one.call(n) for n in range(1001)])
+    with pytest.raises(UsageError, match="at most 100000"):
+        await app.group([one.call(1)] * 100_001)
     with pytest.raises(UsageError, match=r"task.call"):
         await app.group([one.step()])  # type: ignore[list-item]
     with pytest.raises(ArgumentError):

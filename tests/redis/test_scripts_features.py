@@ -25,8 +25,8 @@ def limited(name: str, most: int, lane: str = "", kind: str = "concurrency", ms:
     return extras(limits=[[name, kind, most, ms, len(name)]], lane=f"q\n{lane or name}")
 
 
-def after(*ids: str, on_failure: str = "fail") -> bytes:
-    return extras(after=ids, on_failure=on_failure)
+def after(*ids: str, on_failure: str = "fail", wants: int = 0, more: int = 0) -> bytes:
+    return extras(after=ids, on_failure=on_failure, wants=wants, more_after=more)
 
 
 def ids(jobs: list[t.Delivered]) -> list[str]:
@@ -102,7 +102,6 @@ def test_replace_gives_the_waiting_job_the_new_arguments(q: Scripts) -> None:
     )
     q.pass_time(1)
     q.register("w")
-    q.take("w")
     (job,) = q.take("w")
     assert job.args == b"\x91\x02"
     assert q.store.run(t.enqueue([again])) == [Conflict("held", "a")], "it has started"
@@ -228,7 +227,7 @@ def test_a_job_is_bound_by_its_worker_in_one_step(q: Scripts) -> None:
 def test_a_strange_entry_among_the_followers_stops_nobody(q: Scripts) -> None:
     q.register("w")
     q.enqueue("a")
-    q.redis.rpush(q.keys.named("followers", "a"), "no place", b"\xff", "1 nobody")
+    q.redis.rpush(q.keys.named("followers", "a"), "", b"\xff", "nobody", "1 nobody")
     q.enqueue("b", extras=after("a"))
     (job,) = q.take("w")
     q.settle("w", job, "succeeded")
@@ -345,7 +344,7 @@ def test_most_of_a_queue_is_kept(q: Scripts) -> None:
 
 def test_a_follower_waits_for_all_and_gets_their_results(q: Scripts) -> None:
     q.enqueue("a", "b")
-    assert q.enqueue("c", extras=after("a", "b")) == [True]
+    assert q.enqueue("c", extras=after("a", "b", wants=2)) == [True]
     assert q.state("c") == "waiting" and q.enqueue("c", extras=after("a", "b")) == [False]
     q.register("w")
     jobs = q.take("w")
@@ -354,9 +353,284 @@ def test_a_follower_waits_for_all_and_gets_their_results(q: Scripts) -> None:
     assert q.state("c") == "waiting"
     q.settle("w", jobs[0], "succeeded", 1000)
     assert q.ttl("a") == -1, "it stays until its followers are told"
-    assert ids(drain(q)) == ["c"]
-    assert q.store.run(t.inputs(b"c")) == [b"", b"\x02"] and q.ttl("a") > 0
-    assert not q.redis.exists(q.keys.named("followers", "a"), q.keys.single("ended"))
+    (follower,) = drain(q)
+    assert follower.id == b"c" and q.store.run(t.inputs(b"c", 0)) == ([b"", b"\x02"], False)
+    q.pass_time(5)
+    assert q.ttl("a") == q.ttl("b") == -1, "they stay until it has ended: it may run again"
+    q.settle("w", follower, "succeeded")
+    assert drain(q) == [] and 0 < q.ttl("a") <= 120_000 and q.ttl("b") > 0
+    assert not q.redis.exists(*(q.keys.named(kind, one) for kind in ("followers", "told", "after") for one in "abc"))
+    assert not q.redis.exists(q.keys.single("ended"))
+
+
+@pytest.mark.parametrize("ended_before", [False, True])
+@pytest.mark.parametrize("wants", [0, 1, 2])
+def test_only_results_that_are_wanted_are_kept(q: Scripts, wants: int, ended_before: bool) -> None:
+    q.enqueue("a", "b")
+    q.register("w")
+    if not ended_before:
+        q.enqueue("f", "g", extras=after("a", "b", wants=wants))
+    for job in q.take("w"):
+        q.settle("w", job, "succeeded", 1000, payload=b"\x01")
+    if ended_before:
+        q.enqueue("f", "g", extras=after("a", "b", wants=wants))
+    followers = drain(q)
+    assert sorted(ids(followers)) == ["f", "g"]
+    assert [q.ttl(one) == -1 for one in "ab"] == [wants > 0, wants > 1]
+    assert [q.store.run(t.inputs(one.id, 0)) for one in followers] == [([b"\x01"] * wants, False)] * 2
+    for kept, follower in zip((True, False), followers, strict=True):
+        q.settle("w", follower, "failed")
+        drain(q)
+        assert [q.ttl(one) == -1 for one in "ab"] == [kept and wants > 0, kept and wants > 1]
+        assert not q.redis.exists(q.keys.named("after", follower.id.decode()))
+    assert 0 < q.ttl("a") <= 120_000
+
+
+@pytest.mark.parametrize("end", ["cancelled", "dead and purged", "dead and trimmed", "expired"])
+def test_however_it_ends_it_lets_the_results_go(q: Scripts, end: str) -> None:
+    q.enqueue("a", "b")
+    q.enqueue("f", extras=extras(after=["a"], on_failure="fail", wants=1, expires="+5000"))
+    q.register("w")
+    q.settle("w", q.take("w")[0], "succeeded", payload=b"\x01")
+    q.store.run(t.tend())
+    assert q.ttl("a") == -1 and q.state("f") == "queued"
+    if end == "cancelled":
+        q.store.run(t.cancel(["f"], 60))
+    elif end == "expired":
+        q.pass_time(6)
+        q.beat("w")
+        q.take("w")
+    else:
+        q.settle("w", next(job for job in q.take("w") if job.id == b"f"), "dead", 1)
+        drain(q)
+        assert q.ttl("a") == -1 and q.store.run(t.inputs(b"f", 0)) == ([b"\x01"], False), "it may be requeued"
+        q.store.run(t.purge(["f"]) if end.endswith("purged") else t.trim(1e6, 0))
+    q.store.run(t.tend())
+    assert q.ttl("a") > 0 and not q.redis.exists(q.keys.named("after", "f"), q.keys.single("ended"))
+
+
+def test_results_come_in_portions_of_bytes_and_numbers(q: Scripts) -> None:
+    members = [f"m{n}" for n in range(300)]
+    for at in range(0, 300, 100):
+        q.enqueue(*members[at : at + 100])
+    q.enqueue("f", extras=after(*members[:250], wants=250, more=50))
+    assert q.store.run(t.follow("f", 250, 50, members[250:], last=True)) is t.FollowWord.OK
+    q.register("w")
+    for _ in range(3):
+        for job in q.take("w", start=100):
+            q.settle("w", job, "succeeded", payload=bytes(int(job.id[1:])))
+    read: list[int] = []
+    portions = 0
+    more = True
+    while more:
+        values, more = q.store.run(t.inputs(b"f", len(read), 10_000))
+        assert len(values) == 1 or sum(map(len, values)) <= 10_000
+        read += map(len, values)
+        portions += 1
+    assert read == list(range(300)) and portions > 4
+    assert q.store.run(t.inputs(b"f", 299, 1)) == ([bytes(299)], False), "one always fits"
+    assert q.store.run(t.inputs(b"f", 300)) == ([], False) == q.store.run(t.inputs(b"none", 0))
+
+
+def test_a_job_of_which_more_is_to_come_is_not_decided_about(q: Scripts) -> None:
+    q.enqueue("a", "b")
+    q.enqueue("f", "g", extras=after("a", more=1))
+    q.register("w")
+    for job in q.take("w"):
+        q.settle("w", job, "succeeded" if job.id == b"a" else "failed")
+    drain(q)
+    assert q.state("f") == "waiting"
+    assert q.store.run(t.follow("f", 1, 0, ["b"], last=True)) is t.FollowWord.OK
+    assert q.state("f") == "failed" and "did not succeed" in q.job("f")["reason"]
+    before = q.snapshot()
+    assert q.store.run(t.follow("f", 1, 0, ["b"], last=True)) is t.FollowWord.AGAIN
+    assert q.store.run(t.follow("nobody", 1, 0, ["b"], last=True)) is t.FollowWord.AGAIN
+    assert q.store.run(t.follow("g", 2, 0, ["b"], last=True)) is t.FollowWord.AGAIN, "another portion is to come first"
+    assert q.snapshot() == before
+    assert q.store.run(t.follow("g", 1, 0, ["a"], last=True)) is t.FollowWord.OK
+    assert ids(drain(q)) == ["g"]
+
+
+def test_further_jobs_that_nobody_knows_end_it(q: Scripts) -> None:
+    q.enqueue("a", "u")
+    q.enqueue("f", extras=after("a", wants=1, more=2))
+    assert q.store.run(t.follow("f", 1, 1, ["a", "nobody"], last=True)) == Conflict("unknown", "nobody")
+    assert q.state("f") == "failed" and "nobody" in q.job("f")["reason"]
+    q.register("w")
+    q.settle("w", q.take("w")[0], "succeeded")
+    drain(q)
+    assert q.ttl("a") > 0 and not q.redis.exists(q.keys.single("scheduled"), q.keys.single("dependents"))
+
+
+def test_an_enqueue_that_stops_halfway_ends_after_an_hour(q: Scripts) -> None:
+    q.enqueue("a")
+    q.enqueue("f", extras=after("a", wants=1, more=300))
+    q.enqueue("g", extras=after("f"))
+    q.register("w")
+    q.settle("w", q.take("w")[0], "succeeded")
+    q.pass_time(3599)
+    q.beat("w")
+    drain(q)
+    assert q.state("f") == "waiting" and q.ttl("a") == -1
+    q.pass_time(2)
+    q.beat("w")
+    drain(q)
+    assert q.state("f") == q.state("g") == "failed" and q.ttl("a") > 0 and q.ttl("f") > 0
+    assert not q.redis.exists(q.keys.single("scheduled"), q.keys.single("dependents"), q.keys.named("after", "f"))
+
+
+# requeued
+
+
+@pytest.mark.parametrize("second", ["succeeded", "dead"])
+def test_a_requeue_brings_back_what_had_failed_for_it(q: Scripts, second: str) -> None:
+    q.enqueue("a", "b")
+    q.enqueue("f", extras=after("a", "b", wants=2))
+    q.enqueue("g", extras=after("f"))
+    q.enqueue("mend", extras=after("f", on_failure="fallback"))
+    q.enqueue("all", extras=after("f", "b", on_failure="ignore"))
+    q.register("w")
+    a, b = q.take("w")
+    q.settle("w", b, "succeeded", payload=b"\x02")
+    q.settle("w", a, "dead", 1)
+    (mend, everything) = sorted(drain(q), key=lambda job: job.id != b"mend")
+    assert (mend.id, everything.id) == (b"mend", b"all")
+    assert q.state("f") == q.state("g") == "failed"
+    assert q.ttl("f") == q.ttl("g") == q.ttl("b") == -1, "they may be wanted again as long as a is dead"
+    q.store.run(t.requeue(["a"]))
+    (again,) = drain(q)
+    assert again.id == b"a" and q.state("f") == q.state("g") == "waiting"
+    assert "reason" not in q.job("f") and "finished_ms" not in q.job("g")
+    q.settle("w", again, second, 1, payload=b"\x01" if second == "succeeded" else b"")
+    for job in (mend, everything):
+        q.settle("w", job, "succeeded")
+    back = drain(q)
+    if second == "dead":
+        assert q.state("f") == q.state("g") == "failed" and not back
+        q.store.run(t.requeue(["a"]))
+        (again,) = drain(q)
+        q.settle("w", again, "succeeded", payload=b"\x01")
+        back = drain(q)
+    assert ids(back) == ["f"] and q.store.run(t.inputs(b"f", 0)) == ([b"\x01", b"\x02"], False)
+    q.settle("w", back[0], "succeeded")
+    (last,) = drain(q)
+    assert last.id == b"g"
+    q.settle("w", last, "succeeded")
+    drain(q)
+    everyone = ("a", "b", "f", "g", "mend", "all")
+    assert all(q.ttl(one) > 0 for one in everyone)
+    left = [q.keys.named(kind, one) for kind in ("followers", "told", "after") for one in everyone]
+    assert not q.redis.exists(*left, q.keys.single("ended"), q.keys.single("dependents"))
+
+
+@pytest.mark.parametrize("how", ["purge", "trim"])
+def test_what_failed_for_a_job_that_is_removed_has_failed_for_good(q: Scripts, how: str) -> None:
+    q.enqueue("a", "b")
+    q.enqueue("f", extras=after("a", "b", wants=2))
+    q.enqueue("g", extras=after("f"))
+    q.register("w")
+    a, b = q.take("w")
+    q.settle("w", b, "succeeded", payload=b"\x02")
+    q.settle("w", a, "dead", 1)
+    drain(q)
+    assert q.ttl("f") == q.ttl("g") == q.ttl("b") == -1
+    q.store.run(t.purge(["a"]) if how == "purge" else t.trim(1e6, 0))
+    drain(q)
+    assert q.state("f") == q.state("g") == "failed"
+    assert q.ttl("f") > 0 and q.ttl("g") > 0 and q.ttl("b") > 0
+    left = [q.keys.named(kind, one) for kind in ("followers", "told", "after") for one in "abfg"]
+    assert not q.redis.exists(*left, q.keys.single("ended"))
+
+
+def test_two_that_are_dead_have_both_to_be_requeued(q: Scripts) -> None:
+    q.enqueue("a", "b")
+    q.enqueue("f", extras=after("a", "b"))
+    q.register("w")
+    for job in q.take("w"):
+        q.settle("w", job, "dead", 1)
+    drain(q)
+    for one, state in (("a", "failed"), ("b", "waiting")):
+        q.store.run(t.requeue([one]))
+        (job,) = drain(q)
+        assert q.state("f") == state
+        q.settle("w", job, "succeeded")
+    assert ids(drain(q)) == ["f"]
+
+
+def test_one_that_ends_otherwise_keeps_it_failed(q: Scripts) -> None:
+    q.enqueue("a", "b")
+    q.enqueue("f", extras=after("a", "b"))
+    q.register("w")
+    a, b = q.take("w")
+    q.settle("w", a, "dead", 1)
+    q.settle("w", b, "failed")
+    drain(q)
+    q.store.run(t.requeue(["a"]))
+    (again,) = drain(q)
+    assert q.state("f") == "failed", "b has failed for good"
+    q.settle("w", again, "succeeded")
+    drain(q)
+    assert q.state("f") == "failed" and q.ttl("f") > 0
+
+
+def test_what_comes_after_a_dead_job_comes_back_with_it_too(q: Scripts) -> None:
+    q.enqueue("a")
+    q.register("w")
+    q.settle("w", q.take("w")[0], "dead", 1)
+    q.enqueue("f", extras=after("a", wants=1))
+    q.enqueue("g", extras=after("a", more=1))
+    q.store.run(t.follow("g", 1, 0, ["a"], last=True))
+    drain(q)
+    assert q.state("f") == q.state("g") == "failed" and q.ttl("f") == -1
+    q.store.run(t.requeue(["a"]))
+    (again,) = drain(q)
+    q.settle("w", again, "succeeded", payload=b"\x01")
+    assert sorted(ids(drain(q))) == ["f", "g"] and q.store.run(t.inputs(b"f", 0)) == ([b"\x01"], False)
+
+
+def test_a_key_that_somebody_else_has_by_now_keeps_it_failed(q: Scripts) -> None:
+    q.enqueue("a")
+    q.enqueue("f", extras=extras(after=["a"], on_failure="fail", unique=["k", "done", "existing", 0]))
+    q.register("w")
+    q.settle("w", q.take("w")[0], "dead", 1)
+    drain(q)
+    assert q.enqueue("other", extras=unique("k")) == [True]
+    q.store.run(t.requeue(["a"]))
+    jobs = drain(q)
+    assert q.state("f") == "failed"
+    for job in jobs:
+        q.settle("w", job, "succeeded")
+    drain(q)
+    assert q.state("f") == "failed" and q.ttl("f") > 0
+
+
+def test_a_beat_says_that_followers_wait_for_a_word(q: Scripts) -> None:
+    """With every place taken nobody fetches."""
+    q.register("w")
+    q.enqueue("a")
+    q.enqueue("f", extras=after("a"))
+    beat = q.beat("w")
+    assert beat is not None and not beat.tend
+    q.store.run(t.cancel(["a"], 60))
+    beat = q.beat("w")
+    assert beat is not None and beat.tend
+    assert q.store.run(t.tend()) is False and q.state("f") == "failed"
+
+
+def test_who_fetches_takes_what_becomes_takeable_by_it(q: Scripts) -> None:
+    """The first queue's due job and follower have their place before what waits in the second."""
+    q.register("w")
+    q.enqueue("a", queue="first")
+    q.enqueue("due", queue="first", delay_ms=100)
+    q.enqueue("f", queue="first", extras=after("a"))
+    q.enqueue("b", queue="second")
+    (a,) = q.take("w", queues=("first",), start=1)
+    q.settle("w", a, "succeeded")
+    q.pass_time(0.1)
+    for queue in ("first", "second"):
+        q.pop_marker(queue)
+    assert sorted(ids(q.take("w", queues=("first", "second"), start=2))) == ["due", "f"]
+    assert q.marker("second") and not q.marker("first"), "only for what is left"
 
 
 @pytest.mark.parametrize(("on_failure", "state"), [("fail", "failed"), ("ignore", "active"), ("fallback", "active")])
@@ -397,7 +671,7 @@ def test_a_chain_in_one_batch_and_onto_ended_jobs(q: Scripts) -> None:
     ) == [True, True, Conflict("unknown", "none")]
     drain(q)
     assert q.state("b") == q.state("c") == "failed" and q.state("d") == ""
-    assert q.ttl("b") > 0 and q.ttl("c") > 0
+    assert q.ttl("b") == q.ttl("c") == -1, "they would come back with it"
 
 
 def test_250_followers_a_call(q: Scripts) -> None:
@@ -411,7 +685,7 @@ def test_250_followers_a_call(q: Scripts) -> None:
     for _ in range(4):
         q.fetch("w", start=0)
         states.append(sum(q.state(f"f{n}") == "queued" for n in range(600)))
-    assert states == [250, 500, 600, 600]
+    assert states == [249, 498, 600, 600], "249 followers and the end itself"
 
 
 def test_a_waiting_job_is_cancelled_and_its_dependency_does_not_mind(q: Scripts) -> None:

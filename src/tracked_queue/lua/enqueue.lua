@@ -17,13 +17,15 @@
 --              unique      key, until ('started', 'done' or 'window'), conflict ('existing' or 'replace'), ms of the window
 --              lane        where it waits if it has limits or turns
 --              limits      list of name, kind, number, ms, bytes of the name without its key; see lua/include/lanes.lua
---              after       ids (at most 1,000) of the jobs that it comes after; one of this batch that was not stored, since
+--              after       ids (at most 250) of the jobs that it comes after; one of this batch that was not stored, since
 --                          another holds its unique key, stands for that other
+--              more_after  int   so many further ones will be named by follow
+--              wants       int   of the first so many of `after` it wants the results
 --              tick        schedule, ms of the tick, mode: 'store'; 'coalesce' stores nothing while the job of the last tick
 --                          waits in its queue; 'pass' stores nothing
 --              on_failure  'fail', 'ignore' or 'fallback': what an unsuccessful end of one of those means
 -- Derived: job:<id>, queue:<queue>, wake:<queue>, scheduled, queues, paused, unique:<key>, lane:<lane>, lanes:<queue>,
---          laned, laned:<queue>, followers:<id>, dependents, ended, schedule:<name>, stats:<minute>
+--          laned, laned:<queue>, followers:<id>, told:<id>, after:<id>, dependents, ended, schedule:<name>, stats:<minute>
 --
 -- Returns one value per job:
 --   'created'   recorded
@@ -51,8 +53,14 @@
 -- include record
 -- include states
 -- include unique
+-- include waiters
+-- include ties
 -- include lanes
 -- include push
+-- include ended
+-- include followers
+-- A job whose enqueue names more than one call can take, and stops halfway, ends after so long.
+local GATHER_MS = 3600000
 local now, job_prefix = now_ms(), named('job', '')
 -- Mostly nothing is paused and no id is known, which one call tells.
 local asked = { single('paused') }
@@ -80,25 +88,6 @@ local function holder_of(key, until_what)
     return claimed[key], 'queued'
   end
   return live_holder(key, until_what)
-end
--- What the jobs that one comes after have come to: how many are open, how many ended without success, and results.
-local function look_back(after)
-  local open, failed, results = {}, 0, {}
-  for at, named_id in ipairs(after) do
-    local id = stand_ins[named_id] or named_id
-    local found = seen[id] and { 'queued', nil, seen[id] } or read_fields(job_prefix .. id, 'state', 'result', 'tracked')
-    if not found[1] or found[3] == '0' then
-      return nil, id
-    end
-    if not FINAL[found[1]] then
-      open[#open + 1] = { id, at }
-    elseif found[1] == 'succeeded' then
-      results[#results + 1] = { at, found[2] or '' }
-    else
-      failed = failed + 1
-    end
-  end
-  return { open = open, failed = failed, results = results }
 end
 local some_later = false
 for at = 1, #ARGV, 5 do
@@ -151,7 +140,7 @@ for at = 1, #ARGV, 5 do
       end
       if after and word == 'created' then
         local missing
-        job.back, missing = look_back(after)
+        job.back, missing = look_back(after, seen, stand_ins)
         if not job.back then
           word = { 'unknown', missing }
           if unique then
@@ -240,35 +229,39 @@ local function record_extras(job, id, record, due_ms)
   local state = due_ms and 'scheduled' or 'queued'
   local reason
   if job.back then
-    local open, failed = job.back.open, job.back.failed
-    for _, item in ipairs(job.back.results) do
-      if item[2] ~= '' then
-        note('in:' .. item[1], item[2])
-      end
-    end
+    local back, more = job.back, extras.more_after or 0
+    local waits = #back.open + (more > 0 and 1 or 0)
     note('on_failure', extras.on_failure)
-    note('inputs', #extras.after)
-    if extras.on_failure == 'fallback' then
-      if failed == 0 then
-        state = #open > 0 and 'waiting' or 'cancelled'
-        reason = 'not needed: what it is the fallback of succeeded'
-      end
-    elseif failed > 0 and extras.on_failure == 'fail' then
-      state, reason = 'failed', 'a job that it comes after did not succeed'
-    elseif #open > 0 then
+    local comes_to = more > 0 and 'waiting' or meant(extras.on_failure, waits, back.failed)
+    local of_dead = #back.revive > 0
+    if comes_to == 'waiting' then
       state = 'waiting'
-    end
-    if state == 'waiting' then
       redis.call('ZADD', single('dependents'), now, id)
-      note('waits', #open)
-      note('failed', failed)
       if due_ms then
         note('delay_ms', digits(due_ms - now))
       end
-      for _, item in ipairs(open) do
-        redis.call('RPUSH', named('followers', item[1]), item[2] .. ' ' .. id)
-        redis.call('HSET', job_prefix .. item[1], 'tied', '1', 'followed', '1')
+      if more > 0 then
+        note('gathering', '1')
+        note('named', #back.ids)
+        redis.call('ZADD', single('scheduled'), now + GATHER_MS, '\2' .. id)
       end
+    else
+      back.open = {}
+      if comes_to == 'failed' then
+        state, reason = 'failed', FAILED
+      elseif comes_to == 'cancelled' then
+        state, reason = 'cancelled', NOT_NEEDED
+      end
+    end
+    if state == 'waiting' or state == 'failed' and of_dead then
+      note('waits', waits)
+      note('failed', back.failed)
+      if of_dead then
+        note('revives', #back.revive)
+      end
+    end
+    if not FINAL[state] or state == 'failed' and of_dead then
+      link(id, back, extras.wants or 0)
     end
   end
   if FINAL[state] then

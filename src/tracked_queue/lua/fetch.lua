@@ -12,7 +12,7 @@
 --   most   int  jobs of this queue that may be taken, '' for no limit of its own
 -- Derived: instances, instance:<lease>, processing:<lease>, scheduled, queue:<q>, suspects:<q>, lanes:<q>, lane:<lane>,
 --          laned, laned:<q>, waiting:<limit>, permits:<limit>, rate:<limit>, limits, unique:<key>, ended,
---          followers:<id>, dependents, wake:<q>, job:<id>, paused, parked, parked:<task>, dead, stats:<minute>
+--          followers:<id>, told:<id>, after:<id>, dependents, wake:<q>, job:<id>, paused, parked, parked:<task>, dead, stats:<minute>
 --
 -- Returns a list; its first word:
 --   'ok'     then more, next_due, buried, and 5 values per job: id, delivery ('0' for an untracked one), buffered
@@ -32,8 +32,9 @@
 -- A refused or repeated fetch puts the markers of its queues back: a BZPOPMIN before it may have popped one.
 -- Keeps: an id is in one place; a delivery number grows with every delivery; an instance has at most one suspect; no limit
 -- has more permits out than its number, no rate more starts in any window of its time.
--- Order: a suspect first if this instance has none and a slot for it, then each queue: its list's right end and its lanes
--- in turns.  Due jobs are promoted first, and the followers of ended jobs told, a bounded number a call; they can be taken by the next fetch.
+-- Order: what is due and what follows on ended jobs is made takeable first (see lua/include/tend.lua), a bounded number a call,
+-- so that it has its place among the others.  Then a suspect if this instance has none and a slot for it, then each queue: its
+-- list's right end and its lanes in turns.
 -- include keys
 -- include number
 -- include now_ms
@@ -49,7 +50,10 @@
 -- include push
 -- include ended
 -- include stats
-local PROMOTE, LOOK, FOLLOW, ENDED = 250, 300, 250, 25
+-- include unique
+-- include followers
+-- include tend
+local LOOK = 300
 -- Above so many arguments queues are asked for one by one: Lua can't hand over more than 8,000 values at once.
 local ASKED = 6000
 -- Beyond its time, so that what counts is this clock and not when the server expires a key (a test's clock may stand still).
@@ -126,11 +130,7 @@ end
 -- Mostly the first that is scheduled tells both: that nothing is due, and when something will be.
 local first_due = tonumber((redis.call('ZRANGE', single('scheduled'), 0, 0, 'WITHSCORES'))[2])
 local some_due = first_due and first_due <= now
-if some_due then
-  first_due = tonumber((redis.call('ZRANGEBYSCORE', single('scheduled'), '(' .. digits(now), '+inf',
-    'WITHSCORES', 'LIMIT', 0, 1))[2])
-end
-local next_due_ms = first_due and digits(first_due - now) or '-1'
+local next_due_ms = first_due and digits(math.max(0, first_due - now)) or '-1'
 if number == last then
   -- No fetch of this lease came later, so what is active under it and was taken then is that very delivery.
   put_markers_back()
@@ -154,47 +154,21 @@ if deadline <= now then
   return refused('late')
 end
 
-local due = some_due and redis.call('ZRANGEBYSCORE', single('scheduled'), '-inf', now, 'LIMIT', 0, PROMOTE) or {}
-local due_records = {}
-for i, id in ipairs(due) do
-  if string.byte(id) ~= 1 then
-    due_records[i] = read_fields(job_prefix .. id, 'state', 'queue', 'suspicion', 'lane')
+-- What is due, and what follows on what has ended, comes first: it has its place among what can be taken.
+local tended_left = false
+if some_due or some_special and redis.call('EXISTS', single('ended')) == 1 then
+  -- What this makes takeable in the queues of this call it may take itself: others are woken below, for what is left.
+  for at = 7, #ARGV, 2 do
+    woken[ARGV[at]] = true
   end
-end
-
--- Ended jobs that others come after, and what their end means for those.
-local ended = some_special and redis.call('LRANGE', single('ended'), 0, ENDED - 1) or {}
-local told, followers, told_once = {}, {}, {}
-local budget = FOLLOW
-for _, id in ipairs(ended) do
-  if budget <= 0 then
-    break
+  tended_left = tend(now, paused, some_due)
+  for at = 7, #ARGV, 2 do
+    woken[ARGV[at]] = nil
   end
-  local list = named('followers', id)
-  local found = read_fields(job_prefix .. id, 'state', 'result', 'keep_ms', 'listed')
-  -- Back in a queue by a requeue, or twice in the list for the same reason: its followers hear of its next end.
-  local tells = (not found[1] or FINAL[found[1]]) and not told_once[id]
-  told_once[id] = true
-  local entries = tells and redis.call('LRANGE', list, 0, budget - 1) or {}
-  local all = not tells or #entries == redis.call('LLEN', list)
-  local item = { id = id, list = list, n = #entries, all = all, state = tells and found[1], keep = found[3],
-    listed = found[4], to = {} }
-  budget = budget - #entries - 1
-  for _, entry in ipairs(entries) do
-    local at, follower = string.match(entry, '^(%d+) (.*)$')
-    if at then  -- an entry that is none of ours tells nobody
-      item.to[#item.to + 1] = { follower, at, found[1] == 'succeeded' and (found[2] or '') or nil }
-    end
-    if at and not followers[follower] then
-      local fields = read_fields(job_prefix .. follower, 'state', 'waits', 'failed', 'on_failure', 'queue', 'lane',
-        'suspicion', 'delay_ms', 'tied')
-      followers[follower] = { state = fields[1], waits = number_of(fields[2]), failed = number_of(fields[3]),
-        rule = fields[4], queue = fields[5] or 'default', lane = fields[6], suspicion = fields[7],
-        delay_ms = fields[8] and number_of(fields[8]),
-        ties = read_ties(follower, job_prefix .. follower, fields[9]) }
-    end
-  end
-  told[#told + 1] = item
+  some_special = true
+  first_due = tonumber((redis.call('ZRANGEBYSCORE', single('scheduled'), '(' .. digits(now), '+inf',
+    'WITHSCORES', 'LIMIT', 0, 1))[2])
+  next_due_ms = first_due and digits(first_due - now) or '-1'
 end
 
 -- taken: parallel lists, since a table for each job costs more than the calls for it.
@@ -529,18 +503,6 @@ for _, lane in ipairs(visited) do
     ready_lane(lane.lane, paused)
   end
 end
--- After the lanes: a job that is pushed into one that this call has emptied makes it ready again.
-for i, id in ipairs(due) do
-  redis.call('ZREM', single('scheduled'), id)
-  if string.byte(id) == 1 then
-    wake_limit(string.sub(id, 2), paused)
-  elseif not due_records[i][1] then
-    bury_garbage(id, '', now, 'a scheduled id without a record')
-  elseif due_records[i][1] == 'scheduled' then
-    redis.call('HSET', job_prefix .. id, 'state', 'queued')
-    push_job('LPUSH', id, due_records[i][2], due_records[i][4], due_records[i][3], paused)
-  end
-end
 for name, most in pairs(full_at) do
   -- A lane that waited for a limit was woken and did not need it, or the limit was raised.
   if used[name] < most then
@@ -561,65 +523,7 @@ for name, rate in pairs(rates) do
     wake_limit(name, paused)
   end
 end
--- Followers: the last of those that one comes after decides.
-local function begin(id, follower)
-  redis.call('ZREM', single('dependents'), id)
-  if follower.delay_ms then
-    local at = now + follower.delay_ms
-    redis.call('HSET', job_prefix .. id, 'state', 'scheduled', 'due_ms', digits(at))
-    redis.call('ZADD', single('scheduled'), at, id)
-    wake(follower.queue, paused)
-  else
-    redis.call('HSET', job_prefix .. id, 'state', 'queued')
-    push_job('LPUSH', id, follower.queue, follower.lane, follower.suspicion, paused)
-  end
-  follower.state = 'queued'
-end
-local function finish(id, follower, state, reason)
-  redis.call('ZREM', single('dependents'), id)
-  end_job(id, job_prefix .. id, follower.queue, follower.ties, paused, state, now_text, KEPT_MS, 'reason', reason)
-  count(now, state, follower.queue, 1)
-  follower.state = state
-end
-for _, item in ipairs(told) do
-  for _, entry in ipairs(item.to) do
-    local id, at, result = entry[1], entry[2], entry[3]
-    local follower = followers[id]
-    if follower.state == 'waiting' then
-      follower.waits = follower.waits - 1
-      if not result then
-        follower.failed = follower.failed + 1
-      elseif result ~= '' then
-        redis.call('HSET', job_prefix .. id, 'in:' .. at, result)
-      end
-      redis.call('HSET', job_prefix .. id, 'waits', follower.waits, 'failed', follower.failed)
-      if follower.rule == 'fallback' then
-        if follower.failed > 0 then
-          begin(id, follower)
-        elseif follower.waits == 0 then
-          finish(id, follower, 'cancelled', 'not needed: what it is the fallback of succeeded')
-        end
-      elseif follower.rule == 'fail' and follower.failed > 0 then
-        finish(id, follower, 'failed', 'job ' .. item.id .. ', which it comes after, ended ' .. (item.state or 'gone'))
-      elseif follower.waits == 0 then
-        begin(id, follower)
-      end
-    end
-  end
-  if item.n > 0 then
-    redis.call('LTRIM', item.list, item.n, -1)
-  end
-  if item.all then
-    redis.call('LPOP', single('ended'))
-    if item.state then
-      redis.call('HDEL', job_prefix .. item.id, 'followed')
-      if item.state ~= 'dead' and not item.listed then
-        redis.call('PEXPIRE', job_prefix .. item.id, number_of(item.keep, 120000))
-      end
-    end
-  end
-end
-if #due > 0 or #told > 0 then
+if tended_left then
   reply[2] = '1'
 end
 for queue, whom in pairs(left) do

@@ -4,14 +4,15 @@
 -- ARGV[1]  lease        text
 -- ARGV[2]  ttl_ms       int
 -- ARGV[3]  interval_ms  int  of idle beats
--- Derived: instances, instance:<lease>, cancel:<lease>, parked, contact, hold
+-- Derived: instances, instance:<lease>, cancel:<lease>, parked, ended, contact, hold
 --
 -- Returns {'lost'}: the lease is revoked or gone; nothing written.  Else
---   {'ok', quiet, run_out, cancels, parked}
+--   {'ok', quiet, run_out, cancels, parked, tend}
 --   quiet    '1' if this instance was asked to fetch nothing, else '0'
 --   run_out  '1' if another instance's lease looks run out or revoked: a sweep is worth it
 --   cancels  ids (at most 250) of active jobs here whose cancellation is asked for; repeated until they settle
 --   parked   names (at most 50) of tasks with parked jobs
+--   tend     '1' if jobs have ended whose followers were not told, else '0': with every place of a fleet taken nobody fetches
 -- A beat after the deadline but before the revocation extends the lease.
 -- include keys
 -- include now_ms
@@ -42,4 +43,4 @@ begin_writing()
 note_contact(now, hold)
 redis.call('ZADD', single('instances'), now + ttl_ms, lease)
 redis.call('HSET', named('instance', lease), 'seen_ms', now)
-return { 'ok', quiet, run_out, cancels, parked }
+return { 'ok', quiet, run_out, cancels, parked, digits(redis.call('EXISTS', single('ended'))) }

@@ -1,15 +1,27 @@
--- inputs: the results of the jobs that one comes after, in their order.  Called by transitions.inputs.
+-- inputs: some of the results that a job wants of those it comes after, in their order.  Called by transitions.inputs.
 --
 -- KEYS[1]  tag
--- ARGV[1]  id  text
--- Derived: job:<id>
+-- ARGV[1]  id         text
+-- ARGV[2]  from       int  how many of them are known already
+-- ARGV[3]  max_bytes  int  of results in one reply; one always fits
+-- Derived: after:<id>, job:<id>
 --
--- Returns one value for each: its encoded result, '' where there is none.  Writes nothing.
+-- Returns left ('1' if there are more), then one value for each, at most 250: its encoded result, '' where there is none.
+-- Writes nothing.
 -- include keys
--- include number
-local job = named('job', ARGV[1])
-local reply = {}
-for at = 1, math.min(number_of(redis.call('HGET', job, 'inputs')), 1000) do
-  reply[at] = redis.call('HGET', job, 'in:' .. at) or ''
+-- include record
+local MOST = 250
+local from, max_bytes = tonumber(ARGV[2]), tonumber(ARGV[3])
+local ids = redis.call('LRANGE', named('after', ARGV[1]), from, from + MOST)
+local reply, bytes = { '0' }, 0
+for at, id in ipairs(ids) do
+  local size = redis.pcall('HSTRLEN', named('job', id), 'result')
+  size = type(size) == 'number' and size or 0
+  if at > MOST or at > 1 and bytes + size > max_bytes then
+    reply[1] = '1'
+    break
+  end
+  bytes = bytes + size
+  reply[at + 1] = size > 0 and redis.call('HGET', named('job', id), 'result') or ''
 end
 return reply

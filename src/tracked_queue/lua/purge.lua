@@ -2,12 +2,13 @@
 --
 -- KEYS[1]  tag
 -- ARGV     id  text  at most 250
--- Derived: job:<id>, dead
+-- Derived: job:<id>, dead, followers:<id>, told:<id>, after:<id>, ended
 --
 -- Returns one word per job: 'ok', 'not_dead' (nothing written), or 'gone' (no record).
 -- include keys
 -- include record
 -- include writable
+-- include waiters
 local words = {}
 for at = 1, #ARGV do
   local state = read_fields(named('job', ARGV[at]), 'state')[1]
@@ -20,6 +21,7 @@ for at = 1, #ARGV do
   end
   if words[at] == 'ok' then
     redis.call('DEL', named('job', ARGV[at]))
+    tell_followers(ARGV[at])
   end
 end
 return words

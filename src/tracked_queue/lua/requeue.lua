@@ -3,10 +3,11 @@
 -- KEYS[1]  tag
 -- ARGV     id  text  at most 250
 -- Derived: job:<id>, dead, queue:<q>, suspects:<q>, lane:<lane>, lanes:<q>, laned, laned:<q>, wake:<q>, unique:<key>,
---          queues, paused, stats:<minute>
+--          told:<id>, ended, queues, paused, stats:<minute>
 --
 -- Returns one word per job:
---   'ok'        queued, with attempts and charges at 0; its suspicion stays, so that a suspect stays one
+--   'ok'        queued, with attempts and charges at 0; its suspicion stays, so that a suspect stays one.  What had ended
+--               'failed' because it was dead waits for it again (see lua/include/tend.lua)
 --   'not_dead'  it is not dead (any more); nothing written
 --   'unusable'  it has no task: what was found had no record; nothing written
 --   'gone'      no record; nothing written
@@ -52,6 +53,11 @@ for _, record in ipairs(records) do
   redis.call('HSET', named('job', id), 'state', 'queued', 'queued_ms', now, 'attempts', 0, 'charges', 0)
   redis.call('HDEL', named('job', id), 'reason', 'finished_ms', 'cancel', 'waiter', 'expires_ms', 'keep_ms')
   redis.call('ZREM', single('dead'), id)
+  if redis.call('EXISTS', named('told', id)) == 1 then
+    redis.call('HSET', named('job', id), 'tied', '1', 'followed', '1')
+    redis.call('RPUSH', single('ended'), id)
+    wake(queue, paused)
+  end
   if record[5] then
     redis.call('SET', named('unique', record[5]), id)
   end

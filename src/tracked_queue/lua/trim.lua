@@ -4,12 +4,13 @@
 -- ARGV[1]  max_age    int  ms
 -- ARGV[2]  max_count  int
 -- ARGV[3]  n          int  removed by one call at most
--- Derived: dead, job:<id>, stats:<minute>
+-- Derived: dead, job:<id>, followers:<id>, told:<id>, after:<id>, ended, stats:<minute>
 --
 -- Returns the number of removed jobs; n means: call again.
 -- include keys
 -- include now_ms
 -- include writable
+-- include waiters
 -- include stats
 local max_age, max_count, n = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
 local now = now_ms()
@@ -24,6 +25,7 @@ end
 begin_writing()
 for _, id in ipairs(ids) do
   redis.call('DEL', named('job', id))
+  tell_followers(id)
 end
 redis.call('ZREM', single('dead'), unpack(ids))
 count(now, 'trimmed', '', #ids)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import math
 import os
@@ -22,6 +23,7 @@ from ..cipher import Cipher
 from ..codec import FORMAT, NIL, decode_options, encode_error, encode_exception, packed_list
 from ..current import CurrentJob, current
 from ..errors import ArgumentError, OwnershipLostError, SealedError, UsageError
+from ..inputs import Results
 from ..middleware import Surroundings
 from ..retry import Dead, Discard, Exponential, Retry, Snooze, leaves_of, meant_by, retry_delay
 from ..settings import Settings
@@ -178,6 +180,8 @@ class Runner:
         }
         self._settle = settle
         self.on_room: Callable[[], None] = lambda: None
+        # While it is not set, a job that has ended keeps its place (see Settler.light).
+        self.light: asyncio.Event | None = None
         self._loop = asyncio.get_running_loop()
         self._context = contextvars.copy_context()
         # Deliveries, not ids: one that ignores its cancellation may still be here when its job comes back.
@@ -350,6 +354,9 @@ class Runner:
             try:
                 if delivery.exhausted_by is not None:
                     await self._exhausted(delivery)
+                if self.light is not None and not self.light.is_set():
+                    with contextlib.suppress(asyncio.CancelledError):  # its outcome is told already
+                        await self.light.wait()
             finally:
                 self._finish(delivery)
 
@@ -368,19 +375,26 @@ class Runner:
         self._unusable(delivery, problem)
 
     async def _inputs(self, delivery: Delivery) -> Any:
-        """The results of the jobs before this one, as its first argument."""
-        found = await self._ask(inputs(delivery.job.id))
+        """The results of the jobs before this one, as its first argument: all of them, or read as they are asked for."""
+        if delivery.task.signature.streams:
+
+            async def read(first: int) -> tuple[list[Any], bool]:
+                packed, more = await self._portion(delivery, first)
+                return [_fitting(delivery, item) for item in packed], more
+
+            return Results(read, self._loop)
+        packed, more = await self._portion(delivery, 0)
+        while more:
+            further, more = await self._portion(delivery, len(packed))
+            packed += further
+        return _fitting(delivery, packed_list(packed) if delivery.inputs == "list" else packed[0] if packed else NIL)
+
+    async def _portion(self, delivery: Delivery, first: int) -> tuple[list[bytes], bool]:
+        found = await self._ask(inputs(delivery.job.id, first))
         if found is None:
             raise asyncio.CancelledError  # the lease is over
-        kind, _, count = delivery.inputs.partition(":")
-        packed = [self.opened(item) or NIL for item in (found[: int(count)] if count else found)]
-        data = packed[0] if kind == "one" else packed_list(packed)
-        try:
-            return delivery.task.signature.decode_first(data)
-        except ArgumentError:
-            raise
-        except Exception as error:
-            raise ArgumentError(delivery.task.name, "", f"the results before it don't fit: {error}") from None
+        packed, more = found
+        return [self.opened(item) or NIL for item in packed], more
 
     async def note(self, delivery: Delivery, kind: str, value: bytes) -> None:
         """See `CurrentJob.progress`, `checkpoint` and `log`. An untracked job has no record: nothing is stored."""
@@ -681,6 +695,16 @@ def _is_a(
     if isinstance(error, IsolatedError):
         return error.is_a(kinds)
     return isinstance(error, kinds) or which(isinstance(leaf, kinds) for leaf in leaves_of(error))
+
+
+def _fitting(delivery: Delivery, data: bytes) -> Any:
+    """A result, or all of them, as the function's first parameter says. Raises ArgumentError."""
+    try:
+        return delivery.task.signature.decode_first(data)
+    except ArgumentError:
+        raise
+    except Exception as error:
+        raise ArgumentError(delivery.task.name, "", f"the results before it don't fit: {error}") from None
 
 
 def _named(error: BaseException) -> str:

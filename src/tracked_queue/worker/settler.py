@@ -12,6 +12,9 @@ from ..store import Store
 from ..transitions import MAX_BATCH, MAX_BYTES, Outcome, Verdict, settle
 from .outage import Outage, insist
 
+# Results and errors that wait to be recorded may take so much of the worker's memory, and those of the jobs that run beside it.
+HEAVY_BYTES = 16 * MAX_BYTES
+
 
 class Settler:
     """Records outcomes for as long as the lease isn't lost; repeats them until they are answered."""
@@ -28,6 +31,10 @@ class Settler:
         self._store, self._lease, self._settings = store, lease, settings
         self._outage, self._give_up, self._told = outage, give_up, told
         self._pending: deque[Outcome] = deque()
+        # Set unless so many bytes wait to be recorded that a job with a result of its own had better not start yet.
+        self.light = asyncio.Event()
+        self.light.set()
+        self._bytes = 0
         self._in_flight: list[Outcome] = []
         self._filled = asyncio.Event()
         self._empty = asyncio.Event()
@@ -39,6 +46,10 @@ class Settler:
             self._filled.set()
             self._empty.clear()
         self._pending.append(outcome)
+        if outcome.payload:
+            self._bytes += len(outcome.payload)
+            if self._bytes > HEAVY_BYTES:
+                self.light.clear()
 
     @property
     def left(self) -> int:
@@ -69,8 +80,12 @@ class Settler:
                 call = settle(self._lease, batch, self._settings.resend_window, self._settings.result_ttl)
                 verdicts = await insist(self._store, call, self._outage, self._give_up)
                 if verdicts is None:
+                    self.light.set()
                     return
                 self._in_flight = []
+                self._bytes -= sum(len(outcome.payload) for outcome in batch)
+                if self._bytes <= HEAVY_BYTES:
+                    self.light.set()
                 for tell in self._told:
                     tell(self._lease, batch, verdicts)
                 if verdicts.count(Verdict.OK) != len(verdicts):
@@ -80,10 +95,12 @@ class Settler:
     def _next_batch(self) -> list[Outcome]:
         batch: list[Outcome] = []
         size = 0
-        while self._pending and len(batch) < MAX_BATCH and size < MAX_BYTES:
-            outcome = self._pending.popleft()
+        while self._pending and len(batch) < MAX_BATCH:
+            outcome = self._pending[0]
             size += len(outcome.payload) + len(outcome.reason)
-            batch.append(outcome)
+            if batch and size > MAX_BYTES:
+                break
+            batch.append(self._pending.popleft())
         return batch
 
     def _report(self, batch: list[Outcome], verdicts: list[Verdict]) -> None:

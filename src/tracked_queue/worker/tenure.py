@@ -22,7 +22,7 @@ from ..schedules import Schedule
 from ..settings import Settings
 from ..store import Store, SyncStore, check_server
 from ..task import Registry, Request
-from ..transitions import Beat, Call, Outcome, Verdict, register, release, unpark
+from ..transitions import Beat, Call, Outcome, Verdict, register, release, tend, unpark
 from .binding import Binder
 from .fetcher import Fetcher
 from .heartbeat import Heartbeat
@@ -108,7 +108,7 @@ class Tenure:
         self._endpoint = host.endpoint.of(keys)
         self._outage = Outage(f"shard {shard}: " if host.slots.several else "")
         self._first = True
-        self._unparking = False
+        self._unparking = self._tending = False
         self._fetcher: Fetcher | None = None
         self._marking: asyncio.Future[None] | None = None
         self.runner: Runner | None = None
@@ -208,6 +208,8 @@ class Tenure:
                 group.start_soon(self._unpark, links.rest, known)
             if beat.run_out and settings.auto_recovery:
                 recovery.poke()
+            if beat.tend and not self._tending:
+                group.start_soon(self._tend, links.rest)
             runner.hand_back_buffered(MAX_BUFFERED_S)
 
         def doubt() -> None:
@@ -237,7 +239,7 @@ class Tenure:
             host.served.cap(host.slots.owned_of),
             host.cipher,
         )
-        self.runner = runner
+        self.runner, runner.light = runner, settler.light
         fetcher = Fetcher(
             store=links.fetch,
             control=links.rest,
@@ -372,6 +374,16 @@ class Tenure:
                             break
         finally:
             self._unparking = False
+
+    async def _tend(self, store: Store) -> None:
+        """What each fetch sees to by itself, for when every place is taken and nobody fetches."""
+        self._tending = True
+        try:
+            with contextlib.suppress(StoreUnavailableError):
+                while await store.run(tend()):
+                    pass
+        finally:
+            self._tending = False
 
     async def _reconcile(self, reconciler: Reconciler) -> None:
         while True:

@@ -1,9 +1,9 @@
 -- end_job: writes that every end of a job shares: its state and time, its expiry, its unique key, the word to those who
--- wait for it and to the jobs that come after it.  Permits belong to a delivery: settle and recover free them.
+-- wait for it, to the jobs that come after it, and to those whose results it wanted (see tend).  Permits belong to a delivery: settle and recover free them.
 -- job: the record's key.  ties: of read_ties.  keep: ms for which the record stays; 'dead' for a dead job, which stays until
 -- a person or the trim removes it; 'listed' for one whose id still stands in a list, and which may expire only from when
 -- it is dropped there (then keep_ms is among the fields).  The rest: further fields and values.
--- A job that others come after keeps its record until a fetch has told them.
+-- A job that others come after keeps its record until they are told.
 local function end_job(id, job, queue, ties, paused, state, now, keep, ...)
   queue = queue or 'default'
   redis.call('HSET', job, 'state', state, 'finished_ms', now, ...)
@@ -20,7 +20,7 @@ local function end_job(id, job, queue, ties, paused, state, now, keep, ...)
   if ties.unique then
     redis.call('DEL', named('unique', ties.unique))
   end
-  if ties.followed then
+  if ties.followed or ties.wants then
     redis.call('RPUSH', single('ended'), id)
     wake(queue, paused)
   end

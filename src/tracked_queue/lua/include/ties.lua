@@ -14,16 +14,16 @@ local function read_limits(packed)
   return limits
 end
 -- read_ties: what hangs on a record beside the job itself: a waiter, a wish to cancel, a unique key that it holds, limits
--- whose permits it may hold, jobs that come after it.  tied: the record's field of that name; a plain job has none, and
+-- whose permits it may hold, jobs that come after it, jobs whose results it wants.  tied: the record's field of that name; a plain job has none, and
 -- costs no further read.
 local FREE = {}
 local function read_ties(id, job, tied)
   if not tied then
     return FREE
   end
-  local found = read_fields(job, 'waiter', 'cancel', 'unique', 'limits', 'followed', 'keep_ms')
+  local found = read_fields(job, 'waiter', 'cancel', 'unique', 'limits', 'followed', 'keep_ms', 'wants')
   local ties = { waiter = found[1], cancel = found[2], limits = read_limits(found[4]),
-    followed = found[5], keep_ms = number_of(found[6]) }
+    followed = found[5], keep_ms = number_of(found[6]), wants = found[7] }
   if found[3] and redis.call('GET', named('unique', found[3])) == id then
     ties.unique = found[3]
   end

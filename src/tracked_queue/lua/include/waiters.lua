@@ -7,9 +7,9 @@ local function tell_waiters(id, waiter, state)
     redis.pcall(PUBLISH, named('ended', id), state)
   end
 end
--- tell_followers: the jobs that come after one whose record is lost hear of it from the next fetch.
+-- tell_followers: the jobs that come after one whose record is lost or removed hear of it, and those whose results it wanted.
 local function tell_followers(id)
-  if redis.call('EXISTS', named('followers', id)) == 1 then
+  if redis.call('EXISTS', named('followers', id), named('told', id), named('after', id)) > 0 then
     redis.call('RPUSH', single('ended'), id)
   end
 end

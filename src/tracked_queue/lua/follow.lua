@@ -1,0 +1,63 @@
+-- follow: name further jobs that a job comes after, which did not fit into its enqueue.  Called by transitions.follow.
+--
+-- KEYS[1]  tag
+-- ARGV[1]  id     text
+-- ARGV[2]  from   int   how many were named before
+-- ARGV[3]  wants  int   of the first so many of these it wants the results
+-- ARGV[4]  last   '1' if these are the last, else '0'
+-- ARGV[5..] id    text  at most 250 in all
+-- Derived: job:<id>, followers:<id>, told:<id>, after:<id>, dependents, ended, scheduled, queue:<q>, suspects:<q>, lane:<lane>,
+--          lanes:<q>, laned, laned:<q>, wake:<q>, unique:<key>, paused, stats:<minute>
+--
+-- Returns one word, or for 'unknown' two:
+--   'ok'            noted; with the last ones it is decided whether it waits
+--   'again'         these were named before, or it does not gather any more: it is complete, or has ended; nothing written
+--   'unknown', id   that job has no record, or is untracked; the job that was to come after it has ended 'failed'
+-- Refuses: a full Redis (OOM), before the first write.
+-- Keeps: until its last portion a job is not decided about; one whose enqueue stops halfway ends 'failed' after an hour (see
+-- lua/include/tend.lua).
+-- include keys
+-- include number
+-- include now_ms
+-- include paused
+-- include wake
+-- include waiters
+-- include record
+-- include states
+-- include ties
+-- include lanes
+-- include push
+-- include ended
+-- include stats
+-- include followers
+local id, from, wants, is_last = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4] == '1'
+local now, paused = now_ms(), read_paused()
+local follower = read_follower(id)
+local named_before = number_of(read_fields(follower.job, 'named')[1])
+if follower.state ~= 'waiting' or not follower.gathering or named_before ~= from then
+  return { 'again' }
+end
+local after = {}
+for at = 5, #ARGV do
+  after[#after + 1] = ARGV[at]
+end
+local back, missing = look_back(after, {}, {})
+if not back then
+  redis.call('HDEL', follower.job, 'gathering')
+  redis.call('ZREM', single('scheduled'), '\2' .. id)
+  end_waiting(follower, 'failed', 'it was to come after job ' .. missing .. ', of which there is no record', now, paused)
+  return { 'unknown', missing }
+end
+link(id, back, wants)
+if wants > 0 then
+  follower.ties.wants = '1'
+end
+redis.call('HSET', follower.job, 'named', from + #after)
+note_ends(follower, #back.open - (is_last and 1 or 0), back.failed, #back.revive)
+if is_last then
+  redis.call('HDEL', follower.job, 'gathering')
+  redis.call('ZREM', single('scheduled'), '\2' .. id)
+  follower.gathering = nil
+end
+decide(follower, FAILED, now, paused)
+return { 'ok' }

@@ -1,0 +1,163 @@
+-- tend: what lies in time or waits for a word: due jobs become takeable; followers of ended jobs are told of the end; results
+-- that a job wanted are let go when it has ended.  At most DUE jobs and TOLD entries a call.  Returns whether something is left.
+--
+-- `ended` is a list of ids about which there is something to tell.  What, their records say:
+--   open again   a dead job was requeued: those that had been told of its end (told:<id>) wait for it again, and so do theirs
+--   dead         its followers are told, and noted in told:<id> until it is requeued or removed.  Those that fail for it may
+--                come back with it, and are kept as long (see followers.lua)
+--   else         its followers are told for good; what had failed for it stays failed.  Then it lets go of the results that it
+--                wanted (after:<id>), and it may expire once nobody wants its own
+local DUE, TOLD = 250, 250
+local function tend(now, paused, some_due)
+  begin_writing()
+  local job_prefix, now_text = named('job', ''), digits(now)
+  local due = some_due and redis.call('ZRANGEBYSCORE', single('scheduled'), '-inf', now, 'LIMIT', 0, DUE) or {}
+  for _, id in ipairs(due) do
+    redis.call('ZREM', single('scheduled'), id)
+    local kind = string.byte(id)
+    local job = job_prefix .. (kind == 2 and string.sub(id, 2) or id)
+    local found = kind ~= 1 and read_fields(job, 'state', 'queue', 'suspicion', 'lane', 'gathering')
+    if kind == 1 then
+      wake_limit(string.sub(id, 2), paused)
+    elseif kind == 2 then
+      if found[1] == 'waiting' and found[5] then
+        id = string.sub(id, 2)
+        redis.call('HDEL', job, 'gathering')
+        end_waiting(read_follower(id), 'failed', 'its enqueue came to no end: not all that it comes after was named', now, paused)
+      end
+    elseif not found[1] then
+      bury_garbage(id, '', now, 'a scheduled id without a record')
+    elseif found[1] == 'scheduled' then
+      redis.call('HSET', job, 'state', 'queued')
+      push_job('LPUSH', id, found[2], found[4], found[3], paused)
+    end
+  end
+
+  local budget = TOLD
+  -- head: at most so many entries of a list as the budget allows; of a foreign key none.
+  local function head(list)
+    local entries = budget > 0 and redis.pcall('LRANGE', list, 0, budget - 1) or {}
+    if entries.err then
+      return {}
+    end
+    budget = budget - #entries
+    return entries
+  end
+  local function cut(list, entries)
+    if #entries > 0 then
+      redis.call('LTRIM', list, #entries, -1)
+    end
+  end
+  local function push(list, entries)
+    if #entries > 0 then
+      redis.call('RPUSH', list, unpack(entries))
+    end
+  end
+  -- not_kept: one that has failed and can't come back any more is kept no longer, and what follows on it is told so.
+  local function not_kept(follower)
+    if follower.state == 'failed' and follower.revives == 0 then
+      redis.call('RPUSH', single('ended'), follower.id)
+    end
+  end
+  -- revert: one that had been told of a job's end waits for that job again.
+  local function revert(follower)
+    if follower.state ~= 'waiting' and not may_revive(follower.state, follower.revives) then
+      return
+    end
+    note_ends(follower, 1, -1, -1)
+    local holder = follower.unique and live_holder(follower.unique, 'done')
+    if follower.state ~= 'failed' or follower.failed > 0 or holder and holder ~= follower.id then
+      not_kept(follower)  -- it failed for another one as well, or another job has its unique key by now
+      return
+    elseif follower.unique then
+      redis.call('SET', named('unique', follower.unique), follower.id)
+    end
+    redis.call('HSET', follower.job, 'state', 'waiting')
+    redis.call('HDEL', follower.job, 'revives', 'reason', 'finished_ms')
+    redis.call('ZADD', single('dependents'), now, follower.id)
+    count(now, 'requeued', follower.queue, 1)
+    follower.state = 'waiting'
+    if redis.call('EXISTS', named('told', follower.id)) == 1 then
+      redis.call('HSET', follower.job, 'tied', '1', 'followed', '1')
+      redis.call('RPUSH', single('ended'), follower.id)
+    end
+  end
+  local function fail_for_good(follower)
+    if may_revive(follower.state, follower.revives) then
+      note_ends(follower, 0, 0, -1)
+      not_kept(follower)
+    end
+  end
+  -- let_go: one job less wants the result of this one.
+  local function let_go(id)
+    local job = job_prefix .. id
+    local found = read_fields(job, 'state', 'holds', 'followed', 'keep_ms', 'listed', 'revives')
+    local holds = number_of(found[2])
+    if holds > 1 then
+      redis.call('HSET', job, 'holds', holds - 1)
+    elseif holds == 1 then
+      redis.call('HDEL', job, 'holds')
+      if FINAL[found[1]] and not (found[3] or found[5] or may_revive(found[1], found[6])) then
+        redis.call('PEXPIRE', job, number_of(found[4], 120000))
+      end
+    end
+  end
+
+  while budget > 0 do
+    local id = redis.call('LINDEX', single('ended'), 0)
+    if not id then
+      break
+    end
+    budget = budget - 1
+    local job, before, after = job_prefix .. id, named('told', id), named('followers', id)
+    local found = read_fields(job, 'state', 'keep_ms', 'listed', 'revives', 'holds')
+    local state = found[1]
+    local revives = may_revive(state, found[4])
+    local is_final = not state or FINAL[state]
+    if not is_final or state == 'succeeded' then
+      local entries = head(before)
+      push(after, entries)
+      cut(before, entries)
+      for _, entry in ipairs(entries) do
+        revert(read_follower(entry))
+      end
+    elseif not revives then
+      local entries = head(before)
+      cut(before, entries)
+      for _, entry in ipairs(entries) do
+        fail_for_good(read_follower(entry))
+      end
+    end
+    if is_final then
+      local entries = head(after)
+      cut(after, entries)
+      if revives then
+        push(before, entries)
+      end
+      for _, entry in ipairs(entries) do
+        local follower = read_follower(entry)
+        note_ends(follower, -1, state == 'succeeded' and 0 or 1, revives and 1 or 0)
+        decide(follower, 'job ' .. id .. ', which it comes after, ended ' .. (state or 'gone'), now, paused)
+      end
+    end
+    if is_final and not revives then
+      local wanted = named('after', id)
+      local entries = head(wanted)
+      cut(wanted, entries)
+      for _, entry in ipairs(entries) do
+        let_go(entry)
+      end
+    end
+    if budget <= 0 then
+      break  -- its lists may hold more
+    end
+    redis.call('LPOP', single('ended'))
+    if state and is_final then
+      redis.call('HDEL', job, 'followed')
+      if found[2] and not (revives or found[3] or found[5]) then
+        redis.call('PEXPIRE', job, number_of(found[2], 120000))
+      end
+    end
+  end
+  return #due >= DUE or redis.call('EXISTS', single('ended')) == 1
+end

@@ -1,0 +1,27 @@
+-- tend: make takeable what is due and what follows on ended jobs, a bounded number a call: what each fetch does as well, for
+-- when nobody has a place free and so nobody fetches.  Called by transitions.tend.
+--
+-- KEYS[1]  tag
+-- Derived: scheduled, ended, job:<id>, followers:<id>, told:<id>, after:<id>, dependents, queue:<q>, suspects:<q>, lane:<lane>,
+--          lanes:<q>, laned, laned:<q>, waiting:<limit>, wake:<q>, unique:<key>, dead, paused, stats:<minute>
+--
+-- Returns '1' if something is left, else '0'.
+-- include keys
+-- include number
+-- include now_ms
+-- include writable
+-- include paused
+-- include wake
+-- include waiters
+-- include garbage
+-- include record
+-- include states
+-- include unique
+-- include ties
+-- include lanes
+-- include push
+-- include ended
+-- include stats
+-- include followers
+-- include tend
+return { tend(now_ms(), read_paused(), true) and '1' or '0' }
