@@ -1,5 +1,7 @@
 """tracked_queue: an asyncio job queue on Redis that does not lose jobs."""
 
+# First of all: the worker may be the first process of a container (see the module).
+from . import first_process as _first_process  # noqa: F401
 from .app import TrackedQueue
 from .constraints import Concurrency, Rate, Unique
 from .current import CurrentJob, JobContext, current_job

@@ -119,6 +119,7 @@ class TrackedQueue:
     ) -> None:
         check_lifespan(lifespan)
         self._settings = resolve({"redis_url": redis_url, **settings})
+        self._clock = "now_ms"  # of its scripts; a test's kit has another
         self._set_shards()
         self.cipher = self._made_cipher()
         self.tasks = Registry()
@@ -131,6 +132,16 @@ class TrackedQueue:
         self._embedded_lock = threading.RLock()
         self._embedding = False
         self._closed_for = ""  # why this app asks no Redis: it was included in another, or a test says so
+        self._included = False
+
+    def __copy__(self) -> TrackedQueue:
+        return self
+
+    def __deepcopy__(self, _memo: Any) -> TrackedQueue:
+        return self
+
+    def __reduce__(self) -> Never:
+        raise TypeError("an app can't be pickled: import it where it is needed, and send ids of jobs")
 
     def __repr__(self) -> str:
         return f"<TrackedQueue {self._settings.shown('redis_url')} namespace={self._settings.namespace}>"
@@ -148,6 +159,7 @@ class TrackedQueue:
             UsageError: The app has been used already.
             SettingsError: A value is wrong.
         """
+        self._check_own("configure")
         if self._clients or self._embedded is not None:
             raise UsageError("configure() comes before the first use of the app")
         self._settings = with_options(self._settings, options)
@@ -219,8 +231,7 @@ class TrackedQueue:
             raise TaskDefinitionError(
                 "write @app.task() with parentheses, and its options by name: @app.task(name=...)"
             )
-        if self._closed_for:
-            raise UsageError(f"task: {self._closed_for}")
+        self._check_own("task")
         if name is not None:
             check_name("task name", name)
         check_flag("keep_result", keep_result)
@@ -230,11 +241,15 @@ class TrackedQueue:
             )
         if tracked is False:
             given = {"retry": retry, "retry_on": retry_on, "give_up_on": give_up_on, "result_ttl": result_ttl}
+            given["max_attempts"] = max_attempts if max_attempts not in (1, DEFAULT_MAX_ATTEMPTS) else None
             for option, value in given.items():
                 if value is not None:
                     raise UsageError(
                         f"tracked=False: such a job runs at most once and leaves nothing, so {option}= means nothing"
                     )
+        both = set(_classes("retry_on", retry_on)) & set(_classes("give_up_on", give_up_on))
+        for kind in both:
+            raise UsageError(f"retry_on and give_up_on both name {kind.__qualname__}; it can be in one of them")
         options = TaskOptions(
             queue=queue,
             timeout=timeout,
@@ -272,8 +287,9 @@ class TrackedQueue:
             UsageError: It is none, this app itself, or included already; it has settings or a lifespan of its own, which
                 would be lost; a task, schedule, queue limit or variable of that name exists here. Nothing was changed.
         """
-        for other in others:
-            self._check_include(other)
+        self._check_own("include")
+        for at, other in enumerate(others):
+            self._check_include(other, others[:at])
         for other in others:
             for task in other.tasks:
                 self.tasks.add(task)
@@ -283,13 +299,20 @@ class TrackedQueue:
             self.around.enqueue += other.around.enqueue
             self.queue_limits.update(other.queue_limits)
             self.schedules.update(other.schedules)
-            other._closed_for = "this app was included in another one; use that one, and define everything before"
+            other._closed_for, other._included = _INCLUDED, True
 
-    def _check_include(self, other: Any) -> None:
+    def _check_own(self, what: str) -> None:
+        if self._included:
+            raise UsageError(f"{what}: {_INCLUDED}")
+
+    def _check_include(self, other: Any, before: Sequence[TrackedQueue]) -> None:
+        """Whether it can be taken over beside what is here, and beside those that are taken over before it."""
         if not isinstance(other, TrackedQueue):
             raise UsageError(f"include: {other!r} is a {type(other).__qualname__} and no TrackedQueue")
         if other is self:
             raise UsageError("include: an app can't include itself")
+        if other in before:
+            raise UsageError("include: the same app is given twice")
         if other._closed_for:
             raise UsageError(f"include: {other._closed_for}")
         if self._clients or other._clients:
@@ -304,21 +327,23 @@ class TrackedQueue:
                 raise UsageError(
                     f"include: the app has its own setting {name}, which would be lost; give it to the app that includes"
                 )
-        check_carry([*self.around.carry, *(item for item in other.around.carry if item not in self.around.carry)])
-        kinds: list[tuple[str, Collection[str], Collection[str]]] = [
-            ("a task", [task.name for task in self.tasks], [task.name for task in other.tasks]),
-            ("a schedule", self.schedules, other.schedules),
-            ("limits of a queue", self.queue_limits, other.queue_limits),
-        ]
-        for kind, here, there in kinds:
-            for name in there:
-                if name in here:
-                    raise UsageError(
-                        f"include: there is {kind} called {name} in both apps; give one of them another name"
-                    )
+        for app in (self, *before):
+            check_carry([*app.around.carry, *(item for item in other.around.carry if item not in app.around.carry)])
+            kinds: list[tuple[str, Collection[str], Collection[str]]] = [
+                ("a task", [task.name for task in app.tasks], [task.name for task in other.tasks]),
+                ("a schedule", app.schedules, other.schedules),
+                ("limits of a queue", app.queue_limits, other.queue_limits),
+            ]
+            for kind, here, there in kinds:
+                for name in there:
+                    if name in here:
+                        raise UsageError(
+                            f"include: there is {kind} called {name} in both apps; give one of them another name"
+                        )
 
     def limit_queue(self, queue: str, limit: Limit | Sequence[Limit]) -> None:
         """Limits of a whole queue over the fleet, beside those of its tasks. Say it before the queue's first enqueue."""
+        self._check_own("limit_queue")
         limits = limits_of(limit, "limit_queue")
         if not limits:
             raise UsageError(f"limit_queue: {limit!r}: write Concurrency(...), Rate(...), or a list of them")
@@ -326,12 +351,14 @@ class TrackedQueue:
 
     def middleware(self, function: RunMiddleware) -> RunMiddleware:
         """Register `async def mw(job, call_next)` around the run of every job; the first one registered is outermost."""
+        self._check_own("middleware")
         checks.check_function("middleware", function, "async def mw(job, call_next)", 2, waits=True)
         self.around.run.append(function)
         return function
 
     def enqueue_middleware(self, function: EnqueueMiddleware) -> EnqueueMiddleware:
         """Register `async def mw(enqueueing, call_next)` around every enqueue; `call_next()` returns the Job."""
+        self._check_own("enqueue_middleware")
         checks.check_function("enqueue_middleware", function, "async def mw(enqueueing, call_next)", 2, waits=True)
         self.around.enqueue.append(function)
         return function
@@ -393,6 +420,10 @@ class TrackedQueue:
             id, pinned = id or shards.new_id(home), home is not None
         stored = b""
         if options.travels or options.headers or headers or self.around.carry:
+            if not chosen.tracked and options.max_attempts not in (None, 1):
+                raise UsageError(
+                    f"task {task}: tracked=False: such a job runs at most once, so max_attempts= means nothing"
+                )
             stored = self._travelling(task, options, headers, len(args) + len(kwargs))
         if self.cipher.active:
             args, kwargs, stored = self.cipher.seal(args), self.cipher.seal(kwargs), self.cipher.seal(stored)
@@ -1028,7 +1059,7 @@ class TrackedQueue:
         return self._settings.sources.get("shards") != "default"
 
     def _set_shards(self) -> None:
-        self.shards = Shards(self._settings.namespace, self._settings.shards)
+        self.shards = Shards(self._settings.namespace, self._settings.shards, self._clock)
         self.layout = Layout(self.shards, self._shards_chosen)
 
     async def __aenter__(self) -> TrackedQueue:
@@ -1163,6 +1194,9 @@ def _calls_of(calls: Sequence[PreparedCall[Any] | Job[Any]]) -> list[PreparedCal
 
 def _id_of(member: PreparedCall[Any] | Job[Any]) -> str:
     return member.id if isinstance(member, Job) else member.request.id
+
+
+_INCLUDED = "this app was included in another one; use that one, and define everything before"
 
 
 def _what(queue: Any, task: Any, schedule: Any) -> str:

@@ -162,7 +162,10 @@ class CurrentJob:
             number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
             if not number and (name == "done" or value is not None):
                 raise UsageError(f"progress: {name}={value!r}: it must be a number")
-        packed = encode_any([done, total, check_text("progress: note", note)[:MAX_MESSAGE]])
+        try:
+            packed = encode_any([done, total, check_text("progress: note", note)[:MAX_MESSAGE]])
+        except TypeError as error:
+            raise UsageError(f"progress: {error}") from None
         await self._host.note(self._delivery, "progress", packed)
 
     async def log(self, text: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Never, Protocol, TypeVar
 
 from .job import JobInfo, Progress, State
 from .retry import Seconds
@@ -44,6 +44,24 @@ class Job(Generic[R]):
     def __repr__(self) -> str:
         return f"<Job {self.id}>"
 
+    # Two handles to one job of one app are equal, whatever either knows of the enqueue.
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Job) and (self.id, self._reader) == (other.id, other._reader)
+
+    def __hash__(self) -> int:
+        return hash(self.id)
+
+    def __copy__(self) -> Job[R]:
+        return self
+
+    def __deepcopy__(self, _memo: Any) -> Job[R]:
+        return self
+
+    def __reduce__(self) -> Never:
+        raise TypeError(
+            f"the handle of job {self.id} can't be pickled: send its id, and make another one with app.job(id)"
+        )
+
     async def status(self) -> State:
         """The job's state now. Raises JobNotFoundError when its record is not there (any more)."""
         return (await self.info()).state
@@ -81,7 +99,7 @@ class Job(Generic[R]):
         Raises:
             JobFailedError: It ended failed, dead or expired; carries the remote traceback's text.
             JobCancelledError: It was cancelled.
-            JobNotFoundError: No record: never stored, expired, or untracked.
+            JobNotFoundError: No record: never stored, expired, or untracked and fetched.
             UnreadableResultError: It does not fit the type that is expected here.
             TimeoutError: It has not ended in time; the job goes on.
         """

@@ -12,9 +12,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Keys:
-    """Key names of one namespace. Source: docs/reference/keys.md."""
+    """
+    Key names of one namespace. Source: docs/reference/keys.md.
+
+    `clock` says by which clock its scripts go: the server's, or `now_ms_test`, a key that a test moves.
+    """
 
     namespace: str
+    clock: str = "now_ms"
 
     @property
     def tag(self) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, TypedDict
 
@@ -205,13 +205,13 @@ class JobOptions:
         )
 
 
-def job_options(given: Mapping[str, Any]) -> JobOptions:
-    """What `options(...)` was given. Raises UsageError for a name that is no option."""
+def job_options(given: Mapping[str, Any], before: JobOptions | None = None) -> JobOptions:
+    """What `options(...)` was given, on top of what was there before. Raises UsageError for a name that is no option."""
     for name in given:
         if name not in JobOptionsArgs.__annotations__:
             known = JobOptionsArgs.__annotations__
             raise UsageError(f"options({name}=...): there is no such option; {did_you_mean(name, known)}")
-    return JobOptions(**given)
+    return JobOptions(**given) if before is None else replace(before, **given)
 
 
 MAX_AFTER = 100_000
@@ -228,7 +228,7 @@ def _seconds(name: str, value: Any, *, above: bool = False, negative: bool = Fal
 def check_attempts(value: object) -> None:
     """Refuse what is no number of runs: `max_attempts` 1 means no retry."""
     if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= MOST_ATTEMPTS:
-        raise UsageError(f"max_attempts={value!r}: it must be a whole number, 1 or more (1 means no retry)")
+        raise UsageError(f"max_attempts={value!r}: it must be a whole number from 1 (no retry) to {MOST_ATTEMPTS:,}")
 
 
 def bounds_of(

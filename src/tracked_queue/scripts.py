@@ -26,31 +26,14 @@ class Script:
     sha: str
 
 
-_clocks = ["now_ms"]
-
-
-def use_clock(clock: str) -> None:
-    """From now on scripts get this clock in this process when nobody says: `now_ms`, or for tests `now_ms_test`."""
-    _clocks.append(clock)
-
-
-def leave_clock(clock: str) -> None:
-    """Undo one `use_clock`; others who use it have it still."""
-    _clocks.remove(clock)
-
-
-def load_scripts(clock: str | None = None) -> dict[str, Script]:
+@cache
+def load_scripts(clock: str = "now_ms") -> dict[str, Script]:
     """
     Every transition's script by name.
 
     Args:
         clock: The include that stands for the clock: `now_ms`, or in tests `now_ms_test`, which reads a key.
     """
-    return _load(clock or _clocks[-1])
-
-
-@cache
-def _load(clock: str) -> dict[str, Script]:
     folder = files(__package__) / "lua"
     found = {}
     for path in sorted(folder.iterdir(), key=lambda item: item.name):

@@ -39,16 +39,17 @@ class Shards:
 
     namespace: str
     count: int
+    clock: str = "now_ms"  # see Keys
 
     def keys(self, shard: int) -> Keys:
         """The key names of one shard."""
         # The count is part of the tag: what a program with another number still writes never gets among the others' keys.
-        return Keys(self.namespace if self.count == 1 else f"{self.namespace}:{shard}/{self.count}")
+        return Keys(self.namespace if self.count == 1 else f"{self.namespace}:{shard}/{self.count}", self.clock)
 
     @property
     def layout_keys(self) -> Keys:
         """The key names under which the number of shards is kept."""
-        return Keys(self.namespace)
+        return Keys(self.namespace, self.clock)
 
     def grouped(self, items: Iterable[T], id_of: Callable[[T], str]) -> dict[int, list[T]]:
         """Things by the shards of their ids, each in the order given."""

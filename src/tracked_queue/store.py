@@ -84,7 +84,7 @@ class Store:
 
     def __init__(self, caller: Caller, keys: Keys, scripts: Mapping[str, Script] | None = None) -> None:
         self.keys, self._tag = keys, keys.tag
-        self._caller, self._scripts = caller, load_scripts() if scripts is None else scripts
+        self._caller, self._scripts = caller, load_scripts(keys.clock) if scripts is None else scripts
 
     async def run(self, call: Call[T], timeout: float | None = None) -> T:
         """
@@ -154,7 +154,7 @@ class SyncStore:
 
     def __init__(self, link: SyncLink, keys: Keys, scripts: Mapping[str, Script] | None = None) -> None:
         self._link, self._keys = link, keys
-        self._scripts = load_scripts() if scripts is None else scripts
+        self._scripts = load_scripts(keys.clock) if scripts is None else scripts
 
     def run(self, call: Call[T], timeout: float | None = None) -> T:
         """See `Store.run`."""

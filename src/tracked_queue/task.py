@@ -224,6 +224,13 @@ class BoundTask(Generic[P, R]):
     def __init__(self, task: Task[P, R], options: JobOptions, app: Enqueuer) -> None:
         self._task, self._options, self._app = task, options, app
 
+    def __deepcopy__(self, _memo: Any) -> BoundTask[P, R]:
+        return self
+
+    def options(self, **options: Unpack[JobOptionsArgs]) -> BoundTask[P, R]:
+        """The same task with further options; of one that is given again the last counts."""
+        return BoundTask(self._task, job_options(options, self._options), self._app)
+
     async def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> Job[R]:
         """See `Task.enqueue`."""
         return await self._app.enqueue_call(self._task, self._options, args, kwargs)

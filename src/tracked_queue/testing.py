@@ -13,7 +13,8 @@ import itertools
 import os
 import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+import weakref
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import cache
@@ -22,14 +23,13 @@ from typing import Any
 
 import anyio
 
-from . import scripts
 from .app import TrackedQueue
-from .checks import check_flag, check_whole
+from .checks import check_flag, check_whole, did_you_mean
 from .codec import NIL, decode_error, packed_list
 from .current import CurrentJob, current
 from .embedded import start_embedded
-from .errors import JobCancelledError, JobFailedError, UsageError
-from .handle import Job
+from .errors import JobCancelledError, JobFailedError, TrackedQueueError, UsageError
+from .handle import Job, JobReader
 from .inputs import Results
 from .job import JobInfo, State
 from .middleware import Enqueueing
@@ -75,20 +75,39 @@ class Fake:
     """What `fake()` yields: the enqueues that were made, none of which was stored."""
 
     calls: list[Recorded] = field(default_factory=list)
+    app: TrackedQueue | None = None
+
+    def _named(self, task: Task[..., Any] | str) -> str:
+        name = task.name if isinstance(task, Task) else task
+        if not isinstance(name, str):
+            raise UsageError(f"{task!r} is a {type(task).__qualname__}; give a task, or its name")
+        return name
+
+    def _bound(self, name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        """The arguments by name, so that a call by position is the same as one by name."""
+        task = None if self.app is None else self.app.tasks.get(name)
+        try:
+            return (args, kwargs) if task is None else task.signature.bind(args, kwargs)
+        except TrackedQueueError:
+            return args, kwargs
 
     def assert_enqueued(self, task: Task[..., Any] | str, *args: Any, **kwargs: Any) -> Recorded:
         """The first recorded call of a task, with these arguments if some are given. Raises AssertionError."""
-        name = task if isinstance(task, str) else task.name
+        name = self._named(task)
         found = [call for call in self.calls if call.task == name]
+        wanted = self._bound(name, args, kwargs)
         for call in found:
-            if (not args and not kwargs) or (call.args, call.kwargs) == (args, kwargs):
+            if (not args and not kwargs) or self._bound(name, call.args, call.kwargs) == wanted:
                 return call
         shown = ", ".join(f"{call.args!r} {call.kwargs!r}" for call in found) or "none"
         raise AssertionError(f"no enqueue of {name} with {args!r} {kwargs!r}; its enqueues: {shown}")
 
     def assert_not_enqueued(self, task: Task[..., Any] | str) -> None:
-        """Raises AssertionError if there was one."""
-        name = task if isinstance(task, str) else task.name
+        """Raises AssertionError if there was one, and UsageError for a name that is none of the app's tasks."""
+        name = self._named(task)
+        if self.app is not None and self.app.tasks.get(name) is None:
+            known = [known.name for known in self.app.tasks]
+            raise UsageError(f"task {name!r}: this app has none of that name; {did_you_mean(name, known)}")
         found = [call for call in self.calls if call.task == name]
         assert not found, f"{len(found)} enqueues of {name}: {found}"
 
@@ -104,6 +123,10 @@ def _raise_first(errors: list[BaseException], ended: list[JobFailedError]) -> No
     for other in errors[1:]:
         first.add_note(f"another job raised {type(other).__qualname__}: {other}")
     raise first
+
+
+# By app, which lives as long as its kit; a kit that nobody has any more leaves its app free.
+_kits: weakref.WeakValueDictionary[TrackedQueue, QueueKit] = weakref.WeakValueDictionary()
 
 
 class QueueKit:
@@ -127,15 +150,33 @@ class QueueKit:
         self._settings = app._settings
         self._last_ms: dict[str, int] = {}
         self._open = False
-        self._closed_for, app._closed_for = app._closed_for, app._closed_for or _NOT_OPEN
+        self._take_app()
+        app._closed_for = app._closed_for or _NOT_OPEN
+
+    def _take_app(self) -> None:
+        """An app is under test by one kit at a time. Raises UsageError."""
+        if _kits.setdefault(self.app, self) is not self:
+            raise UsageError(
+                "QueueKit: this app has a kit already; use that one (the fixture `queue_kit` is one), or close it first"
+            )
+
+    def _let_app_go(self) -> None:
+        if self.app._closed_for == _NOT_OPEN:
+            self.app._closed_for = ""
+        if _kits.get(self.app) is self:
+            del _kits[self.app]
 
     def close_unopened(self) -> None:
         """The test is over and never opened it: the app is as it was."""
         if not self._open:
-            self.app._closed_for = self._closed_for
+            self._let_app_go()
 
     async def __aenter__(self) -> QueueKit:
-        self.app._closed_for = self._closed_for
+        if self._open:
+            raise UsageError("QueueKit: it is open already")
+        self._take_app()
+        if self.app._closed_for == _NOT_OPEN:
+            self.app._closed_for = ""
         self._open = True
         await self.app.aclose()
         self.app._settings = replace(
@@ -145,8 +186,8 @@ class QueueKit:
             shards=1,
             sources={},
         )
+        self.app._clock = "now_ms_test"
         self.app._set_shards()
-        scripts.use_clock("now_ms_test")
         self._keys = self.app.keys
         start_s = time.time() if self._start is None else self._start.timestamp()
         await self._set_clock(int(start_s * 1000))
@@ -154,21 +195,26 @@ class QueueKit:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        store = self.app.store
-        (found,) = await store.read(("KEYS", self._keys.tag.replace("{", "[{]") + ":*"))
-        if found:
-            await store.read(("DEL", *found))
-        scripts.leave_clock("now_ms_test")
-        await self.app.aclose()
-        self.app._settings = self._settings
-        self.app._set_shards()
-        self._open = False
+        try:
+            store = self.app.store
+            (found,) = await store.read(("KEYS", self._keys.tag.replace("{", "[{]") + ":*"))
+            if found:
+                await store.read(("DEL", *found))
+        finally:
+            self._open = False
+            try:
+                await self.app.aclose()
+            finally:
+                self.app._settings, self.app._clock = self._settings, "now_ms"
+                self.app._set_shards()
+                self._let_app_go()
 
     async def _set_clock(self, ms: int) -> None:
         await self.app.store.read(("SET", self._keys.single("clock"), ms))
 
     async def now_ms(self) -> int:
         """The clock that the scripts obey."""
+        self._must_be_open()
         (value,) = await self.app.store.read(("GET", self._keys.single("clock")))
         return int(value)
 
@@ -179,11 +225,12 @@ class QueueKit:
         Schedules tick on the way, each tick at its time, as with a worker that is there; a tick is left out while the job of an
         earlier one still waits, unless the schedule says `missed="all"`.
         """
+        self._must_be_open()
         if (by is None) == (not parts):
             raise UsageError("advance: give seconds, a timedelta, or parts such as days=3")
         try:
             wanted = timedelta(**parts) if by is None else by
-        except TypeError as error:
+        except (TypeError, OverflowError, ValueError) as error:
             raise UsageError(f"advance: {error}") from None
         seconds = to_seconds("advance", wanted)
         until_ms = await self.now_ms() + round(seconds * 1000)
@@ -338,13 +385,14 @@ class QueueKit:
 
     async def dead(self) -> list[str]:
         """Ids of the jobs that are dead now."""
+        self._must_be_open()
         return [job.id async for job in read_dead(self.app.store, DeadFilter(), self.app.cipher)]
 
 
 @contextlib.contextmanager
 def fake(app: TrackedQueue) -> Iterator[Fake]:
     """Record enqueues and store none; arguments are checked all the same. Needs no Redis."""
-    recorded = Fake()
+    recorded = Fake(app=_an_app("fake", app))
 
     async def record(on_its_way: Enqueueing, call_next: Any) -> Job[Any]:
         task = app.tasks.get(on_its_way.task)
@@ -358,27 +406,43 @@ def fake(app: TrackedQueue) -> Iterator[Fake]:
         )
         return Job(on_its_way.id or f"fake-{len(recorded.calls)}", True, _Faked())
 
-    # Innermost, and before any other of its kind: each records what comes to it.
-    app.around.enqueue.append(record)
-    before, app._closed_for = app._closed_for, "this app's enqueues are only recorded (fake), so it asks no Redis"
-    try:
+    with _in_place_of_redis(app, record, "this app's enqueues are only recorded (fake), so it asks no Redis"):
         yield recorded
+
+
+@contextlib.contextmanager
+def _in_place_of_redis(app: TrackedQueue, function: Any, why: str) -> Iterator[None]:
+    """
+    Have a function take each enqueue: after the app's own middleware, and before another one of its kind, so that of two which
+    are open the inner one has it.
+    """
+    around = app.around.enqueue
+    function.in_place_of_redis = True
+    place = next((at for at, one in enumerate(around) if hasattr(one, "in_place_of_redis")), len(around))
+    around.insert(place, function)
+    before, app._closed_for = app._closed_for, why
+    try:
+        yield
     finally:
-        app.around.enqueue.remove(record)
+        around.remove(function)
         app._closed_for = before
+
+
+def _an_app(what: str, app: Any) -> TrackedQueue:
+    if not isinstance(app, TrackedQueue):
+        raise UsageError(f"{what}: {app!r} is a {type(app).__qualname__} and no TrackedQueue")
+    return app
 
 
 @contextlib.asynccontextmanager
 async def inline(app: TrackedQueue) -> AsyncIterator[None]:
     """
     An enqueue runs the job at once, here, with its arguments encoded and decoded as they would be; what the job raises,
-    the enqueue raises. Chains, groups and `after` work among the jobs that ran so; a fallback is not run. Needs no Redis; the
-    app's lifespan and middleware are around it.
+    the enqueue raises. Chains, groups and `after` work among the jobs that ran so. Needs no Redis; the app's lifespan and
+    middleware are around it. Timeouts, unique keys, limits and delays are not kept: `QueueKit` has them.
     """
-    done: dict[
-        str, bytes | None
-    ] = {}  # encoded results, for the jobs that come after; None for one that was not needed
-    async with _lifespan(app) as state:
+    done: dict[str, _Outcome] = {}
+    async with _lifespan(_an_app("inline", app)) as state:
 
         async def run(on_its_way: Enqueueing, call_next: Any) -> Job[Any]:
             task = app.tasks.get(on_its_way.task)
@@ -386,15 +450,19 @@ async def inline(app: TrackedQueue) -> AsyncIterator[None]:
                 raise UsageError(f"inline: this app has no task {on_its_way.task!r}")
             options, signature = on_its_way.options, task.signature
             job_id = on_its_way.id or f"inline-{next(_number)}"
-            before = [_result_of(id, done) for id in options.after_ids]
+            before = [_outcome_of(id, done) for id in options.after_ids]
             given = 1 if options.inputs else 0
             packed = signature.encode(on_its_way.args, on_its_way.kwargs, app.settings.max_payload, given)
-            if options.on_failure == "fallback" and options.after is not None and None not in before:
-                done[job_id] = None
-                return Job(job_id, True, _NotNeeded(job_id), None)
+            if job_id in done:
+                return Job(job_id, False, done[job_id].reader, None)
+            skipped = _skipped(job_id, options, before)
+            if skipped is not None:
+                done[job_id] = skipped
+                return Job(job_id, True, skipped.reader, None)
             args, kwargs = signature.decode(*packed, given)
             if given:
-                results = [item or NIL for item in before[: 1 if options.inputs == "one" else options.wanted]]
+                wanted = before[: 1 if options.inputs == "one" else options.wanted]
+                results = [outcome.result or NIL for outcome in wanted]
                 first: Any
                 if signature.streams:
                     first = Results.of(map(signature.decode_first, results))
@@ -403,34 +471,57 @@ async def inline(app: TrackedQueue) -> AsyncIterator[None]:
                 args = (first, *args)
             try:
                 value = await _insist(
-                    task, lambda: _call(app, task, args, kwargs, job_id, on_its_way.queue, state, on_its_way.headers)
+                    task,
+                    lambda attempt: _call(
+                        app, task, args, kwargs, job_id, on_its_way.queue, state, on_its_way.headers, attempt
+                    ),
                 )
             except (Discard, Dead) as wish:
-                done[job_id] = None
                 ended = "dead" if isinstance(wish, Dead) else "failed"
-                return Job(job_id, True, _Failed(JobFailedError(job_id, ended, str(wish), "", "", "")), None)
+                done[job_id] = _failed(job_id, ended, str(wish))
+                return Job(job_id, True, done[job_id].reader, None)
             encoded = b"" if value is None else signature.result.encode(value)
             result = None if value is None else signature.result.decode(encoded)
-            done[job_id] = encoded
-            return Job(job_id, True, _Done(result), None)
+            done[job_id] = _Outcome(encoded, _Done(result), succeeded=True)
+            return Job(job_id, True, done[job_id].reader, None)
 
-        app.around.enqueue.append(run)
-        try:
+        with _in_place_of_redis(app, run, "this app's jobs run at once (inline), so it asks no Redis"):
             yield
-        finally:
-            app.around.enqueue.remove(run)
+
+
+@dataclass(frozen=True, slots=True)
+class _Outcome:
+    """How an inline job ended: its encoded result, and what reads it."""
+
+    result: bytes
+    reader: JobReader
+    succeeded: bool = False
+
+
+def _failed(job_id: str, state: str, reason: str) -> _Outcome:
+    return _Outcome(b"", _Failed(JobFailedError(job_id, state, reason, "", "", "")))
+
+
+def _skipped(job_id: str, options: JobOptions, before: Sequence[_Outcome]) -> _Outcome | None:
+    """The end of a job that doesn't run, because of how those ended that it comes after."""
+    failed = not all(outcome.succeeded for outcome in before)
+    if options.on_failure == "fallback" and options.after is not None and not failed:
+        return _Outcome(b"", _NotNeeded(job_id))
+    if options.on_failure == "fail" and failed:
+        return _failed(job_id, "failed", "a job that it comes after did not succeed")
+    return None
 
 
 # An inline job that asks for another run gets it at once; one that asks for ever is a mistake of its test.
 MOST_RUNS = 100
 
 
-async def _insist(task: Task[..., Any], call: Callable[[], Awaitable[Any]]) -> Any:
+async def _insist(task: Task[..., Any], call: Callable[[int], Awaitable[Any]]) -> Any:
     """Run a job as often as it asks for it by Retry and Snooze, within its attempts."""
     attempts = 0
     for _ in range(MOST_RUNS):
         try:
-            return await call()
+            return await call(attempts + 1)
         except BaseException as error:
             wish = meant_by(error)
             if isinstance(wish, Retry):
@@ -444,7 +535,7 @@ async def _insist(task: Task[..., Any], call: Callable[[], Awaitable[Any]]) -> A
     raise UsageError(f"inline: job of task {task.name} asked for more than {MOST_RUNS} runs")
 
 
-def _result_of(id: str, done: dict[str, bytes | None]) -> bytes | None:
+def _outcome_of(id: str, done: Mapping[str, _Outcome]) -> _Outcome:
     if id not in done:
         raise UsageError(f"inline: job {id}, which this one comes after, has not run inline")
     return done[id]
@@ -461,11 +552,11 @@ async def _lifespan(app: TrackedQueue) -> AsyncIterator[Any]:
 
 async def _call(
     app: TrackedQueue, task: Task[..., Any], args: Any, kwargs: Any, job_id: str, queue: str, state: Any = None,
-    headers: Any = MappingProxyType({}),
+    headers: Any = MappingProxyType({}), attempt: int = 1,
 ) -> Any:  # fmt: skip
     host = _Host(state, app.settings.max_payload)
     delivery = _Delivery({"id": job_id, "task": task.name, "queue": queue, "delivery": "1"}, headers)
-    delivery.max_attempts = task.task_options.max_attempts
+    delivery.attempt, delivery.max_attempts = attempt, task.task_options.max_attempts
     token = current.set(CurrentJob(delivery, host))
     processes = ProcessPool(1, setup_of(app, app.child_settings(app.settings)))
     try:
@@ -547,7 +638,7 @@ class _Done:
         self._result = result
 
     async def job_info(self, job_id: str, codec: Any) -> JobInfo:
-        raise UsageError("an inline job has no record; it has succeeded, or the enqueue had raised")
+        raise UsageError("an inline job has no record; ask for its result")
 
     async def job_result(self, job_id: str, codec: Any, timeout: Seconds | None) -> Any:
         return self._result

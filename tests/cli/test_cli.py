@@ -98,6 +98,13 @@ def test_enqueue_wait_and_job(cli: Cli, worker: Worker) -> None:
         (("health",), 2, "name one"),
         (("health", "--live", "--instance-id", "nobody"), 1, "no worker process"),
         (("health", "--queue", "q"), 2, "--max-age"),
+        (("health", "--live", "--max-age", "5"), 2, "give --queue"),
+        (("dead", "purge", "--reason", ""), 2, "--reason: it is empty"),
+        (("dead", "requeue", "--task", "t", "--older-than", ""), 2, "--older-than: it is empty"),
+        (("dead", "list", "--limit", "-5"), 2, "--limit -5"),
+        (("dead", "requeue", "--all", "--rate", "inf"), 2, "--rate inf"),
+        (("enqueue", "noop", "--args", "[1e999]"), 2, "beyond the range"),
+        (("enqueue", "noop", "--wait", "1e300"), 2, "no duration"),
     ],
 )
 def test_wrong_use_is_one_line(cli: Cli, arguments: tuple[str, ...], exit: int, said: str) -> None:
@@ -166,6 +173,14 @@ def test_dead_list_requeue_purge_with_filters(cli: Cli, store: Scripts) -> None:
     assert "not_dead" in cli("dead", "purge", "a0", exit=1).stderr
     assert "1 dead jobs purged" in cli("dead", "purge", "--all").stdout
     assert "no dead jobs match" in cli("dead", "list").stdout
+
+
+def test_a_dry_run_says_what_would_be_refused(cli: Cli, store: Scripts) -> None:
+    dead_jobs(store, "a")
+    store.enqueue("b")
+    done = cli("dead", "requeue", "--dry-run", "a", "b", "nobody", exit=1)
+    assert "1 dead jobs would be requeued" in done.stdout
+    assert "b: not_dead" in done.stderr and "nobody: gone" in done.stderr
 
 
 def test_many_dead_jobs_are_paged(cli: Cli, store: Scripts) -> None:

@@ -26,6 +26,7 @@ from tracked_queue import (
     UsageError,
     current_job,
 )
+from tracked_queue.chaos.server import RedisServer
 from tracked_queue.testing import Fake, QueueKit, fake, inline
 
 app = TrackedQueue()
@@ -121,6 +122,132 @@ async def test_inline_runs_workflows() -> None:
             await unused.result()
         with pytest.raises(UsageError, match="has not run inline"):
             await double.options(after=["elsewhere"]).enqueue(4)
+
+
+async def test_inline_ends_jobs_as_production_does() -> None:
+    """What comes after a job without success is not run with nothing; attempts are counted; the same id is the same job."""
+    own = TrackedQueue()
+
+    @own.task(name="bad")
+    async def bad() -> int:
+        raise Discard("no use")
+
+    @own.task(name="next")
+    async def next_one(value: int) -> int:
+        return value
+
+    @own.task(name="all")
+    async def all_of(values: list[int | None]) -> int:
+        return sum(value or 0 for value in values)
+
+    @own.task(name="mend")
+    async def mend() -> str:
+        return "mended"
+
+    @own.task(name="third_time", max_attempts=3)
+    async def third_time() -> int:
+        if current_job().attempt < 3:
+            raise Retry(0.1)
+        return current_job().attempt
+
+    async with inline(own):
+        last = await own.chain(bad.call(), next_one.step())
+        group = await own.group([bad.call()], then=all_of.step())
+        assert group.then is not None
+        for job in (last, group.then):
+            with pytest.raises(JobFailedError, match="comes after"):
+                await job.result()
+        ignoring = await own.group([bad.call()], then=all_of.step(), on_failure="ignore")
+        assert ignoring.then is not None and await ignoring.then.result() == 0
+        failed = await bad.enqueue()
+        assert await (await mend.options(after=[failed], on_failure="fallback").enqueue()).result() == "mended"
+        assert await (await third_time.enqueue()).result() == 3
+        first = await next_one.options(id="same").enqueue(1)
+        again = await next_one.options(id="same").enqueue(2)
+        assert first.created and not again.created and await again.result() == 1
+        with pytest.raises(UsageError, match="at once"):
+            await own.pause(queue="x")
+
+
+async def test_of_two_that_stand_for_redis_the_inner_one_has_the_enqueues() -> None:
+    with fake(app) as outer:
+        with fake(app) as inner:
+            await welcome.enqueue(1)
+            inner.assert_enqueued("welcome")
+        assert not outer.calls and len(inner.calls) == 1
+        async with inline(app):
+            ran.clear()
+            await welcome.enqueue(2)
+            assert ran
+        await welcome.enqueue(3)
+    assert len(outer.calls) == 1
+    with pytest.raises(UsageError, match="no TrackedQueue"), fake(1):  # type: ignore[arg-type]
+        pass
+    with pytest.raises(UsageError, match="no TrackedQueue"):
+        async with inline("x"):  # type: ignore[arg-type]
+            pass
+    with pytest.raises(UsageError, match="none of that name"):
+        outer.assert_not_enqueued("welcom")
+    with pytest.raises(UsageError, match="give a task"):
+        outer.assert_enqueued(1)  # type: ignore[arg-type]
+
+
+async def test_a_recorded_call_is_the_same_by_position_and_by_name() -> None:
+    own = TrackedQueue()
+
+    @own.task(name="named")
+    async def named(n: int, times: int = 2) -> None: ...
+
+    with fake(own) as recorded:
+        await named.enqueue(2)
+    recorded.assert_enqueued(named, n=2)
+    recorded.assert_enqueued(named, 2, times=2)
+    with pytest.raises(AssertionError):
+        recorded.assert_enqueued(named, 3)
+
+
+async def test_an_app_has_one_kit_at_a_time() -> None:
+    own = TrackedQueue()
+
+    @own.task(name="t")
+    async def t() -> None: ...
+
+    kit = QueueKit(own)
+    with pytest.raises(UsageError, match="a kit already"):
+        QueueKit(own)
+    async with kit:
+        with pytest.raises(UsageError, match="a kit already"):
+            QueueKit(own)
+        with pytest.raises(UsageError, match="open already"):
+            await kit.__aenter__()
+        await t.enqueue()
+        assert await kit.drain() == 1
+    for call, given in ((kit.now_ms, ()), (kit.dead, ()), (kit.advance, (5,))):
+        with pytest.raises(UsageError, match="open the kit"):
+            await call(*given)  # type: ignore[operator]
+    async with QueueKit(own) as another:
+        with pytest.raises(UsageError, match="advance"):
+            await another.advance(days=1e300)
+    del kit, call
+    forgotten = QueueKit(own)
+    del forgotten
+    async with QueueKit(own):
+        await t.enqueue()
+
+
+async def test_a_kit_s_clock_is_its_app_s_alone(server: RedisServer, namespace: str) -> None:
+    """Another app that was first used while a kit was open kept the test's clock for good."""
+    own = TrackedQueue()
+    other = TrackedQueue(server.url, namespace=namespace)
+
+    @other.task(name="t")
+    async def t() -> None: ...
+
+    async with other:
+        async with QueueKit(own):
+            job = await t.enqueue()
+        await t.enqueue()
+        assert (await job.info()).state is State.QUEUED
 
 
 async def test_crash_after_runs_jobs_as_a_worker_does(queue_kit: QueueKit) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import sys
+import time
 
 from tracked_queue import TrackedQueue
 
@@ -59,3 +60,18 @@ def looks() -> tuple[int, str, bool, str]:
 async def prints(text: str) -> bool:
     print(text, flush=True)
     return __debug__
+
+
+@app.task(name="beside_it")
+async def beside_it(seconds: float) -> None:
+    await asyncio.sleep(seconds)
+
+
+@app.task(name="deaf")
+async def deaf(how: str) -> None:
+    if how == "ignores":
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    elif how == "replaces":
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, lambda: None)
+    else:
+        time.sleep(120)

@@ -6,12 +6,13 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.harness import wait_for
+from tests.harness import wait_for, wait_until
 from tests.process.worker import Notes, Worker, environment
 from tracked_queue import JobFailedError, State, TrackedQueue
 from tracked_queue.chaos.server import RedisServer
@@ -42,6 +43,57 @@ async def test_an_isolated_job_leaves_nothing_for_the_next_one(start: Start, que
     start(app=APP, TRACKED_QUEUE_ISOLATED_PROCESSES="1").ready()
     pid = await (await queue.enqueue("changes")).result(20)
     assert (await (await queue.enqueue("looks")).result(20))[:3] == [pid, "", False]
+
+
+@pytest.mark.parametrize("how", ["ignores", "replaces", "blocks"])
+async def test_a_deploy_past_a_job_that_does_not_hear_of_it_blames_nobody(
+    start: Start, queue: TrackedQueue, how: str
+) -> None:
+    """The supervisor's own kill was counted as a loss: after a few deploys healthy neighbours were dead."""
+    beside = await queue.options(timeout=600).enqueue("beside_it", 300.0)
+    for deploy in range(1, 4):
+        worker = start("--grace", "0.3", "--cancel-grace", "0.2", app=APP)
+        worker.ready()
+        await wait_until(lambda: _active(beside), 20, "it to run")
+        deaf = await queue.options(max_attempts=1).enqueue("deaf", how)
+        await wait_until(partial(_active if how == "blocks" else _ended, deaf), 20, "the deaf one")
+        worker.signal(signal.SIGTERM)
+        worker.wait(30)
+        if how == "blocks":
+            await deaf.cancel()
+            worker = start("--grace", "0.3", app=APP)
+            worker.ready()
+            worker.signal(signal.SIGTERM)
+            worker.wait(30)
+        info = await beside.info()
+        assert info.recoveries == info.charges == 0, (deploy, info)
+        assert info.interruptions >= deploy
+
+
+async def _active(job: Any) -> bool:
+    return (await job.info()).state is State.ACTIVE
+
+
+async def _ended(job: Any) -> bool:
+    return (await job.info()).state.ended
+
+
+def test_the_first_process_of_a_container_hears_a_signal_while_it_is_imported(
+    server: RedisServer, namespace: str
+) -> None:
+    """Without a handler the kernel gives it none, and it was lost."""
+    program = "import os, sys; os.execv(sys.executable, [sys.executable, '-c', sys.argv[1]])"
+    child = (
+        "import os, signal, sys; os.getpid = lambda: 1; sys.orig_argv = ['python', '-m', 'tracked_queue', 'worker']; "
+        "import tracked_queue; print(signal.getsignal(signal.SIGTERM).__module__)"
+    )
+    done = subprocess.run([sys.executable, "-c", program, child], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "tracked_queue.first_process"
+    other = child.replace("'-m', 'tracked_queue', 'worker'", "'-m', 'shop'").replace(
+        ".__module__", " is signal.SIG_DFL"
+    )
+    done = subprocess.run([sys.executable, "-c", other], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "True", "another program's signals are its own"
 
 
 async def test_sighup_stops_with_grace(start: Start, queue: TrackedQueue, notes: Notes) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import pickle
+from contextvars import ContextVar
 from datetime import timedelta
 from typing import Any
 
@@ -14,6 +15,7 @@ import structlog
 from tests.harness import START_MS, Scripts, wait_until
 from tests.redis.test_client import running_worker
 from tracked_queue import (
+    Concurrency,
     Dead,
     Discard,
     DuplicateJobError,
@@ -227,6 +229,78 @@ def test_every_error_and_signal_can_be_pickled_and_copied() -> None:
 
 
 # Retries
+
+
+async def test_handles_and_apps_can_be_compared_and_copied_and_say_why_they_are_not_pickled(app: TrackedQueue) -> None:
+    job = await app.enqueue("t")
+    same = app.job(job.id)
+    assert job == same and len({job, same}) == 1 and job != app.job("other") and job != job.id
+    assert copy.copy(job) is copy.deepcopy(job) is job and copy.deepcopy(app) is copy.copy(app) is app
+    bound = quick(app).options(delay=5)
+    assert copy.deepcopy(bound) is bound
+    for one, hint in ((job, "its id"), (app, "import it")):
+        with pytest.raises(TypeError, match=hint):
+            pickle.dumps(one)
+
+
+async def test_options_upon_options(app: TrackedQueue) -> None:
+    task = quick(app)
+    job = await task.options(delay=60, queue="a").options(queue="b").enqueue(1)
+    info = await job.info()
+    assert info.queue == "b" and info.state is State.SCHEDULED
+    with pytest.raises(UsageError, match="no such option"):
+        task.options(delay=1).options(queu="b")  # type: ignore[call-arg]
+    untracked = app.task(name="untracked", tracked=False)(_nothing)
+    with pytest.raises(UsageError, match="max_attempts"):
+        await untracked.options(max_attempts=7).enqueue()
+    with pytest.raises(UsageError, match="max_attempts"):
+        app.task(name="untracked2", tracked=False, max_attempts=3)
+    with pytest.raises(UsageError, match="both name ValueError"):
+        app.task(name="both", retry_on=ValueError, give_up_on=[ValueError])
+
+
+async def _nothing() -> None: ...
+
+
+def test_include_takes_all_or_nothing_and_what_comes_later_is_refused() -> None:
+    def sub(*, task: str = "", schedule: str = "", queue: str = "", carried: str = "") -> TrackedQueue:
+        made = TrackedQueue(carry=[ContextVar(carried)] if carried else ())
+
+        async def run() -> None: ...
+
+        if task:
+            registered = made.task(name=task)(run)
+            if schedule:
+                made.every(60, name=schedule)(registered)
+        if queue:
+            made.limit_queue(queue, Concurrency(1))
+        return made
+
+    for one, two in (
+        (sub(task="a"), sub(task="a")),
+        (sub(task="a", schedule="nightly"), sub(task="b", schedule="nightly")),
+        (sub(queue="q"), sub(queue="q")),
+        (sub(carried="x"), sub(carried="x")),
+    ):
+        main = TrackedQueue()
+        with pytest.raises(UsageError):
+            main.include(one, two)
+        assert not list(main.tasks) and not main.schedules and not main.queue_limits and not main.around.carry
+    own = sub(task="a")
+    main = TrackedQueue()
+    with pytest.raises(UsageError, match="twice"):
+        main.include(own, own)
+    main.include(own)
+
+    async def around(job: Any, call_next: Any) -> Any:
+        return await call_next()
+
+    for late in (
+        lambda: own.middleware(around), lambda: own.enqueue_middleware(around), lambda: own.configure(concurrency=1),
+        lambda: own.limit_queue("q", Concurrency(1)), lambda: own.include(TrackedQueue()), lambda: own.task(name="late"),
+    ):  # fmt: skip
+        with pytest.raises(UsageError, match="was included"):
+            late()
 
 
 async def test_a_retry_by_timedelta_and_the_error_that_is_kept(app: TrackedQueue) -> None:

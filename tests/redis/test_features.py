@@ -901,13 +901,11 @@ async def test_a_fan_in_over_many_reads_their_results_as_it_goes(app: TrackedQue
             later = await app.group(group.jobs, then=step)
             assert later.then is not None and await later.then.result(60) == sum(expected)
             assert later.jobs == group.jobs
-    left = [key async for key in app_keys(app, "after:*")]
-    assert not left
+        await wait_until(lambda: _none_of(app, "after:*"), what="the results to be let go")
 
 
-async def app_keys(app: TrackedQueue, pattern: str) -> AsyncIterator[bytes]:
-    for key in await look(app, "KEYS", f"{app.keys.tag}:{pattern}"):
-        yield key
+async def _none_of(app: TrackedQueue, pattern: str) -> bool:
+    return not await look(app, "KEYS", f"{app.keys.tag}:{pattern}")
 
 
 async def test_a_fan_in_over_ten_thousand_and_over_fan_ins(app: TrackedQueue) -> None:

@@ -697,14 +697,18 @@ def test_a_deadline_far_ahead_is_cut_to_one_ttl(q: Scripts) -> None:
     assert q.recover("dead").word == "ok"
 
 
-def test_recover_of_a_buffered_job_counts_nothing(q: Scripts) -> None:
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_a_buffered_job_that_may_have_begun_is_counted(q: Scripts, interrupted: bool) -> None:
     q.enqueue("a", "b")
     q.register("w")
     q.take("w", start=1, buffer=1)
-    q.release("w")
+    q.release("w", interrupted)
     fates = {job.id: job.fate for job in q.recover("w").jobs}
-    assert fates == {"a": Fate.REQUEUED, "b": Fate.UNSTARTED}
-    assert "recoveries" not in q.job("b") and q.job("b")["buffered"] == "never"
+    assert fates == {"a": Fate.INTERRUPTED if interrupted else Fate.REQUEUED, "b": Fate.UNSTARTED}
+    for job in "ab":
+        ledgers = {name: q.job(job).get(name) for name in ("recoveries", "interruptions")}
+        assert ledgers == {"recoveries": None if interrupted else "1", "interruptions": "1" if interrupted else None}
+    assert q.job("b")["buffered"] == "never"
 
 
 def test_recover_honours_a_wish_to_cancel(q: Scripts) -> None:

@@ -28,6 +28,7 @@ from .. import log
 from ..app import TrackedQueue
 from ..checks import did_you_mean
 from ..errors import SettingsError, StoreRefusedError, StoreUnavailableError, TrackedQueueError, UsageError
+from ..retry import MAX_SECONDS
 from ..worker.liveness import user_id
 
 cli = typer.Typer(
@@ -223,8 +224,8 @@ def seconds(text: str) -> float:
         value = float(number) * unit
     except ValueError:
         value = -1.0
-    if not 0 <= value < float("inf"):
-        raise UsageError(f"{text!r} is no duration; write 90, 90s, 15m, 2h or 7d")
+    if not 0 <= value <= MAX_SECONDS:
+        raise UsageError(f"{text!r} is no duration up to a century; write 90, 90s, 15m, 2h or 7d")
     return value
 
 

@@ -14,7 +14,7 @@ from .. import log_setup, reports, transitions
 from ..app import TrackedQueue
 from ..cipher import Cipher
 from ..errors import UsageError
-from ..job import check_name
+from ..job import State, check_name
 from ..store import Store
 from .common import (
     EXIT_FAILED,
@@ -44,8 +44,12 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say how many it wo
 
 
 def _filter(task: str | None, queue: str | None, reason: str | None, older_than: str | None) -> reports.DeadFilter:
+    given = {"--task": task, "--queue": queue, "--reason": reason, "--older-than": older_than}
+    for option, value in given.items():
+        if value == "":  # a variable of a script that is not set, and then it would match everything
+            raise UsageError(f"{option}: it is empty; leave it out, or say what it should be")
     return reports.DeadFilter(
-        task=task, queue=queue, reason=reason, older_than=seconds(older_than) if older_than else None
+        task=task, queue=queue, reason=reason, older_than=None if older_than is None else seconds(older_than)
     )
 
 
@@ -64,6 +68,8 @@ def dead_list(
 ) -> None:
     """Dead jobs, the oldest first."""
     wanted = _filter(task, queue, reason, older_than)
+    if limit < 1:
+        raise UsageError(f"--limit {limit}: it must be 1 or more")
 
     async def work(chosen: TrackedQueue) -> list[reports.DeadJob]:
         found: list[reports.DeadJob] = []
@@ -160,8 +166,8 @@ def _change_dead(
         raise UsageError(f"{action}: name ids, or a filter, or --all (one of them)")
     for job_id in ids or []:
         check_name("job id", job_id)
-    if rate is not None and not rate > 0:
-        raise UsageError(f"--rate {rate:g}: it must be above 0")
+    if rate is not None and not 0 < rate < float("inf"):
+        raise UsageError(f"--rate {rate:g}: it must be a number above 0")
     make = transitions.requeue if action == "requeue" else transitions.purge
 
     async def work(chosen: TrackedQueue) -> tuple[int, list[str]]:
@@ -174,7 +180,12 @@ def _change_dead(
         async def flush(store: Store) -> None:
             nonlocal done, sent
             if batch and dry_run:
-                done += len(batch)
+                states = await reports.read_states(store, batch)
+                for job_id, state in zip(batch, states, strict=True):
+                    if state is State.DEAD:
+                        done += 1
+                    else:
+                        refused.append(f"{job_id}: {'gone' if state is None else 'not_dead'}")
             elif batch:
                 if rate is not None:
                     await asyncio.sleep(max(0.0, started + sent / rate - time.monotonic()))
@@ -200,10 +211,15 @@ def _change_dead(
     done, refused = run(chosen_app(app, redis_url, namespace), work)
     if dry_run:
         print(f"{done} dead jobs would be {action}{'d' if action.endswith('e') else 'ed'}")
+        _say_refused(refused)
         return
     acted(action, jobs=done, refused=len(refused), filter={k: v for k, v in fields_of(wanted).items() if v is not None})
+    print(f"{done} dead jobs {action}{'d' if action.endswith('e') else 'ed'}")
+    _say_refused(refused)
+
+
+def _say_refused(refused: Sequence[str]) -> None:
     for line in refused[:20]:
         print(clean(line), file=sys.stderr)
-    print(f"{done} dead jobs {action}{'d' if action.endswith('e') else 'ed'}")
     if refused:
         raise typer.Exit(EXIT_FAILED)

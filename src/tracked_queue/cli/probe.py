@@ -46,6 +46,8 @@ def health(
     app = TrackedQueue()
     app.configure(redis_url=redis_url, namespace=namespace, instance_id=instance_id)
     settings = app.settings
+    if max_age is not None and queue is None:
+        raise UsageError("--max-age is about a queue; give --queue too")
     if queue is not None:
         check_name("queue", queue)
         if max_age is None:

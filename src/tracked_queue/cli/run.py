@@ -120,7 +120,11 @@ def _run_child(
             ending=pipe.ending,
             program=os.getppid(),
         )
-        pipe.watch(lambda: instance.stop.ask("the supervisor is gone"), lambda: instance.stop.ask("at once"))
+        pipe.watch(
+            lambda: instance.stop.ask("the supervisor is gone"),
+            instance.told_to_stop,
+            lambda: instance.stop.ask("at once"),
+        )
         _spare_the_collector()
         code = await instance.run()
         return RECYCLED_EXIT if code == 0 and instance.recycled else code

@@ -14,7 +14,7 @@
 --
 -- Returns a list; its first word:
 --   'ok'     then remaining, label, and 5 values per job: id, task, fate, recoveries, charges; fate is 'requeued',
---            'unstarted' (it was only buffered), 'interrupted', 'dead', 'cancelled' or 'gone'
+--            'unstarted' (it waited in the instance, or had begun a moment ago), 'interrupted', 'dead', 'cancelled' or 'gone'
 --   'alive'  then ms until its deadline; nothing moved.  A deadline more than one TTL ahead is first cut to one.
 --   'hold'   then ms: nobody may be called dead yet; nothing written, but the hold if it is this call that finds it
 --   'busy'   another instance sweeps this list, and more than a portion is left; nothing written
@@ -133,10 +133,11 @@ for i, id in ipairs(ids) do
     -- It may have started since it was marked, so it comes under suspicion like its neighbours; else the poison
     -- itself, marked so once, would stay one death behind them, and they would be charged for it.
     fate = 'unstarted'
-    redis.call('HSET', job, 'state', 'queued', 'buffered', 'never')
     if cause ~= 'outage' and cause ~= 'interrupted' then
-      suspicion = suspicion + 1
-      redis.call('HSET', job, 'suspicion', suspicion)
+      suspicion, recoveries = suspicion + 1, recoveries + 1
+      redis.call('HSET', job, 'state', 'queued', 'buffered', 'never', 'suspicion', suspicion, 'recoveries', recoveries)
+    else
+      redis.call('HSET', job, 'state', 'queued', 'buffered', 'never', 'interruptions', number_of(record[8]) + 1)
     end
     back(id, queue, record[6], suspicion)
   else

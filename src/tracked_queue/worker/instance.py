@@ -279,6 +279,11 @@ class Instance:
 
         return signals.listening({**signals.stopping(stop), signals.QUIET: quiet})
 
+    def told_to_stop(self) -> None:
+        """The supervisor said so, beside its signal."""
+        if not self.stop.asked.is_set():
+            self.stop.ask("the supervisor")
+
     def _stop_on(self, name: str) -> None:
         if self._supervised and self.stop.asked.is_set():
             return

@@ -52,7 +52,8 @@ AGAIN_S = 1.0
 
 READY = b"ready"
 ENDING = b"ending"
-AT_ONCE = b"!"
+# What the supervisor says to a child, beside the signal: that it hears also when its code has put another handler in place.
+STOP, AT_ONCE = b".", b"!"
 
 
 @dataclass(eq=False)
@@ -64,6 +65,7 @@ class _Child:
     ready: bool = False
     limit: asyncio.TimerHandle | None = None  # of its end, once that has begun
     replaced: bool = False  # stopped because the code has changed
+    ended_by_us: bool = False  # killed since its end took too long
     told_all: asyncio.Event = field(default_factory=asyncio.Event)
 
 
@@ -165,18 +167,23 @@ class Supervisor:
         again = self._stopping
         self._stop.set()
         for child in self._children:
-            self._signal(child, signal.SIGTERM)
-            self._bound(child)
+            self._end(child)
             if again:
-                self._hurry(child)
+                self._say(child, AT_ONCE)
+
+    def _end(self, child: _Child) -> None:
+        """Ask for its end, which has begun with this."""
+        self._signal(child, signal.SIGTERM)
+        self._say(child, STOP)
+        self._bound(child)
 
     def _signal(self, child: _Child, number: signal.Signals) -> None:
         with contextlib.suppress(ProcessLookupError):
             child.process.send_signal(number)
 
-    def _hurry(self, child: _Child) -> None:
+    def _say(self, child: _Child, word: bytes) -> None:
         with contextlib.suppress(OSError):
-            os.write(child.life, AT_ONCE)
+            os.write(child.life, word)
 
     def _bound(self, child: _Child) -> None:
         """Its end has begun: it has the grace, and a little more for its last phases and its exit hooks."""
@@ -185,7 +192,9 @@ class Supervisor:
             child.limit = asyncio.get_running_loop().call_later(after, self._kill, child)
 
     def _kill(self, child: _Child) -> None:
-        log.process_killed(pid=child.process.pid, why="it did not end within its grace")
+        why = "it did not end within its grace: it blocks its event loop, or a job does not let itself be cancelled"
+        log.process_killed(pid=child.process.pid, why=why)
+        child.ended_by_us = True
         end_session(child.process.pid)
 
     async def _keep(self) -> None:
@@ -208,7 +217,8 @@ class Supervisor:
                 async with asyncio.timeout(LAST_NEWS_S):
                     await child.told_all.wait()
             if child.leases:
-                self._clean_up_later(child, interrupted=code == FENCED_EXIT)
+                # What we end ourselves is no job's doing.
+                self._clean_up_later(child, interrupted=code == FENCED_EXIT or child.ended_by_us)
             if self._stopping or (self._burst and code == 0):
                 # One that was still starting had nothing to hand back, and no handler for the signal yet.
                 self._codes.append(0 if code == -signal.SIGTERM and not child.ready else code)
@@ -235,8 +245,7 @@ class Supervisor:
             for child in self._children:
                 if not child.replaced:
                     child.replaced = True
-                    self._signal(child, signal.SIGTERM)
-                    self._bound(child)
+                    self._end(child)
 
     async def _next_change(self) -> None:
         waits = [asyncio.ensure_future(event.wait()) for event in (self._changed, self._stop)]
@@ -296,8 +305,7 @@ class Supervisor:
         self._listen(child, news_read)
         log.process_started(pid=process.pid)
         if self._stopping:  # the signal came while it was being started
-            self._signal(child, signal.SIGTERM)
-            self._bound(child)
+            self._end(child)
         return child
 
     def _listen(self, child: _Child, news: int) -> None:
@@ -382,14 +390,15 @@ class SupervisorPipe:
         with contextlib.suppress(OSError):
             os.write(self._news, news + b"\n")
 
-    def watch(self, gone: Callable[[], None], at_once: Callable[[], None]) -> None:
-        """In the running loop: call `gone` when the supervisor has died, and `at_once` when it says so."""
+    def watch(self, gone: Callable[[], None], stop: Callable[[], None], at_once: Callable[[], None]) -> None:
+        """In the running loop: call `gone` when the supervisor has died, and the others when it says so."""
         loop = asyncio.get_running_loop()
 
         def read() -> None:
             with contextlib.suppress(OSError):
-                if os.read(self._life, 1):
-                    at_once()
+                word = os.read(self._life, 1)
+                if word:
+                    (at_once if word == AT_ONCE else stop)()
                     return
             loop.remove_reader(self._life)
             gone()
