@@ -9,6 +9,7 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import TypeVar
 
 import msgspec
@@ -93,6 +94,9 @@ def further(
             portion, first = ids[at : at + MAX_BATCH], AFTER_AT_ONCE + at
             wants = min(max(0, request.wants - first), len(portion))
             yield place, request, follow(request.id, first, wants, portion, last=at + MAX_BATCH >= len(ids))
+
+
+_more_after = attrgetter("more_after")
 
 
 @dataclass(slots=True, eq=False)
@@ -226,7 +230,8 @@ class Client:
         """At once, with no task in between: nobody is there to share the call. Who comes meanwhile shares the next."""
         self._alone = True
         try:
-            (stored,), safe = await self._store(enqueue([request]), [request], deadline)
+            store = self._store if request.more_after else self._insist
+            (stored,), safe = await store(enqueue([request]), [request], deadline)
         finally:
             self._alone = False
             if self._alone_over is not None:
@@ -257,7 +262,7 @@ class Client:
                 call = enqueue(portion)
                 if under_way is not None:
                     await ended(under_way)
-                    note_stand_ins(stand_ins, requests[done:], created[done:])
+                    note_stand_ins(stand_ins, requests[done : len(created)], created[done:])
                     if stand_ins:
                         portion = [resolved(request, stand_ins) for request in portion]
                         call = enqueue(portion)
@@ -341,7 +346,7 @@ class Client:
             What was stored, and whether it is as safe as was asked.
         """
         stored, safe = await self._insist(call, requests, deadline)
-        if any(request.more_after for request in requests):
+        if any(map(_more_after, requests)):
             for place, request, more in further(requests, stored):
                 deadline = asyncio.get_running_loop().time() + self._settings.enqueue_timeout
                 word, is_safe = await self._insist(more, [request], deadline)

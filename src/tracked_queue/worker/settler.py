@@ -83,9 +83,10 @@ class Settler:
                     self.light.set()
                     return
                 self._in_flight = []
-                self._bytes -= sum(len(outcome.payload) for outcome in batch)
-                if self._bytes <= HEAVY_BYTES:
-                    self.light.set()
+                if self._bytes:
+                    self._bytes -= sum(len(outcome.payload) for outcome in batch)
+                    if self._bytes <= HEAVY_BYTES:
+                        self.light.set()
                 for tell in self._told:
                     tell(self._lease, batch, verdicts)
                 if verdicts.count(Verdict.OK) != len(verdicts):
@@ -95,12 +96,14 @@ class Settler:
     def _next_batch(self) -> list[Outcome]:
         batch: list[Outcome] = []
         size = 0
-        while self._pending and len(batch) < MAX_BATCH:
-            outcome = self._pending[0]
+        pending = self._pending
+        while pending and len(batch) < MAX_BATCH:
+            outcome = pending.popleft()
             size += len(outcome.payload) + len(outcome.reason)
-            if batch and size > MAX_BYTES:
+            if size > MAX_BYTES and batch:
+                pending.appendleft(outcome)
                 break
-            batch.append(self._pending.popleft())
+            batch.append(outcome)
         return batch
 
     def _report(self, batch: list[Outcome], verdicts: list[Verdict]) -> None:
