@@ -72,7 +72,7 @@ _PASSING = re.compile(
 )
 _REFUSING = re.compile(
     r"(?:^|-)(?:NOAUTH|WRONGPASS|NOPERM|DENIED)\b|invalid password|invalid username-password|DB index is out of range"
-    r"|user executing the script can't|ACL failure in script"
+    r"|invalid DB index|user executing the script can't|ACL failure in script"
 )
 
 _MISSING = re.compile(r"unknown command|Unknown Redis command called from", re.IGNORECASE)
@@ -216,6 +216,10 @@ def refused_reply(error: Exception) -> TrackedQueueError:
     if _MISSING.search(text):
         return MissingCommandError(
             f"this server lacks a command ({text}): it was renamed away, or this is no Redis or Valkey; `doctor` says more"
+        )
+    if "DB index is out of range" in text or "invalid DB index" in text:
+        return StoreRefusedError(
+            f"redis_url: this server has no such database ({text}); it has `databases` of them, from 0"
         )
     if isinstance(error, _REFUSING_CLASSES) or _REFUSING.search(text):
         return StoreRefusedError(f"Redis refuses us: {text}; check the user, the password and the ACL")

@@ -33,7 +33,7 @@ for i = 1, #ARGV, 2 do redis.call('RESTORE', ARGV[i], 0, ARGV[i + 1]) end
 # Everything that the invariants need, and a dump of every key. The lock's expiry and the counters are no part of
 # what the protocol decides.
 LOOK = """
-redis.call('DEL', '{x}:recovery_lock')
+redis.call('DEL', '{x}:recovery_lock', '{x}:sweeper')
 local dump, records, lists, keys = {}, {}, {}, redis.call('KEYS', '*')
 table.sort(keys)
 for _, key in ipairs(keys) do

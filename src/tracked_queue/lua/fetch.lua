@@ -53,7 +53,8 @@
 -- include unique
 -- include followers
 -- include tend
-local LOOK = 300
+-- So many are looked at in a call, and so many more read at once where what was read first has to be dropped.
+local LOOK, FURTHER = 300, 50
 -- Above so many arguments queues are asked for one by one: Lua can't hand over more than 8,000 values at once.
 local ASKED = 6000
 -- Beyond its time, so that what counts is this clock and not when the server expires a key (a test's clock may stand still).
@@ -229,6 +230,14 @@ end
 -- look: decides on one id: true if it leaves its list with this call; else also what blocks it, if a limit does. What is
 -- looked at is bounded, not only what is taken: dropped and set-aside jobs cost time as well.
 local some_paused = next(paused) ~= nil
+-- An untracked job is gone once it is handed over, so it is asked here whether the instance knows its task; others come back.
+local known
+local function knows(task)
+  if known == nil then
+    known = redis.call('HGET', instance, 'tasks') or false
+  end
+  return not known or string.find('\n' .. known .. '\n', '\n' .. task .. '\n', 1, true) ~= nil
+end
 local function look(id, queue, may_buffer, room)
   if looked >= LOOK or (looked > 0 and bytes > max_bytes) then
     return false
@@ -253,7 +262,7 @@ local function look(id, queue, may_buffer, room)
   elseif extra and extra[1] and number_of(extra[1], now + 1) <= now and not record[8] and not record[9] and not record[10] then
     expired[#expired + 1] = { id, queue, read_ties(id, job, '1') }
     seen[id] = true
-  elseif some_paused and paused['task:' .. record[3]] then
+  elseif some_paused and paused['task:' .. record[3]] or untracked[id] and not knows(record[3]) then
     set_aside[#set_aside + 1] = { id, record[3] }
     seen[id] = true
   else
@@ -286,16 +295,22 @@ local function look(id, queue, may_buffer, room)
 end
 -- take_list: how many ids leave the list with this call, and whether some stay.
 local function take_list(queue, list, room)
-  local heads = room > 0 and redis.call('LRANGE', list, -room, -1) or {}
-  local cut, before = 0, taken
-  for i = #heads, 1, -1 do
-    if not look(heads[i], queue, true, room - (taken - before)) then
-      break
+  local cut, before, portion = 0, taken, room
+  while taken - before < room do
+    local heads = redis.call('LRANGE', list, -cut - portion, -cut - 1)
+    for i = #heads, 1, -1 do
+      if not look(heads[i], queue, true, room - (taken - before)) then
+        return cut, true
+      end
+      cut = cut + 1
     end
-    cut = cut + 1
+    -- Mostly what was read tells whether that was all.
+    if #heads < portion then
+      return cut, false
+    end
+    portion = FURTHER  -- some of it was dropped
   end
-  -- Mostly what was read tells whether that was all.
-  return cut, cut < #heads or (#heads >= room and redis.call('LLEN', list) > cut)
+  return cut, redis.call('LLEN', list) > cut
 end
 -- Lanes take turns: one job of each, and again, while there is room.
 local function take_lanes(queue, room)
@@ -318,6 +333,10 @@ local function take_lanes(queue, room)
     for _, lane in ipairs(open) do
       if not lane.over then
         local gone, full = false, nil
+        if lane.at == 0 and lane.cut < lane.total and taken - before < room then
+          lane.heads = redis.call('LRANGE', lane.list, -lane.cut - FURTHER, -lane.cut - 1)
+          lane.at = #lane.heads
+        end
         if lane.at > 0 then
           gone, full = look(lane.heads[lane.at], queue, true, room - (taken - before))
         end

@@ -4,20 +4,23 @@
 -- ARGV[1]  lease        text
 -- ARGV[2]  ttl_ms       int
 -- ARGV[3]  interval_ms  int  of idle beats
--- Derived: instances, instance:<lease>, cancel:<lease>, parked, ended, contact, hold
+-- Derived: instances, instance:<lease>, cancel:<lease>, parked, ended, contact, hold, sweeper
 --
 -- Returns {'lost'}: the lease is revoked or gone; nothing written.  Else
 --   {'ok', quiet, run_out, cancels, parked, tend}
 --   quiet    '1' if this instance was asked to fetch nothing, else '0'
---   run_out  '1' if another instance's lease looks run out or revoked: a sweep is worth it
+--   run_out  '1' if another instance's lease looks run out or revoked: a sweep is worth it.  One of the fleet is told so in a
+--            second
 --   cancels  ids (at most 250) of active jobs here whose cancellation is asked for; repeated until they settle
 --   parked   names (at most 50) of tasks with parked jobs
 --   tend     '1' if jobs have ended whose followers were not told, else '0': with every place of a fleet taken nobody fetches
 -- A beat after the deadline but before the revocation extends the lease.
 -- include keys
+-- include number
 -- include now_ms
 -- include writable
 -- include contact
+local SWEEP_MS = 1000
 local lease, ttl_ms, interval_ms = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local now = now_ms()
 local deadline = tonumber(redis.call('ZSCORE', single('instances'), lease))
@@ -32,7 +35,10 @@ local earliest = redis.call('ZRANGE', single('instances'), 0, 1, 'WITHSCORES')
 local latest = redis.call('ZREVRANGE', single('instances'), 0, 0, 'WITHSCORES')
 local run_out = '0'
 for at = 1, #earliest, 2 do
-  if earliest[at] ~= lease and tonumber(earliest[at + 1]) <= now then
+  local ends = tonumber(earliest[at + 1])
+  -- What is just past its deadline is no reason to sweep while nobody may be called dead.
+  if earliest[at] ~= lease and ends <= now
+    and (ends == 0 or math.max(hold or 0, number_of(redis.call('GET', single('hold')))) <= now) then
     run_out = '1'
   end
 end
@@ -40,6 +46,9 @@ if latest[1] ~= lease and tonumber(latest[2]) > now + 2 * ttl_ms then
   run_out = '1'
 end
 begin_writing()
+if run_out == '1' and not redis.call('SET', single('sweeper'), lease, 'NX', 'PX', SWEEP_MS) then
+  run_out = '0'  -- one of a fleet sweeps, not all at once
+end
 note_contact(now, hold)
 redis.call('ZADD', single('instances'), now + ttl_ms, lease)
 redis.call('HSET', named('instance', lease), 'seen_ms', now)

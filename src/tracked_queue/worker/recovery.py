@@ -20,6 +20,13 @@ TRIM_EVERY_S = 60.0
 async def recover_lease(store: Store, settings: Settings, lease: str, owner: str) -> list[Recovered]:
     """Move all jobs of a lost lease; stops where the script refuses. Raises StoreUnavailableError."""
     moved: list[Recovered] = []
+    await _recover_lease(store, settings, lease, owner, moved)
+    return moved
+
+
+async def _recover_lease(store: Store, settings: Settings, lease: str, owner: str, moved: list[Recovered]) -> str:
+    """Adds what it moved to `moved`; the script's last word."""
+    before = len(moved)
     while True:
         portion: Portion = await store.run(
             recover(
@@ -39,17 +46,19 @@ async def recover_lease(store: Store, settings: Settings, lease: str, owner: str
                 )  # fmt: skip
         moved += portion.jobs
         if portion.word != "ok":
-            return moved
+            return portion.word
         if portion.remaining == 0:
-            log.lease_recovered(lease=lease, label=portion.label, jobs=len(moved))
-            return moved
+            log.lease_recovered(lease=lease, label=portion.label, jobs=len(moved) - before)
+            return "ok"
 
 
 async def recover_once(store: Store, settings: Settings, owner: str) -> list[Recovered]:
     """Look once for leases that ran out, and move their jobs."""
     moved: list[Recovered] = []
     for lease in await store.run(sweep(settings.heartbeat_ttl)):
-        moved += await recover_lease(store, settings, lease, owner)
+        word = await _recover_lease(store, settings, lease, owner, moved)
+        if word in ("hold", "busy"):
+            break  # the others' answer would be the same
     return moved
 
 
