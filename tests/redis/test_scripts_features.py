@@ -107,6 +107,79 @@ def test_replace_gives_the_waiting_job_the_new_arguments(q: Scripts) -> None:
     assert q.store.run(t.enqueue([again])) == [Conflict("held", "a")], "it has started"
 
 
+def replacing(*, limit: str = "", **more: Any) -> bytes:
+    if limit:
+        more |= {"lane": f"q\n{limit}", "limits": [[limit, "concurrency", 1, 0, len(limit)]]}
+    return extras(unique=["k", "done", "replace", 0], **more)
+
+
+@pytest.mark.parametrize("how", ["retry", "snoozed", "interrupted", "recovered", "running"])
+def test_what_has_begun_is_not_replaced_wherever_it_stands(q: Scripts, how: str) -> None:
+    """Between two attempts it stands as one that has not begun does: it went on with other arguments and its old checkpoint."""
+    q.enqueue("a", extras=replacing())
+    q.register("w")
+    (job,) = q.take("w")
+    q.store.run(t.note("w", job.id, job.delivery, "checkpoint", b"half"))
+    if how == "recovered":
+        q.release("w")
+        q.recover("w")
+    elif how != "running":
+        q.settle("w", job, how, 5000 if how in ("retry", "snoozed") else 0)
+    before = q.snapshot()
+    assert q.enqueue("b", extras=replacing(), args=b"\x91\x02") == [Conflict("held", "a")]
+    assert q.snapshot() == before
+
+
+@pytest.mark.parametrize("delay_ms", [0, 60_000])
+@pytest.mark.parametrize("was", ["scheduled", "waiting", "parked", "queued", "in a lane"])
+def test_a_replaced_job_is_as_the_new_one_would_be(q: Scripts, was: str, delay_ms: int) -> None:
+    more: dict[str, Any] = {"expires": "+5000"}
+    if was == "waiting":
+        q.enqueue("first")
+        more |= {"after": ["first"], "on_failure": "fail"}
+    q.enqueue(
+        "a",
+        extras=replacing(limit="old" if was != "queued" else "", **more),
+        delay_ms=3_600_000 if was in ("scheduled", "waiting") else None,
+    )
+    q.register("w")
+    if was == "parked":
+        q.store.run(t.pause("task:t"))
+        q.take("w")
+        q.store.run(t.resume("task:t"))
+        assert q.state("a") == "parked"
+    assert q.enqueue("b", extras=replacing(limit="new"), args=b"\x91\x02", delay_ms=delay_ms or None) == [
+        Conflict("replaced", "a")
+    ]
+    record = q.job("a")
+    assert record["args"] == "\ufffd\x02" and "expires_ms" not in record
+    later = bool(delay_ms) and was in ("scheduled", "waiting")
+    if was == "waiting":
+        assert record.get("delay_ms") == (str(delay_ms) if later else None)
+        q.settle("w", q.take("w")[0], "succeeded")
+        q.store.run(t.tend())
+    elif was == "scheduled":
+        assert record["state"] == ("scheduled" if later else "queued")
+    if later:
+        assert q.redis.zscore(q.keys.single("scheduled"), "a") == START_MS + delay_ms
+        q.pass_time(60)
+        q.beat("w")
+    q.store.run(t.unpark("t", []))
+    (job,) = drain(q)
+    assert job.args == b"\x91\x02" and (job.bound or was == "queued")
+    held = [
+        key.decode().rsplit(":", 1)[1] for key in q.redis.scan_iter(match=q.keys.tag.replace("{", "[{]") + ":permits:*")
+    ]
+    assert held == ([] if was == "queued" else ["new"]), "in the plain list a worker binds it"
+    q.settle("w", job, "succeeded")
+    left = [
+        key
+        for kind in ("lane", "lanes", "permits", "laned")
+        for key in q.redis.scan_iter(match=f"{q.keys.tag.replace('{', '[{]')}:{kind}*")
+    ]
+    assert not left and not q.redis.exists(q.keys.single("scheduled"))
+
+
 def test_a_window_ends_by_itself(q: Scripts) -> None:
     assert q.enqueue("a", extras=unique("k", "window", window_ms=60_000)) == [True]
     assert 0 < q.redis.pttl(q.keys.named("unique", "k")) <= 60_000

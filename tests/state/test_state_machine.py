@@ -115,6 +115,8 @@ class Machine(RuleBasedStateMachine):
         holder = self._holder(key) if key is not None else None
         if isinstance(answer, t.Conflict):
             assert answer.word in ("held", "replaced") and holder == answer.id, "a key was held by nobody, or another"
+            if answer.word == "replaced":
+                self.is_as_the_new_one(answer.id, limits)
             return
         assert answer is True
         for at, other in enumerate(rest, 1):
@@ -130,6 +132,12 @@ class Machine(RuleBasedStateMachine):
             self.after[job] = (before, on_failure)
         if expires is not None:
             self.expiring.add(job)
+
+    def is_as_the_new_one(self, job: str, limits: tuple[str, ...]) -> None:
+        """A replaced job has the new one's limits, but in its queue's own list, where a worker has to bind it first."""
+        record = self.q.job(job)
+        assert not (int(record.get("attempts", 0)) or int(record.get("snoozes", 0))), "what has begun was replaced"
+        self.limits[job] = limits if "limits" in record else ()
 
     @rule(
         n=st.integers(2, 5),
@@ -605,6 +613,7 @@ FAULTS: dict[str, tuple[str, str, str]] = {
     "a result is let go too early": ("fetch", "if is_final and not revives then\n      local wanted", "if is_final then\n      local wanted"),
     "a result is never let go": ("fetch", "        let_go(entry)\n", ""),
     "a requeue brings nothing back": ("requeue", "redis.call('RPUSH', single('ended'), id)", ""),
+    "what has begun is replaced": ("enqueue", "waits and not has_begun and", "waits and"),
     "the last portion is forgotten": ("follow", "note_ends(follower, #back.open - (is_last and 1 or 0)", "note_ends(follower, #back.open"),
 }  # fmt: skip
 

@@ -33,7 +33,8 @@
 --   {'taken', task}   a job of this id is there, of that other task; nothing written for this one
 --   {'held', id}      its unique key is held by that job, or this tick is dealt with; nothing written for this one, but
 --                     that its schedule has ticked
---   {'replaced', id}  that job holds the key and has not started: it got these arguments and this due time
+--   {'replaced', id}  that job holds the key and has not begun: it is as if this one had been stored in its place.  One that
+--                     stands in its queue keeps its place there, and is due now
 --   {'unknown', id}   it comes after that job, which has no record, or is untracked; nothing written for this one
 -- Refuses: a full Redis (OOM), before the first write; a shard that was closed (see close.lua): the one word 'closed'.
 -- A record has the fields kwargs and options only if one of them says something, or it has extras; delivery '0' is the sign of
@@ -85,7 +86,7 @@ end
 -- Who holds a unique key, in Redis or by an earlier job of this batch.
 local function holder_of(key, until_what)
   if claimed[key] then
-    return claimed[key], 'queued'
+    return claimed[key], 'queued', false
   end
   return live_holder(key, until_what)
 end
@@ -125,10 +126,10 @@ for at = 1, #ARGV, 5 do
       end
       local unique, after = job.extras.unique, job.extras.after
       if unique and word == 'created' then
-        local holder, state = holder_of(unique[1], unique[2])
+        local holder, state, has_begun = holder_of(unique[1], unique[2])
         if holder and holder ~= id then
           local waits = state == 'queued' or state == 'scheduled' or state == 'parked' or state == 'waiting'
-          local replaces = unique[3] == 'replace' and waits and not claimed[unique[1]]
+          local replaces = unique[3] == 'replace' and waits and not has_begun and not claimed[unique[1]]
           word = { replaces and 'replaced' or 'held', holder }
           stand_ins[id] = holder
           if replaces then
@@ -183,19 +184,46 @@ local function note_queue(queue)
   end
   return push
 end
-local function replace(job)
-  local at, id, record = job.at, job.replaces, job_prefix .. job.replaces
-  local due_ms = moment(job.due)
-  redis.call('HSET', record, 'args', ARGV[at + 3], 'kwargs', job.kwargs, 'options', job.options)
-  if job.tracked == '0' then
-    redis.call('HSET', record, 'tracked', '0')
-  else
-    redis.call('HDEL', record, 'tracked')
+-- set_or_clear: fields of a record: each gets its value, or goes with it.
+local function set_or_clear(record, fields)
+  for name, value in pairs(fields) do
+    if value then
+      redis.call('HSET', record, name, value)
+    else
+      redis.call('HDEL', record, name)
+    end
   end
-  if job.was == 'scheduled' and due_ms and due_ms > now then
+end
+local function replace(job)
+  local at, id, record, queue = job.at, job.replaces, job_prefix .. job.replaces, ARGV[job.at + 2]
+  local extras = job.extras
+  local due_ms = moment(job.due)
+  if due_ms and due_ms <= now then
+    due_ms = nil
+  end
+  redis.call('HSET', record, 'args', ARGV[at + 3], 'kwargs', job.kwargs, 'options', job.options)
+  local stands = read_fields(record, 'lane')[1]
+  local laned = job.was ~= 'queued' or stands
+  -- What stands in its queue's own list has no limits that could hold up the list: the worker binds it to its lane.
+  set_or_clear(record, {
+    tracked = job.tracked == '0' and '0',
+    expires_ms = extras.expires and digits(moment(extras.expires)) or false,
+    lane = job.was == 'queued' and stands or extras.lane or false,
+    limits = laned and extras.limits and cmsgpack.pack(extras.limits) or false,
+    bound = (laned or not extras.lane) and '1',
+    checkpoint = false, progress = false,  -- of an earlier life, before a requeue
+  })
+  if job.was == 'waiting' then
+    set_or_clear(record, { delay_ms = due_ms and digits(due_ms - now) or false })
+  elseif job.was == 'scheduled' and due_ms then
     redis.call('HSET', record, 'due_ms', digits(due_ms))
-    note_queue(ARGV[at + 2])
-    schedule(id, ARGV[at + 2], due_ms)
+    note_queue(queue)
+    schedule(id, queue, due_ms)
+  elseif job.was == 'scheduled' then
+    redis.call('ZREM', single('scheduled'), id)
+    redis.call('HSET', record, 'state', 'queued')
+    redis.call('HDEL', record, 'due_ms')
+    push_job('LPUSH', id, read_fields(record, 'queue')[1], extras.lane, nil, paused)
   end
 end
 local function record_extras(job, id, record, due_ms)
