@@ -181,6 +181,24 @@ class Machine(RuleBasedStateMachine):
                 self.settled.add((held.id, held.delivery))
             self.held.remove((owner, held))
 
+    @precondition(lambda self: self.held)
+    @rule(data=st.data(), outcome=st.sampled_from(["retry", "snoozed"]), delay=st.sampled_from([0, 500]))
+    def a_debounced_one_between_two_runs(self, data: st.DataObject, outcome: str, delay: int) -> None:
+        """It holds its key on; a replace of it then is refused."""
+        keyed = [(lease, job) for lease, job in self.held if self.unique.get(job.id.decode(), ("", ""))[1] == "done"]
+        if not keyed:
+            return
+        lease, job = data.draw(st.sampled_from(keyed))
+        name = job.id.decode()
+        self.held.remove((lease, job))
+        cancelled = "cancel" in self.q.job(name)
+        if self.q.settle(lease, job, outcome, 200) is t.Verdict.OK:
+            self.settled.add((job.id, job.delivery))
+            if not cancelled:
+                extras = msgspec.msgpack.encode({"unique": [self.unique[name][0], "done", "replace", 0]})
+                made = request(f"r{name}", extras=extras, delay_ms=delay or None)
+                assert self.q.store.run(t.enqueue([made])) == [t.Conflict("held", name)]
+
     @rule(one=st.booleans())
     def dead_ones_are_requeued(self, one: bool) -> None:
         dead = [job for job in self.jobs if self.q.state(job) == "dead"][: 1 if one else None]
