@@ -117,6 +117,18 @@ class UnreadableResultError(JobError):
         return f"job {self.job_id}: the result of task {self.task or '?'} does not fit the type expected here: {self.problem}"
 
 
+class ResultLeftOutError(JobError):
+    """The job has succeeded, and its result was not stored, since Redis was full."""
+
+    def __init__(self, job_id: str, size: int) -> None:
+        super().__init__(job_id)
+        self.args = (job_id, size)
+        self.size = size
+
+    def __str__(self) -> str:
+        return f"job {self.job_id} has succeeded; its result ({self.size:,} bytes) was not stored, since Redis was at maxmemory"
+
+
 class JobFailedError(JobError):
     """The job ended failed, dead or expired. `error_type`, `error_message` and `traceback` are the remote side's text."""
 

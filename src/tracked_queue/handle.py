@@ -100,6 +100,7 @@ class Job(Generic[R]):
             JobFailedError: It ended failed, dead or expired; carries the remote traceback's text.
             JobCancelledError: It was cancelled.
             JobNotFoundError: No record: never stored, expired, or untracked and fetched.
+            ResultLeftOutError: It succeeded, and Redis was too full for its result.
             UnreadableResultError: It does not fit the type that is expected here.
             TimeoutError: It has not ended in time; the job goes on.
         """

@@ -263,6 +263,11 @@ def job_unusable(*, task: str, job_id: str, problem: str) -> None:
     log.error("job.unusable", task=task, job_id=job_id, problem=problem)
 
 
+def note_dropped(*, task: str, job_id: str, kind: str) -> None:
+    """Redis is full: a job's progress or log line was not stored."""
+    log.warning("note.dropped", task=task, job_id=job_id, kind=kind)
+
+
 def job_buried(*, job_id: str) -> None:
     """An id without a record was found in a queue and set aside as dead."""
     log.error("job.buried", job_id=job_id)

@@ -15,6 +15,7 @@ from .errors import (
     JobCancelledError,
     JobFailedError,
     JobNotFoundError,
+    ResultLeftOutError,
     SealedError,
     StoreRefusedError,
     StoreUnavailableError,
@@ -281,8 +282,11 @@ def value_of(job_id: str, ended: Ended, codec: Any, cipher: Cipher) -> Any:
     Raises:
         SealedError: No key opens the value.
         UnreadableResultError: It doesn't fit the type that is expected here.
+        ResultLeftOutError: It was not stored.
     """
     if ended.state == State.SUCCEEDED:
+        if ended.left_out:
+            raise ResultLeftOutError(job_id, ended.left_out)
         try:
             data = cipher.open(ended.result or b"")
         except SealedError as sealed:

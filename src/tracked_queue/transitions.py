@@ -586,6 +586,7 @@ class Ended:
     reason: str
     error: bytes
     task: str = ""
+    left_out: int = 0  # bytes of a result that was not stored, since Redis was full
 
 
 def await_end(job_id: str) -> Call[Ended | bool]:
@@ -595,8 +596,8 @@ def await_end(job_id: str) -> Call[Ended | bool]:
 
 def _read_await(reply: Any) -> Ended | bool:
     match reply:
-        case [b"ended", state, result, reason, error, task]:
-            return Ended(State(_text(state)), result, _text(reason), error, _text(task))
+        case [b"ended", state, result, reason, error, task, left_out]:
+            return Ended(State(_text(state)), result, _text(reason), error, _text(task), int(left_out))
         case [b"waiting", _]:
             return True
         case [b"gone"]:

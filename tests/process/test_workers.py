@@ -123,14 +123,14 @@ async def test_a_frozen_worker_wakes_up_fenced(start: Start, queue: TrackedQueue
     times = {"HEARTBEAT_TTL": "4", "HEARTBEAT_INTERVAL": "0.5"}  # a busy machine must not freeze the other one as well
     frozen = start("--concurrency", "1", **times)
     (lease,) = frozen.ready()
-    job = await queue.enqueue("sleep", 4.0)
+    job = await queue.enqueue("sleep", 12.0)  # a busy machine must not take so long to start the other one
     notes.wait("start", 1)
     other = start("--concurrency", "1", **times)
     (other_lease,) = other.ready()
     (child,) = frozen.children()
     os.kill(child, signal.SIGSTOP)
     other.wait_event("lease.recovered")
-    assert await job.result(timeout=20) == other_lease
+    assert await job.result(timeout=30) == other_lease
     os.kill(child, signal.SIGCONT)
     fenced = frozen.wait_event("job.fenced")
     assert fenced[0]["job_id"] == job.id and fenced[0]["lease"] == lease

@@ -14,6 +14,7 @@ import structlog
 
 from tests.harness import START_MS, Scripts, wait_until
 from tests.redis.test_client import running_worker
+from tests.rights import look
 from tracked_queue import (
     Concurrency,
     Dead,
@@ -24,12 +25,14 @@ from tracked_queue import (
     Exponential,
     Fixed,
     JobFailedError,
+    ResultLeftOutError,
     Retry,
     Snooze,
     State,
     StoreFullError,
     TrackedQueue,
     UsageError,
+    current_job,
 )
 from tracked_queue import errors as all_errors
 from tracked_queue import transitions as t
@@ -202,6 +205,33 @@ async def test_a_full_redis_raises_the_documented_error(namespace: str) -> None:
         full.close()
 
 
+async def test_a_job_at_a_full_redis_hears_of_its_checkpoint_and_not_of_its_progress(namespace: str) -> None:
+    server = RedisServer()
+    said: list[str] = []
+    try:
+        async with TrackedQueue(server.url, namespace=namespace) as app:
+
+            @app.task(name="large")
+            async def large() -> str:
+                await look(app, "CONFIG", "SET", "maxmemory", "1")
+                await current_job().progress(1, 2)
+                await current_job().log("a line")
+                with pytest.raises(StoreFullError):
+                    await current_job().checkpoint("x" * 3000)
+                said.append("went on")
+                return "x" * 3000
+
+            async with running_worker(app):
+                job = await large.enqueue()
+                with pytest.raises(ResultLeftOutError):
+                    await job.result(20)
+                info = await job.info()
+                assert said and info.state is State.SUCCEEDED and info.result is None and info.progress is None
+                await look(app, "CONFIG", "SET", "maxmemory", "0")
+    finally:
+        server.close()
+
+
 def test_every_error_and_signal_can_be_pickled_and_copied() -> None:
     known: dict[str, Any] = {
         "may_have_run": True,
@@ -209,6 +239,7 @@ def test_every_error_and_signal_can_be_pickled_and_copied() -> None:
         "seconds": 1.5,
         "payload_bytes": 5,
         "max_bytes": 3,
+        "size": 4,
     }
     facts: dict[Any, tuple[Any, ...]] = {}
     for kind in vars(all_errors).values():

@@ -9,9 +9,11 @@ import pytest
 import redis
 from tests.harness import INTERVAL, TTL, Scripts
 from tests.redis.test_scripts import die
-from tracked_queue import StoreFullError
+from tracked_queue import ResultLeftOutError, StoreFullError
 from tracked_queue import transitions as t
 from tracked_queue.chaos.server import RedisServer
+from tracked_queue.cipher import Cipher
+from tracked_queue.results import value_of
 from tracked_queue.transitions import CancelWord, Fate, Refusal, Verdict
 
 
@@ -69,6 +71,37 @@ def test_a_full_redis_takes_no_new_jobs_and_lets_stored_ones_end(full: Scripts) 
     assert q.store.run(t.purge([third.id.decode()])) == [t.DeadWord.OK]
     assert not q.release("another")
     assert len(taken) == 1
+
+
+def test_a_full_redis_takes_ends_and_not_what_would_make_it_fuller(full: Scripts) -> None:
+    """Results, errors and checkpoints were exempt from its limit as well: 60 MB became 423 MB."""
+    q = full
+    jobs = q.take("w", start=4)
+    fill(q)
+    large = b"\xc5\x10\x00" + b"x" * 4096
+    assert q.settle("w", jobs[0], "succeeded", 1000, large) is Verdict.OK
+    assert q.settle("w", jobs[1], "succeeded", 1000, b"\x01") is Verdict.OK
+    assert q.settle("w", jobs[2], "retry", 10, large) is Verdict.OK
+    assert q.settle("w", jobs[3], "dead", 1, large, "why") is Verdict.OK
+    first, second, third, fourth = (q.job(job.id.decode()) for job in jobs)
+    assert first["state"] == "succeeded" and first["left_out"] == str(len(large)) and "result" not in first
+    assert second["result"] == "\x01" and "left_out" not in second
+    assert third["state"] == "scheduled" and "error" not in third
+    assert fourth["state"] == "dead" and fourth["reason"] == "why" and "error" not in fourth
+    ended = q.store.run(t.await_end(jobs[0].id.decode()))
+    assert isinstance(ended, t.Ended) and ended.left_out == len(large)
+    with pytest.raises(ResultLeftOutError, match="4,099 bytes"):
+        value_of("id", ended, None, Cipher([]))
+    running = q.take("w", start=1)[0]
+    with pytest.raises(StoreFullError):
+        q.store.run(t.note("w", running.id, running.delivery, "checkpoint", large))
+    assert "checkpoint" not in q.job(running.id.decode())
+    q.redis.config_set("maxmemory", 0)
+    q.pass_time(1)
+    again = next(job for job in q.take("w") if job.id == jobs[2].id)
+    assert q.settle("w", again, "succeeded", 1000, large) is Verdict.OK
+    ended = q.store.run(t.await_end(again.id.decode()))
+    assert isinstance(ended, t.Ended) and ended.result == large and not ended.left_out
 
 
 def test_a_user_without_channels_breaks_no_transition(small_server: RedisServer) -> None:

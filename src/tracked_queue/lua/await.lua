@@ -5,7 +5,8 @@
 -- Derived: job:<id>
 --
 -- Returns a list; its first word:
---   'ended'    then state, result, reason, error, task ('' where there is none)
+--   'ended'    then state, result, reason, error, task ('' where there is none), and the size of a result that was left out since
+--              Redis was full, or '0'
 --   'waiting'  then state; the transition that ends the job will publish on ended:<id>
 --   'gone'     no record; nothing written
 -- include keys
@@ -13,13 +14,13 @@
 -- include writable
 -- include states
 local job = named('job', ARGV[1])
-local seen = read_fields(job, 'state', 'result', 'reason', 'error', 'waiter', 'task')
+local seen = read_fields(job, 'state', 'result', 'reason', 'error', 'waiter', 'task', 'left_out')
 local state = seen[1]
 if not state then
   return { 'gone' }
 end
 if FINAL[state] then
-  return { 'ended', state, seen[2] or '', seen[3] or '', seen[4] or '', seen[6] or '' }
+  return { 'ended', state, seen[2] or '', seen[3] or '', seen[4] or '', seen[6] or '', seen[7] or '0' }
 end
 if not seen[5] then
   begin_writing()

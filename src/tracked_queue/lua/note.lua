@@ -9,12 +9,12 @@
 -- Derived: job:<id>
 --
 -- Returns 'ok', 'fenced' (another delivery owns the job; nothing written), or 'gone' (no record; nothing written).
+-- Refuses: a full Redis (OOM), before the first write.
 -- Of log lines the last 100 stay.  Who waits for the job hears of each progress and line.
 -- Run twice it stores the same, except that a log line then stands twice.
 -- include keys
 -- include number
 -- include now_ms
--- include writable
 -- include record
 -- include waiters
 local LINES = 100
@@ -27,7 +27,6 @@ end
 if found[1] ~= 'active' or found[2] ~= lease or found[3] ~= delivery then
   return { 'fenced' }
 end
-begin_writing()
 if kind == 'log' then
   local lines = number_of(found[5])
   redis.call('HSET', job, 'line:' .. lines % LINES, digits(now_ms()) .. ' ' .. value, 'lines', lines + 1)

@@ -32,6 +32,8 @@
 --   'fenced'   the job belongs to another delivery (also a resend that comes after the next delivery); nothing written
 --   'gone'     no record of ours; the id leaves the processing list, if it is there
 -- A wish to cancel turns every outcome but success into 'cancelled'; the word is 'ok' all the same.
+-- A full Redis takes every outcome, so that work ends; but of what is larger than SMALL, results and errors are left out, and the
+-- record of a success says so (`left_out`, its size).
 -- The last error stands in `error`, four before it in `error:0` to `error:3`, each with its time and lease.
 -- Keeps: an id is in one place; a settled delivery never changes its outcome.
 -- include keys
@@ -52,6 +54,7 @@
 -- include packed
 -- The end of the processing list that is read first: as much as ARGV is long, and so much more for what settles out of turn.
 local READ_MORE, ALL = 50, 1e9
+local SMALL = 1024
 local lease, window, result_ttl = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local processing = named('processing', lease)
 local now, paused = now_ms(), read_paused()
@@ -131,6 +134,15 @@ local function note_error(job, ledger, payload)
   redis.call('HSET', job, 'error', payload, 'failed_ms', digits(now), 'failed_by', lease, 'failures', failures + 1)
 end
 
+-- A long argument is one with a payload that may have to be left out.
+local some_large = false
+at = 4
+while not all_plain and at <= #ARGV and not some_large do
+  some_large = #ARGV[at + 1] > SMALL
+  at = at + 3 + tonumber(ARGV[at + 2])
+end
+local leaves_out = some_large and is_full()
+
 -- Write.
 begin_writing()
 -- left: ids that have left the processing list; leaves: those that leave it below.
@@ -178,6 +190,12 @@ for i = 1, last do
   if more ~= '' then
     outcome, ms, payload, reason = read_packed(more)
     ms = tonumber(ms)
+    if leaves_out and #payload > SMALL and outcome ~= 'bound' then
+      if outcome == 'succeeded' then
+        redis.call('HSET', job_prefix .. id, 'left_out', #payload)
+      end
+      payload = ''
+    end
   end
   local ledger, ties = ledgers[i], all_ties[i]
   local job = job_prefix .. id

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 from .. import log, retry
-from ..errors import StoreUnavailableError
+from ..errors import StoreFullError, StoreUnavailableError
 from ..store import Store
 from ..transitions import Call
 
@@ -59,19 +59,33 @@ class Outage:
 
 
 async def insist(
-    store: Store, call: Call[T], outage: Outage, give_up: Callable[[], bool], timeout: float | None = None
+    store: Store,
+    call: Call[T],
+    outage: Outage,
+    give_up: Callable[[], bool],
+    timeout: float | None = None,
+    *,
+    while_full: bool = True,
 ) -> T | None:
     """
     Carry out a transition that is safe to repeat, however long it takes.
 
+    Args:
+        while_full: Whether to wait for room where Redis is full and the transition is one that may be refused then.
+
     Returns:
         Its value; None when `give_up` said so between two tries.
+
+    Raises:
+        StoreFullError: Not `while_full`, and Redis is full.
     """
     tries = pauses()
     while True:
         try:
             value = await store.run(call, timeout)
         except StoreUnavailableError as error:
+            if isinstance(error, StoreFullError) and not while_full:
+                raise
             outage.failed(error.problem)
         else:
             outage.worked()

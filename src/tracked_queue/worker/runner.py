@@ -22,7 +22,7 @@ from .. import log
 from ..cipher import Cipher
 from ..codec import FORMAT, NIL, decode_options, encode_error, encode_exception, packed_list
 from ..current import CurrentJob, current
-from ..errors import ArgumentError, OwnershipLostError, SealedError, UsageError
+from ..errors import ArgumentError, OwnershipLostError, SealedError, StoreFullError, UsageError
 from ..inputs import Results
 from ..middleware import Surroundings
 from ..retry import Dead, Discard, Exponential, Retry, Snooze, leaves_of, meant_by, retry_delay
@@ -403,7 +403,13 @@ class Runner:
         word = None
         if not delivery.settled and delivery.cause is not Cause.LOST:
             sealed = value if self._cipher is None else self._cipher.seal(value)
-            word = await self._ask(note(self.lease, delivery.job.id, delivery.job.delivery, kind, sealed))
+            try:
+                word = await self._ask(note(self.lease, delivery.job.id, delivery.job.delivery, kind, sealed))
+            except StoreFullError:
+                if kind == "checkpoint":
+                    raise
+                log.note_dropped(task=delivery.task.name, job_id=delivery.id, kind=kind)
+                return
         if word is not NoteWord.OK:
             raise OwnershipLostError(delivery.id)
 

@@ -223,7 +223,7 @@ class Tenure:
         settler = Settler(links.settle, state.lease, settings, outage, lambda: state.lost, told)
 
         async def ask(call: Call[T]) -> T | None:
-            return await insist(links.rest, call, outage, lambda: state.lost)
+            return await insist(links.rest, call, outage, lambda: state.lost, while_full=False)
 
         runner = Runner(
             host.tasks,
