@@ -53,7 +53,7 @@ from .options import (
     job_options,
 )
 from .placement import wanted
-from .reports import ScheduleReport, read_job, read_open_jobs, read_schedules, read_states
+from .reports import ScheduleReport, drop_ended, read_job, read_open_jobs, read_schedules, read_states
 from .results import value_of
 from .retry import RetryArgument, Seconds, Signal, retry_policy, to_seconds
 from .schedules import Schedule, interval_ms
@@ -72,7 +72,7 @@ from .task import (
     check_keys,
     task_name,
 )
-from .transitions import CancelWord, Recovered, Stored, cancel, pause, resume, unpark
+from .transitions import CancelWord, Recovered, Stored, cancel, forget, pause, resume, unpark
 from .workflow import Group, check_calls, check_step
 
 if TYPE_CHECKING:
@@ -801,6 +801,21 @@ class TrackedQueue:
             async for ids in read_open_jobs(store, queue=queue, task=named):
                 words = await store.run(cancel(ids, self._settings.ended_ttl))
                 count += sum(word in (CancelWord.CANCELLED, CancelWord.REQUESTED) for word in words)
+            await drop_ended(store, queue=queue, task=named)
+        return count
+
+    async def retire(self, *, queue: str | None = None, task: str | Task[..., Any] | None = None) -> int:
+        """
+        Let a queue that nobody serves any more, or a task that was removed from the code, leave nothing behind: its jobs are
+        cancelled as by `cancel_many`, and the queue's name is forgotten. A later enqueue begins anew.
+
+        Returns:
+            How many jobs were cancelled.
+        """
+        count = await self.cancel_many(queue=queue, task=task)
+        if queue is not None:
+            for store in self.stores:
+                await store.run(forget(queue))
         return count
 
     def _handles(

@@ -12,6 +12,7 @@ from .codec import ValueCodec, decode_any, decode_error
 from .errors import JobNotFoundError, UnreadableJobError
 from .job import Failure, JobInfo, LogLine, Progress, State
 from .store import Store
+from .transitions import MAX_BATCH, drop
 
 PAGE = 250
 STATS_MINUTES = 5
@@ -203,7 +204,31 @@ async def read_open_jobs(
     async for page in _scan(store, "ZSCAN", keys.single("dependents")):
         yield await _wanted(store, page, queue, task)
     async for page in _scan(store, "ZSCAN", keys.single("scheduled")):
-        yield await _wanted(store, [job_id for job_id in page if not job_id.startswith(b"\x01")], queue, task)
+        # Beside jobs there stand limits and unfinished enqueues (see lua/include/tend.lua).
+        yield await _wanted(store, [job_id for job_id in page if job_id[:1] not in (b"\x01", b"\x02")], queue, task)
+
+
+async def drop_ended(store: Store, *, queue: str | None = None, task: str | None = None) -> int:
+    """
+    Take ended jobs off the lists of a queue, or of a task's parked jobs, so that their records expire although nobody may ever
+    fetch from there; without either, of all. How many.
+    """
+    keys, lists = store.keys, list[tuple[str, str]]()
+    if task is None:
+        (names,) = await store.read(("SMEMBERS", keys.single("queues")))
+        for name in [queue] if queue is not None else map(_text, names):
+            lists += [("queue", name), ("suspects", name)]
+            lists += [("lane", _text(lane)) for lane in await _lanes(store, name)]
+    if queue is None:
+        (parked,) = await store.read(("SMEMBERS", keys.single("parked")))
+        lists += [("parked", name) for name in ([task] if task is not None else map(_text, parked))]
+    dropped = 0
+    for kind, name in lists:
+        portion = MAX_BATCH
+        while portion == MAX_BATCH:
+            portion = await store.run(drop(kind, name))
+            dropped += portion
+    return dropped
 
 
 async def _lanes(store: Store, queue: str) -> list[bytes]:

@@ -574,6 +574,16 @@ def trim(max_age: float, max_count: int, n: int = MAX_BATCH) -> Call[int]:
     return Call("trim", [_ms(max_age), max_count, n], int)
 
 
+def drop(kind: str, name: str, n: int = MAX_BATCH) -> Call[int]:
+    """Take ended jobs off the head of a list (`queue`, `suspects`, `lane` or `parked`); how many. n of them means: call again."""
+    return Call("drop", [kind, _raw(name), n], int)
+
+
+def forget(queue: str) -> Call[bool]:
+    """Let go of the name of a queue; False if it holds jobs."""
+    return Call("forget", [_raw(queue)], _word("forget", {b"ok": True, b"busy": False}))
+
+
 # results
 
 

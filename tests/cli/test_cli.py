@@ -189,6 +189,13 @@ def test_many_dead_jobs_are_paged(cli: Cli, store: Scripts) -> None:
     assert "600 dead jobs purged" in cli("dead", "purge", "--all").stdout
 
 
+def test_retire(cli: Cli, store: Scripts) -> None:
+    store.enqueue("a", "b", queue="old")
+    assert "2 jobs cancelled" in cli("retire", "--queue", "old").stdout
+    assert "old" not in cli("queues").stdout
+    cli("retire", exit=2)
+
+
 def test_cancel(cli: Cli, store: Scripts) -> None:
     store.enqueue("a", "b")
     out = cli("cancel", "a", "b").stdout

@@ -40,7 +40,7 @@ from tracked_queue import (
     current_job,
 )
 from tracked_queue.reports import DeadFilter, read_dead
-from tracked_queue.transitions import purge, requeue
+from tracked_queue.transitions import close, purge, requeue
 
 QUICKLY = Fixed(0.01)
 
@@ -866,6 +866,35 @@ async def test_a_fan_in_ends_however_a_member_ends(app: TrackedQueue, end: str) 
         await wait_until(lambda: _older(group.jobs[1], 0.02))
     async with running_worker(app):
         assert await group.then.result(10) == [0, None, 2]
+
+
+async def test_a_retired_queue_and_task_leave_nothing(app: TrackedQueue) -> None:
+    @app.task(name="legacy", queue="retired")
+    async def legacy(n: int) -> None: ...
+
+    @app.task(name="removed")
+    async def removed(n: int) -> None: ...
+
+    await app.enqueue_many([legacy.call(n) for n in range(1500)] + [removed.call(n) for n in range(1500)])
+    await app.pause(task="removed")
+    async with running_worker(app, queues=["default"]):
+        await wait_until(lambda: _parked(app, 1500), what="them to be parked")
+    await app.resume(task="legacy")
+    assert await app.retire(queue="retired") == 1500 and await app.retire(task="removed") == 1500
+    assert await app.store.run(close("look")) == "paused"
+    await app.resume(task="removed")
+    assert await app.store.run(close("look")) == ""
+    without = [
+        key for key in await look(app, "KEYS", f"{app.keys.tag}:job:*") if (await app.store.read(("PTTL", key)))[0] < 0
+    ]
+    assert not without and b"retired" not in (await app.store.read(("SMEMBERS", app.keys.single("queues"))))[0]
+    for wrong in ({}, {"queue": "a", "task": "b"}):
+        with pytest.raises(UsageError, match="queue= or task="):
+            await app.retire(**wrong)
+
+
+async def _parked(app: TrackedQueue, n: int) -> bool:
+    return (await app.store.read(("LLEN", app.keys.named("parked", "removed"))))[0] == n
 
 
 async def test_a_fan_in_over_many_reads_their_results_as_it_goes(app: TrackedQueue) -> None:

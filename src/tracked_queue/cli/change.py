@@ -153,6 +153,24 @@ def cancel(
         raise typer.Exit(EXIT_FAILED)
 
 
+@cli.command()
+@guarded
+def retire(
+    queue: Annotated[str | None, typer.Option("--queue", "-q", help="A queue that nobody serves any more.")] = None,
+    task: Annotated[str | None, typer.Option("--task", help="A task that was removed from the code.")] = None,
+    app: AppOption = None,
+    redis_url: UrlOption = None,
+    namespace: NamespaceOption = None,
+) -> None:
+    """Leave nothing of a queue or task: its jobs are cancelled, and the queue's name is forgotten."""
+    log_setup.set_up()
+    if (queue is None) == (task is None):
+        raise UsageError("name one of --queue and --task")
+    count = run(chosen_app(app, redis_url, namespace), lambda chosen: chosen.retire(queue=queue, task=task))
+    acted("retire", queue=queue, task=task, jobs=count)
+    print(f"{count} jobs cancelled, or asked to end")
+
+
 PauseQueue = Annotated[str | None, typer.Option("--queue", "-q")]
 PauseTask = Annotated[str | None, typer.Option("--task")]
 PauseSchedule = Annotated[str | None, typer.Option("--schedule", help="Its ticks go by, and are not made up for.")]

@@ -8,6 +8,7 @@ import random
 
 from .. import log
 from ..errors import StoreUnavailableError
+from ..reports import drop_ended
 from ..settings import Settings
 from ..store import Store
 from ..transitions import MAX_BATCH, Fate, Portion, Recovered, recover, sweep, trim
@@ -100,3 +101,4 @@ class Recovery:
                 break
         if total:
             log.dead_trimmed(jobs=total)
+        await drop_ended(self._store)
