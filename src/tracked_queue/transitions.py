@@ -575,7 +575,7 @@ def trim(max_age: float, max_count: int, n: int = MAX_BATCH) -> Call[int]:
 
 
 def drop(kind: str, name: str, n: int = MAX_BATCH) -> Call[int]:
-    """Take ended jobs off the head of a list (`queue`, `suspects`, `lane` or `parked`); how many. n of them means: call again."""
+    """Take ended jobs off the head of a list (`queue`, `suspects`, `lane`, `parked`); how many: n of them means, call again."""
     return Call("drop", [kind, _raw(name), n], int)
 
 

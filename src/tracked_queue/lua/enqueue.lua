@@ -62,6 +62,8 @@
 -- include followers
 -- A job whose enqueue names more than one call can take, and stops halfway, ends after so long.
 local GATHER_MS = 3600000
+-- No tick is later than the server's clock, but for what the two sides' clocks differ by.
+local AHEAD_MS = 5000
 local now, job_prefix = now_ms(), named('job', '')
 -- Mostly nothing is paused and no id is known, which one call tells.
 local asked = { single('paused') }
@@ -112,6 +114,9 @@ for at = 1, #ARGV, 5 do
         if not last then
           local found = redis.call('HMGET', named('schedule', name), 'last_ms', 'last_id')
           last = { ms = number_of(found[1]), id = found[2] }
+          if last.ms > now + AHEAD_MS then
+            last.ms = 0  -- told by a clock that was ahead
+          end
           last.waits = last.id and read_fields(job_prefix .. last.id, 'state')[1] == 'queued'
           ticked[name] = last
         end

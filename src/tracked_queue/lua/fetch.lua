@@ -186,6 +186,9 @@ local function opens_at(name, rate)
     return now + rate.ms
   end
   local nth = number_of(redis.call('LINDEX', named('rate', name), rate.most - 1 - rate.taken))
+  if nth > now then  -- of a clock that was ahead
+    nth, rate.ahead = now, true
+  end
   return nth > 0 and nth + rate.ms > now and nth + rate.ms or nil
 end
 -- The name of a limit that keeps work from starting now, or nil.
@@ -488,6 +491,15 @@ if new_suspect then
   redis.call('HSET', instance, 'suspect', new_suspect)
 end
 for name, rate in pairs(rates) do
+  if rate.ahead then
+    -- What started at a time that is still to come counts as started now.
+    local starts = redis.call('LRANGE', named('rate', name), 0, rate.most - 1)
+    for i, start_ms in ipairs(starts) do
+      if number_of(start_ms) > now then
+        redis.call('LSET', named('rate', name), i - 1, now_text)
+      end
+    end
+  end
   if rate.taken > 0 then
     local starts = {}
     for i = 1, rate.taken do

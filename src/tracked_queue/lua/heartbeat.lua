@@ -4,7 +4,8 @@
 -- ARGV[1]  lease        text
 -- ARGV[2]  ttl_ms       int
 -- ARGV[3]  interval_ms  int  of idle beats
--- Derived: instances, instance:<lease>, cancel:<lease>, parked, ended, contact, hold, sweeper
+-- Derived: instances, instance:<lease>, cancel:<lease>, parked, ended, contact, hold, sweeper, scheduled, waiting:<limit>, lanes:<q>,
+--          wake:<q>, paused
 --
 -- Returns {'lost'}: the lease is revoked or gone; nothing written.  Else
 --   {'ok', quiet, run_out, cancels, parked, tend}
@@ -20,14 +21,17 @@
 -- include now_ms
 -- include writable
 -- include contact
-local SWEEP_MS = 1000
+-- include paused
+-- include wake
+-- include lanes
+local SWEEP_MS, ALARMS = 1000, 1000
 local lease, ttl_ms, interval_ms = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local now = now_ms()
 local deadline = tonumber(redis.call('ZSCORE', single('instances'), lease))
 if not deadline or deadline == 0 then
   return { 'lost' }
 end
-local hold = read_hold(now, ttl_ms, interval_ms)
+local hold, went_back = read_hold(now, ttl_ms, interval_ms)
 local quiet = redis.call('HGET', named('instance', lease), 'quiet') or '0'
 local cancels = redis.call('SRANDMEMBER', named('cancel', lease), 250)
 local parked = redis.call('SRANDMEMBER', single('parked'), 50)
@@ -45,7 +49,15 @@ end
 if latest[1] ~= lease and tonumber(latest[2]) > now + 2 * ttl_ms then
   run_out = '1'
 end
+-- Lanes that wait for a rate are looked at again: its next start was a time of a clock that was ahead.
+local alarms = went_back and redis.call('ZRANGEBYSCORE', single('scheduled'), now, '+inf', 'LIMIT', 0, ALARMS) or {}
 begin_writing()
+for _, id in ipairs(alarms) do
+  if string.byte(id) == 1 then
+    redis.call('ZREM', single('scheduled'), id)
+    wake_limit(string.sub(id, 2), read_paused())
+  end
+end
 if run_out == '1' and not redis.call('SET', single('sweeper'), lease, 'NX', 'PX', SWEEP_MS) then
   run_out = '0'  -- one of a fleet sweeps, not all at once
 end

@@ -13,6 +13,8 @@
 -- include now_ms
 -- include writable
 local FORGET_MS, FORGET = 7776000000, 10
+-- No tick is later than the server's clock, but for what the two sides' clocks differ by.
+local AHEAD_MS = 5000
 local now = now_ms()
 local old = redis.call('ZRANGEBYSCORE', single('schedules'), '-inf', now - FORGET_MS, 'LIMIT', 0, FORGET)
 begin_writing()
@@ -33,6 +35,8 @@ for at = 1, #ARGV, 4 do
   redis.call('HSETNX', key, 'last_ms', digits(now))
   redis.call('HSET', key, 'task', ARGV[at + 1], 'queue', ARGV[at + 2], 'rule', ARGV[at + 3])
   redis.call('ZADD', single('schedules'), now, name)
-  reply[#reply + 1] = digits(math.max(known[1] and number_of(known[1]) or now, since))
+  local from = math.max(known[1] and number_of(known[1]) or now, since)
+  -- A moment that is still to come was told by a clock that was ahead.
+  reply[#reply + 1] = digits(from > now + AHEAD_MS and now or from)
 end
 return reply

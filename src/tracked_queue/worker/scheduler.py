@@ -19,6 +19,10 @@ TELL_S = 30.0
 AFTER_S = 0.002
 
 
+# No tick is later than the server's clock, but for what the two sides' clocks differ by.
+AHEAD_MS = 5000
+
+
 class Scheduler:
     """Stores the jobs of due ticks until it is cancelled or the lease is lost."""
 
@@ -62,7 +66,9 @@ class Scheduler:
         received = self._loop.time()
         self._ahead_s = told.now_ms / 1000 - (sent + received) / 2
         for item, last_ms in zip(self._schedules, told.last_ms, strict=True):
-            self._last[item.name] = max(last_ms, self._last.get(item.name, 0))
+            # Its own memory may be of a clock that was ahead; then the store's word counts.
+            own = self._last.get(item.name, 0)
+            self._last[item.name] = max(last_ms, own) if own <= told.now_ms + AHEAD_MS else last_ms
         return True
 
     async def _tick(self) -> None:

@@ -1,11 +1,11 @@
 -- read_hold: looks at when anyone last beat.  If that is more than two intervals ago (Redis was away, or all workers
 -- were), or lies ahead (a failover to another clock), nobody may be called dead for one TTL: returns the end of that
--- hold, else nil.  note_contact writes both.
+-- hold, else nil; and whether the clock went back by more than a TTL.  note_contact writes both.
 local function read_hold(now, ttl_ms, interval_ms)
   local contact = tonumber(redis.call('GET', single('contact')) or nil)
   if contact then
     if now - contact > 2 * interval_ms or contact - now > ttl_ms then
-      return now + ttl_ms
+      return now + ttl_ms, contact - now > ttl_ms
     end
   elseif redis.call('EXISTS', single('instances')) == 1 then
     return now + ttl_ms
