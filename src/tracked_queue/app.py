@@ -32,6 +32,7 @@ from .errors import (
     PayloadTooLargeError,
     StoreRefusedError,
     StoreUnavailableError,
+    UnguardedScriptError,
     UsageError,
 )
 from .handle import Job
@@ -864,6 +865,10 @@ class TrackedQueue:
         self, name: str, options: JobOptions, args: tuple[Any, ...], kwargs: dict[str, Any], *, sync: bool = False
     ) -> Job[Any]:
         """`enqueue_call` of a task by its name, whether its code is at hand or not."""
+        if isinstance(name, Task):
+            raise UsageError(
+                f"enqueue({name.name}, ...): it takes a task's name; with the task at hand write {name.name}.enqueue(...)"
+            )
         task = self.tasks.get(check_name("task name", name))
         if task is not None:
             return await self.enqueue_call(task, options, args, kwargs, sync=sync)
@@ -1022,7 +1027,7 @@ class TrackedQueue:
         from .worker.isolated import is_isolated
 
         if is_isolated():
-            raise UsageError(_UNGUARDED)
+            raise UnguardedScriptError(_UNGUARDED)
         check_flag("burst", burst)
         check_flag("handle_signals", handle_signals)
         settings = with_options(self._settings, {"concurrency": concurrency})
@@ -1116,7 +1121,7 @@ class TrackedQueue:
         """Where Redis is; starts the embedded server if there is to be one, which may take a moment."""
         loaded_in = sys.modules.get("tracked_queue.worker.isolated")
         if loaded_in is not None and loaded_in.is_loading():
-            raise UsageError(_UNGUARDED)
+            raise UnguardedScriptError(_UNGUARDED)
         if self._closed_for:
             raise UsageError(self._closed_for)
         fill_standard_descriptors()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import math
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextvars import ContextVar
@@ -215,6 +216,13 @@ class CurrentJob:
         check_whole("each: every", every)
         if not (callable(source) or isinstance(source, Iterable | AsyncIterable)):
             raise UsageError(f"each: source={source!r}: it must be an iterable, or a function that returns one")
+        if callable(source):
+            try:
+                inspect.signature(source).bind(0)
+            except TypeError:
+                raise UsageError(f"each: source={source!r}: a function is given the number of items done") from None
+            except ValueError:  # a function without a signature, in C
+                pass
         if self._iterated:
             raise UsageError(
                 "each() was used before in this job; there is one position, so use checkpoint() for more loops"

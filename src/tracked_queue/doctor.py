@@ -30,7 +30,7 @@ _IN_SCRIPTS: dict[str, Sequence[Sequence[str]]] = {
     ),
     "l": (
         ("LPUSH", "a"), ("RPUSH", "a"), ("LRANGE", "0", "-1"), ("LINDEX", "0"), ("LLEN",), ("LREM", "1", "b"),
-        ("LTRIM", "0", "9"), ("LPOP",),
+        ("LSET", "0", "c"), ("LTRIM", "0", "9"), ("LPOP",),
     ),
     "z": (
         ("ZADD", "1", "a"), ("ZSCORE", "a"), ("ZRANGE", "0", "-1"), ("ZREVRANGE", "0", "0"), ("ZCARD",),

@@ -77,6 +77,10 @@ class PayloadTooLargeError(UsageError):
         )
 
 
+class UnguardedScriptError(UsageError):
+    """A script was loaded again for its isolated jobs, and does then what it does when it is run."""
+
+
 class JobError(TrackedQueueError):
     """
     Something about one job.

@@ -496,7 +496,7 @@ class InstanceReport:
     pid: int
     version: str
     queues: tuple[str, ...]
-    tasks: int
+    task_names: tuple[str, ...]
     concurrency: int
     started_at: datetime | None
     seen_s: float | None
@@ -541,7 +541,7 @@ async def read_instances(store: Store, limit: int = 1000) -> list[InstanceReport
                 pid=_number(about.get("pid")),
                 version=_text(about.get("version")),
                 queues=tuple(_text(about.get("queues")).split("\n")) if about.get("queues") else (),
-                tasks=len(_text(about.get("tasks")).split("\n")) if about.get("tasks") else 0,
+                task_names=tuple(_text(about.get("tasks")).split("\n")) if about.get("tasks") else (),
                 concurrency=_number(about.get("concurrency")),
                 started_at=_time(about.get("started_ms")),
                 seen_s=(now - _number(seen)) / 1000 if seen else None,

@@ -88,6 +88,9 @@ class PreparedCall(msgspec.Struct, Generic[R], frozen=True):
     # collector as much as the rest of a call.
     spare: tuple[str, ...] | None = None
 
+    def __repr__(self) -> str:
+        return f"<call of task {self.request.task}>"
+
     def taken(self, new_like: Callable[[str], str]) -> PreparedCall[R]:
         """This call with an id to be stored under."""
         if self.options.id is not None:
@@ -115,6 +118,9 @@ class Step(msgspec.Struct, frozen=True):
     options: JobOptions
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
+
+    def __repr__(self) -> str:
+        return f"<step of task {self.task.name}>"
 
 
 class Task(Generic[P, R]):

@@ -314,3 +314,18 @@ def test_an_interrupted_demo_cleans_up(tmp_path: Path, number: signal.Signals) -
     assert demo.wait(30) == 130
     assert "interrupted" in out.read_text() and "Traceback" not in out.read_text()
     assert not list(tmp_path.glob("tracked_queue-demo-*"))
+
+
+def test_a_pause_of_a_name_that_nobody_knows_says_so(cli: Cli, worker: Worker, store: Scripts) -> None:
+    """Without --app a typo paused nothing, and nobody heard of it; a queue that is to come may still be paused."""
+    assert "no instance and no job knows that name" in cli("pause", "--queue", "defualt").stderr
+    assert "knows that name" in cli("pause", "--task", "nopo").stderr
+    for arguments in (("--queue", "default"), ("--task", "noop")):
+        assert "knows that name" not in cli("pause", *arguments).stderr
+        cli("resume", *arguments)
+
+
+def test_a_wait_that_ends_without_a_result_tells_the_id_as_json(cli: Cli) -> None:
+    done = cli("enqueue", "nobody", "--wait", "0", "--json", exit=1)
+    told = json.loads(done.stdout)
+    assert told["id"] and told["created"] is True and "has not ended" in told["error"]

@@ -28,6 +28,7 @@ from .common import (
     guarded,
     print_json,
     run,
+    say,
     seconds,
 )
 
@@ -56,9 +57,12 @@ def enqueue(
     target = chosen_app(app, redis_url, namespace)
     check_known(target, app, "task", task)
 
+    known: dict[str, Any] = {}
+
     async def work(chosen: TrackedQueue) -> tuple[Any, Any]:
         sender = chosen.options(id=id, queue=queue, delay=delay_s)
         stored = await sender.enqueue(task, *positional, **named)
+        known.update(id=stored.id, created=stored.created)
         if wait_s is None:
             acted("enqueue", job_id=stored.id, task=task, created=stored.created)
             return stored, None
@@ -69,10 +73,12 @@ def enqueue(
 
     try:
         stored, result = run(target, work, patient=True)
-    except TimeoutError as error:
+    except (TimeoutError, JobFailedError) as error:
+        if as_json:
+            print_json({**known, "error": str(error)})
+        if isinstance(error, JobFailedError):
+            raise fail(f"it is {error.state}: {error.reason}; see `job {error.job_id}`", EXIT_FAILED) from None
         raise fail(str(error), EXIT_FAILED) from None
-    except JobFailedError as error:
-        raise fail(f"it is {error.state}: {error.reason}; see `job {error.job_id}`", EXIT_FAILED) from None
     if as_json:
         print_json({"id": stored.id, "created": stored.created, **({} if wait is None else {"result": result})})
     elif wait is None:
@@ -219,14 +225,27 @@ def _pause_or_resume(action: str, what: dict[str, str | None], app: TrackedQueue
     if len(given) != 1:
         raise UsageError("name one of --queue, --task and --schedule")
 
+    ((kind, name),) = given.items()
+
     async def work(chosen: TrackedQueue) -> bool:
+        if action == "pause" and kind != "schedule" and not await _is_known(chosen, kind, name):
+            say(f"{kind} {name!r}: no instance and no job knows that name; it is paused all the same")
         return await (chosen.pause(**given) if action == "pause" else chosen.resume(**given))
 
     changed = run(app, work)
-    ((kind, name),) = given.items()
     acted(action, what=f"{kind}:{name}", changed=changed)
     said = f"{action}d" if changed else f"was {'' if action == 'pause' else 'not '}paused"
     print(f"{kind}:{clean(name)}: {said}")
+
+
+async def _is_known(app: TrackedQueue, kind: str, name: str) -> bool:
+    """Whether anybody has had to do with a queue or task of that name; without instances nobody can tell."""
+    instances = [item for store in app.stores for item in await reports.read_instances(store)]
+    if not instances or any(name in (item.queues if kind == "queue" else item.task_names) for item in instances):
+        return True
+    of_all = "queues" if kind == "queue" else "parked"
+    found = [(await store.read(("SISMEMBER", store.keys.single(of_all), name)))[0] for store in app.stores]
+    return any(found)
 
 
 @cli.command()

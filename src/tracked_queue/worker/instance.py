@@ -251,8 +251,12 @@ class Instance:
         if self._around.lifespan is None:
             yield
             return
-        manager = self._around.lifespan()
         try:
+            manager = self._around.lifespan()
+            if not hasattr(manager, "__aenter__"):
+                raise TypeError(
+                    f"it returned a {type(manager).__qualname__}; write a function under @contextlib.asynccontextmanager"
+                )
             self._host.state = await manager.__aenter__()
         except Exception as error:
             raise LifespanError(

@@ -21,8 +21,9 @@ import structlog
 
 from .. import log_setup, middleware
 from ..codec import encode_exception
+from ..errors import UnguardedScriptError
 from ..log_setup import LogSetup
-from ..retry import Retry, Signal, Snooze, leaves_of, meant_by
+from ..retry import Dead, Retry, Signal, Snooze, leaves_of, meant_by
 from ..task import Registry, Task
 from .lineage import end_fork, end_group, guard, is_fork, keep_from_forks, watch_forks
 
@@ -189,6 +190,8 @@ def run_isolated(call: Call) -> Reply:
     except BaseException as error:
         if is_fork():
             end_fork(error)
+        if isinstance(error, UnguardedScriptError):  # each further try would end so
+            return Dead.__name__, str(error).encode("utf-8", "replace"), [], None
         wish = meant_by(error)
         if not isinstance(wish, Signal):
             kinds = list(dict.fromkeys(class_name(kind) for leaf in leaves_of(error) for kind in type(leaf).__mro__))
