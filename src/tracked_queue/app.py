@@ -815,8 +815,11 @@ class TrackedQueue:
         """
         count = await self.cancel_many(queue=queue, task=task)
         if queue is not None:
-            for store in self.stores:
-                await store.run(forget(queue))
+            kept = [store for store in self.stores if not await store.run(forget(queue))]
+            if kept:
+                raise UsageError(
+                    f"retire: queue {queue!r} got further jobs meanwhile; stop what enqueues there, and retire it again"
+                )
         return count
 
     def _handles(

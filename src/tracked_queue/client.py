@@ -300,6 +300,8 @@ class Client:
                 next_one, first = self._queue[0].request, batch[0].request
                 if next_one.tracked is not first.tracked or next_one.durability != first.durability:
                     break
+                if next_one.more_after or first.more_after:  # it takes further calls, whose errors are its own
+                    break
             waiting = self._queue.popleft()
             if not waiting.created.done():
                 batch.append(waiting)
@@ -349,7 +351,10 @@ class Client:
         if any(map(_more_after, requests)):
             for place, request, more in further(requests, stored):
                 deadline = asyncio.get_running_loop().time() + self._settings.enqueue_timeout
-                word, is_safe = await self._insist(more, [request], deadline)
+                try:
+                    word, is_safe = await self._insist(more, [request], deadline)
+                except EnqueueUnavailableError as error:  # of what is stored already
+                    raise type(error)(error.problem, True, error.job_ids) from error
                 safe = safe and is_safe
                 if isinstance(word, Conflict):
                     stored[place] = word
@@ -549,7 +554,10 @@ def _enqueue_sync(
         portion = [resolved(request, stand_ins) for request in laid_out] if stand_ins else laid_out
         done = insist(enqueue(portion), portion)
         for place, request, more in further(portion, done):
-            word = insist(more, [request])
+            try:
+                word = insist(more, [request])
+            except EnqueueUnavailableError as error:  # of what is stored already
+                raise type(error)(error.problem, True, error.job_ids) from error
             if isinstance(word, Conflict):
                 done[place] = word
         created += done

@@ -211,14 +211,15 @@ async def read_open_jobs(
 async def drop_ended(store: Store, *, queue: str | None = None, task: str | None = None) -> int:
     """
     Take ended jobs off the lists of a queue, or of a task's parked jobs, so that their records expire although nobody may ever
-    fetch from there; without either, of all. How many.
+    fetch from there; without either, of all, but for lanes, of which there may be any number. How many.
     """
     keys, lists = store.keys, list[tuple[str, str]]()
     if task is None:
         (names,) = await store.read(("SMEMBERS", keys.single("queues")))
         for name in [queue] if queue is not None else map(_text, names):
             lists += [("queue", name), ("suspects", name)]
-            lists += [("lane", _text(lane)) for lane in await _lanes(store, name)]
+            if queue is not None:
+                lists += [("lane", _text(lane)) for lane in await _lanes(store, name)]
     if queue is None:
         (parked,) = await store.read(("SMEMBERS", keys.single("parked")))
         lists += [("parked", name) for name in ([task] if task is not None else map(_text, parked))]

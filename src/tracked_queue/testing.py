@@ -178,6 +178,14 @@ class QueueKit:
         if self.app._closed_for == _NOT_OPEN:
             self.app._closed_for = ""
         self._open = True
+        try:
+            await self._move_app()
+        except BaseException:
+            await self._move_back()
+            raise
+        return self
+
+    async def _move_app(self) -> None:
         await self.app.aclose()
         self.app._settings = replace(
             self._settings,
@@ -192,7 +200,15 @@ class QueueKit:
         start_s = time.time() if self._start is None else self._start.timestamp()
         await self._set_clock(int(start_s * 1000))
         await self._tell_schedules()
-        return self
+
+    async def _move_back(self) -> None:
+        self._open = False
+        try:
+            await self.app.aclose()
+        finally:
+            self.app._settings, self.app._clock = self._settings, "now_ms"
+            self.app._set_shards()
+            self._let_app_go()
 
     async def __aexit__(self, *_: object) -> None:
         try:
@@ -201,13 +217,7 @@ class QueueKit:
             if found:
                 await store.read(("DEL", *found))
         finally:
-            self._open = False
-            try:
-                await self.app.aclose()
-            finally:
-                self.app._settings, self.app._clock = self._settings, "now_ms"
-                self.app._set_shards()
-                self._let_app_go()
+            await self._move_back()
 
     async def _set_clock(self, ms: int) -> None:
         await self.app.store.read(("SET", self._keys.single("clock"), ms))

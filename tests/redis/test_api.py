@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import structlog
 
-from tests.harness import START_MS, Scripts, wait_until
+from tests.harness import START_MS, Scripts, request, wait_until
 from tests.redis.test_client import running_worker
 from tests.rights import look
 from tracked_queue import (
@@ -24,6 +24,7 @@ from tracked_queue import (
     EnqueueUnavailableError,
     Exponential,
     Fixed,
+    Job,
     JobFailedError,
     ResultLeftOutError,
     Retry,
@@ -37,6 +38,9 @@ from tracked_queue import (
 from tracked_queue import errors as all_errors
 from tracked_queue import transitions as t
 from tracked_queue.chaos.server import RedisServer
+from tracked_queue.client import _enqueue_sync as enqueue_sync_here
+from tracked_queue.settings import resolve
+from tracked_queue.store import Store
 
 # Prepared calls
 
@@ -230,6 +234,70 @@ async def test_a_job_at_a_full_redis_hears_of_its_checkpoint_and_not_of_its_prog
                 await look(app, "CONFIG", "SET", "maxmemory", "0")
     finally:
         server.close()
+
+
+def test_what_is_stored_may_have_run_although_its_further_names_were_refused() -> None:
+    """Else a caller that enqueues it again has it twice."""
+
+    class Half:
+        def run(self, call: Any, seconds: float) -> Any:
+            if call.script == "enqueue":
+                return [True] * (len(call.args) // 5)
+            raise StoreFullError("it is full", may_have_run=False)
+
+    requests = [request("plain"), request("f", more_after=("y",))]
+    settings = resolve({"redis_url": "redis://x"}, environ={})
+    with pytest.raises(EnqueueFullError) as found:
+        enqueue_sync_here(Half(), requests, settings, lambda seconds: None)  # type: ignore[arg-type]
+    assert found.value.may_have_run and "f" in found.value.job_ids
+
+
+async def test_one_call_s_further_names_fail_no_other_caller(
+    app: TrackedQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = [await app.enqueue("t", n) for n in range(3)]
+    client = app._clients_here().all[0]
+    insist = client._insist
+
+    async def refused(call: Any, *rest: Any) -> Any:
+        if call.script == "follow":
+            raise EnqueueUnavailableError("gone", False, ("x",))
+        return await insist(call, *rest)
+
+    monkeypatch.setattr(client, "_insist", refused)
+    many = app.options(after=[first[0]] * 300)
+    found = await asyncio.gather(*(app.enqueue("t", n) for n in range(5)), many.enqueue("t"), return_exceptions=True)
+    assert all(isinstance(one, Job) for one in found[:5])
+    assert isinstance(found[5], EnqueueUnavailableError) and found[5].may_have_run
+
+
+async def test_a_worker_holds_few_results_that_are_not_recorded(
+    app: TrackedQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A job that has ended keeps its place while they are many; a stop waits for none of it, and a timeout does nothing."""
+    started: list[int] = []
+
+    @app.task(name="big", timeout=0.5)
+    async def big(n: int) -> bytes:
+        started.append(n)
+        return bytes(900_000)
+
+    run = Store.run
+    stands = asyncio.Event()
+
+    async def slow(self: Store, call: Any, timeout: float | None = None) -> Any:
+        if call.script == "settle":
+            await stands.wait()
+        return await run(self, call, timeout)
+
+    monkeypatch.setattr(Store, "run", slow)
+    await app.enqueue_many([big.call(n) for n in range(60)])
+    async with running_worker(app, concurrency=4):
+        await wait_until(lambda: len(started) >= 18, what="them to pile up")
+        await asyncio.sleep(0.7)
+        assert len(started) <= 18 + 4 + 1, "16 MiB of them, and those that have places"
+        stands.set()
+        await wait_until(lambda: len(started) == 60, 20, "the rest")
 
 
 def test_every_error_and_signal_can_be_pickled_and_copied() -> None:

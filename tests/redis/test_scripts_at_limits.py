@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from importlib.resources import files
 
 import pytest
 
@@ -313,3 +314,17 @@ def test_what_never_ran_spent_no_attempt(q: Scripts) -> None:
     (job,) = q.take("w")
     q.settle("w", job, "dead", 0, b"e", "its arguments don't fit")
     assert q.job("a")["attempts"] == "0"
+
+
+def test_without_the_right_to_ask_whether_redis_is_full_it_is_not(q: Scripts) -> None:
+    """Any refusal was taken for a full Redis: after an upgrade with the rights of before results were left out."""
+    source = (files("tracked_queue") / "lua/include/writable.lua").read_text()
+    q.redis.execute_command("ACL", "SETUSER", "before", "on", "nopass", "~*", "&*", "+@all", "-setrange")
+    try:
+        own = q.redis.client()
+        own.execute_command("AUTH", "before", "x")
+        assert own.eval(f"local T = KEYS[1]\n{source}\nreturn is_full() and 1 or 0", 1, q.keys.tag) == 0
+        own.execute_command("CLIENT", "ID")
+        own.connection.disconnect()
+    finally:
+        q.redis.execute_command("ACL", "DELUSER", "before")

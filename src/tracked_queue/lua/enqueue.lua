@@ -33,8 +33,9 @@
 --   {'taken', task}   a job of this id is there, of that other task; nothing written for this one
 --   {'held', id}      its unique key is held by that job, or this tick is dealt with; nothing written for this one, but
 --                     that its schedule has ticked
---   {'replaced', id}  that job holds the key and has not begun: it is as if this one had been stored in its place.  One that
---                     stands in its queue keeps its place there, and is due now
+--   {'replaced', id}  that job holds the key and has not begun: it got the arguments, options, due time, expiry, lane and limits
+--                     of this one.  It stays in its queue, after the jobs that it comes after; one that stands in its queue keeps its
+--                     place there, and is due now
 --   {'unknown', id}   it comes after that job, which has no record, or is untracked; nothing written for this one
 -- Refuses: a full Redis (OOM), before the first write; a shard that was closed (see close.lua): the one word 'closed'.
 -- A record has the fields kwargs and options only if one of them says something, or it has extras; delivery '0' is the sign of
@@ -207,13 +208,16 @@ local function replace(job)
     due_ms = nil
   end
   redis.call('HSET', record, 'args', ARGV[at + 3], 'kwargs', job.kwargs, 'options', job.options)
-  local stands = read_fields(record, 'lane')[1]
-  local laned = job.was ~= 'queued' or stands
+  local found = read_fields(record, 'lane', 'queue', 'followed', 'wants', 'waiter')
+  local stands = found[1]
+  -- Of another queue it keeps no lane: the worker binds it to one of its own.
+  local lane = (found[2] or 'default') == queue and extras.lane
+  local laned = (job.was ~= 'queued' or stands) and (lane or not extras.lane)
   -- What stands in its queue's own list has no limits that could hold up the list: the worker binds it to its lane.
   set_or_clear(record, {
-    tracked = job.tracked == '0' and '0',
+    tracked = job.tracked == '0' and not (found[3] or found[4] or found[5]) and '0',
     expires_ms = extras.expires and digits(moment(extras.expires)) or false,
-    lane = job.was == 'queued' and stands or extras.lane or false,
+    lane = job.was == 'queued' and stands or lane or false,
     limits = laned and extras.limits and cmsgpack.pack(extras.limits) or false,
     bound = (laned or not extras.lane) and '1',
     checkpoint = false, progress = false,  -- of an earlier life, before a requeue
@@ -228,7 +232,7 @@ local function replace(job)
     redis.call('ZREM', single('scheduled'), id)
     redis.call('HSET', record, 'state', 'queued')
     redis.call('HDEL', record, 'due_ms')
-    push_job('LPUSH', id, read_fields(record, 'queue')[1], extras.lane, nil, paused)
+    push_job('LPUSH', id, found[2], lane, nil, paused)
   end
 end
 local function record_extras(job, id, record, due_ms)

@@ -55,6 +55,7 @@
 -- include tend
 -- So many are looked at in a call, and so many more read at once where what was read first has to be dropped.
 local LOOK, FURTHER = 300, 50
+local REWRITTEN = 1000
 -- Above so many arguments queues are asked for one by one: Lua can't hand over more than 8,000 values at once.
 local ASKED = 6000
 -- Beyond its time, so that what counts is this clock and not when the server expires a key (a test's clock may stand still).
@@ -158,9 +159,10 @@ end
 -- What is due, and what follows on what has ended, comes first: it has its place among what can be taken.
 local tended_left = false
 if some_due or some_special and redis.call('EXISTS', single('ended')) == 1 then
-  -- What this makes takeable in the queues of this call it may take itself: others are woken below, for what is left.
+  -- What this makes takeable in the queues of this call it may take itself: others are woken below, for what is left; but who
+  -- takes no suspect wakes them for it.
   for at = 7, #ARGV, 2 do
-    woken[ARGV[at]] = true
+    woken[ARGV[at]] = not own[4] and ARGV[6] == '1'
   end
   tended_left = tend(now, paused, some_due)
   for at = 7, #ARGV, 2 do
@@ -493,7 +495,7 @@ end
 for name, rate in pairs(rates) do
   if rate.ahead then
     -- What started at a time that is still to come counts as started now.
-    local starts = redis.call('LRANGE', named('rate', name), 0, rate.most - 1)
+    local starts = redis.call('LRANGE', named('rate', name), 0, math.min(rate.most, REWRITTEN) - 1)
     for i, start_ms in ipairs(starts) do
       if number_of(start_ms) > now then
         redis.call('LSET', named('rate', name), i - 1, now_text)

@@ -12,7 +12,8 @@
 -- Returns one word, or for 'unknown' two:
 --   'ok'            noted; with the last ones it is decided whether it waits
 --   'again'         these were named before, or it does not gather any more: it is complete, or has ended; nothing written
---   'unknown', id   that job has no record, or is untracked; the job that was to come after it has ended 'failed'
+--   'unknown', id   that job has no record, is untracked, or is the job itself, which has ended 'failed'; again the same after a
+--                   resend
 -- Refuses: a full Redis (OOM), before the first write.
 -- Keeps: until its last portion a job is not decided about; one whose enqueue stops halfway ends 'failed' after an hour (see
 -- lua/include/tend.lua).
@@ -33,7 +34,11 @@
 local id, from, wants, is_last = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4] == '1'
 local now, paused = now_ms(), read_paused()
 local follower = read_follower(id)
-local named_before = number_of(read_fields(follower.job, 'named')[1])
+local found = read_fields(follower.job, 'named', 'missing')
+local named_before = number_of(found[1])
+if found[2] then
+  return { 'unknown', found[2] }
+end
 if follower.state ~= 'waiting' or not follower.gathering or named_before ~= from then
   return { 'again' }
 end
@@ -41,11 +46,11 @@ local after = {}
 for at = 5, #ARGV do
   after[#after + 1] = ARGV[at]
 end
-local back, missing = look_back(after, {}, {})
+-- It can't come after itself; a longer ring of jobs that wait for one another is the caller's affair.
+local back, missing = look_back(after, { [id] = '0' }, {})
 if not back then
-  redis.call('HDEL', follower.job, 'gathering')
-  redis.call('ZREM', single('scheduled'), '\2' .. id)
-  end_waiting(follower, 'failed', 'it was to come after job ' .. missing .. ', of which there is no record', now, paused)
+  redis.call('HSET', follower.job, 'missing', missing)
+  end_gathering(follower, 'it was to come after job ' .. missing .. ', of which there is no record', now, paused)
   return { 'unknown', missing }
 end
 link(id, back, wants)

@@ -24,7 +24,7 @@
 -- include paused
 -- include wake
 -- include lanes
-local SWEEP_MS, ALARMS = 1000, 1000
+local SWEEP_MS, ALARMS, WOKEN_LIMITS = 1000, 1000, 50
 local lease, ttl_ms, interval_ms = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local now = now_ms()
 local deadline = tonumber(redis.call('ZSCORE', single('instances'), lease))
@@ -52,10 +52,12 @@ end
 -- Lanes that wait for a rate are looked at again: its next start was a time of a clock that was ahead.
 local alarms = went_back and redis.call('ZRANGEBYSCORE', single('scheduled'), now, '+inf', 'LIMIT', 0, ALARMS) or {}
 begin_writing()
+local paused, woken_limits = went_back and read_paused(), 0
 for _, id in ipairs(alarms) do
-  if string.byte(id) == 1 then
+  if string.byte(id) == 1 and woken_limits < WOKEN_LIMITS then
+    woken_limits = woken_limits + 1
     redis.call('ZREM', single('scheduled'), id)
-    wake_limit(string.sub(id, 2), read_paused())
+    wake_limit(string.sub(id, 2), paused)
   end
 end
 if run_out == '1' and not redis.call('SET', single('sweeper'), lease, 'NX', 'PX', SWEEP_MS) then

@@ -9,7 +9,6 @@
 -- Returns left ('1' if there are more), then one value for each, at most 250: its encoded result, '' where there is none.
 -- Writes nothing.
 -- include keys
--- include record
 local MOST = 250
 local from, max_bytes = tonumber(ARGV[2]), tonumber(ARGV[3])
 local ids = redis.call('LRANGE', named('after', ARGV[1]), from, from + MOST)

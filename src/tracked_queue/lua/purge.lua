@@ -18,9 +18,9 @@ begin_writing()
 for at = 1, #ARGV do
   if words[at] ~= 'not_dead' then
     redis.call('ZREM', single('dead'), ARGV[at])
-  end
-  if words[at] == 'ok' then
-    redis.call('DEL', named('job', ARGV[at]))
+    if words[at] == 'ok' then
+      redis.call('DEL', named('job', ARGV[at]))
+    end
     tell_followers(ARGV[at])
   end
 end

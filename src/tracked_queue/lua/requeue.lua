@@ -51,7 +51,8 @@ end
 for _, record in ipairs(records) do
   local id, queue = record[1], record[2] or 'default'
   redis.call('HSET', named('job', id), 'state', 'queued', 'queued_ms', now, 'attempts', 0, 'charges', 0)
-  redis.call('HDEL', named('job', id), 'reason', 'finished_ms', 'cancel', 'waiter', 'expires_ms', 'keep_ms')
+  redis.call('HDEL', named('job', id), 'reason', 'finished_ms', 'cancel', 'waiter', 'expires_ms', 'keep_ms',
+    'revives', 'waits', 'failed')
   redis.call('ZREM', single('dead'), id)
   if redis.call('EXISTS', named('told', id)) == 1 then
     redis.call('HSET', named('job', id), 'tied', '1', 'followed', '1')

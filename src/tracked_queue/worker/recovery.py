@@ -16,6 +16,8 @@ from .outage import Outage
 
 # The dead are trimmed by every instance now and then; a trim that finds nothing costs one short call.
 TRIM_EVERY_S = 60.0
+# Ended jobs at the head of lists that nobody fetches from are cleared away so often.
+DROP_EVERY_S = 600.0
 
 
 async def recover_lease(store: Store, settings: Settings, lease: str, owner: str) -> list[Recovered]:
@@ -78,6 +80,7 @@ class Recovery:
         """Sweep until cancelled."""
         loop = asyncio.get_running_loop()
         trim_at = loop.time() + TRIM_EVERY_S * (0.5 + random.random())
+        drop_at = loop.time() + DROP_EVERY_S * (0.5 + random.random())
         while True:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._settings.recovery_interval * (0.75 + random.random() / 2)):
@@ -89,6 +92,9 @@ class Recovery:
                 if loop.time() >= trim_at:
                     trim_at = loop.time() + TRIM_EVERY_S
                     await self._trim()
+                if loop.time() >= drop_at:
+                    drop_at = loop.time() + DROP_EVERY_S
+                    await drop_ended(self._store)
             except StoreUnavailableError as error:
                 self._outage.failed(error.problem)
 
@@ -101,4 +107,3 @@ class Recovery:
                 break
         if total:
             log.dead_trimmed(jobs=total)
-        await drop_ended(self._store)

@@ -355,6 +355,7 @@ class Runner:
                 if delivery.exhausted_by is not None:
                     await self._exhausted(delivery)
                 if self.light is not None and not self.light.is_set():
+                    delivery.deadline = math.inf
                     with contextlib.suppress(asyncio.CancelledError):  # its outcome is told already
                         await self.light.wait()
             finally:

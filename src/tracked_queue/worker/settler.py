@@ -34,7 +34,7 @@ class Settler:
         # Set unless so many bytes wait to be recorded that a job with a result of its own had better not start yet.
         self.light = asyncio.Event()
         self.light.set()
-        self._bytes = 0
+        self._bytes, self._relaxed = 0, False
         self._in_flight: list[Outcome] = []
         self._filled = asyncio.Event()
         self._empty = asyncio.Event()
@@ -48,7 +48,7 @@ class Settler:
         self._pending.append(outcome)
         if outcome.payload:
             self._bytes += len(outcome.payload)
-            if self._bytes > HEAVY_BYTES:
+            if self._bytes > HEAVY_BYTES and not self._relaxed:
                 self.light.clear()
 
     @property
@@ -70,8 +70,19 @@ class Settler:
             return False
         return True
 
+    def relax(self) -> None:
+        """From now on nothing waits for outcomes to be recorded: no further job starts."""
+        self._relaxed = True
+        self.light.set()
+
     async def run(self) -> None:
         """Record batch after batch; ends when the lease is lost."""
+        try:
+            await self._run()
+        finally:
+            self.relax()
+
+    async def _run(self) -> None:
         while True:
             await self._filled.wait()
             self._filled.clear()
@@ -80,7 +91,6 @@ class Settler:
                 call = settle(self._lease, batch, self._settings.resend_window, self._settings.result_ttl)
                 verdicts = await insist(self._store, call, self._outage, self._give_up)
                 if verdicts is None:
-                    self.light.set()
                     return
                 self._in_flight = []
                 if self._bytes:

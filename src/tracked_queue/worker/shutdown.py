@@ -55,6 +55,7 @@ class Shutdown:
         """Go through the phases; returns how many jobs could not be handed back."""
         self._say("stop_fetching", STOP_FETCHING_S)
         self._runner.stop_accepting()
+        self._settler.relax()
         await self._fetcher.stop(STOP_FETCHING_S)
         if self._runner.running:
             self._say("grace", self._settings.grace)

@@ -52,7 +52,7 @@ local function link(id, back, wants)
     redis.call('HSET', named('job', other), 'tied', '1', 'followed', '1')
   end
   for _, other in ipairs(back.revive) do
-    redis.call('RPUSH', named('told', other), id)
+    redis.pcall('RPUSH', named('told', other), id)
   end
   wants = math.min(wants, #back.ids)
   if wants > 0 then
@@ -86,9 +86,13 @@ local function read_follower(id)
   end
   return follower
 end
+-- comes_back: whether one has failed for jobs before it alone, and may wait for them again.  One that has run decides for itself.
+local function comes_back(follower)
+  return follower.state == 'failed' and follower.revives > 0
+end
 -- note_ends: more or fewer of those that it comes after have not ended, have failed, may come back.
 local function note_ends(follower, waits, failed, revives)
-  if follower.state == 'waiting' or may_revive(follower.state, follower.revives) then
+  if follower.state == 'waiting' or comes_back(follower) then
     follower.waits, follower.failed = follower.waits + waits, follower.failed + failed
     redis.call('HSET', follower.job, 'waits', follower.waits, 'failed', follower.failed)
     if revives ~= 0 then
@@ -108,6 +112,20 @@ local function end_waiting(follower, state, reason, now, paused)
   end_job(follower.id, follower.job, follower.queue, follower.ties, paused, state, digits(now), keep, 'reason', reason)
   count(now, state, follower.queue, 1)
   follower.state = state
+end
+-- end_gathering: not all that one comes after could be named, so it never comes back.
+local function end_gathering(follower, reason, now, paused)
+  redis.call('HDEL', follower.job, 'gathering', 'revives')
+  redis.call('ZREM', single('scheduled'), '\2' .. follower.id)
+  follower.gathering, follower.revives = nil, 0
+  end_waiting(follower, 'failed', reason, now, paused)
+end
+-- set_aside: one whose place is taken by a key of another type is dead, where a person sees it, and holds nobody up.
+local function set_aside(follower, now, problem)
+  redis.call('ZREM', single('dependents'), follower.id)
+  redis.call('HSET', follower.job, 'state', 'dead', 'finished_ms', digits(now), 'reason', problem)
+  redis.call('ZADD', single('dead'), now, follower.id)
+  follower.state = 'dead'
 end
 -- decide: what the ends so far mean for one that waits.
 local FAILED = 'a job that it comes after did not succeed'

@@ -21,9 +21,7 @@ local function tend(now, paused, some_due)
       wake_limit(string.sub(id, 2), paused)
     elseif kind == 2 then
       if found[1] == 'waiting' and found[5] then
-        id = string.sub(id, 2)
-        redis.call('HDEL', job, 'gathering')
-        end_waiting(read_follower(id), 'failed', 'its enqueue came to no end: not all that it comes after was named', now, paused)
+        end_gathering(read_follower(string.sub(id, 2)), 'its enqueue came to no end: not all that it comes after was named', now, paused)
       end
     elseif not found[1] then
       bury_garbage(id, '', now, 'a scheduled id without a record')
@@ -50,7 +48,17 @@ local function tend(now, paused, some_due)
   end
   local function push(list, entries)
     if #entries > 0 then
-      redis.call('RPUSH', list, unpack(entries))
+      redis.pcall('RPUSH', list, unpack(entries))  -- a foreign key of that name holds nobody up
+    end
+  end
+  -- each: what is wrong with one costs no other its turn.
+  local function each(entries, act)
+    for _, entry in ipairs(entries) do
+      local follower = read_follower(entry)
+      local ok, problem = pcall(act, follower)
+      if not ok and follower.state then
+        set_aside(follower, now, 'it could not be queued: ' .. tostring(type(problem) == 'table' and problem.err or problem))
+      end
     end
   end
   -- not_kept: one that has failed and can't come back any more is kept no longer, and what follows on it is told so.
@@ -61,7 +69,7 @@ local function tend(now, paused, some_due)
   end
   -- revert: one that had been told of a job's end waits for that job again.
   local function revert(follower)
-    if follower.state ~= 'waiting' and not may_revive(follower.state, follower.revives) then
+    if follower.state ~= 'waiting' and not comes_back(follower) then
       return
     end
     note_ends(follower, 1, -1, -1)
@@ -71,6 +79,7 @@ local function tend(now, paused, some_due)
       return
     elseif follower.unique then
       redis.call('SET', named('unique', follower.unique), follower.id)
+      follower.ties.unique = follower.unique
     end
     redis.call('HSET', follower.job, 'state', 'waiting')
     redis.call('HDEL', follower.job, 'revives', 'reason', 'finished_ms')
@@ -83,7 +92,7 @@ local function tend(now, paused, some_due)
     end
   end
   local function fail_for_good(follower)
-    if may_revive(follower.state, follower.revives) then
+    if follower.state == 'waiting' or comes_back(follower) then
       note_ends(follower, 0, 0, -1)
       not_kept(follower)
     end
@@ -118,15 +127,14 @@ local function tend(now, paused, some_due)
       local entries = head(before)
       push(after, entries)
       cut(before, entries)
-      for _, entry in ipairs(entries) do
-        revert(read_follower(entry))
+      each(entries, revert)
+      if not is_final and redis.call('EXISTS', after) == 1 then
+        redis.call('HSET', job, 'tied', '1', 'followed', '1')
       end
     elseif not revives then
       local entries = head(before)
       cut(before, entries)
-      for _, entry in ipairs(entries) do
-        fail_for_good(read_follower(entry))
-      end
+      each(entries, fail_for_good)
     end
     if is_final then
       local entries = head(after)
@@ -134,11 +142,11 @@ local function tend(now, paused, some_due)
       if revives then
         push(before, entries)
       end
-      for _, entry in ipairs(entries) do
-        local follower = read_follower(entry)
+      local reason = 'job ' .. id .. ', which it comes after, ended ' .. (state or 'gone')
+      each(entries, function(follower)
         note_ends(follower, -1, state == 'succeeded' and 0 or 1, revives and 1 or 0)
-        decide(follower, 'job ' .. id .. ', which it comes after, ended ' .. (state or 'gone'), now, paused)
-      end
+        decide(follower, reason, now, paused)
+      end)
     end
     if is_final and not revives then
       local wanted = named('after', id)
