@@ -69,6 +69,7 @@ CALLS: dict[str, tuple[float, Call]] = {
     "TrackedQueue.pause": (REPLY_S, lambda c: c.app.pause(queue="default")),
     "TrackedQueue.resume": (REPLY_S, lambda c: c.app.resume(queue="default")),
     "TrackedQueue.cancel_many": (REPLY_S, lambda c: c.app.cancel_many(queue="default")),
+    "TrackedQueue.retire": (REPLY_S, lambda c: c.app.retire(queue="default")),
     "TrackedQueue.recover": (REPLY_S, lambda c: c.app.recover()),
     "TrackedQueue.read_schedules": (REPLY_S, lambda c: c.app.read_schedules()),
     "TrackedQueue.find_shards": (REPLY_S, lambda c: TrackedQueue(c.app.settings.redis_url, reply_timeout=REPLY_S).find_shards()),
