@@ -536,6 +536,9 @@ class Machine(RuleBasedStateMachine):
             return  # not all were told yet
         for job, (before, on_failure) in self.after.items():
             record = view.get(f"job:{job}", {})
+            if on_failure == "fail" and states[job] in ("queued", "scheduled", "active"):
+                ends = [states[other] for other in before]
+                assert not any(state in FINAL - {"succeeded"} for state in ends), ("it runs after a failure", job, ends)
             if states[job] != "waiting" and not (states[job] == "failed" and int(record.get("revives", 0))):
                 continue
             ends = [states[other] for other in before]
