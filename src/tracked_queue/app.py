@@ -512,10 +512,18 @@ class TrackedQueue:
 
     @contextlib.contextmanager
     def _taken(
-        self, what: str, calls: Sequence[PreparedCall[Any]], most: float = math.inf
+        self,
+        what: str,
+        given: Sequence[PreparedCall[Any] | Job[Any]],
+        kinds: tuple[type, ...] = (PreparedCall,),
+        most: float = math.inf,
     ) -> Iterator[list[PreparedCall[Any]]]:
-        """The calls, each with an id of its own; given back if they could not be stored, so that they can be sent again."""
-        check_calls(what, calls, self, most=most)
+        """
+        The calls among what was given, each with an id of its own; given back if they could not be stored, so that they can be
+        sent again.
+        """
+        check_calls(what, given, self, kinds, most=most)
+        calls = [call for call in given if isinstance(call, PreparedCall)]
         taken = [call.taken(self.shards.new_like) for call in calls]
         try:
             yield taken
@@ -555,9 +563,8 @@ class TrackedQueue:
         Returns:
             The handle of the last one.
         """
-        check_calls("chain", [first], self, (PreparedCall, Job))
         check_calls("chain", steps, self, (PreparedCall, Step))
-        with self._taken("chain", _calls_of([first])) as taken:
+        with self._taken("chain", [first], (PreparedCall, Job)) as taken:
             head = taken[0] if taken else first
             home = self._home("chain", [head, *steps])
             calls = [self._in_shard(call, home) for call in taken]
@@ -608,9 +615,8 @@ class TrackedQueue:
             if on_failure not in ("fail", "ignore"):
                 raise UsageError(f"{what}: on_failure={on_failure!r}: it must be 'fail' or 'ignore'")
         steps = [step for step, _ in callbacks.values() if step is not None]
-        check_calls(what, calls, self, (PreparedCall, Job), most=MAX_AFTER)
-        stored = [call for call in calls if isinstance(call, Job)]
-        with self._taken(what, _calls_of(calls)) as taken:
+        with self._taken(what, calls, (PreparedCall, Job), most=MAX_AFTER) as taken:
+            stored = [call for call in calls if isinstance(call, Job)]
             home = self._home(what, [*taken, *stored, *steps])
             members = [self._in_shard(call, home) for call in taken]
             new = iter(members)
@@ -1208,11 +1214,6 @@ def _classes(name: str, given: Any) -> tuple[type[BaseException], ...]:
 
 def _name_of(task: Any) -> str:
     return check_name("task", task.name if isinstance(task, Task) else task)
-
-
-def _calls_of(calls: Sequence[PreparedCall[Any] | Job[Any]]) -> list[PreparedCall[Any]]:
-    """Those of a workflow's members that are to be stored."""
-    return [call for call in calls if isinstance(call, PreparedCall)]
 
 
 def _id_of(member: PreparedCall[Any] | Job[Any]) -> str:

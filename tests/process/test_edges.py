@@ -59,6 +59,7 @@ async def test_a_deploy_past_a_job_that_does_not_hear_of_it_blames_nobody(
         await wait_until(partial(_active if how == "blocks" else _ended, deaf), 20, "the deaf one")
         worker.signal(signal.SIGTERM)
         worker.wait(30)
+        assert bool(worker.events("process.killed")) == (how == "blocks"), "the others hear it over the pipe"
         if how == "blocks":
             await deaf.cancel()
             worker = start("--grace", "0.3", app=APP)

@@ -41,6 +41,7 @@ from tracked_queue.chaos.server import RedisServer
 from tracked_queue.client import _enqueue_sync as enqueue_sync_here
 from tracked_queue.settings import resolve
 from tracked_queue.store import Store
+from tracked_queue.worker.runner import Runner
 
 # Prepared calls
 
@@ -291,11 +292,20 @@ async def test_a_worker_holds_few_results_that_are_not_recorded(
         return await run(self, call, timeout)
 
     monkeypatch.setattr(Store, "run", slow)
+    fired: list[float] = []
+    arm = Runner._arm
+
+    def noted(self: Runner, at: float) -> None:
+        fired.append(at)
+        arm(self, at)
+
+    monkeypatch.setattr(Runner, "_arm", noted)
     await app.enqueue_many([big.call(n) for n in range(60)])
     async with running_worker(app, concurrency=4):
         await wait_until(lambda: len(started) >= 18, what="them to pile up")
         await asyncio.sleep(0.7)
         assert len(started) <= 18 + 4 + 1, "16 MiB of them, and those that have places"
+        assert len(fired) < 200, "deadlines of what has ended fire on and on"
         stands.set()
         await wait_until(lambda: len(started) == 60, 20, "the rest")
 

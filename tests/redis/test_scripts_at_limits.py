@@ -318,7 +318,7 @@ def test_what_never_ran_spent_no_attempt(q: Scripts) -> None:
 
 def test_without_the_right_to_ask_whether_redis_is_full_it_is_not(q: Scripts) -> None:
     """Any refusal was taken for a full Redis: after an upgrade with the rights of before results were left out."""
-    source = (files("tracked_queue") / "lua/include/writable.lua").read_text()
+    source = (files("tracked_queue") / "lua/include/full.lua").read_text()
     q.redis.execute_command("ACL", "SETUSER", "before", "on", "nopass", "~*", "&*", "+@all", "-setrange")
     try:
         own = q.redis.client()

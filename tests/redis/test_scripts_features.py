@@ -459,6 +459,33 @@ def test_only_results_that_are_wanted_are_kept(q: Scripts, wants: int, ended_bef
     assert 0 < q.ttl("a") <= 120_000
 
 
+@pytest.mark.parametrize("how", ["fetch", "unpark", "drop"])
+def test_one_that_left_its_list_after_its_end_may_be_wanted_and_expires_all_the_same(q: Scripts, how: str) -> None:
+    """It was taken for one that still stands in a list, and stayed for good."""
+    q.register("w")
+    q.enqueue("a")
+    if how == "unpark":
+        q.store.run(t.pause("task:t"))
+        q.take("w")
+        q.store.run(t.resume("task:t"))
+        q.redis.rpush(q.keys.named("parked", "t"), *(f"x{n}" for n in range(1001)))  # too long to be searched
+    q.store.run(t.cancel(["a"], 60))
+    assert q.ttl("a") == -1
+    if how == "fetch":
+        q.take("w")
+    elif how == "drop":
+        q.store.run(t.drop("queue", "q"))
+    else:
+        while q.ttl("a") == -1:
+            q.store.run(t.unpark("t", []))
+    assert 0 < q.ttl("a") <= 60_000
+    q.enqueue("f", extras=after("a", on_failure="ignore", wants=1))
+    assert q.ttl("a") == -1
+    q.settle("w", next(job for job in drain(q) if job.id == b"f"), "succeeded")
+    drain(q)
+    assert 0 < q.ttl("a") <= 60_000
+
+
 @pytest.mark.parametrize("end", ["cancelled", "dead and purged", "dead and trimmed", "expired"])
 def test_however_it_ends_it_lets_the_results_go(q: Scripts, end: str) -> None:
     q.enqueue("a", "b")

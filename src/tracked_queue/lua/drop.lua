@@ -15,6 +15,7 @@
 -- include writable
 -- include record
 -- include states
+-- include expiry
 -- include ties
 -- include waiters
 -- include garbage
@@ -23,12 +24,12 @@ local list = named(kind, name)
 local ids = redis.call('LRANGE', list, -n, -1)
 local ended, limits = {}, nil
 for at = #ids, 1, -1 do
-  local found = read_fields(named('job', ids[at]), 'state', 'keep_ms', 'limits')
+  local found = read_fields(named('job', ids[at]), 'state', 'limits')
   if found[1] and not FINAL[found[1]] then
     break
   end
-  limits = limits or read_limits(found[3])
-  ended[#ended + 1] = { ids[at], found[1], number_of(found[2], 120000) }
+  limits = limits or read_limits(found[2])
+  ended[#ended + 1] = { ids[at], found[1] }
 end
 if #ended == 0 then
   return 0
@@ -38,11 +39,8 @@ redis.call('LTRIM', list, 0, -#ended - 1)
 for _, item in ipairs(ended) do
   if not item[2] then
     bury_garbage(item[1], '', now_ms(), 'an id in a list without a record that can be read')
-  elseif item[2] ~= 'dead' then
-    redis.call('HDEL', named('job', item[1]), 'listed')
-    if not read_fields(named('job', item[1]), 'holds')[1] then
-      redis.call('PEXPIRE', named('job', item[1]), item[3])
-    end
+  else
+    unlist(named('job', item[1]))
   end
 end
 local is_empty = redis.call('EXISTS', list) == 0

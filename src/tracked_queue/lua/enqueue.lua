@@ -55,16 +55,13 @@
 -- include record
 -- include states
 -- include unique
--- include waiters
--- include ties
 -- include lanes
 -- include push
--- include ended
--- include followers
+-- include expiry
+-- include after
+-- include ahead
 -- A job whose enqueue names more than one call can take, and stops halfway, ends after so long.
 local GATHER_MS = 3600000
--- No tick is later than the server's clock, but for what the two sides' clocks differ by.
-local AHEAD_MS = 5000
 local now, job_prefix = now_ms(), named('job', '')
 -- Mostly nothing is paused and no id is known, which one call tells.
 local asked = { single('paused') }

@@ -12,7 +12,7 @@
 --   most   int  jobs of this queue that may be taken, '' for no limit of its own
 -- Derived: instances, instance:<lease>, processing:<lease>, scheduled, queue:<q>, suspects:<q>, lanes:<q>, lane:<lane>,
 --          laned, laned:<q>, waiting:<limit>, permits:<limit>, rate:<limit>, limits, unique:<key>, ended,
---          followers:<id>, told:<id>, after:<id>, dependents, wake:<q>, job:<id>, paused, parked, parked:<task>, dead, stats:<minute>
+--          followers:<id>, told:<id>, after:<id>, dependents, wake:<q>, job:<id>, paused, parked, parked:<task>, dead, stats:<minute>, queues
 --
 -- Returns a list; its first word:
 --   'ok'     then more, next_due, buried, and 5 values per job: id, delivery ('0' for an untracked one), buffered
@@ -51,6 +51,8 @@
 -- include ended
 -- include stats
 -- include unique
+-- include expiry
+-- include after
 -- include followers
 -- include tend
 -- So many are looked at in a call, and so many more read at once where what was read first has to be dropped.
@@ -426,8 +428,7 @@ if #cuts == 0 then
 end
 for _, id in ipairs(dropped) do
   -- Cancelled while it was queued: its end was recorded then; from now on it may expire.
-  local keep = number_of(redis.call('HGET', job_prefix .. id, 'keep_ms'), 120000)
-  redis.call('PEXPIRE', job_prefix .. id, keep)
+  unlist(job_prefix .. id)
 end
 for _, item in ipairs(expired) do
   end_job(item[1], job_prefix .. item[1], item[2], item[3], paused, 'expired', now_text, KEPT_MS, 'reason',

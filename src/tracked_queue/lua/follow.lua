@@ -7,7 +7,7 @@
 -- ARGV[4]  last   '1' if these are the last, else '0'
 -- ARGV[5..] id    text  at most 250 in all
 -- Derived: job:<id>, followers:<id>, told:<id>, after:<id>, dependents, ended, scheduled, queue:<q>, suspects:<q>, lane:<lane>,
---          lanes:<q>, laned, laned:<q>, wake:<q>, unique:<key>, paused, stats:<minute>
+--          lanes:<q>, laned, laned:<q>, wake:<q>, unique:<key>, paused, stats:<minute>, queues
 --
 -- Returns one word, or for 'unknown' two:
 --   'ok'            noted; with the last ones it is decided whether it waits
@@ -30,6 +30,8 @@
 -- include push
 -- include ended
 -- include stats
+-- include expiry
+-- include after
 -- include followers
 local id, from, wants, is_last = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4] == '1'
 local now, paused = now_ms(), read_paused()

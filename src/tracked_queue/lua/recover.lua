@@ -10,7 +10,7 @@
 -- ARGV[7]  interval        int   ms of idle beats
 -- Derived: instances, instance:<lease>, processing:<lease>, cancel:<lease>, contact, hold, recovery_lock, job:<id>,
 --          queue:<q>, suspects:<q>, wake:<q>, lane:<lane>, lanes:<q>, laned, laned:<q>, waiting:<limit>, permits:<limit>,
---          unique:<key>, ended, dead, paused, stats:<minute>
+--          unique:<key>, ended, dead, paused, stats:<minute>, queues
 --
 -- Returns a list; its first word:
 --   'ok'     then remaining, label, and 5 values per job: id, task, fate, recoveries, charges; fate is 'requeued',

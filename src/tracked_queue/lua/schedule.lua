@@ -12,9 +12,8 @@
 -- include number
 -- include now_ms
 -- include writable
+-- include ahead
 local FORGET_MS, FORGET = 7776000000, 10
--- No tick is later than the server's clock, but for what the two sides' clocks differ by.
-local AHEAD_MS = 5000
 local now = now_ms()
 local old = redis.call('ZRANGEBYSCORE', single('schedules'), '-inf', now - FORGET_MS, 'LIMIT', 0, FORGET)
 begin_writing()

@@ -24,7 +24,7 @@
 --   id        text   n times
 -- Derived: processing:<lease>, instance:<lease>, cancel:<lease>, job:<id>, scheduled, dead, queue:<q>, suspects:<q>,
 --          wake:<q>, lane:<lane>, lanes:<q>, laned, laned:<q>, waiting:<limit>, permits:<limit>, unique:<key>, ended, parked,
---          parked:<task>, paused, stats:<minute>
+--          parked:<task>, paused, stats:<minute>, queues
 --
 -- Returns one word per id:
 --   'ok'       recorded
@@ -40,6 +40,7 @@
 -- include number
 -- include now_ms
 -- include writable
+-- include full
 -- include paused
 -- include wake
 -- include record

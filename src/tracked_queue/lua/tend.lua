@@ -3,7 +3,7 @@
 --
 -- KEYS[1]  tag
 -- Derived: scheduled, ended, job:<id>, followers:<id>, told:<id>, after:<id>, dependents, queue:<q>, suspects:<q>, lane:<lane>,
---          lanes:<q>, laned, laned:<q>, waiting:<limit>, wake:<q>, unique:<key>, dead, paused, stats:<minute>
+--          lanes:<q>, laned, laned:<q>, waiting:<limit>, wake:<q>, unique:<key>, dead, paused, stats:<minute>, queues
 --
 -- Returns '1' if something is left, else '0'.
 -- include keys
@@ -22,6 +22,8 @@
 -- include push
 -- include ended
 -- include stats
+-- include expiry
+-- include after
 -- include followers
 -- include tend
 return { tend(now_ms(), read_paused(), true) and '1' or '0' }

@@ -5,7 +5,7 @@
 -- ARGV[2]  n      int   of jobs in this portion, at most 250
 -- ARGV[3..] queue text  only jobs of these queues move; none given: of every queue
 -- Derived: parked, parked:<task>, job:<id>, queue:<q>, suspects:<q>, lane:<lane>, lanes:<q>, laned,
---          laned:<q>, wake:<q>, paused, dead
+--          laned:<q>, wake:<q>, paused, dead, queues
 --
 -- Returns a list; its first word:
 --   'ok'      then moved, remaining
@@ -20,6 +20,8 @@
 -- include waiters
 -- include garbage
 -- include record
+-- include states
+-- include expiry
 -- include lanes
 -- include push
 local task, n = ARGV[1], tonumber(ARGV[2])
@@ -35,7 +37,7 @@ local ids = redis.call('LRANGE', list, -n, -1)
 local total = redis.call('LLEN', list)
 local records = {}
 for i, id in ipairs(ids) do
-  records[i] = read_fields(named('job', id), 'state', 'queue', 'suspicion', 'keep_ms', 'lane')
+  records[i] = read_fields(named('job', id), 'state', 'queue', 'suspicion', 'lane')
 end
 begin_writing()
 if #ids > 0 then
@@ -46,13 +48,13 @@ local moved, stay = 0, {}
 for i, id in ipairs(ids) do
   local state, queue = records[i][1], records[i][2] or 'default'
   if state == 'cancelled' then
-    redis.call('PEXPIRE', named('job', id), number_of(records[i][4], 120000))
+    unlist(named('job', id))
   elseif not state then
     bury_garbage(id, '', now_ms(), 'a parked id without a record')
   elseif state == 'parked' then
     if #ARGV == 2 or served[queue] then
       redis.call('HSET', named('job', id), 'state', 'queued')
-      push_job('RPUSH', id, queue, records[i][5], records[i][3], paused)
+      push_job('RPUSH', id, queue, records[i][4], records[i][3], paused)
       moved = moved + 1
     else
       stay[#stay + 1] = id

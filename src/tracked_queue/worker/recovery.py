@@ -22,14 +22,12 @@ DROP_EVERY_S = 600.0
 
 async def recover_lease(store: Store, settings: Settings, lease: str, owner: str) -> list[Recovered]:
     """Move all jobs of a lost lease; stops where the script refuses. Raises StoreUnavailableError."""
+    return (await _recover_lease(store, settings, lease, owner))[0]
+
+
+async def _recover_lease(store: Store, settings: Settings, lease: str, owner: str) -> tuple[list[Recovered], str]:
+    """What it moved, and the script's last word."""
     moved: list[Recovered] = []
-    await _recover_lease(store, settings, lease, owner, moved)
-    return moved
-
-
-async def _recover_lease(store: Store, settings: Settings, lease: str, owner: str, moved: list[Recovered]) -> str:
-    """Adds what it moved to `moved`; the script's last word."""
-    before = len(moved)
     while True:
         portion: Portion = await store.run(
             recover(
@@ -49,19 +47,20 @@ async def _recover_lease(store: Store, settings: Settings, lease: str, owner: st
                 )  # fmt: skip
         moved += portion.jobs
         if portion.word != "ok":
-            return portion.word
+            return moved, portion.word
         if portion.remaining == 0:
-            log.lease_recovered(lease=lease, label=portion.label, jobs=len(moved) - before)
-            return "ok"
+            log.lease_recovered(lease=lease, label=portion.label, jobs=len(moved))
+            return moved, "ok"
 
 
 async def recover_once(store: Store, settings: Settings, owner: str) -> list[Recovered]:
     """Look once for leases that ran out, and move their jobs."""
     moved: list[Recovered] = []
     for lease in await store.run(sweep(settings.heartbeat_ttl)):
-        word = await _recover_lease(store, settings, lease, owner, moved)
+        of_lease, word = await _recover_lease(store, settings, lease, owner)
+        moved += of_lease
         if word in ("hold", "busy"):
-            break  # the others' answer would be the same
+            break  # nobody may be called dead now, or another instance is going through this list
     return moved
 
 

@@ -19,7 +19,7 @@ TELL_S = 30.0
 AFTER_S = 0.002
 
 
-# No tick is later than the server's clock, but for what the two sides' clocks differ by.
+# As lua/include/ahead.lua.
 AHEAD_MS = 5000
 
 

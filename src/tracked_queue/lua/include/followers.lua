@@ -1,76 +1,4 @@
--- Jobs that come after others.  Of those, `waits` have not ended, and `failed` have without success; `revives` of the latter may
--- come back: they are dead, or failed themselves for such a one.  `gathering` says that more are still being named (see
--- follow.lua), and counts as one that has not ended.
-
--- may_revive: whether a job that has ended may come back by a requeue: its own, or that of one before it.
-local function may_revive(state, revives)
-  return state == 'dead' or state == 'failed' and number_of(revives) > 0
-end
-
--- meant: what that comes to: 'waiting', 'queued' (it may run), 'failed' or 'cancelled'.
-local NOT_NEEDED = 'not needed: what it is the fallback of succeeded'
-local function meant(rule, waits, failed)
-  if rule == 'fallback' then
-    return failed > 0 and 'queued' or waits > 0 and 'waiting' or 'cancelled'
-  elseif rule == 'fail' and failed > 0 then
-    return 'failed'
-  end
-  return waits > 0 and 'waiting' or 'queued'
-end
--- look_back: how the jobs stand that one comes after, which is named in `after`; or nil and the id of one without a record, or
--- untracked.  seen: ids that this batch stores -> '1', or '0' for an untracked one.  stand_ins: ids of this batch that were not
--- stored -> who holds their unique key.
-local function look_back(after, seen, stand_ins)
-  local back = { ids = {}, states = {}, open = {}, failed = 0, revive = {} }
-  for at, id in ipairs(after) do
-    id = stand_ins[id] or id
-    local state, tracked, revives = 'queued', seen[id], nil
-    if not tracked then
-      local found = read_fields(named('job', id), 'state', 'tracked', 'revives')
-      state, tracked, revives = found[1], found[2], found[3]
-    end
-    if not state or tracked == '0' then
-      return nil, id
-    end
-    back.ids[at], back.states[at] = id, state
-    if not FINAL[state] then
-      back.open[#back.open + 1] = id
-    elseif state ~= 'succeeded' then
-      back.failed = back.failed + 1
-      if may_revive(state, revives) then
-        back.revive[#back.revive + 1] = id
-      end
-    end
-  end
-  return back
-end
--- link: the word to them that this one comes after them.  Of the first `wants` it wants the results: their records are kept
--- until it has ended (see tend).
-local function link(id, back, wants)
-  for _, other in ipairs(back.open) do
-    redis.call('RPUSH', named('followers', other), id)
-    redis.call('HSET', named('job', other), 'tied', '1', 'followed', '1')
-  end
-  for _, other in ipairs(back.revive) do
-    redis.pcall('RPUSH', named('told', other), id)
-  end
-  wants = math.min(wants, #back.ids)
-  if wants > 0 then
-    redis.call('HSET', named('job', id), 'wants', '1')
-  end
-  for at = 1, wants do
-    local other, state = back.ids[at], back.states[at]
-    local job = named('job', other)
-    redis.call('RPUSH', named('after', id), other)
-    if redis.call('HINCRBY', job, 'holds', 1) == 1 and FINAL[state] then
-      local left_ms = redis.call('PTTL', job)
-      if left_ms > 0 then
-        redis.call('HSET', job, 'keep_ms', left_ms)
-        redis.call('PERSIST', job)
-      end
-    end
-  end
-end
+-- What becomes of jobs that come after others; see after.lua.
 local followers = {}
 local function read_follower(id)
   local follower = followers[id]
@@ -128,7 +56,6 @@ local function set_aside(follower, now, problem)
   follower.state = 'dead'
 end
 -- decide: what the ends so far mean for one that waits.
-local FAILED = 'a job that it comes after did not succeed'
 local function decide(follower, reason, now, paused)
   if follower.state ~= 'waiting' or follower.gathering then
     return

@@ -100,15 +100,12 @@ local function tend(now, paused, some_due)
   -- let_go: one job less wants the result of this one.
   local function let_go(id)
     local job = job_prefix .. id
-    local found = read_fields(job, 'state', 'holds', 'followed', 'keep_ms', 'listed', 'revives')
-    local holds = number_of(found[2])
+    local holds = number_of(read_fields(job, 'holds')[1])
     if holds > 1 then
       redis.call('HSET', job, 'holds', holds - 1)
     elseif holds == 1 then
       redis.call('HDEL', job, 'holds')
-      if FINAL[found[1]] and not (found[3] or found[5] or may_revive(found[1], found[6])) then
-        redis.call('PEXPIRE', job, number_of(found[4], 120000))
-      end
+      let_expire(job)
     end
   end
 
@@ -119,9 +116,9 @@ local function tend(now, paused, some_due)
     end
     budget = budget - 1
     local job, before, after = job_prefix .. id, named('told', id), named('followers', id)
-    local found = read_fields(job, 'state', 'keep_ms', 'listed', 'revives', 'holds')
+    local found = read_fields(job, 'state', 'revives')
     local state = found[1]
-    local revives = may_revive(state, found[4])
+    local revives = may_revive(state, found[2])
     local is_final = not state or FINAL[state]
     if not is_final or state == 'succeeded' then
       local entries = head(before)
@@ -162,9 +159,7 @@ local function tend(now, paused, some_due)
     redis.call('LPOP', single('ended'))
     if state and is_final then
       redis.call('HDEL', job, 'followed')
-      if found[2] and not (revives or found[3] or found[5]) then
-        redis.call('PEXPIRE', job, number_of(found[2], 120000))
-      end
+      let_expire(job)
     end
   end
   return #due >= DUE or redis.call('EXISTS', single('ended')) == 1
