@@ -167,17 +167,13 @@ def test_a_replaced_job_is_as_the_new_one_would_be(q: Scripts, was: str, delay_m
     q.store.run(t.unpark("t", []))
     (job,) = drain(q)
     assert job.args == b"\x91\x02" and (job.bound or was == "queued")
-    held = [
-        key.decode().rsplit(":", 1)[1] for key in q.redis.scan_iter(match=q.keys.tag.replace("{", "[{]") + ":permits:*")
-    ]
+    held = [name for name in ("old", "new") if q.redis.exists(q.keys.named("permits", name))]
     assert held == ([] if was == "queued" else ["new"]), "in the plain list a worker binds it"
     q.settle("w", job, "succeeded")
-    left = [
-        key
-        for kind in ("lane", "lanes", "permits", "laned")
-        for key in q.redis.scan_iter(match=f"{q.keys.tag.replace('{', '[{]')}:{kind}*")
-    ]
-    assert not left and not q.redis.exists(q.keys.single("scheduled"))
+    lanes = [q.keys.named("lane", f"q\n{limit}") for limit in ("old", "new")]
+    permits = [q.keys.named("permits", limit) for limit in ("old", "new")]
+    left = [*lanes, *permits, q.keys.named("lanes", "q"), q.keys.named("laned", "q"), q.keys.single("laned")]
+    assert not q.redis.exists(*left, q.keys.single("scheduled"))
 
 
 def test_a_window_ends_by_itself(q: Scripts) -> None:
@@ -876,7 +872,7 @@ def test_a_permit_is_free_after_every_end_of_a_running_job(q: Scripts) -> None:
             q.release(lease)
             q.recover(lease)
         assert q.state(name) == "cancelled"
-    assert not list(q.redis.scan_iter(match=q.keys.tag.replace("{", "[{]") + ":permits:*"))
+    assert not list(q.redis.scan_iter(match=q.keys.tag.replace("{", "[{]") + ":permits:*", count=10_000))
 
 
 def test_a_suspect_whose_limit_is_full_makes_nobody_ask_again_and_again(q: Scripts) -> None:
