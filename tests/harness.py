@@ -98,11 +98,12 @@ class Scripts:
         return self.store.run(t.heartbeat(lease, TTL, INTERVAL))
 
     def fetch(
-        self, lease: str, start: int = 10, buffer: int = 0, queues: tuple[str, ...] = ("q",), number: int = 0
-    ) -> Any:
+        self, lease: str, start: int = 10, buffer: int = 0, queues: tuple[str, ...] = ("q",), number: int = 0,
+        mode: t.Mode = t.Mode.FIRST,
+    ) -> Any:  # fmt: skip
         if not number:
             number = self.numbers[lease] = self.numbers.get(lease, 0) + 1
-        return self.store.run(t.fetch(lease, number, start, buffer, queues))
+        return self.store.run(t.fetch(lease, number, start, buffer, queues, mode=mode))
 
     def take(self, lease: str, **options: Any) -> list[t.Delivered]:
         reply = self.fetch(lease, **options)
@@ -130,8 +131,12 @@ class Scripts:
             )
         )
 
-    def release(self, lease: str, interrupted: bool = False) -> bool:
-        return self.store.run(t.release(lease, interrupted=interrupted))
+    def release(self, lease: str, end: t.End = t.End.DIED, ago: float = 0.0, beside: int = 0) -> bool:
+        return self.store.run(t.release(lease, end, ago=ago, beside=beside))
+
+    def suspects(self, queue: str = "q") -> list[str]:
+        """In line."""
+        return [item.decode() for item in self.redis.zrange(self.keys.named("suspected", queue), 0, -1)]
 
     # Looking
 

@@ -301,9 +301,9 @@ def dead_trimmed(*, jobs: int) -> None:
     log.warning("dead.trimmed", jobs=jobs)
 
 
-def process_started(*, pid: int) -> None:
-    """The supervisor started a worker process."""
-    log.info("process.started", pid=pid)
+def process_started(*, pid: int, suspects_only: bool) -> None:
+    """The supervisor started a worker process; perhaps one that runs nothing but jobs under suspicion, and ends after them."""
+    log.info("process.started", pid=pid, suspects_only=suspects_only)
 
 
 def process_not_started(*, problem: str) -> None:

@@ -189,7 +189,7 @@ async def read_open_jobs(
     keys = store.keys
     (names,) = await store.read(("SMEMBERS", keys.single("queues")))
     queues = [queue] if queue is not None else [_text(name) for name in names]
-    lists = [keys.named(kind, name) for name in queues for kind in ("queue", "suspects")]
+    lists = [keys.named("queue", name) for name in queues]
     for name in queues:
         lists += [keys.named("lane", _text(lane)) for lane in await _lanes(store, name)]
     lists += [keys.named("processing", item.lease) for item in await read_instances(store)]
@@ -201,8 +201,9 @@ async def read_open_jobs(
         # Whoever cancels takes ids out of this list, so all of it is read first.
         for ids in [ids async for ids in _pages(store, keys.named("parked", _text(name)))]:
             yield await _wanted(store, ids, queue, task)
-    async for page in _scan(store, "ZSCAN", keys.single("dependents")):
-        yield await _wanted(store, page, queue, task)
+    for key in (keys.single("dependents"), *(keys.named("suspected", name) for name in queues)):
+        async for page in _scan(store, "ZSCAN", key):
+            yield await _wanted(store, page, queue, task)
     async for page in _scan(store, "ZSCAN", keys.single("scheduled")):
         # Beside jobs there stand limits and unfinished enqueues (see lua/include/tend.lua).
         yield await _wanted(store, [job_id for job_id in page if job_id[:1] not in (b"\x01", b"\x02")], queue, task)
@@ -217,7 +218,7 @@ async def drop_ended(store: Store, *, queue: str | None = None, task: str | None
     if task is None:
         (names,) = await store.read(("SMEMBERS", keys.single("queues")))
         for name in [queue] if queue is not None else map(_text, names):
-            lists += [("queue", name), ("suspects", name)]
+            lists.append(("queue", name))
             if queue is not None:
                 lists += [("lane", _text(lane)) for lane in await _lanes(store, name)]
     if queue is None:
@@ -410,15 +411,15 @@ async def _read_overview(store: Store) -> Overview:
     rates = await _rates(store, now)
     reports = []
     for queue in queues:
-        list_key, suspect_key = keys.named("queue", queue), keys.named("suspects", queue)
-        length, suspects, oldest, oldest_suspect, laned = await store.read(
+        list_key, suspect_key = keys.named("queue", queue), keys.named("suspected", queue)
+        length, suspects, oldest, first_suspect, laned = await store.read(
             ("LLEN", list_key),
-            ("LLEN", suspect_key),
+            ("ZCARD", suspect_key),
             ("LINDEX", list_key, -1),
-            ("LINDEX", suspect_key, -1),
+            ("ZRANGE", suspect_key, 0, 0),
             ("HGET", keys.single("laned"), queue),
         )
-        ages = [await _waiting_s(store, job_id, now) for job_id in (oldest, oldest_suspect) if job_id is not None]
+        ages = [await _waiting_s(store, job_id, now) for job_id in (oldest, *first_suspect) if job_id is not None]
         reports.append(
             QueueReport(
                 queue=queue,
@@ -505,7 +506,7 @@ class InstanceReport:
     revoked: bool
     quiet: bool
     owned: int
-    suspect: str | None
+    tests: bool
     machine: str
     born: str
     program: str
@@ -550,7 +551,7 @@ async def read_instances(store: Store, limit: int = 1000) -> list[InstanceReport
                 revoked=deadline == 0,
                 quiet=about.get("quiet") == b"1",
                 owned=owned,
-                suspect=_text(about["suspect"]) if "suspect" in about else None,
+                tests="held" in about,
                 machine=_text(about.get("machine")),
                 born=_text(about.get("born")),
                 program=_text(about.get("program")),
@@ -672,10 +673,10 @@ async def read_dead(store: Store, wanted: DeadFilter, cipher: Cipher) -> AsyncIt
 async def queue_age(store: Store, queue: str) -> float | None:
     """Seconds that the oldest job of a queue has waited; None for an empty queue."""
     now = await _now_ms(store)
-    heads = await store.read(
-        ("LINDEX", store.keys.named("queue", queue), -1), ("LINDEX", store.keys.named("suspects", queue), -1)
+    head, suspects = await store.read(
+        ("LINDEX", store.keys.named("queue", queue), -1), ("ZRANGE", store.keys.named("suspected", queue), 0, 0)
     )
-    ages = [await _waiting_s(store, job_id, now) for job_id in heads if job_id is not None]
+    ages = [await _waiting_s(store, job_id, now) for job_id in (head, *suspects) if job_id is not None]
     return max((age for age in ages if age is not None), default=None)
 
 

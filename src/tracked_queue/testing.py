@@ -37,7 +37,7 @@ from .options import JobOptions
 from .reports import DeadFilter, read_dead
 from .retry import Dead, Discard, Retry, Seconds, Signal, Snooze, meant_by, to_seconds
 from .task import Task
-from .transitions import Delivered, Fetched, Outcome, enqueue, fetch, recover, register, release, schedule
+from .transitions import Delivered, End, Fetched, Outcome, enqueue, fetch, recover, register, release, schedule
 from .worker.binding import Binder
 from .worker.invoke import invoker
 from .worker.isolated import setup_of
@@ -348,7 +348,7 @@ class QueueKit:
                 break
         if run:
             await self._run_unrecorded(lease, taken)
-        await store.run(release(lease, interrupted=False))
+        await store.run(release(lease, End.DIED, ago=0.0))
         while True:
             portion = await store.run(
                 recover(

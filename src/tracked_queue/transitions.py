@@ -224,8 +224,8 @@ _READ_REGISTER = _word("register", {b"ok": True, b"lost": False})
 @dataclass(frozen=True, slots=True)
 class Beat:
     """
-    What a beat brought: whether to stay quiet, whether a sweep is worth it, what to cancel, what is parked, and whether the
-    followers of ended jobs wait for a word.
+    What a beat brought: whether to stay quiet, whether a sweep is worth it, what to cancel, what is parked, whether the
+    followers of ended jobs wait for a word, and which queues have suspects.
     """
 
     quiet: bool
@@ -233,6 +233,7 @@ class Beat:
     cancels: tuple[str, ...]
     parked: tuple[str, ...]
     tend: bool = False
+    suspecting: tuple[str, ...] = ()
 
 
 def heartbeat(lease: str, ttl: float, interval: float) -> Call[Beat | None]:
@@ -244,19 +245,43 @@ def _read_beat(reply: Any) -> Beat | None:
     match reply:
         case [b"lost"]:
             return None
-        case [b"ok", quiet, run_out, cancels, parked, tend]:
+        case [b"ok", quiet, run_out, cancels, parked, tend, suspecting]:
             return Beat(
-                quiet == b"1", run_out == b"1", tuple(map(_text, cancels)), tuple(map(_text, parked)), tend == b"1"
+                quiet == b"1",
+                run_out == b"1",
+                tuple(map(_text, cancels)),
+                tuple(map(_text, parked)),
+                tend == b"1",
+                tuple(map(_text, suspecting)),
             )
     raise _unknown("heartbeat", reply)
 
 
-def release(lease: str, *, interrupted: bool) -> Call[bool]:
-    """Revoke a lease; True if jobs are left for recovery, False if it is gone or dropped."""
-    return Call("release", [lease, "interrupted" if interrupted else "lost"], _READ_RELEASE)
+class End(StrEnum):
+    """
+    What is known of the end of an instance: its process died; it did with others that had jobs beside it; or it was ended on
+    purpose, which is no job's doing.
+    """
+
+    DIED = "died"
+    CONTAINER = "container"
+    INTERRUPTED = "interrupted"
 
 
-_READ_RELEASE = _word("release", {b"dropped": False, b"revoked": True, b"gone": False})
+def release(lease: str, end: End, *, ago: float | None = None, beside: int = 0, proven: bool = True) -> Call[bool]:
+    """
+    Revoke a lease; True if jobs are left for recovery, False if it is gone or dropped.
+
+    Args:
+        ago: Seconds since its end was seen; None if nobody saw it.
+        beside: Jobs that its process had in other shards.
+        proven: Without proof it is only noted what it means if the lease runs out.
+    """
+    ago_ms = "" if ago is None else round(ago * 1000)
+    return Call("release", [lease, end.value, ago_ms, beside, "1" if proven else "0"], _READ_RELEASE)
+
+
+_READ_RELEASE = _word("release", {b"dropped": False, b"revoked": True, b"noted": False, b"gone": False})
 
 
 def quiet(lease: str, on: bool) -> Call[bool]:
@@ -350,17 +375,28 @@ LEDGERS = {"attempts": 7, "interruptions": 8, "recoveries": 9}
 
 class Fetched(msgspec.Struct, frozen=True):
     """
-    The jobs of one fetch; `more` says that a further one would bring some, `next_due` seconds to the next; `suspects` that
-    nothing but suspects is left which this one was not to take; `must_start` that some of what is left may not wait in an
-    instance.
+    The jobs of one fetch; `more` says that a further one would bring some, `next_due` seconds to the next; `must_start` that
+    some of what is left may not wait in an instance; `held` for how many seconds a further one would bring nothing, unless the
+    instance becomes empty before; `suspects` that some are in its queues, or among these jobs.
     """
 
     jobs: list[Delivered]
     more: bool
     next_due: float | None
     buried: tuple[str, ...]
-    suspects: bool = False
     must_start: bool = False
+    held: float = 0.0
+    suspects: bool = False
+
+
+class Mode(StrEnum):
+    """Which suspects a fetch may bring; see lua/fetch.lua."""
+
+    NONE = "none"
+    FIRST = "first"
+    IDLE = "idle"
+    ONLY = "only"
+    SHORT = "short"
 
 
 def fetch(
@@ -372,13 +408,10 @@ def fetch(
     max_bytes: int = MAX_BYTES,
     most: Mapping[str, int] | None = None,
     *,
-    suspects: bool = True,
+    mode: Mode = Mode.FIRST,
 ) -> Call[Fetched | Refusal]:
-    """
-    Take up to `start` jobs that start now and `buffer` that wait (together at most MAX_BATCH), `most` of a queue; a suspect
-    among them only with `suspects`.
-    """
-    args: list[Any] = [lease, number, start, buffer, max_bytes, "1" if suspects else "0"]
+    """Take up to `start` jobs that start now and `buffer` that wait (together at most MAX_BATCH), `most` of a queue."""
+    args: list[Any] = [lease, number, start, buffer, max_bytes, mode.value]
     for queue in queues:
         args += (queue, "" if not most or queue not in most else most[queue])
     return Call("fetch", args, _read_fetch)
@@ -389,12 +422,13 @@ _REFUSALS = {refusal.value.encode(): refusal for refusal in Refusal}
 
 def _read_fetch(reply: Any) -> Fetched | Refusal:
     if reply[0] == b"ok":
-        # After a head of four, the five fields of each job in turn.
-        jobs = list(map(Delivered, reply[4::5], reply[5::5], reply[6::5], reply[7::5], reply[8::5]))
+        # After a head of six, the five fields of each job in turn.
+        jobs = list(map(Delivered, reply[6::5], reply[7::5], reply[8::5], reply[9::5], reply[10::5]))
         due_ms = int(reply[2])
         due = None if due_ms < 0 else due_ms / 1000
         more, must_start = reply[1] in (b"1", b"n"), reply[1] == b"n"
-        return Fetched(jobs, more, due, tuple(map(_text, reply[3])), reply[1] == b"s", must_start)
+        held = int(reply[4]) / 1000
+        return Fetched(jobs, more, due, tuple(map(_text, reply[3])), must_start, held, reply[5] == b"1")
     try:
         return _REFUSALS[reply[0]]
     except KeyError:

@@ -75,7 +75,7 @@ def test_an_outcome_that_is_not_what_the_record_says() -> None:
 def test_an_unexplained_run() -> None:
     events = [stored(), *run(1, fence=1), *run(3, fence=2), settled(4.1, fence=2)]
     assert "1 runs without a recorded cause" in problems(events)[0]
-    for cause in ("recoveries", "interruptions", "attempts", "snoozes", "suspicion"):
+    for cause in ("recoveries", "interruptions", "attempts", "snoozes"):
         assert not problems(events, {"a": {"state": "succeeded", cause: "1"}})
     assert not problems(events, recovered={"a": 1})
     assert not problems([*events, settled(2.1, word="retry")])

@@ -34,7 +34,7 @@ for i = 1, #ARGV, 2 do redis.call('RESTORE', ARGV[i], 0, ARGV[i + 1]) end
 # what the protocol decides.
 LOOK = """
 redis.call('DEL', '{x}:recovery_lock', '{x}:sweeper')
-local dump, records, lists, keys = {}, {}, {}, redis.call('KEYS', '*')
+local dump, records, lists, causes, keys = {}, {}, {}, {}, redis.call('KEYS', '*')
 table.sort(keys)
 for _, key in ipairs(keys) do
   if not string.find(key, ':stats:', 1, true) then
@@ -44,6 +44,9 @@ for _, key in ipairs(keys) do
     if string.find(key, ':job:', 1, true) then
       records[#records + 1] = string.sub(key, 9)
       records[#records + 1] = redis.call('HGETALL', key)
+    elseif string.find(key, ':instance:', 1, true) then
+      causes[#causes + 1] = string.sub(key, 14)
+      causes[#causes + 1] = redis.call('HGET', key, 'cause') or ''
     elseif kind == 'list' then
       lists[#lists + 1] = string.sub(key, 5)
       lists[#lists + 1] = redis.call('LRANGE', key, 0, -1)
@@ -54,7 +57,7 @@ for _, key in ipairs(keys) do
   end
 end
 return { dump, records, lists, redis.call('ZRANGE', '{x}:instances', 0, -1, 'WITHSCORES'),
-  redis.call('GET', '{x}:clock'), redis.call('SMEMBERS', '{x}:parked'), keys }
+  redis.call('GET', '{x}:clock'), redis.call('SMEMBERS', '{x}:parked'), keys, redis.call('SMEMBERS', '{x}:suspecting'), causes }
 """
 
 
@@ -102,10 +105,12 @@ class View:
     clock: int
     parked_tasks: frozenset[bytes]
     keys: tuple[bytes, ...]
+    suspecting: frozenset[bytes]
+    causes: dict[bytes, bytes]  # of the ends of leases
 
     @classmethod
     def of(cls, reply: Any) -> View:
-        dump, records, lists, leases, clock, parked, keys = reply
+        dump, records, lists, leases, clock, parked, keys, suspecting, causes = reply
         return cls(
             tuple(dump),
             {
@@ -117,6 +122,8 @@ class View:
             int(clock),
             frozenset(parked),
             tuple(keys),
+            frozenset(suspecting),
+            dict(zip(causes[::2], causes[1::2], strict=True)),
         )
 
     def alive(self, lease: str) -> bool:
@@ -239,7 +246,7 @@ class Explorer:
             if instance.starts > 1:
                 former = lease[:-1]
                 yield Operation(f"{former} is recovered", _recover(former), _recovered(former))
-            yield Operation(f"{lease} is released", t.release(lease, interrupted=False))
+            yield Operation(f"{lease} is released", t.release(lease, t.End.DIED))
             if instance.starts < 2:
                 yield self._come_back(at, instance)
             for held in instance.holds:
@@ -338,11 +345,25 @@ def _recovered(lease: str) -> Judge:
         if answer.word == "ok":
             require(lease.encode() in was.leases and not was.alive(lease), "a live lease's jobs were moved")
             require(not view.leases.get(lease.encode()), "jobs were moved from a lease that is not revoked")
+            check_blame(was, view, lease.encode())
         elif answer.word not in ("alive", "hold"):
             require(was.data == view.data, f"recover answered {answer.word} and wrote something")
         return state
 
     return judge
+
+
+def check_blame(was: View, view: View, lease: bytes) -> None:
+    """Only a death that somebody saw says anything about jobs, and only the one job of a process is charged."""
+    held = was.lists.get(b"processing:" + lease, [])
+    died = was.causes.get(lease) == b"died"
+    for job, record in view.records.items():
+        before = was.records.get(job, {})
+        changed = {name for name in (b"pool", b"past", b"charges", b"deaths") if before.get(name) != record.get(name)}
+        if changed and (not died or job not in held):
+            raise Violation(f"{job.decode()}: a recovery without evidence changed {sorted(changed)}")
+        if b"charges" in changed and b"charges" in record and len(held) != 1:
+            raise Violation(f"{job.decode()} was charged beside {len(held) - 1} others")
 
 
 def check_invariants(jobs: tuple[str, ...], was: View, view: View) -> None:
@@ -355,7 +376,7 @@ def check_invariants(jobs: tuple[str, ...], was: View, view: View) -> None:
     queue = view.lists.get(b"queue:q", [])
     parked = view.lists.get(b"parked:t", [])
     places = {
-        "queued": queue + view.lists.get(b"suspects:q", []),
+        "queued": queue + view.lists.get(b"suspected:q", []),
         "parked": parked,
         "scheduled": view.lists.get(b"scheduled", []),
         "dead": view.lists.get(b"dead", []),
@@ -382,6 +403,17 @@ def check_invariants(jobs: tuple[str, ...], was: View, view: View) -> None:
             require(counts == {place: int(place == state) for place in places}, f"{name}: {state}, in {counts}")
         if state == "active":
             require(job in owned.get(record[b"lease"], []), f"{name} is not in the list of its lease")
+    suspects = view.lists.get(b"suspected:q", [])
+    require((b"q" in view.suspecting) == bool(suspects), "the queues with suspects and their lines differ")
+    if suspects:
+        require(b"wake_suspects:q" in view.lists, "suspects wait and have no marker")
+    for name in jobs:
+        record = view.records.get(name.encode(), {})
+        if record.get(b"state") == b"queued":
+            require(
+                (b"pool" in record) == (name.encode() in suspects),
+                f"{name}: suspects stand in their line, others don't",
+            )
     if queue:
         require(b"wake:q" in view.lists, "the queue holds a job and has no marker")
     require(bool(view.parked_tasks) is bool(parked), "parked jobs and the index of parked tasks differ")

@@ -50,6 +50,10 @@ FAULTS = {
     "recover does not revoke": ("recover", "redis.call('ZADD', instances, 0, lease)\n", ""),
     "enqueue forgets ids": ("enqueue", "redis.call('EXISTS', job_prefix .. id) == 1", "false"),
     "unpark forgets the marker": ("unpark", "push_job('RPUSH', ", "wake = function() end push_job('RPUSH', "),
+    "recover blames for what ran out": ("recover", "local died = cause == 'died' or cause == 'container'", "local died = true"),
+    "recover charges who had company": ("recover", "  if was_alone and cause", "  if cause"),
+    "a suspect returns to its queue": ("recover", "        back(id, queue, record[6], record.pool)\n        redis", "        back(id, queue, record[6], nil)\n        redis"),
+    "a group leaves its line unseen": ("fetch", "  unsuspend(item[1], item[2])\n", ""),
     "a late fetch keeps the marker": ("fetch", "  return refused('late')", "  return { 'late' }"),
 }  # fmt: skip
 

@@ -156,7 +156,7 @@ def test_outcomes_as_callers_get_them(state: State, result: bytes, error: bytes,
 
 CALLS: dict[str, t.Call[Any]] = {
     "enqueue": t.enqueue([]), "register": t.register("l", 3, 1, {}), "heartbeat": t.heartbeat("l", 3, 1),
-    "release": t.release("l", interrupted=False), "quiet": t.quiet("l", True), "owned": t.owned("l"),
+    "release": t.release("l", t.End.DIED), "quiet": t.quiet("l", True), "owned": t.owned("l"),
     "fetch": t.fetch("l", 1, 1, 0, ["q"]), "settle": t.settle("l", [], 1), "note": t.note("l", b"i", b"1", "log", b""),
     "recover": t.recover("l", owner="o", max_recoveries=3, lock_ttl=1, resend_window=1, interval=1), "sweep": t.sweep(3),
     "unpark": t.unpark("t", []), "trim": t.trim(1, 1), "await": t.await_end("i"), "cancel": t.cancel(["i"], 1),

@@ -32,7 +32,7 @@ DAMAGED = 60  # records of one round
 FIELDS = [
     "task", "queue", "state", "args", "kwargs", "options", "tracked", "attempts", "interruptions", "recoveries", "charges",
     "buffered", "delivery", "lease", "tied", "bound", "unique", "until", "limits", "lane", "expires_ms", "due_ms", "queued_ms",
-    "suspicion", "checkpoint", "followed", "keep_ms", "waits", "failed", "on_failure", "holds", "wants", "gathering", "named", "revives", "of_dead", "cancel", "waiter", "failures",
+    "pool", "past", "charges", "deaths", "checkpoint", "followed", "keep_ms", "waits", "failed", "on_failure", "holds", "wants", "gathering", "named", "revives", "of_dead", "cancel", "waiter", "failures",
     "lines", "delay_ms", "listed",
 ]  # fmt: skip
 
@@ -142,7 +142,7 @@ async def test_a_worker_among_damaged_records(app: TrackedQueue) -> None:
         await damage(app, ids, chance)
         good = [await plain.enqueue(n) for n in range(10)] + [await bound.enqueue(n) for n in range(10)]
         if round_ % 3 == 2:
-            await app.store.run(t.release("lost", interrupted=False))
+            await app.store.run(t.release("lost", t.End.DIED))
         await look_at_everything(app, ids)
         try:
             code = await asyncio.wait_for(app.run_worker(burst=True, handle_signals=False), 30)

@@ -76,8 +76,10 @@ async def test_two_poison_jobs_of_one_task_among_ten_thousand(
     assert len(one.events("process.died")) <= 9, "four deaths for each, and one that they shared"
 
 
-async def test_a_poison_job_that_needs_company(worker: Callable[..., Worker], queue: TrackedQueue) -> None:
-    """As a suspect it still runs beside others, so it is found; nobody else is charged."""
+async def test_a_job_that_is_fatal_only_in_company_runs_alone_in_the_end(
+    worker: Callable[..., Worker], queue: TrackedQueue
+) -> None:
+    """It is not poison: as a suspect it comes to run alone, and nobody is charged for it."""
     worker("--concurrency", "20")
     bad = await queue.enqueue("company")
     jobs: list[Job[Any]] = []
@@ -87,7 +89,7 @@ async def test_a_poison_job_that_needs_company(worker: Callable[..., Worker], qu
         return (await bad.status()).ended
 
     await wait_until(look, 60, "it to end")
-    assert await bad.status() is State.DEAD and (await bad.info()).charges == 3
+    assert await bad.status() is State.SUCCEEDED and (await bad.info()).charges == 0
     assert await all_ended(queue, jobs, 30) == {State.SUCCEEDED: len(jobs)}
     assert await charged(queue, jobs) == {0: len(jobs)}
 
@@ -195,7 +197,8 @@ async def test_a_job_that_never_lets_go_of_the_interpreter_is_recovered_and_fenc
     assert await all_ended(queue, good, 90) == {State.SUCCEEDED: 20}
     (state,) = await ended([job], 90)
     lost = sum(len(one.events("lease.lost")) for one in workers)
-    if state is State.DEAD:  # it took every lease that it ran under, and is set aside as what it is
-        assert lost >= 3 and "died" in str((await job.info()).reason)
+    if state is State.DEAD:  # each supervisor ended its child before the lease ran out, so that the job is known
+        killed = [event["why"] for one in workers for event in one.events("process.killed")]
+        assert len(killed) >= 3 and "interpreter" in killed[0] and "died" in str((await job.info()).reason)
     else:  # on a fast machine
-        assert state is State.SUCCEEDED
+        assert state is State.SUCCEEDED and not lost

@@ -92,7 +92,7 @@ async def test_the_proof() -> None:
 def _report(origin: Origin) -> InstanceReport:
     return InstanceReport(
         lease="l", label="pod", host="h", pid=origin.pid, version="", queues=(), task_names=(), concurrency=1, started_at=None,
-        seen_s=0.0, deadline_s=10.0, revoked=False, quiet=False, owned=0, suspect=None, machine=origin.machine,
+        seen_s=0.0, deadline_s=10.0, revoked=False, quiet=False, owned=0, tests=False, machine=origin.machine,
         born=origin.born, program=origin.program,
     )  # fmt: skip
 

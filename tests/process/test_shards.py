@@ -70,7 +70,6 @@ async def test_a_killed_process_is_recovered_in_every_shard(
 
 
 async def test_a_poison_job_dies_and_its_neighbours_in_other_shards_do_not(start: Start, several: TrackedQueue) -> None:
-    # Few at a time: whoever was in two deaths is a suspect, and those run one after the other.
     worker = start("--concurrency", "10", TRACKED_QUEUE_SHARDS=str(SHARDS))
     worker.ready(SHARDS)
     good = [await several.enqueue("short", 0.1) for _ in range(60)]
@@ -83,16 +82,17 @@ async def test_a_poison_job_dies_and_its_neighbours_in_other_shards_do_not(start
 async def test_an_innocent_suspect_is_not_charged_for_one_of_another_shard(
     start: Start, server: RedisServer, namespace: str
 ) -> None:
-    """Both fetch at the same moment when a process starts; only one of them may bring a suspect."""
+    """Both fetch at the same moment when a process starts; only one of them may bring suspects."""
     async with TrackedQueue(server.url, namespace=namespace, shards=2) as several:
         bad = await several.options(id="bad~0").enqueue("poison")
         good = [await several.options(id=f"good{n}~1").enqueue("short", 0.3) for n in range(4)]
         for job in (bad, *good):  # as recovery leaves them after their second death
             keys = several.shards.keys(several.shards.of_id(job.id))
             await several.store_of(job.id).read(
-                ("HSET", keys.named("job", job.id), "suspicion", 2, "recoveries", 2, "delivery", 1),
+                ("HSET", keys.named("job", job.id), "pool", 2, "past", 100, "deaths", 1, "delivery", 1),
                 ("LREM", keys.named("queue", "default"), 1, job.id),
-                ("LPUSH", keys.named("suspects", "default"), job.id),
+                ("ZADD", keys.named("suspected", "default"), 1, job.id),
+                ("SADD", keys.single("suspecting"), "default"),
             )
         start("--concurrency", "10", TRACKED_QUEUE_SHARDS="2")
         assert await ended([bad], 60) == [State.DEAD]

@@ -415,7 +415,7 @@ async def test_a_revoked_instance_cancels_its_jobs_and_registers_anew(app: Track
     with capture_logs() as logs:
         async with running_worker(app):
             await wait_until(lambda: leases, what="the job to start")
-            await app.store.run(t.release(leases[0], interrupted=False))
+            await app.store.run(t.release(leases[0], t.End.DIED))
             await asyncio.wait_for(cleaned.wait(), 10)
             assert await job.result(timeout=10) == leases[1]
     assert leases[0] != leases[1]
@@ -508,7 +508,7 @@ async def test_ten_thousand_orphans_and_eight_recoverers(server: RedisServer, na
         await app.store.run(t.register("dead", 30, 5, {}))
         for number in range(1, 41):
             await app.store.run(t.fetch("dead", number, 250, 0, ["default"]))
-        await app.store.run(t.release("dead", interrupted=False))
+        await app.store.run(t.release("dead", t.End.INTERRUPTED))
         apps = [TrackedQueue(server.url, namespace=namespace) for _ in range(8)]
         moved = [one for some in await asyncio.gather(*(each.recover() for each in apps)) for one in some]
         for each in apps:

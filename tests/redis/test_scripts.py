@@ -323,8 +323,6 @@ def test_fetch_says_that_something_has_to_start_at_once(q: Scripts) -> None:
     assert (reply := q.fetch("w", start=0, buffer=5)).must_start and reply.more and not reply.jobs
     reply = q.fetch("w", start=1, buffer=0)
     assert [job.id for job in reply.jobs] == [b"a"] and reply.more and not reply.must_start
-    q.redis.lpush(q.keys.named("suspects", "q"), "c")
-    assert q.fetch("w", start=0, buffer=0).must_start
 
 
 def test_an_error_among_outcomes_costs_no_other_its_place(q: Scripts) -> None:
@@ -340,22 +338,10 @@ def test_an_error_among_outcomes_costs_no_other_its_place(q: Scripts) -> None:
         q.store.run(t.settle("w", outcomes, 120))
     assert [q.state(name) for name in "abde"] == ["succeeded", "succeeded", "active", "active"]
     assert {"d", "e"} <= set(q.listed("processing", "w"))
-    q.store.run(t.release("w", interrupted=False))
+    q.release("w", t.End.INTERRUPTED)
     q.recover("w")
     assert q.listed("processing", "w") == [] and sorted(q.listed("queue", "q")) == ["d", "e"]
     assert [q.state(name) for name in "ab"] == ["succeeded"] * 2
-
-
-def test_fetch_serves_the_suspects_of_more_queues_than_it_asks_for_at_once(q: Scripts) -> None:
-    q.register("w")
-    for number, count in enumerate((2997, 2998, 5000), 1):
-        queues = [f"q{n}" for n in range(count)]
-        q.enqueue(f"a{count}", queue=queues[-1])
-        q.redis.rename(q.keys.named("queue", queues[-1]), q.keys.named("suspects", queues[-1]))
-        reply = q.store.run(t.fetch("w", number, 5, 0, queues))
-        (job,) = reply.jobs
-        assert (job.id, job.buffered) == (f"a{count}".encode(), b"s")
-        assert q.settle("w", job, "succeeded") is Verdict.OK
 
 
 def test_fetch_removes_an_untracked_job(q: Scripts) -> None:
@@ -702,7 +688,7 @@ def test_a_buffered_job_that_may_have_begun_is_counted(q: Scripts, interrupted: 
     q.enqueue("a", "b")
     q.register("w")
     q.take("w", start=1, buffer=1)
-    q.release("w", interrupted)
+    q.release("w", t.End.INTERRUPTED if interrupted else t.End.DIED)
     fates = {job.id: job.fate for job in q.recover("w").jobs}
     assert fates == {"a": Fate.INTERRUPTED if interrupted else Fate.REQUEUED, "b": Fate.UNSTARTED}
     for job in "ab":
@@ -719,66 +705,6 @@ def test_recover_honours_a_wish_to_cancel(q: Scripts) -> None:
     q.release("w")
     (job,) = q.recover("w").jobs
     assert job.fate is Fate.CANCELLED and q.state("a") == "cancelled" and q.listed("queue", "q") == []
-
-
-def test_charges_only_the_suspect_and_kills_it_at_the_third(q: Scripts) -> None:
-    """CASE-35, CASE-36: the poison dies, its neighbours are charged nothing."""
-    q.enqueue("poison", "good")
-    for death in range(1, 6):
-        lease = f"w{death}"
-        q.register(lease)
-        taken = {job.id.decode() for job in q.take(lease)}
-        if death <= 2:
-            assert taken == {"poison", "good"}
-        else:
-            assert "poison" in taken and len(taken) == 1, "one suspect at a time"
-        q.release(lease)
-        q.recover(lease)
-    assert q.state("poison") == "dead" and q.job("poison")["charges"] == "3"
-    assert "died 3 times" in q.job("poison")["reason"]
-    q.register("last")
-    (good,) = q.take("last")
-    assert good.id == b"good" and "charges" not in q.job("good")
-    assert q.settle("last", good, "succeeded") is Verdict.OK
-
-
-def test_a_poison_that_was_only_marked_as_buffered_is_no_death_behind(q: Scripts) -> None:
-    """A buffered job may have started since it was marked: were it not under suspicion, its neighbour would be charged."""
-    q.enqueue("good", "poison")
-    q.register("w1")
-    assert [job.buffered for job in q.take("w1", start=1, buffer=1)] == [b"0", b"1"]
-    q.release("w1")
-    q.recover("w1")
-    for death in range(2, 7):
-        lease = f"w{death}"
-        q.register(lease)
-        taken = {job.id for job in q.take(lease)}
-        if b"poison" in taken:
-            q.release(lease)
-            q.recover(lease)
-        else:
-            assert taken == {b"good"}
-            q.settle(lease, t.Delivered(b"good", q.job("good")["delivery"].encode(), b"0", b"q", []), "succeeded")
-    assert q.state("poison") == "dead" or int(q.job("poison")["charges"]) >= 2
-    assert "charges" not in q.job("good") and "recoveries" in q.job("good")
-
-
-def test_a_settled_suspect_makes_room_for_the_next(q: Scripts) -> None:
-    q.enqueue("a", "b")
-    for lease in ("w1", "w2"):
-        q.register(lease)
-        q.take(lease)
-        q.release(lease)
-        q.recover(lease)
-    q.register("w")
-    (first,) = q.take("w")
-    q.pop_marker()
-    assert q.take("w") == [] and not q.marker(), "no spinning on a suspect that can't be taken"
-    q.settle("w", first, "succeeded")
-    assert q.marker()
-    (second,) = q.take("w")
-    assert {first.id, second.id} == {b"a", b"b"}
-    q.settle("w", second, "succeeded")
 
 
 def test_recover_of_an_id_without_a_record_buries_it(q: Scripts) -> None:
@@ -975,7 +901,7 @@ def test_a_shard_that_holds_something_is_not_closed(q: Scripts, state: str) -> N
         if state != "active":
             q.settle("w", job, state, 1 if state == "dead" else 0)
     if state != "active":
-        q.store.run(t.release("w", interrupted=True))
+        q.store.run(t.release("w", t.End.INTERRUPTED))
     busy = q.store.run(t.close("close"))
     named = {"queued": "queue q", "waiting": "dependents", "active": "instances", "registered": ""}.get(state, state)
     assert busy == named

@@ -8,8 +8,7 @@ from importlib.resources import files
 import pytest
 
 import redis
-from tests.harness import INTERVAL, TTL, Scripts
-from tests.redis.test_scripts import die
+from tests.harness import TTL, Scripts
 from tracked_queue import ResultLeftOutError, StoreFullError
 from tracked_queue import transitions as t
 from tracked_queue.chaos.server import RedisServer
@@ -136,87 +135,6 @@ def test_recover_finds_the_hold_itself(q: Scripts) -> None:
     assert q.recover("a1").word == "hold"
     assert q.beat("a1") is not None and q.beat("b1") is not None
     assert q.recover("a1").word == "alive"
-
-
-def test_a_poison_that_kills_a_lone_pod_is_found(q: Scripts) -> None:
-    """CASE-35 without a supervisor: each restart comes after a gap, which looks like an outage."""
-    q.enqueue("poison")
-    deaths = 0
-    while q.state("poison") != "dead":
-        lease = f"w{deaths}"
-        q.register(lease)
-        if deaths:
-            die(q, lease)
-            for _ in range(3):
-                q.pass_time(INTERVAL)
-                q.beat(lease)
-            assert q.recover(f"w{deaths - 1}").word == "ok"
-        if q.state("poison") == "queued":
-            assert len(q.take(lease)) == 1
-        q.pass_time(4 * TTL)
-        deaths += 1
-        assert deaths < 12
-    record = q.job("poison")
-    assert record["interruptions"] == "3" and record["charges"] == "3"
-
-
-def test_a_suspect_stays_one_over_a_retry(q: Scripts) -> None:
-    q.enqueue("a", "b")
-    for lease in ("w1", "w2"):
-        q.register(lease)
-        q.take(lease)
-        q.release(lease)
-        q.recover(lease)
-    q.register("w")
-    (first,) = q.take("w")
-    q.settle("w", first, "retry", 10)
-    q.pass_time(1)
-    q.fetch("w", start=0, buffer=1)
-    assert len(q.take("w")) == 1 and q.take("w") == []
-    q.register("v")
-    (other,) = q.take("v")
-    q.settle("v", other, "retry", 0)
-    assert len(q.take("v")) == 1 and q.take("v") == []
-
-
-def test_a_dead_suspect_makes_room_with_a_marker(q: Scripts) -> None:
-    q.enqueue("a", "b")
-    for lease in ("w1", "w2", "w3"):
-        q.register(lease)
-        q.take(lease)
-        q.pop_marker()
-        q.release(lease)
-        q.recover(lease, max_recoveries=1)
-    assert sorted([q.state("a"), q.state("b")]) == ["dead", "queued"]
-    assert q.marker()
-
-
-def test_a_suspect_behind_other_queues_keeps_its_marker(q: Scripts) -> None:
-    q.enqueue("s")
-    for lease in ("w1", "w2"):
-        q.register(lease)
-        q.take(lease)
-        q.release(lease)
-        q.recover(lease)
-    q.enqueue("h", queue="hi")
-    q.register("w")
-    q.pop_marker()
-    reply = q.fetch("w", start=1, queues=("hi", "q"))
-    assert [job.id for job in reply.jobs] == [b"h"] and reply.more and q.marker()
-
-
-def test_a_vanished_suspect_does_not_block_its_instance(q: Scripts) -> None:
-    q.enqueue("a", "b")
-    for lease in ("w1", "w2"):
-        q.register(lease)
-        q.take(lease)
-        q.release(lease)
-        q.recover(lease)
-    q.register("w")
-    (first,) = q.take("w")
-    q.redis.delete(q.keys.named("job", first.id.decode()))
-    assert q.settle("w", first, "succeeded") is Verdict.GONE
-    assert len(q.take("w")) == 1
 
 
 def test_one_fetch_looks_at_a_bounded_number_of_cancelled_jobs(q: Scripts) -> None:

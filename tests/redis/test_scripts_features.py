@@ -64,7 +64,7 @@ def test_the_key_is_free_from_its_moment_on_and_kept_by_recovery(q: Scripts, unt
     (job,) = q.take("w")
     free = until == "started"
     assert q.enqueue("b", extras=unique("k", until)) == [True if free else Conflict("held", "a")]
-    q.release("w")
+    q.release("w", t.End.INTERRUPTED)
     q.recover("w")
     q.register("w2")
     again = next(job for job in q.take("w2") if job.id == b"a")
@@ -875,23 +875,6 @@ def test_a_permit_is_free_after_every_end_of_a_running_job(q: Scripts) -> None:
     assert not list(q.redis.scan_iter(match=q.keys.tag.replace("{", "[{]") + ":permits:*", count=10_000))
 
 
-def test_a_suspect_whose_limit_is_full_makes_nobody_ask_again_and_again(q: Scripts) -> None:
-    q.enqueue("a", "b", extras=limited("L", 1))
-    for lease in ("x", "y"):
-        q.register(lease)
-        while not q.take(lease, start=1):
-            pass
-        q.release(lease)
-        q.recover(lease)
-    q.register("w")
-    q.redis.sadd(q.keys.named("permits", "L"), "other")
-    drain(q)
-    reply = q.fetch("w")
-    assert reply.jobs == [] and not reply.more
-    q.redis.delete(q.keys.named("permits", "L"))
-    assert len(drain(q)) == 1
-
-
 def test_a_tick_that_is_passed_over_claims_no_key(q: Scripts) -> None:
     q.store.run(t.schedule([("s1", "t", "q", "x"), ("s2", "t", "q", "x")]))
     key = ["k", "done", "existing", 0]
@@ -1208,19 +1191,6 @@ def test_a_key_is_freed_by_one_that_failed_came_back_and_failed_in_one_call(q: S
     q.settle("w", b, "dead", 1, reason="why")
     all_told(q)
     assert q.state("f") == "failed" and not q.redis.exists(q.keys.named("unique", "k"))
-
-
-def test_a_suspect_that_its_finder_may_not_take_wakes_another(q: Scripts) -> None:
-    q.register("w")
-    q.enqueue("s1", "s2")
-    for name, job in zip(("s1", "s2"), q.take("w"), strict=True):
-        q.redis.hset(q.keys.named("job", name), "suspicion", 2)
-        q.settle("w", job, "retry", 1 if name == "s1" else 500)
-    q.pass_time(0.1)
-    assert ids(q.take("w")) == ["s1"]
-    q.pop_marker()
-    q.pass_time(1)
-    assert q.take("w") == [] and q.listed("suspects", "q") == ["s2"] and q.marker()
 
 
 def test_a_replace_from_another_queue_holds_nobody_up(q: Scripts) -> None:

@@ -281,31 +281,39 @@ async def test_jobs_that_came_by_name_are_held_to_a_limit_in_their_own_shard(
         assert most == {0: 1, 1: 1, 2: 1} and len(told) == 1 and told[0]["task"] == "one"
 
 
-async def test_a_process_runs_one_suspect_at_a_time(server: RedisServer, namespace: str) -> None:
-    """Whichever shard it is from: what is charged when the process dies must be the one that may have done it."""
+async def test_suspects_of_one_shard_run_beside_nothing_of_another(server: RedisServer, namespace: str) -> None:
+    """What is blamed when the process dies must be what may have done it; and fresh jobs and suspects all come to their end."""
     async with app_at(server.url, namespace, 3) as app:
-        now = most = 0
+        now: Counter[int] = Counter()
+        beside: list[tuple[int, ...]] = []
 
-        @app.task(name="suspect")
-        async def suspect() -> None:
-            nonlocal now, most
-            now += 1
-            most = max(most, now)
+        @app.task(name="one")
+        async def one(shard: int, suspect: bool) -> None:
+            now[shard] += 1
+            if suspect:
+                beside.append(tuple(other for other, count in now.items() if count and other != shard))
             await asyncio.sleep(0.02)
-            now -= 1
+            if suspect:
+                beside.append(tuple(other for other, count in now.items() if count and other != shard))
+            now[shard] -= 1
 
-        jobs = [await suspect.options(id=f"s{n}~{shard}").enqueue() for shard in range(3) for n in range(4)]
-        for job in jobs:  # as recovery leaves them after their second death
-            keys, store = app.shards.keys(app.shards.of_id(job.id)), app.store_of(job.id)
-            await store.read(
-                ("HSET", keys.named("job", job.id), "suspicion", 2, "recoveries", 2, "delivery", 1),
-                ("LREM", keys.named("queue", "default"), 1, job.id),
-                ("LPUSH", keys.named("suspects", "default"), job.id),
-            )
+        jobs = [
+            await one.options(id=f"{kind}{n}~{shard}").enqueue(shard, kind == "s")
+            for shard in range(3) for n in range(6) for kind in "sf"
+        ]  # fmt: skip
+        for job in jobs:
+            if job.id[0] == "s":
+                keys, store = app.shards.keys(app.shards.of_id(job.id)), app.store_of(job.id)
+                await store.read(
+                    ("HSET", keys.named("job", job.id), "pool", 2, "past", 0, "deaths", 1, "delivery", 1),
+                    ("LREM", keys.named("queue", "default"), 1, job.id),
+                    ("ZADD", keys.named("suspected", "default"), 1, job.id),
+                    ("SADD", keys.single("suspecting"), "default"),
+                )
         async with running_worker(app):
             for job in jobs:
                 await job.result(30)
-        assert most == 1
+        assert set(beside) == {()}
 
 
 async def test_a_shard_that_fails_ends_the_others_in_order(server: RedisServer, namespace: str) -> None:
@@ -385,7 +393,7 @@ async def test_operators_reach_every_shard(server: RedisServer, namespace: str) 
             await double.options(id=f"o{shard}~{shard}").enqueue(1)
             await store.run(t.register(lease, 30, 5, {}))
             await store.run(t.fetch(lease, 1, 5, 0, ["default"]))
-            await store.run(t.release(lease, interrupted=False))
+            await store.run(t.release(lease, t.End.DIED))
         moved = await app.recover()
         assert sorted(one.id for one in moved) == [f"o{shard}~{shard}" for shard in range(3)]
         assert await app.cancel_many(queue="default") == 3

@@ -225,13 +225,46 @@ class Machine(RuleBasedStateMachine):
             assert self.q.snapshot() == before
 
     @rule(
-        lease=st.sampled_from(LEASES), start=st.integers(1, 3), buffer=st.integers(0, 2), queues=st.permutations(QUEUES)
+        lease=st.sampled_from(LEASES),
+        start=st.integers(1, 3),
+        buffer=st.integers(0, 2),
+        queues=st.permutations(QUEUES),
+        mode=st.sampled_from([t.Mode.FIRST, t.Mode.FIRST, *t.Mode]),
     )
-    def fetch(self, lease: str, start: int, buffer: int, queues: list[str]) -> None:
-        reply = self.q.fetch(lease, start=start, buffer=buffer, queues=tuple(queues))
+    def fetch(self, lease: str, start: int, buffer: int, queues: list[str], mode: t.Mode = t.Mode.FIRST) -> None:
+        held_until = int(self.q.redis.hget(self.q.keys.named("instance", lease), "held") or 0)
+        here = self.q.listed("processing", lease)
+        reply = self.q.fetch(lease, start=start, buffer=buffer, queues=tuple(queues), mode=mode)
         if isinstance(reply, t.Fetched):
             assert len(reply.jobs) <= start + buffer
+            self.keeps_company(lease, reply, mode, held_until, here)
             self.hold(lease, reply.jobs)
+
+    def keeps_company(self, lease: str, reply: t.Fetched, mode: t.Mode, held_until: int, here: list[str]) -> None:
+        """Suspects come in groups that each of their pools allows, and nothing joins one that is within its gate."""
+        records = [self.q.job(job.id.decode()) for job in reply.jobs]
+        suspects = [record for record in records if "pool" in record]
+        assert not reply.jobs or held_until <= self.q.now(), "something joined suspects within their gates"
+        assert len(suspects) in (0, len(records)), "suspects and fresh jobs came together"
+        assert mode not in (t.Mode.ONLY, t.Mode.SHORT) or suspects == records, "a process for suspects got a fresh job"
+        if suspects:
+            assert mode is not t.Mode.NONE and len(suspects) <= min(int(record["pool"]) for record in suspects)
+            assert all(job.buffered == b"0" for job in reply.jobs)
+            fresh = [id for id in here if "pool" not in self.q.job(id)]
+            assert not fresh, "suspects joined fresh jobs"
+            gates = [2 * int(record.get("past", 0)) + 1000 for record in suspects if int(record["deaths"]) < 12]
+            assert reply.held * 1000 >= max(gates, default=0)
+
+    def suspects_stand_in_their_line(self, view: dict[str, Any], states: dict[str, str]) -> None:
+        lines = {job for key, ids in view.items() if key.startswith("suspected:") for job in ids}
+        for job, state in states.items():
+            if state == "queued":
+                assert ("pool" in view[f"job:{job}"]) == (job in lines), (job, view[f"job:{job}"])
+        with_line = {key.partition(":")[2] for key in view if key.startswith("suspected:")}
+        assert with_line == set(view.get("suspecting", ())), "an instance would not see them"
+        for queue in with_line:
+            paused = f"queue:{queue}" in view.get("paused", ())
+            assert (f"wake_suspects:{queue}" in view) != paused, "nobody would be woken for them"
 
     def hold(self, lease: str, jobs: list[t.Delivered]) -> None:
         """Note what an instance got. What has a rate starts no more often than it says, retries included."""
@@ -366,7 +399,7 @@ class Machine(RuleBasedStateMachine):
 
     def crash(self, lease: str, portion: int, interrupted: bool) -> None:
         """The instance dies, is recovered in portions, and comes back; what its former self held it may still settle."""
-        self.q.release(lease, interrupted=interrupted)
+        self.q.release(lease, t.End.INTERRUPTED if interrupted else t.End.DIED)
         while self.q.recover(lease, n=portion).word == "ok":
             pass
         self.q.numbers[lease] = 0
@@ -438,6 +471,7 @@ class Machine(RuleBasedStateMachine):
         view = self.look()
         states = {job: view.get(f"job:{job}", {}).get("state", "") for job in self.jobs}
         self.each_job_is_in_one_place(view, states)
+        self.suspects_stand_in_their_line(view, states)
         self.permits_are_those_of_active_jobs_and_never_too_many(view, states)
         self.a_lane_that_holds_jobs_stands_in_one_place(view)
         self.a_rate_that_lanes_wait_for_has_its_time(view)
@@ -455,7 +489,7 @@ class Machine(RuleBasedStateMachine):
 
     def each_job_is_in_one_place(self, view: dict[str, Any], states: dict[str, str]) -> None:
         places: dict[str, list[str]] = {}
-        where = {"queue": "queued", "suspects": "queued", "lane": "queued", "processing": "active", "parked": "parked"}
+        where = {"queue": "queued", "suspected": "queued", "lane": "queued", "processing": "active", "parked": "parked"}
         where |= {"scheduled": "scheduled", "dead": "dead"}
         for key, ids in view.items():
             kind, colon, _ = key.partition(":")
@@ -635,6 +669,10 @@ FAULTS: dict[str, tuple[str, str, str]] = {
     "a result is never let go": ("fetch", "        let_go(entry)\n", ""),
     "a requeue brings nothing back": ("requeue", "redis.call('RPUSH', single('ended'), id)", ""),
     "what has begun is replaced": ("enqueue", "waits and not has_begun and", "waits and"),
+    "suspects are joined at once": ("fetch", "local wants_fresh = mode ~= 'only' and mode ~= 'short' and held_ms == 0", "local wants_fresh = mode ~= 'only' and mode ~= 'short'"),
+    "a group is as large as there is room": ("fetch", "size + 1 > math.min(smallest, pool)", "false"),
+    "a retried job stays under suspicion in its queue": ("settle", "redis.call('HDEL', job, 'pool', 'past', 'charges')  -- it", "-- it"),
+    "an interrupted suspect is fresh": ("settle", "push_job('RPUSH', id, queue, ledger[5], ledger[4], paused)", "push_job('RPUSH', id, queue, ledger[5], nil, paused)"),
     "the last portion is forgotten": ("follow", "note_ends(follower, #back.open - (is_last and 1 or 0)", "note_ends(follower, #back.open"),
 }  # fmt: skip
 

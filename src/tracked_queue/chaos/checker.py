@@ -127,7 +127,7 @@ def _explain(
         "retry": max(counted["retry"], number("attempts")),
         "snooze": max(counted["snoozed"], number("snoozes")),
         "recovery or interruption": max(
-            counted["interrupted"] + recovered, number("interruptions") + max(number("recoveries"), number("suspicion"))
+            counted["interrupted"] + recovered, number("interruptions") + number("recoveries")
         ),
         "rollback": rolled_back,
     }

@@ -128,7 +128,7 @@ async def _keys(client: Any, shards: Shards) -> AsyncIterator[tuple[int, bytes, 
 
 async def _places(client: Any, shards: Shards) -> dict[str, list[str]]:
     places: dict[str, list[str]] = {}
-    lists = ("queue", "suspects", "lane", "processing", "parked", "scheduled", "dead", "dependents")
+    lists = ("queue", "suspected", "lane", "processing", "parked", "scheduled", "dead", "dependents")
     async for shard, raw, name in _keys(client, shards):
         if name.split(":")[0] not in lists or name == "parked":
             continue

@@ -118,6 +118,10 @@ def _run_child(
             announce=pipe.announce,
             ready=pipe.ready,
             ending=pipe.ending,
+            began=pipe.began,
+            sign=pipe.sign,
+            mode=pipe.mode,
+            suspects=pipe.suspects,
             program=os.getppid(),
         )
         pipe.watch(

@@ -3,7 +3,7 @@
 -- KEYS[1]  tag
 -- ARGV[1]  keep  int  ms for which an ended record stays
 -- ARGV[2..] id   text at most 250
--- Derived: job:<id>, scheduled, dependents, parked, parked:<task>, cancel:<lease>, wake:<q>, unique:<key>, ended, paused,
+-- Derived: job:<id>, scheduled, suspected:<q>, suspecting, dependents, parked, parked:<task>, cancel:<lease>, wake:<q>, unique:<key>, ended, paused,
 --          stats:<minute>
 --
 -- Returns one word per job:
@@ -21,6 +21,7 @@
 -- include wake
 -- include record
 -- include states
+-- include suspects
 -- include ties
 -- include waiters
 -- include ended
@@ -31,7 +32,7 @@ local REASON = 'cancelled before it started'
 local words, records, seen = {}, {}, {}
 for at = 2, #ARGV do
   local id = ARGV[at]
-  local found = read_fields(named('job', id), 'state', 'lease', 'queue', 'tied', 'task')
+  local found = read_fields(named('job', id), 'state', 'lease', 'queue', 'tied', 'task', 'pool')
   local state = found[1]
   if not state then
     words[#words + 1] = 'gone'
@@ -41,7 +42,7 @@ for at = 2, #ARGV do
     seen[id] = true
     words[#words + 1] = state == 'active' and 'requested' or 'cancelled'
     records[#records + 1] = { id = id, job = named('job', id), state = state, lease = found[2], queue = found[3] or 'default',
-      ties = read_ties(id, named('job', id), found[4]), task = found[5] }
+      ties = read_ties(id, named('job', id), found[4]), task = found[5], pool = found[6] }
   end
 end
 begin_writing()
@@ -57,8 +58,12 @@ for _, record in ipairs(records) do
         redis.call('SREM', single('parked'), record.task or '')
       end
       end_job(record.id, record.job, record.queue, record.ties, paused, 'cancelled', now, keep, 'reason', REASON)
-    elseif record.state == 'scheduled' or record.state == 'waiting' then
-      redis.call('ZREM', single(record.state == 'waiting' and 'dependents' or 'scheduled'), record.id)
+    elseif record.state == 'scheduled' or record.state == 'waiting' or record.state == 'queued' and record.pool then
+      if record.state == 'queued' then
+        unsuspend(record.id, record.queue)
+      else
+        redis.call('ZREM', single(record.state == 'waiting' and 'dependents' or 'scheduled'), record.id)
+      end
       end_job(record.id, record.job, record.queue, record.ties, paused, 'cancelled', now, keep, 'reason', REASON)
     else
       end_job(record.id, record.job, record.queue, record.ties, paused, 'cancelled', now, 'listed', 'keep_ms', keep,

@@ -2,7 +2,7 @@
 --
 -- KEYS[1]  tag
 -- ARGV[1]  'close', 'look' (only whether it is empty), or 'open'
--- Derived: paused, instances, scheduled, dead, parked, dependents, laned, ended, queues, queue:<q>, suspects:<q>, schedules,
+-- Derived: paused, instances, scheduled, dead, parked, dependents, laned, ended, queues, queue:<q>, suspecting, schedules,
 --          schedule:<name>
 --
 -- Returns 'ok', or {'busy', what} if it holds jobs, pauses or instances: nothing written.  Records of ended jobs don't count.
@@ -16,13 +16,13 @@ if ARGV[1] == 'open' then
   redis.call('SREM', single('paused'), 'closed')
   return { 'ok' }
 end
-for _, kind in ipairs({ 'instances', 'scheduled', 'dead', 'parked', 'dependents', 'laned', 'ended' }) do
+for _, kind in ipairs({ 'instances', 'scheduled', 'dead', 'parked', 'dependents', 'laned', 'ended', 'suspecting' }) do
   if redis.call('EXISTS', single(kind)) == 1 then
     return { 'busy', kind }
   end
 end
 for _, queue in ipairs(redis.call('SMEMBERS', single('queues'))) do
-  if redis.call('EXISTS', named('queue', queue), named('suspects', queue)) > 0 then
+  if redis.call('EXISTS', named('queue', queue)) == 1 then
     return { 'busy', 'queue ' .. queue }
   end
 end

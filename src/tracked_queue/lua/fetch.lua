@@ -6,35 +6,41 @@
 -- ARGV[3]  start      int  jobs that will start now, at most 250
 -- ARGV[4]  buffer     int  jobs beyond them that will wait in the instance; start + buffer <= 250
 -- ARGV[5]  max_bytes  int  of arguments in one reply; the first job always fits
--- ARGV[6]  suspects   '1', or '0' to take no suspect: the process runs one that is in another shard
+-- ARGV[6]  mode       word which suspects (see docs/explanation/blame.md) this process may run:
+--                     'none'   none: it has jobs that this shard doesn't know of
+--                     'first'  any, before fresh jobs, while it has none of those (a process without a supervisor)
+--                     'idle'   those that need little time, if no fresh job is to be had
+--                     'only'   nothing but suspects
+--                     'short'  the same, but only those that need little time
 -- then 2 values per queue, in priority order:
 --   queue  text
 --   most   int  jobs of this queue that may be taken, '' for no limit of its own
--- Derived: instances, instance:<lease>, processing:<lease>, scheduled, queue:<q>, suspects:<q>, lanes:<q>, lane:<lane>,
+-- Derived: instances, instance:<lease>, processing:<lease>, scheduled, queue:<q>, suspected:<q>, suspecting, testing, draining, lanes:<q>, lane:<lane>,
 --          laned, laned:<q>, waiting:<limit>, permits:<limit>, rate:<limit>, limits, unique:<key>, ended,
---          followers:<id>, told:<id>, after:<id>, dependents, wake:<q>, job:<id>, paused, parked, parked:<task>, dead, stats:<minute>, queues
+--          followers:<id>, told:<id>, after:<id>, dependents, wake:<q>, wake_suspects:<q>, job:<id>, paused, parked, parked:<task>, dead, stats:<minute>, queues
 --
 -- Returns a list; its first word:
---   'ok'     then more, next_due, buried, and 5 values per job: id, delivery ('0' for an untracked one), buffered
---            ('1', '0', or 's' for one that starts as suspect), queue, and the record as a list: state, delivery before
---            this one, task, args; for a job
+--   'ok'     then more, next_due, buried, held, suspects, and 5 values per job: id, delivery ('0' for an untracked one), buffered
+--            ('1' or '0'), queue, and the record as a list: state, delivery before this one, task, args; for a job
 --            that was delivered before, or is no plain one, also kwargs, options, and unless it is untracked: tracked,
 --            attempts, interruptions, recoveries, buffered before, checkpoint, bound (nil where there is none)
 --            more      '1' if something is left that this instance could have taken with more slots; 'n' if that has to start at
---                      once, so that it would never be taken by an instance whose buffer never runs empty; 's' if nothing is
---                      but suspects that this call was not to take
+--                      once, so that it would never be taken by an instance whose buffer never runs empty
 --            next_due  ms until the next scheduled job is due, -1 if there is none
 --            buried    ids without a record that were set aside as dead
+--            held      ms for which this instance gets nothing more, unless its list becomes empty before: it runs suspects, or is
+--                      to become empty for some; else 0
+--            suspects  '1' if suspects are left in the queues of this call, or were taken by it
 --   'stale'  a later number was used; nothing taken
 --   'quiet'  the instance was asked to fetch nothing; nothing taken
 --   'late'   the lease is past its deadline; a beat must extend it first; nothing taken
 --   'lost'   the lease is revoked or gone; nothing taken
 -- A refused or repeated fetch puts the markers of its queues back: a BZPOPMIN before it may have popped one.
--- Keeps: an id is in one place; a delivery number grows with every delivery; an instance has at most one suspect; no limit
+-- Keeps: an id is in one place; a delivery number grows with every delivery; nothing joins a suspect that has not outlived its
+-- gate, but those that were taken with it, and of those no more than each of their pools allows; no limit
 -- has more permits out than its number, no rate more starts in any window of its time.
 -- Order: what is due and what follows on ended jobs is made takeable first (see lua/include/tend.lua), a bounded number a call,
--- so that it has its place among the others.  Then a suspect if this instance has none and a slot for it, then each queue: its
--- list's right end and its lanes in turns.
+-- so that it has its place among the others.  Then a group of suspects, or each queue: its list's right end and its lanes in turns.
 -- include keys
 -- include number
 -- include now_ms
@@ -48,6 +54,7 @@
 -- include ties
 -- include lanes
 -- include push
+-- include suspects
 -- include ended
 -- include stats
 -- include unique
@@ -66,12 +73,22 @@ local lease, number = ARGV[1], tonumber(ARGV[2])
 local start, buffer, max_bytes = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
 local instance, processing = named('instance', lease), named('processing', lease)
 local now = now_ms()
+-- Of suspects so many are looked at for one group.
+local GROUP_LOOK = 50
+-- What runs in a process of their own is joined by a further group when it has run for so long; one that should run alone waits so
+-- long for an empty process.
+local PATIENCE_MS, ALONE_MS = 5000, 10000
+-- Gates that some processes don't take: an ordinary one, and those that others wait for.
+local IDLE_GATE_MS, SHORT_GATE_MS = 10000, 60000
+-- Without processes of their own: suspects that have waited for so long make one process take nothing fresh, for so long, until it
+-- is empty; then, as long again, none.
+local DRAIN_AFTER_MS, DRAIN_MS, AGAIN_MS = 60000, 60000, 1000
 -- What is mostly not there is asked for in one call: pauses, ended jobs with followers, suspects and lanes.
 local some_special = #ARGV > ASKED
 if not some_special then
-  local special = { single('paused'), single('ended') }
+  local special = { single('paused'), single('ended'), single('suspecting') }
   for at = 7, #ARGV, 2 do
-    special[#special + 1], special[#special + 2] = named('suspects', ARGV[at]), named('lanes', ARGV[at])
+    special[#special + 1] = named('lanes', ARGV[at])
   end
   some_special = redis.call('EXISTS', unpack(special)) > 0
 end
@@ -81,9 +98,11 @@ local function put_markers_back()
   begin_writing()
   for at = 7, #ARGV, 2 do
     local queue = ARGV[at]
-    if redis.call('LLEN', named('queue', queue)) + redis.call('LLEN', named('suspects', queue))
-      + redis.call('ZCARD', named('lanes', queue)) > 0 then
+    if redis.call('EXISTS', named('queue', queue), named('lanes', queue)) > 0 then
       wake(queue, paused)
+    end
+    if some_special and redis.call('EXISTS', named('suspected', queue)) > 0 then
+      wake_suspects(queue, paused)
     end
   end
 end
@@ -126,7 +145,7 @@ local deadline = tonumber(redis.call('ZSCORE', single('instances'), lease))
 if not deadline or deadline == 0 then
   return refused('lost')
 end
-local own = redis.call('HMGET', instance, 'fetch', 'fetched', 'quiet', 'suspect')
+local own = redis.call('HMGET', instance, 'fetch', 'fetched', 'quiet', 'held', 'tests')
 local last = tonumber(own[1] or '0')
 if number < last then
   return refused('stale')
@@ -135,17 +154,18 @@ end
 local first_due = tonumber((redis.call('ZRANGE', single('scheduled'), 0, 0, 'WITHSCORES'))[2])
 local some_due = first_due and first_due <= now
 local next_due_ms = first_due and digits(math.max(0, first_due - now)) or '-1'
+local held_ms = math.max(0, number_of(own[4]) - now)
 if number == last then
   -- No fetch of this lease came later, so what is active under it and was taken then is that very delivery.
   put_markers_back()
-  local reply = { 'ok', '1', next_due_ms, {} }
+  local reply = { 'ok', '1', next_due_ms, {}, digits(held_ms), held_ms > 0 and '1' or '0' }
   for _, id in ipairs(own[2] and cmsgpack.unpack(own[2]) or {}) do
     local record = read(id, job_prefix .. id)
     local about = read_fields(job_prefix .. id, 'lease', 'queue')
     if record[1] == 'active' and about[1] == lease then
       local n = #reply
       reply[n + 1], reply[n + 2] = id, record[2]
-      reply[n + 3] = id == own[4] and 's' or (record[11] == '1' and '1' or '0')
+      reply[n + 3] = record[11] == '1' and '1' or '0'
       reply[n + 4], reply[n + 5] = about[2], record
     end
   end
@@ -161,10 +181,9 @@ end
 -- What is due, and what follows on what has ended, comes first: it has its place among what can be taken.
 local tended_left = false
 if some_due or some_special and redis.call('EXISTS', single('ended')) == 1 then
-  -- What this makes takeable in the queues of this call it may take itself: others are woken below, for what is left; but who
-  -- takes no suspect wakes them for it.
+  -- What this makes takeable in the queues of this call it may take itself: others are woken below, for what is left.
   for at = 7, #ARGV, 2 do
-    woken[ARGV[at]] = not own[4] and ARGV[6] == '1'
+    woken[ARGV[at]] = ARGV[6] ~= 'only' and ARGV[6] ~= 'short'
   end
   tended_left = tend(now, paused, some_due)
   for at = 7, #ARGV, 2 do
@@ -179,9 +198,11 @@ end
 -- taken: parallel lists, since a table for each job costs more than the calls for it.
 local ids, jobs, records, queues, buffered = {}, {}, {}, {}, {}
 local dropped, expired, set_aside, garbage, cuts, visited, left = {}, {}, {}, {}, {}, {}, {}
-local bytes, started, taken, looked, new_suspect = 0, 0, 0, 0, nil
-local suspect, denied, must_start = own[4] or ARGV[6] == '0', false, false
+local bytes, started, taken, looked = 0, 0, 0, 0
+local must_start = false
 local seen, strays = {}, 0
+-- Suspects that leave their line with this call, as {id, queue}.
+local left_line = {}
 -- Permits of concurrency limits out, and starts of rates, as they will be after this call.
 local used, rates, full_at = {}, {}, {}
 -- The ms from which a rate has room, or nil if it has now: its last starts are in a list, the newest first.
@@ -360,35 +381,126 @@ local function take_lanes(queue, room)
     end
   end
 end
+-- Suspects.
+local mode = ARGV[6]
+-- In which queues of this call some wait: their places in ARGV.
+local suspected = {}
+if some_special then
+  local suspecting = {}
+  for _, queue in ipairs(redis.call('SMEMBERS', single('suspecting'))) do
+    suspecting[queue] = true
+  end
+  for at = 7, #ARGV, 2 do
+    if suspecting[ARGV[at]] and not paused['queue:' .. ARGV[at]] then
+      suspected[#suspected + 1] = at
+    end
+  end
+end
+local is_empty = own[4] and false or #suspected > 0 and redis.call('EXISTS', processing) == 0
+local tested_ms = number_of(own[5])  -- when it took its latest group; 0 once something fresh has joined
+local longest, solo_waits = 0, false
+-- take_group: the first suspect of a queue that may run here, and those behind it, while no pool is smaller than the group.
+local function take_group(at, longest_gate)
+  local queue, most = ARGV[at], tonumber(ARGV[at + 1])
+  local line = redis.call('ZRANGE', named('suspected', queue), 0, GROUP_LOOK - 1, 'WITHSCORES')
+  local before, room = taken, math.min(start, most or start)
+  local smallest = ENDLESS
+  for n = 1, #line, 2 do
+    local id, since = line[n], number_of(line[n + 1])
+    local found = read_fields(job_prefix .. id, 'pool', 'past', 'deaths', 'charges')
+    local pool = number_of(found[1], 1)
+    local gate = gate_of(number_of(found[2]), number_of(found[3]))
+    local size = taken - before
+    since = since - CONFIRM_MS * number_of(found[4])
+    local fits = gate <= longest_gate
+    if fits and pool == 1 and not is_empty and now - since < ALONE_MS then
+      fits, solo_waits = false, true
+    end
+    if size >= room or size > 0 and (not fits or size + 1 > math.min(smallest, pool)) then
+      break
+    elseif fits and look(id, queue, false, room - size) then
+      left_line[#left_line + 1] = { id, queue }
+      if taken - before > size then
+        smallest, longest = math.min(smallest, pool), math.max(longest, gate)
+      end
+    end  -- else a limit is full: the next one may run
+  end
+  return taken > before
+end
+local function take_groups(longest_gate)
+  for n = 1, #suspected do
+    if take_group(suspected[(number + n) % #suspected + 1], longest_gate) then
+      return true
+    end
+  end
+  return false
+end
+-- How long others have waited in line, at most.
+local function waited_ms()
+  local most = 0
+  for _, at in ipairs(suspected) do
+    most = math.max(most, now - number_of(redis.call('ZRANGE', named('suspected', ARGV[at]), 0, 0, 'WITHSCORES')[2], now))
+  end
+  return most
+end
+-- Whether half of the instances run suspects while fresh jobs wait.
+local function enough_test()
+  local others = math.max(0, redis.call('ZCARD', single('instances')) - 1)
+  local testing = #redis.call('ZRANGEBYSCORE', single('testing'), '(' .. digits(now), '+inf', 'LIMIT', 0, others + 1) - (own[5] and 1 or 0)
+  if testing < math.max(1, math.ceil(others / 2)) then
+    return false
+  end
+  for at = 7, #ARGV, 2 do
+    if redis.call('EXISTS', named('queue', ARGV[at]), named('lanes', ARGV[at])) > 0 then
+      return true
+    end
+  end
+  return false
+end
+-- Whether this instance is the one that is to become empty.
+local function drains()
+  local found = redis.call('GET', single('draining'))
+  local till, who = string.match(found or '', '^(%d+) (.*)$')
+  if who then
+    return who == lease and number_of(till) > now
+  end
+  if waited_ms() < DRAIN_AFTER_MS then
+    return false
+  end
+  redis.call('SET', single('draining'), digits(now + DRAIN_MS) .. ' ' .. lease, 'PX', 2 * DRAIN_MS)
+  return true
+end
+local wants_fresh = mode ~= 'only' and mode ~= 'short' and held_ms == 0
+local took_group = false
+if #suspected > 0 and held_ms == 0 and start > 0 then
+  if mode == 'only' or mode == 'short' then
+    if is_empty then
+      took_group = take_groups(mode == 'only' and ENDLESS or SHORT_GATE_MS)
+    elseif now - tested_ms >= PATIENCE_MS then
+      took_group = take_groups(SHORT_GATE_MS)
+    end
+  elseif mode == 'first' and (is_empty or tested_ms > 0) then
+    if not enough_test() then
+      took_group = take_groups(ENDLESS)
+      wants_fresh = not took_group and not solo_waits
+    end
+  elseif mode == 'first' and drains() then
+    wants_fresh = false
+  end
+  if mode == 'first' and not wants_fresh and not took_group then
+    held_ms = AGAIN_MS
+  end
+end
+if not wants_fresh then
+  start, buffer = taken, 0
+elseif own[4] then
+  buffer = 0  -- beside what was a suspect nothing waits
+end
+local fresh_from = taken
 for at = 7, #ARGV, 2 do
   local queue, most = ARGV[at], tonumber(ARGV[at + 1])
-  if not paused['queue:' .. queue] then
+  if not paused['queue:' .. queue] and mode ~= 'only' and mode ~= 'short' then
     local before = taken
-    local suspects = some_special and named('suspects', queue)
-    local waiting = suspects and redis.call('LLEN', suspects) or 0
-    if waiting > 0 and not own[4] and ARGV[6] == '0' then
-      denied = true
-    end
-    if waiting > 0 and not suspect then
-      if started < start and most ~= 0 then
-        local id = redis.call('LINDEX', suspects, -1)
-        local gone, full = look(id, queue, false, 1)
-        if gone then
-          cuts[#cuts + 1] = { suspects, 1 }
-          waiting = waiting - 1
-          if taken > before then
-            suspect, new_suspect = id, id
-          end
-        elseif full then
-          waiting = 0  -- it is held up by a limit: no reason to ask again before the next round
-        end
-      elseif most ~= 0 then
-        must_start = true
-      end
-      if waiting > 0 then
-        left[queue] = true
-      end
-    end
     local room = start + buffer - taken
     if most then
       room = math.min(room, most - (taken - before))
@@ -417,6 +529,9 @@ for at = 7, #ARGV, 2 do
     end
   end
 end
+if mode == 'idle' and held_ms == 0 and is_empty and taken == 0 and start > 0 then
+  took_group = take_groups(IDLE_GATE_MS)
+end
 
 -- Write.
 local now_text = digits(now)
@@ -425,6 +540,16 @@ for _, cut in ipairs(cuts) do
 end
 if #cuts == 0 then
   begin_writing()  -- a cut does the same
+end
+for _, item in ipairs(left_line) do
+  unsuspend(item[1], item[2])
+end
+if took_group then
+  held_ms = longest
+  redis.call('HSET', instance, 'held', digits(now + longest), 'tests', now_text)
+  redis.call('ZADD', single('testing'), math.min(now + longest, now + 60 * DRAIN_MS), lease)
+elseif own[5] and taken > fresh_from then
+  redis.call('HDEL', instance, 'tests')
 end
 for _, id in ipairs(dropped) do
   -- Cancelled while it was queued: its end was recorded then; from now on it may expire.
@@ -444,7 +569,7 @@ for _, item in ipairs(set_aside) do
   redis.call('LPUSH', named('parked', item[2]), item[1])
   redis.call('SADD', single('parked'), item[2])
 end
-local reply, moved, filled, dropped_of = { 'ok', '0', next_due_ms, buried }, {}, 4, {}
+local reply, moved, filled, dropped_of = { 'ok', '0', next_due_ms, buried, digits(held_ms), '0' }, {}, 6, {}
 for i = 1, taken do
   local id, job, record, queue, delivery = ids[i], jobs[i], records[i], queues[i], now_text
   local extra = extras[id]
@@ -480,7 +605,7 @@ for i = 1, taken do
     moved[#moved + 1] = id
   end
   reply[filled + 1], reply[filled + 2], reply[filled + 4], reply[filled + 5] = id, delivery, queue, record
-  reply[filled + 3] = id == new_suspect and 's' or buffered[i]
+  reply[filled + 3] = buffered[i]
   filled = filled + 5
 end
 if #moved > 0 then
@@ -490,9 +615,6 @@ for queue, n in pairs(dropped_of) do
   count(now, 'untracked', queue, n)
 end
 redis.call('HSET', instance, 'fetch', number, 'fetched', cmsgpack.pack(moved))
-if new_suspect then
-  redis.call('HSET', instance, 'suspect', new_suspect)
-end
 for name, rate in pairs(rates) do
   if rate.ahead then
     -- What started at a time that is still to come counts as started now.
@@ -561,17 +683,20 @@ if tended_left then
   reply[2] = '1'
 end
 for queue, whom in pairs(left) do
-  if redis.call('LLEN', named('queue', queue)) + redis.call('LLEN', named('suspects', queue))
-    + redis.call('ZCARD', named('lanes', queue)) > 0 then
+  if redis.call('EXISTS', named('queue', queue), named('lanes', queue)) > 0 then
     if whom == true then
       reply[2] = '1'
     end
     wake(queue, paused)
   end
 end
+for _, at in ipairs(suspected) do
+  reply[6] = '1'
+  if redis.call('EXISTS', named('suspected', ARGV[at])) == 1 then
+    wake_suspects(ARGV[at], paused)
+  end
+end
 if must_start and reply[2] == '1' then
   reply[2] = 'n'
-elseif denied and reply[2] == '0' then
-  reply[2] = 's'
 end
 return reply

@@ -6,7 +6,7 @@
 -- ARGV[3]  wants  int   of the first so many of these it wants the results
 -- ARGV[4]  last   '1' if these are the last, else '0'
 -- ARGV[5..] id    text  at most 250 in all
--- Derived: job:<id>, followers:<id>, told:<id>, after:<id>, dependents, ended, scheduled, queue:<q>, suspects:<q>, lane:<lane>,
+-- Derived: job:<id>, followers:<id>, told:<id>, after:<id>, dependents, ended, scheduled, queue:<q>, lane:<lane>,
 --          lanes:<q>, laned, laned:<q>, wake:<q>, unique:<key>, paused, stats:<minute>, queues
 --
 -- Returns one word, or for 'unknown' two:

@@ -2,17 +2,17 @@
 --
 -- KEYS[1]  tag
 -- ARGV[1]  queue  text
--- Derived: queues, paused, queue:<q>, suspects:<q>, laned:<q>, wake:<q>
+-- Derived: queues, paused, queue:<q>, suspected:<q>, laned:<q>, wake:<q>, wake_suspects:<q>
 --
 -- Returns 'ok', or 'busy' if it holds jobs (nothing written).  A pause of it is undone.
 -- include keys
 -- include writable
 local queue = ARGV[1]
-if redis.call('EXISTS', named('queue', queue), named('suspects', queue), named('laned', queue)) > 0 then
+if redis.call('EXISTS', named('queue', queue), named('suspected', queue), named('laned', queue)) > 0 then
   return { 'busy' }
 end
 begin_writing()
 redis.call('SREM', single('queues'), queue)
 redis.call('SREM', single('paused'), 'queue:' .. queue)
-redis.call('DEL', named('wake', queue))
+redis.call('DEL', named('wake', queue), named('wake_suspects', queue))
 return { 'ok' }

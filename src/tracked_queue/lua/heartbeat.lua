@@ -4,17 +4,18 @@
 -- ARGV[1]  lease        text
 -- ARGV[2]  ttl_ms       int
 -- ARGV[3]  interval_ms  int  of idle beats
--- Derived: instances, instance:<lease>, cancel:<lease>, parked, ended, contact, hold, sweeper, scheduled, waiting:<limit>, lanes:<q>,
+-- Derived: instances, instance:<lease>, cancel:<lease>, parked, ended, suspecting, contact, hold, sweeper, scheduled, waiting:<limit>, lanes:<q>,
 --          wake:<q>, paused
 --
 -- Returns {'lost'}: the lease is revoked or gone; nothing written.  Else
---   {'ok', quiet, run_out, cancels, parked, tend}
+--   {'ok', quiet, run_out, cancels, parked, tend, suspecting}
 --   quiet    '1' if this instance was asked to fetch nothing, else '0'
 --   run_out  '1' if another instance's lease looks run out or revoked: a sweep is worth it.  One of the fleet is told so in a
 --            second
 --   cancels  ids (at most 250) of active jobs here whose cancellation is asked for; repeated until they settle
 --   parked   names (at most 50) of tasks with parked jobs
 --   tend     '1' if jobs have ended whose followers were not told, else '0': with every place of a fleet taken nobody fetches
+--   suspecting  names (at most 50) of queues with suspects
 -- A beat after the deadline but before the revocation extends the lease.
 -- include keys
 -- include number
@@ -35,6 +36,7 @@ local hold, went_back = read_hold(now, ttl_ms, interval_ms)
 local quiet = redis.call('HGET', named('instance', lease), 'quiet') or '0'
 local cancels = redis.call('SRANDMEMBER', named('cancel', lease), 250)
 local parked = redis.call('SRANDMEMBER', single('parked'), 50)
+local suspecting = redis.call('SRANDMEMBER', single('suspecting'), 50)
 local earliest = redis.call('ZRANGE', single('instances'), 0, 1, 'WITHSCORES')
 local latest = redis.call('ZREVRANGE', single('instances'), 0, 0, 'WITHSCORES')
 local run_out = '0'
@@ -66,4 +68,4 @@ end
 note_contact(now, hold)
 redis.call('ZADD', single('instances'), now + ttl_ms, lease)
 redis.call('HSET', named('instance', lease), 'seen_ms', now)
-return { 'ok', quiet, run_out, cancels, parked, digits(redis.call('EXISTS', single('ended'))) }
+return { 'ok', quiet, run_out, cancels, parked, digits(redis.call('EXISTS', single('ended'))), suspecting }

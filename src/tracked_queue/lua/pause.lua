@@ -3,7 +3,7 @@
 --
 -- KEYS[1]  tag
 -- ARGV[1]  what  text  'queue:<name>', 'task:<name>' or 'schedule:<name>'
--- Derived: paused, wake:<queue>
+-- Derived: paused, wake:<queue>, wake_suspects:<queue>
 --
 -- Returns 'ok', or 'again' if it was paused (nothing written).  Jobs of a paused task are parked when a fetch meets
 -- them, so that they don't block the jobs behind them.
@@ -16,6 +16,6 @@ end
 begin_writing()
 redis.call('SADD', single('paused'), what)
 if string.sub(what, 1, 6) == 'queue:' then
-  redis.call('DEL', named('wake', string.sub(what, 7)))
+  redis.call('DEL', named('wake', string.sub(what, 7)), named('wake_suspects', string.sub(what, 7)))
 end
 return { 'ok' }

@@ -9,7 +9,7 @@
 -- ARGV[6]  resend_window   int   ms
 -- ARGV[7]  interval        int   ms of idle beats
 -- Derived: instances, instance:<lease>, processing:<lease>, cancel:<lease>, contact, hold, recovery_lock, job:<id>,
---          queue:<q>, suspects:<q>, wake:<q>, lane:<lane>, lanes:<q>, laned, laned:<q>, waiting:<limit>, permits:<limit>,
+--          queue:<q>, suspected:<q>, suspecting, testing, wake:<q>, wake_suspects:<q>, lane:<lane>, lanes:<q>, laned, laned:<q>, waiting:<limit>, permits:<limit>,
 --          unique:<key>, ended, dead, paused, stats:<minute>, queues
 --
 -- Returns a list; its first word:
@@ -20,10 +20,11 @@
 --   'busy'   another instance sweeps this list, and more than a portion is left; nothing written
 --   'gone'   no such lease; nothing written
 -- Keeps: the first write revokes, so that a late owner is fenced before its first job moves; each job moves once.
--- suspicion counts the deaths that a job was in, started or buffered; from the second on it is a suspect, of which an
--- instance takes one at a time. Only the suspect of a dead instance is charged.
--- What ran out around a hold counts as an interruption, but not for ever: a job that kills a lone pod, which comes back
--- late each time, would never be found; from the fourth time on it counts as a recovery.
+-- Blame (docs/explanation/blame.md).  Only a process that is known to have died (cause 'died', or 'container': with others beside
+-- it) is evidence.  Of the jobs in it, those without a pool, and the suspects that had not outlived their gates, come under
+-- suspicion: next time each runs in a quarter of that company.  The others are acquitted.  A job that was alone in the process is
+-- charged.  What ran out, or was ended on purpose, says nothing about its jobs: suspects stay what they are.
+-- What ran out around a hold, or was ended on purpose, counts as an interruption, all else as a recovery.
 -- A lease that was revoked on somebody's word (release) is recovered during a hold as well.
 -- A job's permits are free with its move; its unique key stays its own until it ends.
 -- include keys
@@ -37,10 +38,13 @@
 -- include ties
 -- include lanes
 -- include push
+-- include suspects
 -- include waiters
 -- include ended
 -- include garbage
 -- include stats
+-- Who has died unseen lived for so long after its last beat at most: while jobs run it beats so often.
+local BEAT_MS = 1000
 local lease, n, max_recoveries = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local owner, lock_ttl, window, interval = ARGV[4], tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
 local instances, instance, processing = single('instances'), named('instance', lease), named('processing', lease)
@@ -51,7 +55,7 @@ local deadline = tonumber(redis.call('ZSCORE', instances, lease))
 if not deadline then
   return { 'gone' }
 end
-local about = redis.call('HMGET', instance, 'ttl_ms', 'cause', 'suspect', 'label')
+local about = redis.call('HMGET', instance, 'ttl_ms', 'cause', 'if_lost', 'label', 'died_ms', 'beside', 'under', 'seen_ms')
 local cause = about[2]
 if deadline ~= 0 then
   local ttl_ms = number_of(about[1], 30000)
@@ -73,8 +77,9 @@ if deadline ~= 0 then
   if hold > now then
     return { 'hold', digits(hold - now) }
   end
-  -- Its deadline passed while nobody could beat, or before everyone had the time to: not the jobs' doing.
-  cause = deadline <= hold and 'outage' or 'lost'
+  -- Somebody took its place, so that it is gone (see release); or its deadline passed while nobody could beat, or before everyone
+  -- had the time to, which is not the jobs' doing.
+  cause = about[3] or deadline <= hold and 'outage' or 'lost'
 end
 local total = redis.call('LLEN', processing)
 -- The lock names the lease and who sweeps it; each portion renews it, so that its TTL bounds only a dead sweeper.
@@ -84,36 +89,75 @@ if total > n and held and lock ~= lease .. ' ' .. owner then
   return { 'busy' }
 end
 local ids = redis.call('LRANGE', processing, 0, n - 1)
+-- died: the process died; died_ms: when it was last known to live.
+local died = cause == 'died' or cause == 'container'
+local died_ms = number_of(about[5], math.min(now, number_of(about[8], now) + BEAT_MS))
 local records, all_ties = {}, {}
+-- ran: for how many ms each had run, at most.  under: how many are under suspicion; of a list longer than a portion, all.
+local ran, gates, under = {}, {}, 0
 for i, id in ipairs(ids) do
   local job = named('job', id)
-  records[i] = read_fields(job, 'state', 'lease', 'queue', 'task', 'tied', 'lane', 'buffered', 'interruptions',
-    'recoveries', 'charges', 'suspicion')
-  all_ties[i] = read_ties(id, job, records[i][5])
+  local record = read_fields(job, 'state', 'lease', 'queue', 'task', 'tied', 'lane', 'buffered', 'interruptions',
+    'recoveries', 'delivery')
+  records[i] = record
+  all_ties[i] = read_ties(id, job, record[5])
+  if record[1] == 'active' and record[2] == lease and died then
+    local found = read_fields(job, 'pool', 'past', 'charges', 'deaths')
+    record.pool, record.past, record.charges, record.deaths = found[1], number_of(found[2]), number_of(found[3]), number_of(found[4])
+    ran[i] = math.max(0, died_ms - number_of(record[10], died_ms))
+    gates[i] = record.pool and gate_of(record.past, record.deaths) or ENDLESS
+    if ran[i] <= gates[i] then
+      under = under + 1
+    end
+  elseif record[1] == 'active' then
+    record.pool = read_fields(job, 'pool')[1]
+  end
 end
+-- If nobody is, everybody is: one may take longer in other company.
+local all_under = under == 0
+local company = number_of(about[7])
+if company == 0 then
+  company = total > #ids and total or all_under and #ids or under
+end
+local was_alone = total == 1 and number_of(about[6]) == 0 and company == 1
 
 -- Write.
 begin_writing()
 redis.call('ZADD', instances, 0, lease)
-redis.call('HSET', instance, 'cause', cause or 'lost')
+redis.call('HSET', instance, 'cause', cause or 'lost', 'under', company)
 if #ids > 0 then
   redis.call('LTRIM', processing, #ids, -1)
 end
 local reply = { 'ok', tostring(total - #ids), about[4] or '' }
 local requeued = {}
-local function back(id, queue, lane, suspicion)
-  push_job('RPUSH', id, queue, lane, suspicion, paused)
+local function back(id, queue, lane, pool)
+  push_job('RPUSH', id, queue, lane, pool, paused)
   requeued[queue] = (requeued[queue] or 0) + 1
+end
+redis.call('ZREM', single('testing'), lease)
+-- accuse: what a death comes to for a job under suspicion, written to its record; whether it is dead by it.
+local function accuse(i, id, record, job)
+  record.deaths = record.deaths + 1
+  record.past = math.max(record.past, ran[i])
+  local pool = math.min(number_of(record.pool, company), math.ceil(company / 4))
+  if record.deaths >= LAST_DEATHS then
+    pool = 1
+  end
+  if was_alone and cause == 'died' and ran[i] <= gates[i] or record.deaths > LAST_DEATHS and company == 1 then
+    record.charges = record.charges + 1
+  end
+  record.pool = digits(math.max(1, pool))
+  redis.call('HSET', job, 'pool', record.pool, 'past', digits(record.past), 'deaths', record.deaths)
+  if record.charges > 0 then
+    redis.call('HSET', job, 'charges', record.charges)
+  end
+  return record.charges >= max_recoveries
 end
 -- The list's left end is the newest; pushed to the right one by one, the oldest ends up as the next to be fetched.
 for i, id in ipairs(ids) do
   local record, job, ties = records[i], named('job', id), all_ties[i]
   local state, queue = record[1], record[3] or 'default'
-  if about[3] == id and redis.call('LLEN', named('suspects', queue)) > 0 then
-    wake(queue, paused)  -- the place of this instance's suspect is free
-  end
-  local recoveries, charges = number_of(record[9]), number_of(record[10])
-  local suspicion = number_of(record[11])
+  local recoveries = number_of(record[9])
   local fate
   if not state then
     bury_garbage(id, '', now, 'an id in the list of a lost instance without a record')
@@ -125,40 +169,35 @@ for i, id in ipairs(ids) do
     end_job(id, job, queue, ties, paused, 'cancelled', now, math.max(window, ties.keep_ms), 'reason',
       'cancelled; its instance was lost')
     count(now, 'cancelled', queue, 1)
-  elseif record[7] ~= '1' and (cause == 'interrupted' or (cause == 'outage' and number_of(record[8]) < 3)) then
-    fate = 'interrupted'
-    redis.call('HSET', job, 'state', 'queued', 'interruptions', number_of(record[8]) + 1)
-    back(id, queue, record[6], suspicion)
-  elseif record[7] == '1' then
-    -- It may have started since it was marked, so it comes under suspicion like its neighbours; else the poison
-    -- itself, marked so once, would stay one death behind them, and they would be charged for it.
-    fate = 'unstarted'
-    if cause ~= 'outage' and cause ~= 'interrupted' then
-      suspicion, recoveries = suspicion + 1, recoveries + 1
-      redis.call('HSET', job, 'state', 'queued', 'buffered', 'never', 'suspicion', suspicion, 'recoveries', recoveries)
-    else
-      redis.call('HSET', job, 'state', 'queued', 'buffered', 'never', 'interruptions', number_of(record[8]) + 1)
-    end
-    back(id, queue, record[6], suspicion)
   else
-    recoveries = recoveries + 1
-    suspicion = suspicion + 1
-    if about[3] == id then
-      charges = charges + 1
-    end
-    if charges >= max_recoveries then
-      fate = 'dead'
-      redis.call('HSET', job, 'recoveries', recoveries, 'charges', charges)
-      end_job(id, job, queue, ties, paused, 'dead', now, 'dead', 'reason',
-        'its process died ' .. charges .. ' times while it ran as the only suspect')
-      count(now, 'dead', queue, 1)
+    -- What waited here may have started since, so it comes under suspicion like its neighbours.
+    local waited = record[7] == '1'
+    fate = waited and 'unstarted' or 'requeued'
+    if cause == 'outage' or cause == 'interrupted' then
+      fate = waited and 'unstarted' or 'interrupted'
+      redis.call('HSET', job, 'state', 'queued', 'interruptions', number_of(record[8]) + 1)
     else
-      fate = 'requeued'
-      redis.call('HSET', job, 'state', 'queued', 'recoveries', recoveries, 'suspicion', suspicion)
-      if charges > 0 then
-        redis.call('HSET', job, 'charges', charges)
+      recoveries = recoveries + 1
+      redis.call('HSET', job, 'state', 'queued', 'recoveries', recoveries)
+    end
+    if waited then
+      redis.call('HSET', job, 'buffered', 'never')
+    end
+    if died and (all_under or ran[i] <= gates[i]) then
+      if accuse(i, id, record, job) then
+        fate = 'dead'
+        end_job(id, job, queue, ties, paused, 'dead', now, 'dead', 'reason',
+          'its process died ' .. record.charges .. ' times while it was the only job there')
+        count(now, 'dead', queue, 1)
+      else
+        back(id, queue, record[6], record.pool)
+        redis.call('ZADD', named('suspected', queue), now + i + CONFIRM_MS * record.charges, id)
       end
-      back(id, queue, record[6], suspicion)
+    elseif died and record.pool then
+      redis.call('HDEL', job, 'pool', 'past', 'charges')
+      back(id, queue, record[6], nil)
+    else
+      back(id, queue, record[6], record.pool)
     end
   end
   if ties.limits and fate ~= 'gone' then
@@ -166,7 +205,7 @@ for i, id in ipairs(ids) do
   end
   local at = #reply
   reply[at + 1], reply[at + 2], reply[at + 3] = id, record[4] or '', fate
-  reply[at + 4], reply[at + 5] = tostring(recoveries), tostring(charges)
+  reply[at + 4], reply[at + 5] = tostring(recoveries), tostring(record.charges or 0)
 end
 for queue, moved in pairs(requeued) do
   count(now, 'recovered', queue, moved)

@@ -7,7 +7,7 @@
 -- ARGV[4]  limits       bytes MessagePack of a map: the limits that the instance's code knows, by name (without a key's value),
 --                       and their numbers; '' for none
 -- ARGV[5..] field, value pairs of the instance's description
--- Derived: instances, instance:<lease>, contact, hold, limits, paused
+-- Derived: instances, instance:<lease>, contact, hold, limits, paused, suspects:<q> of an earlier version, queue:<q>, wake:<q>
 --
 -- Returns:
 --   'ok'    the lease is open (again the same after a resend)
@@ -18,6 +18,10 @@
 -- include now_ms
 -- include writable
 -- include contact
+-- include paused
+-- include wake
+-- Of an earlier version's suspects so many are taken over at a start.
+local TAKEN_OVER = 250
 local lease, ttl_ms, interval_ms = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local now = now_ms()
 local deadline = tonumber(redis.call('ZSCORE', single('instances'), lease))
@@ -38,5 +42,18 @@ end
 redis.call('HSET', named('instance', lease), unpack(fields))
 for name, number in pairs(ARGV[4] ~= '' and cmsgpack.unpack(ARGV[4]) or {}) do
   redis.call('HSET', single('limits'), name, number)
+end
+-- An earlier version kept its suspects in lists; they begin anew.
+local paused = nil
+for at = 5, #ARGV, 2 do
+  for queue in string.gmatch(ARGV[at] == 'queues' and ARGV[at + 1] or '', '[^\n]+') do
+    local old = redis.pcall('LRANGE', named('suspects', queue), -TAKEN_OVER, -1)
+    if #old > 0 and not old.err then
+      paused = paused or read_paused()
+      redis.call('LTRIM', named('suspects', queue), 0, -#old - 1)
+      redis.call('RPUSH', named('queue', queue), unpack(old))
+      wake(queue, paused)
+    end
+  end
 end
 return { 'ok' }

@@ -2,17 +2,23 @@
 -- Called by transitions.release.
 --
 -- KEYS[1]  tag
--- ARGV[1]  lease  text
--- ARGV[2]  cause  word  'lost' (its process died) or 'interrupted' (it was ended on purpose): how recovery counts
--- Derived: instances, instance:<lease>, processing:<lease>, cancel:<lease>
+-- ARGV[1]  lease    text
+-- ARGV[2]  cause    word  how recovery counts: 'died' (its process did), 'container' (it did, and processes with jobs of their own
+--                         beside it), or 'interrupted' (it was ended on purpose, or gives up by itself)
+-- ARGV[3]  ago      int   ms since its end was seen; '' if it was seen by nobody
+-- ARGV[4]  beside   int   jobs that its process had under leases of other shards
+-- ARGV[5]  proven  '1', or '0' to note only what it would mean if the lease ran out
+-- Derived: instances, instance:<lease>, processing:<lease>, cancel:<lease>, testing
 --
 -- Returns:
 --   'dropped'  it owned nothing; the lease and its description are removed
 --   'revoked'  it owns jobs; recover moves them
+--   'noted'    as ARGV[5] asked
 --   'gone'     no such lease; nothing written
 -- include keys
+-- include now_ms
 -- include writable
-local lease, cause = ARGV[1], ARGV[2]
+local lease, cause, ago, beside = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4]
 local instances, instance = single('instances'), named('instance', lease)
 local deadline = tonumber(redis.call('ZSCORE', instances, lease))
 local total = redis.call('LLEN', named('processing', lease))
@@ -20,13 +26,23 @@ if not deadline then
   return { 'gone' }
 end
 begin_writing()
+if ARGV[5] == '0' then
+  if deadline ~= 0 then
+    redis.call('HSET', instance, 'if_lost', cause)
+  end
+  return { 'noted' }
+end
 if total == 0 then
   redis.call('ZREM', instances, lease)
+  redis.call('ZREM', single('testing'), lease)
   redis.call('DEL', instance, named('cancel', lease))
   return { 'dropped' }
 end
 if deadline ~= 0 then
   redis.call('ZADD', instances, 0, lease)
-  redis.call('HSET', instance, 'cause', cause)
+  redis.call('HSET', instance, 'cause', cause, 'beside', beside)
+  if ago then
+    redis.call('HSET', instance, 'died_ms', digits(now_ms() - ago))
+  end
 end
 return { 'revoked' }

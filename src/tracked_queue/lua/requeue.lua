@@ -2,11 +2,11 @@
 --
 -- KEYS[1]  tag
 -- ARGV     id  text  at most 250
--- Derived: job:<id>, dead, queue:<q>, suspects:<q>, lane:<lane>, lanes:<q>, laned, laned:<q>, wake:<q>, unique:<key>,
+-- Derived: job:<id>, dead, queue:<q>, lane:<lane>, lanes:<q>, laned, laned:<q>, wake:<q>, unique:<key>,
 --          told:<id>, ended, queues, paused, stats:<minute>
 --
 -- Returns one word per job:
---   'ok'        queued, with attempts and charges at 0; its suspicion stays, so that a suspect stays one.  What had ended
+--   'ok'        queued, with attempts at 0, and above suspicion.  What had ended
 --               'failed' because it was dead waits for it again (see lua/include/tend.lua)
 --   'not_dead'  it is not dead (any more); nothing written
 --   'unusable'  it has no task: what was found had no record; nothing written
@@ -27,7 +27,7 @@ local now, paused = now_ms(), read_paused()
 local words, records, seen, claimed = {}, {}, {}, {}
 for at = 1, #ARGV do
   local id = ARGV[at]
-  local found = read_fields(named('job', id), 'state', 'queue', 'task', 'suspicion', 'lane', 'unique')
+  local found = read_fields(named('job', id), 'state', 'queue', 'task', 'lane', 'unique')
   if not found[1] then
     words[at] = 'gone'
   elseif found[1] ~= 'dead' or seen[id] then
@@ -35,34 +35,34 @@ for at = 1, #ARGV do
   elseif not found[3] then
     words[at] = 'unusable'
   else
-    local holder = found[6] and live_holder(found[6], 'done')
-    if holder and holder ~= id or found[6] and claimed[found[6]] then
+    local holder = found[5] and live_holder(found[5], 'done')
+    if holder and holder ~= id or found[5] and claimed[found[5]] then
       words[at] = 'held'
     else
       seen[id] = true
-      if found[6] then
-        claimed[found[6]] = true
+      if found[5] then
+        claimed[found[5]] = true
       end
       words[at] = 'ok'
-      records[#records + 1] = { id, found[2], found[4], found[5], found[6] }
+      records[#records + 1] = { id, found[2], found[4], found[5] }
     end
   end
 end
 for _, record in ipairs(records) do
   local id, queue = record[1], record[2] or 'default'
-  redis.call('HSET', named('job', id), 'state', 'queued', 'queued_ms', now, 'attempts', 0, 'charges', 0)
+  redis.call('HSET', named('job', id), 'state', 'queued', 'queued_ms', now, 'attempts', 0)
   redis.call('HDEL', named('job', id), 'reason', 'finished_ms', 'cancel', 'waiter', 'expires_ms', 'keep_ms',
-    'revives', 'waits', 'failed')
+    'revives', 'waits', 'failed', 'pool', 'past', 'charges', 'deaths')
   redis.call('ZREM', single('dead'), id)
   if redis.call('EXISTS', named('told', id)) == 1 then
     redis.call('HSET', named('job', id), 'tied', '1', 'followed', '1')
     redis.call('RPUSH', single('ended'), id)
     wake(queue, paused)
   end
-  if record[5] then
-    redis.call('SET', named('unique', record[5]), id)
+  if record[4] then
+    redis.call('SET', named('unique', record[4]), id)
   end
-  push_job('LPUSH', id, queue, record[4], record[3], paused)
+  push_job('LPUSH', id, queue, record[3], nil, paused)
   redis.call('SADD', single('queues'), queue)
   count(now, 'requeued', queue, 1)
 end

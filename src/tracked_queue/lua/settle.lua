@@ -22,8 +22,8 @@
 --             reason   for people; '' for none
 --   n         int    ids of this run
 --   id        text   n times
--- Derived: processing:<lease>, instance:<lease>, cancel:<lease>, job:<id>, scheduled, dead, queue:<q>, suspects:<q>,
---          wake:<q>, lane:<lane>, lanes:<q>, laned, laned:<q>, waiting:<limit>, permits:<limit>, unique:<key>, ended, parked,
+-- Derived: processing:<lease>, instance:<lease>, cancel:<lease>, job:<id>, scheduled, dead, queue:<q>, suspected:<q>, suspecting,
+--          testing, wake:<q>, wake_suspects:<q>, lane:<lane>, lanes:<q>, laned, laned:<q>, waiting:<limit>, permits:<limit>, unique:<key>, ended, parked,
 --          parked:<task>, paused, stats:<minute>, queues
 --
 -- Returns one word per id:
@@ -49,6 +49,7 @@
 -- include ties
 -- include lanes
 -- include push
+-- include suspects
 -- include waiters
 -- include ended
 -- include stats
@@ -64,18 +65,19 @@ local now, paused = now_ms(), read_paused()
 -- Read.
 -- owned: true for what stands in the processing list, false for what this call has accepted or found without a record.  What was
 -- fetched first stands last, and mostly settles first: the end of the list is read, and all of it for an id that is not there.
-local owned, held = {}, {}
-local function read_held(most)
-  held = redis.call('LRANGE', processing, -most, -1)
-  for i = 1, #held do
-    if owned[held[i]] == nil then
-      owned[held[i]] = true
+local owned, listed = {}, {}
+local function read_list(most)
+  listed = redis.call('LRANGE', processing, -most, -1)
+  for i = 1, #listed do
+    if owned[listed[i]] == nil then
+      owned[listed[i]] = true
     end
   end
-  return #held < most
+  return #listed < most
 end
-local all_read = read_held(#ARGV + READ_MORE)
-local suspect = redis.call('HGET', named('instance', lease), 'suspect')
+local all_read = read_list(#ARGV + READ_MORE)
+-- Set while suspects are here, or were a moment ago.
+local held = redis.call('HGET', named('instance', lease), 'held')
 local job_prefix = named('job', '')
 -- accepted: ids; negatives (of delivery numbers), mores, queues, ledgers, all_ties and bounds are of the same index.
 local words, accepted, negatives, mores, queues, ledgers, all_ties, bounds, vanished = {}, {}, {}, {}, {}, {}, {}, {}, {}
@@ -84,7 +86,7 @@ local function decide(id, delivery, negative, more)
   local job = job_prefix .. id
   local seen = read_fields(job, 'delivery', 'queue', 'tied')
   if owned[id] == nil and not all_read then
-    all_read = read_held(ALL)
+    all_read = read_list(ALL)
   end
   local is_held = owned[id]
   if seen[1] == delivery and is_held then
@@ -94,8 +96,8 @@ local function decide(id, delivery, negative, more)
     all_ties[last] = read_ties(id, job, seen[3])
     if more ~= '' then
       all_plain = false
-      ledgers[last] = read_fields(job, 'task', 'attempts', 'interruptions', 'suspicion', 'lane', 'error', 'failed_ms',
-        'failed_by', 'failures', 'snoozes')
+      ledgers[last] = read_fields(job, 'task', 'attempts', 'interruptions', 'pool', 'lane', 'error', 'failed_ms',
+        'failed_by', 'failures', 'snoozes', 'deaths')
       if string.sub(more, 1, 6) == 'bound ' then
         local _, _, payload = read_packed(more)
         bounds[last] = cmsgpack.unpack(payload)
@@ -155,9 +157,6 @@ end
 for _, id in ipairs(vanished) do
   leave(id)
   tell_followers(id)
-  if id == suspect then
-    redis.call('HDEL', named('instance', lease), 'suspect')
-  end
 end
 -- bind: what the job's task asks of its place, put on its record; or the job that holds its unique key.
 local function bind(id, job, extras)
@@ -202,7 +201,7 @@ for i = 1, last do
   local job = job_prefix .. id
   -- A success that nothing hangs on changes its own record alone, so it may leave the list after that. Whatever goes to another
   -- place leaves first, each by itself: an error of one (a foreign key in its way) costs no other its place.
-  if outcome == 'succeeded' and ties == FREE and id ~= suspect then
+  if outcome == 'succeeded' and ties == FREE then
     leaves[id] = true
   else
     leave(id)
@@ -211,12 +210,6 @@ for i = 1, last do
     redis.call('SREM', named('cancel', lease), id)
     if outcome ~= 'succeeded' then
       outcome, ms = 'cancelled', ties.keep_ms
-    end
-  end
-  if id == suspect then
-    redis.call('HDEL', named('instance', lease), 'suspect')
-    if redis.call('LLEN', named('suspects', queue)) > 0 then
-      wake(queue, paused)
     end
   end
   if outcome == 'succeeded' then
@@ -235,6 +228,10 @@ for i = 1, last do
       'attempts', number_of(ledger[2]) + ms)
   elseif outcome == 'retry' or outcome == 'snoozed' then
     note_error(job, ledger, payload)
+    if ledger[4] and number_of(ledger[11]) < LAST_DEATHS then
+      redis.call('HDEL', job, 'pool', 'past', 'charges')  -- it has ended its run: it is acquitted
+      ledger[4] = nil
+    end
     if outcome == 'retry' then
       redis.call('HSET', job, 'attempts', number_of(ledger[2]) + 1)
     else
@@ -289,9 +286,9 @@ for i = 1, last do
   by_queue[queue] = (by_queue[queue] or 0) + 1
 end
 -- The end of the list goes in one cut.
-local cut, from = 0, #held
-while left[held[from]] or leaves[held[from]] do
-  local id = held[from]
+local cut, from = 0, #listed
+while left[listed[from]] or leaves[listed[from]] do
+  local id = listed[from]
   if left[id] then
     left[id] = nil
   else
@@ -305,6 +302,10 @@ if cut > 0 then
 end
 for id in pairs(leaves) do
   redis.call('LREM', processing, -1, id)
+end
+if held and redis.call('EXISTS', processing) == 0 then
+  redis.call('HDEL', named('instance', lease), 'held', 'tests')
+  redis.call('ZREM', single('testing'), lease)
 end
 for outcome, by_queue in pairs(counts) do
   for queue, n in pairs(by_queue) do

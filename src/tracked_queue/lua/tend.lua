@@ -2,8 +2,8 @@
 -- when nobody has a place free and so nobody fetches.  Called by transitions.tend.
 --
 -- KEYS[1]  tag
--- Derived: scheduled, ended, job:<id>, followers:<id>, told:<id>, after:<id>, dependents, queue:<q>, suspects:<q>, lane:<lane>,
---          lanes:<q>, laned, laned:<q>, waiting:<limit>, wake:<q>, unique:<key>, dead, paused, stats:<minute>, queues
+-- Derived: scheduled, ended, job:<id>, followers:<id>, told:<id>, after:<id>, dependents, queue:<q>, suspected:<q>, suspecting, lane:<lane>,
+--          lanes:<q>, laned, laned:<q>, waiting:<limit>, wake:<q>, wake_suspects:<q>, unique:<key>, dead, paused, stats:<minute>, queues
 --
 -- Returns '1' if something is left, else '0'.
 -- include keys

@@ -4,8 +4,8 @@
 -- ARGV[1]  task   text
 -- ARGV[2]  n      int   of jobs in this portion, at most 250
 -- ARGV[3..] queue text  only jobs of these queues move; none given: of every queue
--- Derived: parked, parked:<task>, job:<id>, queue:<q>, suspects:<q>, lane:<lane>, lanes:<q>, laned,
---          laned:<q>, wake:<q>, paused, dead, queues
+-- Derived: parked, parked:<task>, job:<id>, queue:<q>, suspected:<q>, suspecting, lane:<lane>, lanes:<q>, laned,
+--          laned:<q>, wake:<q>, wake_suspects:<q>, paused, dead, queues
 --
 -- Returns a list; its first word:
 --   'ok'      then moved, remaining
@@ -37,7 +37,7 @@ local ids = redis.call('LRANGE', list, -n, -1)
 local total = redis.call('LLEN', list)
 local records = {}
 for i, id in ipairs(ids) do
-  records[i] = read_fields(named('job', id), 'state', 'queue', 'suspicion', 'lane')
+  records[i] = read_fields(named('job', id), 'state', 'queue', 'pool', 'lane')
 end
 begin_writing()
 if #ids > 0 then

@@ -16,7 +16,7 @@ from ..errors import StoreRefusedError, StoreUnavailableError
 from ..link import Link
 from ..settings import Settings
 from ..store import Store
-from ..transitions import MAX_BATCH, Call, Fetched, Refusal, fetch, quiet
+from ..transitions import MAX_BATCH, Call, Fetched, Mode, Refusal, fetch, quiet
 from .lease import LeaseState
 from .outage import Outage, insist, pauses
 from .runner import Runner
@@ -30,6 +30,10 @@ EMPTY_PAUSE_S = 0.005
 LATE_PAUSE_S = 0.1
 # A wait that leaves out queues which have as many jobs here as they may have is looked at again so soon.
 CAPPED_BLOCK_S = 0.25
+# Longer than anything takes.
+FOR_EVER_S = 1e9
+# Suspects that could not be taken (the process has other jobs, a limit is full) are asked for again so soon.
+SUSPECTS_PAUSE_S = 1.0
 # For so long a fetch keeps the places for its jobs from the other shards of its process.
 PATIENCE_S = 0.25
 
@@ -51,6 +55,9 @@ class Fetcher:
         settings: Settings,
         outage: Outage,
         burst: bool,
+        mode: Mode,
+        saw_suspects: Callable[[], None],
+        began: Callable[[], None],
         settled: Callable[[], bool],
         lost: Callable[[], None],
     ) -> None:
@@ -60,9 +67,15 @@ class Fetcher:
         self._settings, self._outage, self._burst = settings, outage, burst
         self._settled, self._lost = settled, lost
         self._slots, self._seat = slots, runner.seat
-        self._marker = lambda queue: store.keys.named("wake", queue)
+        self._marker = store.keys.named
         self._capped = False
-        self._suspects_left = False  # the last fetch saw some that it might not take
+        # Which suspects this process may run, whether the last fetch saw some, and when they may be asked for again.
+        self._mode, self._saw_suspects = mode, saw_suspects
+        self._began: Callable[[], None] | None = began
+        self._suspects_left = self._only
+        self._ask_at = 0.0
+        # Until then nothing joins the suspects that are here, unless they end before.
+        self._held_until = 0.0
         # It left some that may not wait here: the buffer runs empty, so that there is a slot for them.
         self._must_start = False
         self._loop = asyncio.get_running_loop()
@@ -102,6 +115,50 @@ class Fetcher:
         self._quiet = on
         self._changed.set()
 
+    def suspects_seen(self) -> None:
+        """A beat said that suspects wait in a queue of this instance."""
+        self._saw_suspects()
+        if not self._suspects_left:
+            self._suspects_left = True
+            self._changed.set()
+
+    def recorded(self) -> None:
+        """Outcomes are recorded: if nothing is left here, suspects may come."""
+        if (self._suspects_left or self._held_until or self._only) and self._is_empty:
+            self._ask_at = 0.0
+            self._let_others()
+            self._changed.set()
+
+    @property
+    def _only(self) -> bool:
+        return self._mode in (Mode.ONLY, Mode.SHORT)
+
+    @property
+    def _is_empty(self) -> bool:
+        """Whether Redis knows of no job here."""
+        return not self._runner.running and not self._runner.buffer and self._settled()
+
+    @property
+    def _may_stand_for_suspects(self) -> bool:
+        return (
+            self._seat.alone
+            and not self._slots.untracked
+            and self._is_empty
+            and not (self._suspects_left and self._loop.time() < self._ask_at)
+        )
+
+    @property
+    def _suspects_at(self) -> float | None:
+        """When to ask for suspects; None if there is no reason to."""
+        if not self._suspects_left or (self._mode is Mode.IDLE and not self._is_empty):
+            return None
+        return self._ask_at
+
+    def _let_others(self) -> None:
+        self._held_until = 0.0
+        if self._seat.keeps:
+            self._seat.let_others()
+
     async def mark_quiet(self) -> None:
         """Tell Redis, so that a fetch that stands there already takes nothing. Raises StoreUnavailableError."""
         await self._control.run(quiet(self._state.lease, True))
@@ -135,6 +192,12 @@ class Fetcher:
                 self._seat.hungry = False
                 await self._wait(LATE_PAUSE_S if self._state.doubtful else None, for_due=False)
                 continue
+            if self._held_until:
+                left_s = self._held_until - self._loop.time()
+                if left_s > 0:
+                    await self._wait(left_s, for_due=False)
+                    continue
+                self._let_others()
             start, buffer = self._runner.room()
             queues, most = self._served.plan(self._slots.owned_of)
             if not queues:
@@ -143,20 +206,22 @@ class Fetcher:
                 buffer = 0
             asked = self._standing_asks if self._standing is not None and self._standing_number == self._number else 0
             due = self._due_at is not None and self._loop.time() >= self._due_at
-            suspects = start > 0 and self._suspects_left and self._seat.turn_free
+            suspects_at = self._suspects_at
+            suspects = start > 0 and suspects_at is not None and self._loop.time() >= suspects_at
             if (self._more or due or suspects) and (start or buffer):
                 # A standing fetch that may still take jobs has spoken for its slots; past it a number makes it stale.
-                await self._fetch(min(max(start - asked, 1), self._step) if start else 0, buffer, queues, most)
+                step = MAX_BATCH if suspects else self._step
+                await self._fetch(min(max(start - asked, 1), step) if start else 0, buffer, queues, most)
                 self._step = min(self._step * 2, MAX_BATCH)
             elif self._burst:
                 if self._slots.idle and self._settled():
                     await self._fetch(max(1, start), 0, queues, most)
-                    if self._slots.idle and not self._more:
+                    if self._slots.idle and not self._more and not self._suspects_left:
                         return
                 else:
                     await self._wait(LATE_PAUSE_S)
                     self._more = True  # what runs may have enqueued what it waits for
-            elif start and self._standing is None:
+            elif start and self._standing is None and (not self._only or self._may_stand_for_suspects):
                 self._step = STANDING
                 self._stand(min(start, self._seat.standing(STANDING)), queues, most)
             else:
@@ -164,22 +229,27 @@ class Fetcher:
 
     async def _wait(self, seconds: float | None, *, for_due: bool = True) -> None:
         """Until room changes, the standing fetch is answered, the next job is due, or for so long."""
-        if for_due and self._due_at is not None and self._runner.room()[0]:
-            until_due = max(0.0, self._due_at - self._loop.time())
-            seconds = until_due if seconds is None else min(seconds, until_due)
+        if for_due and self._runner.room()[0]:
+            times = [self._due_at] if self._due_at is not None else []
+            if (suspects_at := self._suspects_at) is not None:
+                times.append(suspects_at)
+            for at in times:
+                until = max(0.0, at - self._loop.time())
+                seconds = until if seconds is None else min(seconds, until)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._changed.wait()
 
     def _next_call(
-        self, start: int, buffer: int, queues: Sequence[str], most: Mapping[str, int], suspects: bool
+        self, start: int, buffer: int, queues: Sequence[str], most: Mapping[str, int], mode: Mode
     ) -> tuple[int, Call[Fetched | Refusal]]:
         self._number += 1
-        return self._number, fetch(self._state.lease, self._number, start, buffer, queues, most=most, suspects=suspects)
+        return self._number, fetch(self._state.lease, self._number, start, buffer, queues, most=most, mode=mode)
 
     async def _fetch(self, start: int, buffer: int, queues: Sequence[str], most: Mapping[str, int]) -> None:
-        with self._seat.asking_for_turn(start) as suspects:
-            number, call = self._next_call(start, buffer, queues, most, suspects)
+        wanted = self._mode if self._seat.alone or self._suspects_left else Mode.NONE
+        with self._seat.asking(wanted, start) as mode:
+            number, call = self._next_call(start, buffer, queues, most, mode)
             await self._answered(number, call, start)
 
     async def _answered(self, number: int, call: Call[Fetched | Refusal], start: int = 0) -> None:
@@ -214,7 +284,7 @@ class Fetcher:
         def slow() -> None:
             seat.hungry = False
             give_back()
-            seat.give_turn()
+            seat.let_others()
             self._slots.freed()
 
         timer = self._loop.call_later(PATIENCE_S, slow)
@@ -228,15 +298,19 @@ class Fetcher:
         return self._state.lost or self._stopping
 
     def _stand(self, start: int, queues: Sequence[str], most: Mapping[str, int]) -> None:
-        # With several shards it takes no suspect: it may stand for long, and the turn is wanted elsewhere.
-        self._standing_number, call = self._next_call(start, 0, queues, most, self._seat.alone)
+        # A process with other jobs takes no suspect, nor one with several shards: by then others may have some.
+        mode = self._mode if self._may_stand_for_suspects else Mode.NONE
+        self._standing_number, call = self._next_call(start, 0, queues, most, mode)
         self._standing_asks = start
         self._standing_call = call
         self._in_flight[self._standing_number] = self._loop.time()
         block = self._settings.block
         if len(queues) < len(self._served.names):
             block = min(block, CAPPED_BLOCK_S)  # it waits for some queues only, until the others have room again
-        self._standing = self._loop.create_task(self._wait_and_accept(list(map(self._marker, queues)), block, call))
+        markers = [] if self._only else [self._marker("wake", queue) for queue in queues]
+        if self._may_stand_for_suspects:
+            markers += [self._marker("wake_suspects", queue) for queue in queues]
+        self._standing = self._loop.create_task(self._wait_and_accept(markers, block, call))
         self._standing.add_done_callback(lambda _: self._changed.set())
 
     async def _wait_and_accept(
@@ -271,11 +345,25 @@ class Fetcher:
         if self._state.lost or not isinstance(reply, Fetched):
             return  # whatever it brought belongs to a lease that is over
         self._more = self._seat.hungry = reply.more
-        self._suspects_left, self._must_start = reply.suspects, reply.must_start
+        self._must_start = reply.must_start
+        self._suspects_left = reply.suspects or (self._only and not self._seat.alone)  # those don't stand, see below
+        if reply.suspects:
+            self._saw_suspects()
+        if self._suspects_left:
+            self._ask_at = self._loop.time() + SUSPECTS_PAUSE_S
+        if not self._seat.alone:
+            self._slots.suspects_wait(reply.suspects and not self._only)
+        if reply.held:
+            self._held_until = self._loop.time() + min(reply.held, FOR_EVER_S)
+            if reply.jobs:
+                self._seat.keep()
         self._due_at = None if reply.next_due is None else self._loop.time() + reply.next_due
+        if reply.jobs and self._began is not None:
+            self._began()
+            self._began = None
         for job_id in reply.buried:
             log.job_buried(job_id=job_id)
-        self._runner.take(reply.jobs, hand_back=self._state.doubtful)
+        self._runner.take(reply.jobs, hand_back=self._state.doubtful or not self._seat.may_take)
         self._capped = self._served.capped(self._slots.owned_of)
 
     async def _heed(self, reply: Fetched | Refusal) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Protocol
@@ -23,6 +24,7 @@ from ..schedules import Schedule
 from ..settings import Settings
 from ..shards import Shards
 from ..task import Registry, Request
+from ..transitions import Mode
 from . import signals
 from .binding import Binder, known_limits
 from .isolated import setup_of
@@ -35,6 +37,9 @@ from .runner import Pools, Runner
 from .served import Queues, Served
 from .slots import Slots
 from .tenure import Host, Stop, Tenure
+
+# A process for suspects ends after so long without one.
+SUSPECTS_IDLE_S = 5.0
 
 
 def package_version() -> str:
@@ -79,8 +84,9 @@ class Instance:
     A worker process.
 
     `announce` gets the shard and the id of each lease before it is registered: a supervisor that knows it can release it at
-    once when this process dies. `ready` is called once signals are handled, `ending` when its end begins. `program` is the
-    supervisor's pid; under a supervisor only that one's word takes the grace away, not a second signal.
+    once when this process dies. `ready` is called once signals are handled, `ending` when its end begins, `began` when it was
+    given jobs, `sign` in a thread as long as threads run, `suspects` when suspects were seen that `mode` may leave to others.
+    `program` is the supervisor's pid; under a supervisor only that one's word takes the grace away, not a second signal.
     """
 
     def __init__(
@@ -95,12 +101,17 @@ class Instance:
         announce: Callable[[int, str], None] = lambda shard, lease: None,
         ready: Callable[[], None] = lambda: None,
         ending: Callable[[], None] = lambda: None,
+        began: Callable[[], None] = lambda: None,
+        sign: Callable[[], None] = lambda: None,
+        mode: Mode = Mode.FIRST,
+        suspects: Callable[[], None] = lambda: None,
         program: int | None = None,
     ) -> None:
         self._origin = origin_of(os.getpid(), program or os.getpid())
         self.recycled = False  # it ended because it had reached max_jobs or max_memory
         self._tasks, self._settings, self._around = app.tasks, settings, app.around
-        self._ready = ready
+        self._ready, self._tell_suspects, self._tell_sign = ready, suspects, sign
+        self._suspects_at = time.monotonic()  # when some were seen last
         app.tasks.check()
         self._label = settings.instance_id or default_label()
         served = Served(app.tasks, queues, queue_concurrency)
@@ -140,6 +151,9 @@ class Instance:
             slots=Slots(settings.concurrency, several=shards.count > 1),
             pools=Pools(settings, setup),
             cipher=app.cipher,
+            mode=mode,
+            saw_suspects=self._saw_suspects,
+            began=began,
         )
         self._tenures = [
             Tenure(self._host, shard, shards.keys(shard), [item for item, home in homes if home == shard])
@@ -177,6 +191,7 @@ class Instance:
                 leases=lambda: [tenure.lease for tenure in self._tenures],
                 running=lambda: [item for runner in self._runners() for item in list(runner.running)],
                 tick=self._sign.touch,
+                sign=self._tell_sign,
             )
             watch.start()
             try:
@@ -215,6 +230,8 @@ class Instance:
                 group.start_soon(serve, tenure)
             if self._settings.max_jobs or self._settings.max_memory:
                 group.start_soon(self._recycle)
+            if self._host.mode in (Mode.ONLY, Mode.SHORT):
+                group.start_soon(self._end_without_suspects)
             cancelled = await self._told(any_ready, group)
             if left:
                 async with self._lifespan():
@@ -314,6 +331,19 @@ class Instance:
             "born": self._origin.born,
             "program": self._origin.program,
         }
+
+    def _saw_suspects(self) -> None:
+        self._suspects_at = time.monotonic()
+        self._tell_suspects()
+
+    async def _end_without_suspects(self) -> None:
+        """A process for suspects ends when there were none for a while."""
+        while True:
+            left_s = self._suspects_at + SUSPECTS_IDLE_S - time.monotonic()
+            if left_s <= 0 and self._host.slots.idle:
+                self.stop.ask("no suspects are left")
+                return
+            await asyncio.sleep(max(left_s, SUSPECTS_IDLE_S / 5))
 
     async def _recycle(self) -> None:
         """Ask for the end of this process when it has done its share."""

@@ -169,6 +169,20 @@ def end_session(pid: int) -> None:
             return
 
 
+def is_stopped(pid: int) -> bool:
+    """Whether a process was stopped by a signal or a debugger, so that nothing in it runs."""
+    try:
+        return (Path("/proc") / str(pid) / "stat").read_text("utf-8", "replace").rpartition(")")[2].split()[0] in "Tt"
+    except OSError:
+        return False
+
+
+def first_to_go(pid: int) -> None:
+    """Where memory runs out the kernel kills this process before others."""
+    with contextlib.suppress(OSError):
+        (Path("/proc") / str(pid) / "oom_score_adj").write_text("1000")
+
+
 def _session_of(leader: int) -> list[int]:
     """The running processes of a session, as /proc tells; where there is none, children of jobs see their parent's end."""
     found = []

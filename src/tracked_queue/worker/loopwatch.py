@@ -86,7 +86,7 @@ class Periodic:
 
 
 class LoopWatch:
-    """One thread for one process; `leases` and `running` tell what it has at the moment."""
+    """One thread for one process; `leases` and `running` tell what it has at the moment, `sign` hears that this thread runs."""
 
     def __init__(
         self,
@@ -95,10 +95,11 @@ class LoopWatch:
         leases: Callable[[], Iterable[str]],
         running: Callable[[], Iterable[Delivery]],
         tick: Callable[[], None],
+        sign: Callable[[], None],
         exit_process: Callable[[int], None] = os._exit,
     ) -> None:
         self._settings, self._leases, self._running = settings, leases, running
-        self._tick, self._exit = tick, exit_process
+        self._tick, self._sign, self._exit = tick, sign, exit_process
         self._loop = asyncio.get_running_loop()
         self._loop_thread = threading.get_ident()
         thread = Periodic("tracked_queue-loopwatch", settings.heartbeat_interval, self._look)
@@ -107,6 +108,7 @@ class LoopWatch:
         self._warned = False
 
     def _look(self) -> None:
+        self._sign()
         now = time.monotonic()
         if self._asked_at is None:
             self._asked_at = now

@@ -60,7 +60,7 @@ class Outage:
 
 async def insist(
     store: Store,
-    call: Call[T],
+    call: Call[T] | Callable[[], Call[T]],
     outage: Outage,
     give_up: Callable[[], bool],
     timeout: float | None = None,
@@ -71,6 +71,7 @@ async def insist(
     Carry out a transition that is safe to repeat, however long it takes.
 
     Args:
+        call: Or what makes it anew for each try.
         while_full: Whether to wait for room where Redis is full and the transition is one that may be refused then.
 
     Returns:
@@ -82,7 +83,7 @@ async def insist(
     tries = pauses()
     while True:
         try:
-            value = await store.run(call, timeout)
+            value = await store.run(call if isinstance(call, Call) else call(), timeout)
         except StoreUnavailableError as error:
             if isinstance(error, StoreFullError) and not while_full:
                 raise

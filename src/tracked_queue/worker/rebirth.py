@@ -18,7 +18,7 @@ from .. import log
 from ..errors import StoreUnavailableError
 from ..reports import InstanceReport, read_instances
 from ..store import Store
-from ..transitions import release
+from ..transitions import End, release
 
 PROC = Path("/proc")
 
@@ -80,14 +80,38 @@ def sharing(me: Origin, label: str, instances: Sequence[InstanceReport]) -> list
     return [item for item in instances if item.alive and item.label == label and item.program != me.program]
 
 
-async def release_predecessors(store: Store, me: Origin, label: str, exclusive: bool) -> None:
+async def release_predecessors(store: Store, me: Origin, label: str, exclusive: bool, *, several: bool) -> None:
     """Release what is surely dead; the next sweep recovers its jobs. A live one of an exclusive label is fenced by this."""
     with contextlib.suppress(StoreUnavailableError):  # then their TTL tells
-        for other in await read_instances(store):
-            why = None if other.revoked else proof_of_death(me, label, exclusive, other)
+        others = [item for item in await read_instances(store) if not item.revoked]
+        for other in others:
+            why = proof_of_death(me, label, exclusive, other)
             if why is not None:
-                await store.run(release(other.lease, interrupted=False))
+                await store.run(release(other.lease, end_of(other, others, several)))
                 log.predecessor_released(lease=other.lease, label=other.label, why=why)
+            elif here_before(me, label, other):
+                await store.run(release(other.lease, end_of(other, others, several), proven=False))
+
+
+def end_of(gone: InstanceReport, others: Sequence[InstanceReport], several: bool) -> End:
+    """
+    What the end of an instance says about its jobs: one that had been told to stop was ended on purpose. With several shards
+    there may have been other jobs beside them.
+    """
+    if gone.quiet:
+        return End.INTERRUPTED
+    beside = several or any(item.program == gone.program and item.owned for item in others if item is not gone)
+    return End.CONTAINER if beside else End.DIED
+
+
+def here_before(me: Origin, label: str, other: InstanceReport) -> bool:
+    """
+    Whether another program had this label on this machine: if its lease runs out, its container died, and not the machine (a
+    label is a container's host name, unless somebody chose one).
+    """
+    boot = me.machine.partition("/")[0]
+    elsewhere = other.machine != me.machine and other.machine.startswith(boot + "/")  # here its pid would tell
+    return bool(boot) and elsewhere and other.label == label and other.program != me.program
 
 
 async def watch_label(store: Store, me: Origin, label: str, every_s: float) -> None:

@@ -51,7 +51,6 @@ MAX_BUFFERED_S = 1.0
 RATE_MEMORY_S = 0.1
 
 UNTRACKED = b"0"
-SUSPECT = b"s"
 
 
 class Cause(StrEnum):
@@ -93,15 +92,12 @@ class Delivery:
     context: Mapping[str, Any] | None = None
     inputs = ""
     tick_ms: int | None = None
-    is_suspect = False
 
     def __init__(self, job: Delivered, recipe: Recipe) -> None:
         self.job, self.recipe, self.task = job, recipe, recipe.task
         record = job.record
         self.attempt = count_of(record[7]) + 1 if len(record) > 7 else 1
         self.untracked = job.delivery == UNTRACKED
-        if job.buffered == SUSPECT:
-            self.is_suspect = True
         self.timeout, self.max_attempts = recipe.timeout, recipe.max_attempts
 
     @property
@@ -242,11 +238,7 @@ class Runner:
                 continue
             if binds and self._bind(delivery):
                 continue
-            if delivery.is_suspect and not self.seat.holds(job.id, job.delivery):
-                self._hand_back(
-                    delivery
-                )  # it came late, and another shard's has the turn; or it would have to wait here
-            elif hand_back or not self._accepting:
+            if hand_back or not self._accepting:
                 self._hand_back(delivery)
             elif capped is not None and capped(job.queue):
                 self._hand_back(delivery)  # another shard has brought one of its queue meanwhile
@@ -307,6 +299,8 @@ class Runner:
     def _start(self, delivery: Delivery) -> None:
         self.running.add(delivery)
         self.seat.start()
+        if delivery.untracked:
+            self.seat.slots.untracked += 1
         delivery.started_at = self._loop.time()
         if delivery.timeout is not None:
             delivery.deadline = delivery.started_at + delivery.timeout
@@ -554,6 +548,8 @@ class Runner:
     def _finish(self, delivery: Delivery) -> None:
         self.running.discard(delivery)
         self.seat.end()
+        if delivery.untracked:
+            self.seat.slots.untracked -= 1
         now = self._loop.time()
         if now - self._last_end > RATE_MEMORY_S:
             self._rate, self._ended, self._rate_at = 0.0, 0, now

@@ -2,17 +2,23 @@
 The places of one worker process, shared by its shards.
 
 With one shard its runner has them all. With several, a shard that has jobs left may take what is free, but not what another
-that has jobs left too is short of its share. A process runs one suspect at a time, whichever shard it is from: what is charged
-when the process dies must be the one that may have done it.
+that has jobs left too is short of its share. While a process runs suspects, it runs nothing of another shard: what is blamed
+when it dies must be what may have done it.
 """
 
 from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator, Sequence
+import random
+import time
+from collections.abc import Callable, Iterator
 
-from ..transitions import Outcome
+from ..transitions import Mode
+
+# With several shards and no supervisor: suspects that have waited for so long make the process take nothing fresh, for as long,
+# until it is empty; then, as long again, it goes on.
+DRAIN_S = 60.0
 
 
 class Slots:
@@ -20,12 +26,13 @@ class Slots:
 
     def __init__(self, total: int, *, several: bool = False) -> None:
         self.total, self.several = total, several
-        self.used = 0
+        self.used = self.untracked = 0
         self.seats: list[Seat] = []
-        self.suspecting: Seat | None = None  # the shard whose suspect is here, or being fetched
+        self.testing: Seat | None = None  # the shard whose suspects are here, or being fetched
+        self._drains_from: float | None = None
 
     def join(self, filled: Callable[[], None], owned_of: Callable[[bytes], int]) -> Seat:
-        """A shard's part; `filled` is called when a place or the suspect's turn may have come free."""
+        """A shard's part; `filled` is called when a place may have come free."""
         seat = Seat(self, filled, owned_of)
         self.seats.append(seat)
         return seat
@@ -34,6 +41,21 @@ class Slots:
     def idle(self) -> bool:
         """Nothing runs, waits here, or is being fetched."""
         return not any(seat.running or seat.waiting or seat.asked for seat in self.seats)
+
+    def suspects_wait(self, wait: bool) -> None:
+        """Whether a shard has suspects that could not be taken, since the process has other jobs."""
+        if not wait:
+            self._drains_from = None
+        elif self._drains_from is None:
+            self._drains_from = time.monotonic() + DRAIN_S * (0.75 + random.random() / 2)  # not a whole fleet at once
+
+    @property
+    def drains(self) -> bool:
+        """Whether the process is to become empty."""
+        if self._drains_from is None:
+            return False
+        since = time.monotonic() - self._drains_from
+        return since >= 0 and since % (2 * DRAIN_S) < DRAIN_S
 
     def owned_of(self, queue: bytes) -> int:
         """How many jobs of a queue are in this process."""
@@ -61,13 +83,15 @@ class Seat:
         self.alone = not slots.several  # the process has no other shard
         self.running = self.waiting = self.asked = self.turn = 0
         self.hungry = True
-        self._suspects: set[tuple[bytes, bytes]] = set()
+        self.keeps = False  # it has suspects here, or some are expected
 
     def free(self) -> int:
         """How many places this shard may fill by a fetch now."""
         slots = self.slots
         if self.alone:
             return slots.total - slots.used - self.waiting
+        if slots.testing not in (None, self) or (slots.drains and not slots.idle):
+            return 0
         # Other shards' waiting jobs keep no place: if this one is short of its share, theirs wait on.
         free = slots.total - slots.used - self.waiting - sum(seat.asked for seat in slots.seats)
         return min(free, self._most() - self.running - self.waiting - self.asked)
@@ -94,7 +118,10 @@ class Seat:
 
     def open(self) -> bool:
         """Whether a job can start now."""
-        return self.slots.used < self.slots.total and (self.alone or self.running < self._most())
+        slots = self.slots
+        if self.alone:
+            return slots.used < slots.total
+        return slots.used < slots.total and slots.testing in (None, self) and self.running < self._most()
 
     def start(self) -> None:
         """A job starts."""
@@ -108,53 +135,56 @@ class Seat:
         self.running -= 1
         self.slots.used -= 1
 
-    # The process' one suspect at a time. A shard's own fetches see to it by themselves (lua/fetch.lua); this is between shards.
+    # Suspects: they run with nothing else. A shard's own fetches see to that (lua/fetch.lua); this is between shards, and for
+    # untracked jobs, of which Redis knows nothing once they have begun.
 
     @property
-    def turn_free(self) -> bool:
-        """Whether this shard may ask for a suspect."""
-        return self.slots.suspecting in (None, self)
+    def has_company(self) -> bool:
+        """Whether the process has jobs that this shard's fetches don't know of."""
+        slots = self.slots
+        return slots.untracked > 0 or any(
+            seat.running or seat.waiting or seat.asked for seat in slots.seats if seat is not self
+        )
 
     @contextlib.contextmanager
-    def asking_for_turn(self, start: int) -> Iterator[bool]:
-        """Have the turn while a fetch is under way, and on if it brings a suspect; whether it is to be had."""
+    def asking(self, mode: Mode, start: int) -> Iterator[Mode]:
+        """What a fetch may ask for; while it asks for suspects, no other shard fetches."""
+        slots = self.slots
         if self.alone:
-            yield True
+            yield Mode.NONE if slots.untracked else mode
             return
-        asks = start > 0 and self.turn_free
-        if asks:
-            self.slots.suspecting = self
+        if mode is Mode.NONE or not start or self.has_company or slots.testing not in (None, self):
+            yield Mode.NONE
+            return
+        slots.testing = self
         try:
-            yield asks
+            yield mode
         finally:
-            if asks:
-                self.give_turn()
+            if not self.keeps:
+                self.let_others()
 
-    def holds(self, job_id: bytes, delivery: bytes) -> bool:
-        """Take in a suspect that a fetch brought: it has the turn until its outcome is recorded, even if it is handed back."""
-        if self.alone:
-            return True
-        free = self.turn_free and self.open()
-        if self.turn_free:
-            self.slots.suspecting = self
-            self._suspects.add((job_id, delivery))
-        return free
+    def keep(self) -> None:
+        """Suspects are here: the process is this shard's until `let_others`."""
+        self.keeps = True
+        if not self.alone:
+            self.slots.testing = self
 
-    def settled(self, batch: Sequence[Outcome]) -> None:
-        """Outcomes are recorded; Redis' own mark of a suspect among them is gone, so the turn is free."""
-        if self._suspects:
-            self._suspects -= {(outcome.id, outcome.delivery) for outcome in batch}
-            self.give_turn()
+    @property
+    def may_take(self) -> bool:
+        """Whether what a fetch brought may start: no shard's suspects are here beside which it may not run."""
+        if self.keeps:
+            return not self.has_company
+        return self.alone or self.slots.testing in (None, self)
 
-    def give_turn(self) -> None:
-        """Leave the turn to others, unless a suspect of this shard is here."""
-        if self.slots.suspecting is self and not self._suspects:
-            self.slots.suspecting = None
+    def let_others(self) -> None:
+        """They have outlived their gates, or have ended."""
+        self.keeps = False
+        if self.slots.testing is self:
+            self.slots.testing = None
             self.slots.freed()
 
     def leave(self) -> None:
         """The shard's lease is over; nothing of it runs."""
         self.slots.seats.remove(self)
-        if self.slots.suspecting is self:
-            self.slots.suspecting = None
+        self.let_others()
         self.slots.freed()

@@ -8,12 +8,16 @@ When the supervisor dies, the other pipe to its children closes, and they stop a
 Only the supervisor says that a child is to stop without grace, over that pipe: service managers send SIGTERM to every process
 of a service, and a child that counted it beside the supervisor's own would take its jobs the grace away. However an end begins
 (a signal to the child alone, a recycled process, an error), the child tells of it, and has so long as a stop may take.
+
+While jobs are under suspicion of killing their process (docs/explanation/blame.md), one or two further children run nothing but
+those, so that the others lose no place to them.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import os
 import random
 import signal
@@ -27,9 +31,10 @@ from ..link import Endpoint, LinkPool
 from ..settings import Settings
 from ..shards import Shards
 from ..store import Store
-from ..transitions import release
+from ..transitions import End, Mode, release
 from . import signals
-from .lineage import child_environment, end_session, keep_from_forks
+from .lease import EXIT_PART
+from .lineage import child_environment, end_session, first_to_go, is_stopped, keep_from_forks
 from .loopwatch import FENCED_EXIT
 from .outage import Outage, insist
 from .recovery import recover_lease
@@ -40,6 +45,10 @@ RECYCLED_EXIT = 72
 # A process that dies younger than this is restarted with a growing delay, an older one at once.
 YOUNG_S = 5.0
 FIRST_DELAY_S = 0.2
+# A second process for suspects is started when some still wait so long after the first one is there.
+SECOND_AFTER_S = 1.0
+# Signs of its children are counted so often; only its own turns count, so that a machine that stood still blames nobody.
+LOOK_S = 1.0
 MAX_DELAY_S = 30.0
 # After the grace a child gets this long for its last phases before it is killed.
 KILL_AFTER_S = 5.0
@@ -50,8 +59,7 @@ LAST_RECOVERY_S = 1.0
 # Between two tries to recover a dead child's jobs when Redis went away in the middle.
 AGAIN_S = 1.0
 
-READY = b"ready"
-ENDING = b"ending"
+READY, ENDING, BEGAN, SUSPECTS, SIGN = b"ready", b"ending", b"began", b"suspects", b"."
 # What the supervisor says to a child, beside the signal: that it hears also when its code has put another handler in place.
 STOP, AT_ONCE = b".", b"!"
 
@@ -62,7 +70,11 @@ class _Child:
     started_at: float
     life: int  # our end of the pipe whose closing tells the child that we are gone
     leases: list[tuple[int, str]] = field(default_factory=list)  # with their shards
+    mode: Mode = Mode.IDLE
     ready: bool = False
+    began: bool = False  # it has been given jobs
+    silent_looks: int = 0  # since its last sign
+    stuck: bool = False  # killed since it gave none
     limit: asyncio.TimerHandle | None = None  # of its end, once that has begun
     replaced: bool = False  # stopped because the code has changed
     ended_by_us: bool = False  # killed since its end took too long
@@ -104,6 +116,8 @@ class Supervisor:
         self._codes: list[int] = []
         self._young_deaths = 0
         self._aftermath: set[asyncio.Task[None]] = set()
+        self._for_suspects: dict[Mode, asyncio.Task[None]] = {}
+        self._suspects_run_from = 0.0
 
     @property
     def _stopping(self) -> bool:
@@ -135,13 +149,17 @@ class Supervisor:
 
     async def _run(self, loop: asyncio.AbstractEventLoop) -> int:
         keepers = [loop.create_task(self._keep()) for _ in range(self._processes)]
-        watcher = loop.create_task(self._watch(self._changes)) if self._changes is not None else None
+        watchers = [loop.create_task(self._watch_signs())]
+        if self._changes is not None:
+            watchers.append(loop.create_task(self._watch(self._changes)))
         try:
             await asyncio.gather(*keepers)
+            while self._for_suspects:
+                await asyncio.wait(self._for_suspects.values())
             if self._aftermath:
                 await asyncio.wait(self._aftermath, timeout=LAST_RECOVERY_S)
         finally:
-            if watcher is not None:
+            for watcher in watchers:
                 watcher.cancel()
             for child in self._children:
                 end_session(child.process.pid)
@@ -197,11 +215,51 @@ class Supervisor:
         child.ended_by_us = True
         end_session(child.process.pid)
 
-    async def _keep(self) -> None:
-        """Keep one child alive, whoever it is."""
+    async def _watch_signs(self) -> None:
+        """
+        Kill a child that gives no sign while its lease runs out: code of a job holds the interpreter, so that its watchdog can
+        do nothing either. Later nobody could tell which job it was. One that was stopped (SIGSTOP, a debugger) is let be.
+        """
+        ttl = self._settings.heartbeat_ttl
+        look_s = min(LOOK_S, ttl / 10)
+        while True:
+            await asyncio.sleep(look_s)
+            for child in self._children:
+                child.silent_looks += 1
+                silent_s = child.silent_looks * look_s
+                if child.ready and silent_s > EXIT_PART * ttl and not is_stopped(child.process.pid):
+                    log.process_killed(
+                        pid=child.process.pid, why=f"a job has not let go of the interpreter for {silent_s:g} s"
+                    )
+                    child.stuck, child.silent_looks = True, 0
+                    end_session(child.process.pid)
+
+    def _suspects_seen(self, child: _Child) -> None:
+        """A child saw suspects: they get a process of their own, and a second one if that does not suffice."""
+        if self._stopping or self._quiet or self._burst:
+            return
+        now = time.monotonic()
+        if Mode.ONLY not in self._for_suspects:
+            self._suspects_run_from = math.inf
+            self._keep_for_suspects(Mode.ONLY)
+        elif child.mode is Mode.ONLY and child.leases:
+            self._suspects_run_from = min(self._suspects_run_from, now)
+        elif child.mode is Mode.IDLE and now - self._suspects_run_from > SECOND_AFTER_S:
+            self._keep_for_suspects(Mode.SHORT)
+
+    def _keep_for_suspects(self, mode: Mode) -> None:
+        if mode not in self._for_suspects:
+            task = self._for_suspects[mode] = asyncio.get_running_loop().create_task(self._keep(mode))
+            task.add_done_callback(lambda _: self._for_suspects.pop(mode))
+
+    async def _keep(self, mode: Mode = Mode.IDLE) -> None:
+        """Keep one child alive, whoever it is; one for suspects until it ends by itself."""
+        if self._burst:
+            mode = Mode.FIRST
+        for_suspects = mode in (Mode.ONLY, Mode.SHORT)
         while not self._stopping:
             try:
-                child = await self._start()
+                child = await self._start(mode)
             except OSError as error:  # no process, memory or file to be had: the others go on, this one is tried again
                 log.process_not_started(problem=str(error))
                 await self._pause(FIRST_DELAY_S * 10)
@@ -217,9 +275,8 @@ class Supervisor:
                 async with asyncio.timeout(LAST_NEWS_S):
                     await child.told_all.wait()
             if child.leases:
-                # What we end ourselves is no job's doing.
-                self._clean_up_later(child, interrupted=code == FENCED_EXIT or child.ended_by_us)
-            if self._stopping or (self._burst and code == 0):
+                self._clean_up_later(child, _end_of(child, code), time.monotonic())
+            if self._stopping or (self._burst and code == 0) or (for_suspects and code == 0):
                 # One that was still starting had nothing to hand back, and no handler for the signal yet.
                 self._codes.append(0 if code == -signal.SIGTERM and not child.ready else code)
                 return
@@ -233,7 +290,7 @@ class Supervisor:
                 self.stop()
                 return
             ran_s = time.monotonic() - child.started_at
-            delay = self._delay(ran_s)
+            delay = FIRST_DELAY_S if for_suspects else self._delay(ran_s, child.began)
             log.process_died(pid=child.process.pid, code=code, ran_s=ran_s, again_s=delay)
             await self._pause(delay)
 
@@ -269,9 +326,12 @@ class Supervisor:
                     return  # asyncio waits for it; what is behind it is found after its end
                 os.waitpid(found.si_pid, os.WNOHANG)
 
-    def _delay(self, ran_s: float) -> float:
-        """The first death is forgiven at once; processes that keep dying young wait longer and longer."""
-        if ran_s >= YOUNG_S:
+    def _delay(self, ran_s: float, began: bool) -> float:
+        """
+        The first death is forgiven at once; processes that keep dying young wait longer and longer. Where jobs had begun the
+        next one starts at once: it is a job's doing, of which there is an end.
+        """
+        if ran_s >= YOUNG_S or began:
             self._young_deaths = 0
             return 0.0
         self._young_deaths += 1
@@ -280,14 +340,14 @@ class Supervisor:
         delay = min(MAX_DELAY_S, FIRST_DELAY_S * 2.0 ** min(self._young_deaths - 2, 16))
         return delay * (0.75 + random.random() / 2)
 
-    async def _start(self) -> _Child:
+    async def _start(self, mode: Mode) -> _Child:
         life_read, life_write = os.pipe()
         news_read, news_write = os.pipe()
         try:
             process = await asyncio.create_subprocess_exec(
                 *self._command,
                 "--supervised",
-                f"{life_read}:{news_write}",
+                f"{life_read}:{news_write}:{mode.value}",
                 pass_fds=(life_read, news_write),
                 stdin=asyncio.subprocess.DEVNULL,
                 start_new_session=True,
@@ -300,10 +360,12 @@ class Supervisor:
         finally:
             os.close(life_read)
             os.close(news_write)
-        child = _Child(process, time.monotonic(), life_write)
+        child = _Child(process, time.monotonic(), life_write, mode=mode)
         self._children.add(child)
         self._listen(child, news_read)
-        log.process_started(pid=process.pid)
+        log.process_started(pid=process.pid, suspects_only=mode in (Mode.ONLY, Mode.SHORT))
+        if mode in (Mode.ONLY, Mode.SHORT):
+            first_to_go(process.pid)
         if self._stopping:  # the signal came while it was being started
             self._end(child)
         return child
@@ -325,37 +387,60 @@ class Supervisor:
                 child.told_all.set()
                 return
             *lines, rest = (rest + data).split(b"\n")
+            child.silent_looks = 0
             for line in lines:
-                if line == ENDING:
+                if line == BEGAN:
+                    child.began = True
+                elif line == SUSPECTS:
+                    self._suspects_seen(child)
+                elif line == ENDING:
                     self._bound(child)
                 elif line == READY:
                     child.ready = True
                     if self._quiet:
                         self._signal(child, signal.SIGUSR1)
-                else:
+                elif line != SIGN:
                     shard, lease = line.decode().split(" ", 1)
                     child.leases.append((int(shard), lease))
                     self._ever_served = True
 
         loop.add_reader(news, read)
 
-    def _clean_up_later(self, child: _Child, *, interrupted: bool) -> None:
+    def _clean_up_later(self, child: _Child, end: End, ended_at: float) -> None:
         for shard in sorted({shard for shard, _ in child.leases}):
-            leases = [lease for of, lease in child.leases if of == shard]
-            task = asyncio.get_running_loop().create_task(self._clean_up(shard, leases, interrupted))
+            task = asyncio.get_running_loop().create_task(self._clean_up(shard, child.leases, end, ended_at))
             self._aftermath.add(task)
             task.add_done_callback(self._aftermath.discard)
 
-    async def _clean_up(self, shard: int, leases: list[str], interrupted: bool) -> None:
+    async def _clean_up(self, shard: int, leases: Sequence[tuple[int, str]], end: End, ended_at: float) -> None:
         """Release a dead child's leases in one shard and recover its jobs, however long Redis is away."""
+        elsewhere = [(other, lease) for other, lease in leases if other != shard]
         try:
-            await self._recover(*self._shards[shard], leases, interrupted)
+            beside = await self._owned(elsewhere) if end is End.DIED else 0
+            own = [lease for other, lease in leases if other == shard]
+            await self._recover(*self._shards[shard], own, end, ended_at, beside)
         except TrackedQueueError as error:
             log.redis_unsafe(problem=f"the jobs of a dead process wait for another instance: {error}")
 
-    async def _recover(self, store: Store, outage: Outage, leases: list[str], interrupted: bool) -> None:
+    async def _owned(self, leases: Sequence[tuple[int, str]]) -> int:
+        """How many jobs a dead child has in other shards; one where that can't be told, so that nobody counts as alone."""
+        count = 0
+        for shard, lease in leases:
+            store = self._shards[shard][0]
+            try:
+                (length,) = await store.read(("LLEN", store.keys.named("processing", lease)))
+            except TrackedQueueError:
+                length = 1
+            count += length
+        return count
+
+    async def _recover(
+        self, store: Store, outage: Outage, leases: list[str], end: End, ended_at: float, beside: int
+    ) -> None:
         for lease in leases:
-            left = await insist(store, release(lease, interrupted=interrupted), outage, lambda: False)
+            # Made anew for each try: the time since its end counts.
+            call = lambda lease=lease: release(lease, end, ago=time.monotonic() - ended_at, beside=beside)  # noqa: E731
+            left = await insist(store, call, outage, lambda: False)
             while left and self._settings.auto_recovery:
                 try:
                     await recover_lease(store, self._settings, lease, owner=f"supervisor.{os.getpid()}")
@@ -365,11 +450,23 @@ class Supervisor:
                     await asyncio.sleep(AGAIN_S)
 
 
+def _end_of(child: _Child, code: int) -> End:
+    """What a child's end says about its jobs. What we end ourselves, and what ended in order, is no job's doing."""
+    if child.stuck:
+        return End.DIED
+    if child.ended_by_us or code in (0, FENCED_EXIT, RECYCLED_EXIT) or (code > 0 and child.limit is not None):
+        return End.INTERRUPTED
+    # Somebody's wish, which came before it had a handler for it.
+    return End.INTERRUPTED if -code in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP) else End.DIED
+
+
 class SupervisorPipe:
     """The child's ends of the two pipes."""
 
     def __init__(self, ends: str) -> None:
-        self._life, self._news = (int(end) for end in ends.split(":"))
+        life, news, mode = ends.split(":")
+        self._life, self._news, self.mode = int(life), int(news), Mode(mode)
+        self._suspects_told = -math.inf
         # Jobs' own child processes must not keep the pipes open.
         for end in (self._life, self._news):
             keep_from_forks(end)
@@ -381,6 +478,21 @@ class SupervisorPipe:
     def ready(self) -> None:
         """Tell the supervisor that signals are handled."""
         self._tell(READY)
+
+    def began(self) -> None:
+        """Tell the supervisor that this process has been given jobs."""
+        self._tell(BEGAN)
+
+    def suspects(self) -> None:
+        """Tell the supervisor that suspects wait; once a second at most."""
+        now = time.monotonic()
+        if now - self._suspects_told >= LOOK_S:
+            self._suspects_told = now
+            self._tell(SUSPECTS)
+
+    def sign(self) -> None:
+        """Tell the supervisor that threads run here."""
+        self._tell(SIGN)
 
     def ending(self) -> None:
         """Tell the supervisor that the end of this process has begun, for whatever reason."""

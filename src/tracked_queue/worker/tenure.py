@@ -22,7 +22,7 @@ from ..schedules import Schedule
 from ..settings import Settings
 from ..store import Store, SyncStore, check_server
 from ..task import Registry, Request
-from ..transitions import Beat, Call, Outcome, Verdict, register, release, tend, unpark
+from ..transitions import Beat, Call, End, Mode, Outcome, Verdict, register, release, tend, unpark
 from .binding import Binder
 from .fetcher import Fetcher
 from .heartbeat import Heartbeat
@@ -91,6 +91,9 @@ class Host:
     state: Any = None  # what the lifespan yielded
     pools: Pools
     cipher: Cipher
+    mode: Mode
+    saw_suspects: Callable[[], None]
+    began: Callable[[], None]
     quiet: bool = False
 
 
@@ -181,7 +184,9 @@ class Tenure:
             )
             if self._first and settings.auto_recovery:
                 self._first = False
-                await release_predecessors(links.rest, host.origin, host.label, settings.exclusive_label)
+                await release_predecessors(
+                    links.rest, host.origin, host.label, settings.exclusive_label, several=host.slots.several
+                )
             return await self._work(state, links)
 
     async def _work(self, state: LeaseState, links: _Links) -> int | None:
@@ -208,6 +213,8 @@ class Tenure:
                 group.start_soon(self._unpark, links.rest, known)
             if beat.run_out and settings.auto_recovery:
                 recovery.poke()
+            if not set(beat.suspecting).isdisjoint(host.served.names):
+                fetcher.suspects_seen()
             if beat.tend and not self._tending:
                 group.start_soon(self._tend, links.rest)
             runner.hand_back_buffered(MAX_BUFFERED_S)
@@ -216,10 +223,10 @@ class Tenure:
             log.lease_doubted(lease=state.lease, running=len(runner.running), silent_s=state.silent_s)
             runner.cancel_all(Cause.DOUBT)
 
-        def seat_told(_lease: str, batch: list[Outcome], _verdicts: list[Verdict]) -> None:
-            runner.seat.settled(batch)
+        def recorded(_lease: str, _batch: list[Outcome], _verdicts: list[Verdict]) -> None:
+            fetcher.recorded()
 
-        told = (*host.around.settled, seat_told)
+        told = (*host.around.settled, recorded)
         settler = Settler(links.settle, state.lease, settings, outage, lambda: state.lost, told)
 
         async def ask(call: Call[T]) -> T | None:
@@ -252,6 +259,9 @@ class Tenure:
             settings=settings,
             outage=outage,
             burst=host.burst,
+            mode=host.mode,
+            saw_suspects=host.saw_suspects,
+            began=host.began,
             settled=lambda: settler.left == 0,
             lost=lost,
         )
@@ -337,7 +347,7 @@ class Tenure:
                 # Beats have ended and the list is empty: the instance deregisters. What could not be handed back is
                 # recovered by the supervisor, or when the lease runs out.
                 async with asyncio.timeout(RELEASE_S):
-                    await links.rest.run(release(state.lease, interrupted=True))
+                    await links.rest.run(release(state.lease, End.INTERRUPTED))
         log.instance_stopped(
             lease=state.lease, shard=self._shard, reason=host.stop.reason or "nothing left to do", left=left
         )

@@ -1,12 +1,19 @@
+-- suspend: puts a job into the line of suspects; see suspects.lua.
+local function suspend(id, queue, at, paused)
+  local came = redis.call('ZADD', named('suspected', queue), at, id)
+  redis.call('SADD', single('suspecting'), queue)
+  wake_suspects(queue, paused)
+  return came == 1
+end
 -- push_job: makes a job takeable: in its queue's list, in its lane, or among the suspects.  verb: 'LPUSH' for the end of the
--- line, 'RPUSH' for its head.  A record that has lost its queue goes to the default one, a lane of another queue is none.
-local function push_job(verb, id, queue, lane, suspicion, paused)
+-- line, 'RPUSH' for its head.  pool: of a suspect.  A record that has lost its queue goes to the default one, a lane of another
+-- queue is none.
+local function push_job(verb, id, queue, lane, pool, paused)
   queue = queue or 'default'
   lane = lane and string.sub(lane, 1, #queue + 1) == queue .. '\n' and lane
   local first = false
-  if number_of(suspicion) >= 2 then
-    first = redis.call(verb, named('suspects', queue), id) == 1
-    wake(queue, paused)
+  if pool then
+    first = suspend(id, queue, now_ms(), paused)
   elseif lane then
     redis.call('HINCRBY', single('laned'), queue, 1)
     redis.call('HINCRBY', named('laned', queue), lane, 1)

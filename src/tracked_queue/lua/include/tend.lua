@@ -16,7 +16,7 @@ local function tend(now, paused, some_due)
     redis.call('ZREM', single('scheduled'), id)
     local kind = string.byte(id)
     local job = job_prefix .. (kind == 2 and string.sub(id, 2) or id)
-    local found = kind ~= 1 and read_fields(job, 'state', 'queue', 'suspicion', 'lane', 'gathering')
+    local found = kind ~= 1 and read_fields(job, 'state', 'queue', 'pool', 'lane', 'gathering')
     if kind == 1 then
       wake_limit(string.sub(id, 2), paused)
     elseif kind == 2 then

@@ -7,3 +7,9 @@ local function wake(queue, paused)
     redis.call('ZADD', named('wake', queue), 0, 'takeable')
   end
 end
+-- wake_suspects: the same for suspects: on this marker only processes stand that may take one.
+local function wake_suspects(queue, paused)
+  if not paused['queue:' .. queue] then
+    redis.call('ZADD', named('wake_suspects', queue), 0, 'takeable')
+  end
+end
