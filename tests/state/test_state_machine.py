@@ -405,6 +405,19 @@ class Machine(RuleBasedStateMachine):
         self.q.numbers[lease] = 0
         self.q.register(lease)
 
+    @rule(lease=st.sampled_from(LEASES), n=st.integers(2, 12), seconds=st.sampled_from([0.0, 0.5]))
+    def a_death_among_many(self, lease: str, n: int, seconds: float) -> None:
+        """And what the next process gets of those that were there."""
+        for _ in range(n):
+            job = f"j{len(self.jobs)}"
+            self.requests[job], self.limits[job] = request(job), ()
+            assert self.q.store.run(t.enqueue([self.requests[job]])) == [True]
+            self.jobs.append(job)
+        self.fetch_all(lease)
+        self.time_passes(seconds)
+        self.crash(lease, 3, interrupted=False)
+        self.fetch_all(lease)
+
     @rule(seconds=st.sampled_from([0.1, 0.5, 1.0]))
     def time_passes(self, seconds: float) -> None:
         self.q.pass_time(seconds)
