@@ -238,7 +238,7 @@ async def hold_dead(jobs: int) -> str:
     await app.store.run(t.register(lease, 600, 5, {}))
     for number in range(1, jobs // t.MAX_BATCH + 1):
         await app.store.run(t.fetch(lease, number, t.MAX_BATCH, 0, ["default"]))
-    await app.store.run(t.release(lease, interrupted=False))
+    await app.store.run(t.release(lease, t.End.DIED, ago=0.0))
     return lease
 
 
@@ -266,7 +266,7 @@ async def bench_lanes(results: Results) -> None:
                 await app.store.run(t.settle(lease, outcomes, 120, 3600))
             done += len(outcomes)
         rate = per_s(jobs, time.perf_counter() - began)
-        await app.store.run(t.release(lease, interrupted=True))
+        await app.store.run(t.release(lease, t.End.INTERRUPTED))
         return rate
 
     await flush()

@@ -54,7 +54,7 @@ async def fetch_and_settle(jobs: int) -> tuple[float, float]:
         await app.store.run(t.settle(lease, outcomes, 120, 3600))
         done += len(outcomes)
     rate = jobs / (time.perf_counter() - began)
-    await app.store.run(t.release(lease, interrupted=True))
+    await app.store.run(t.release(lease, t.End.INTERRUPTED))
     return rate, statistics.median(fetches)
 
 

@@ -81,7 +81,7 @@ class Settings:
     )
     auto_recovery: bool = _setting(True, "False leaves recovery to a person: `recover`, or app.recover().")
     max_recoveries: int = _setting(
-        3, "Charges (deaths of its process while it ran alone as suspect) until a job is dead."
+        3, "Charges (deaths of its process while it was the only job there) until a job is dead."
     )
     concurrency: int = _setting(100, "Jobs that one worker process runs at the same time.")
     isolated_processes: int = _setting(0, "Child processes of one worker process for isolated jobs; 0: one a core.")
