@@ -153,6 +153,10 @@ class Scripts:
     def marker(self, queue: str = "q") -> bool:
         return bool(self.redis.exists(self.keys.named("wake", queue)))
 
+    def timer_marker(self) -> bool:
+        """Whether the marker of what lies in time was set; it is popped."""
+        return bool(self.redis.zpopmin(self.keys.single("wake_timer")))
+
     def pop_marker(self, queue: str = "q") -> bool:
         return bool(self.redis.zpopmin(self.keys.named("wake", queue)))
 

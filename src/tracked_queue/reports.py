@@ -205,8 +205,8 @@ async def read_open_jobs(
         async for page in _scan(store, "ZSCAN", key):
             yield await _wanted(store, page, queue, task)
     async for page in _scan(store, "ZSCAN", keys.single("scheduled")):
-        # Beside jobs there stand limits and unfinished enqueues (see lua/include/tend.lua).
-        yield await _wanted(store, [job_id for job_id in page if job_id[:1] not in (b"\x01", b"\x02")], queue, task)
+        # Beside jobs there stand unfinished enqueues (see lua/include/tend.lua).
+        yield await _wanted(store, [job_id for job_id in page if job_id[:1] != b"\x02"], queue, task)
 
 
 async def drop_ended(store: Store, *, queue: str | None = None, task: str | None = None) -> int:

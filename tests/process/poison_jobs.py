@@ -35,6 +35,12 @@ async def one(number: int) -> int:
     return number
 
 
+@app.task(name="long", timeout=60)
+async def long(seconds: float) -> None:
+    """Takes its time."""
+    await asyncio.sleep(seconds)
+
+
 @app.task(name="company", timeout=60)
 async def company() -> str:
     """Fatal only while another job runs beside it."""

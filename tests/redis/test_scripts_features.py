@@ -208,7 +208,7 @@ def test_a_full_limit_holds_its_lane_and_nothing_else(q: Scripts) -> None:
     assert q.take("w2") == [] and q.take("w2") == []
     q.pop_marker()
     assert q.take("w2") == [] and not q.marker(), "a limited head sets no marker: nobody spins"
-    assert q.redis.zrange(q.keys.named("waiting", "L"), 0, -1) == [b"q\nL"]
+    assert q.redis.zrange(q.keys.named("waiting", "L\nq"), 0, -1) == [b"q\nL"]
     q.settle("w", next(job for job in first if job.id == b"a"), "succeeded")
     assert q.marker() and ids(q.take("w2")) == ["b"]
 

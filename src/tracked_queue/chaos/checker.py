@@ -21,7 +21,22 @@ ROLLBACKS = frozenset({"failover"})
 LATE_S = 2.0
 # Keys without an expiry that may be there when nothing is queued, runs or waits.
 LASTING = frozenset(
-    {"queues", "shards", "limits", "contact", "hold", "schedules", "schedule", "dead", "job", "wake", "paused"}
+    {
+        "queues",
+        "shards",
+        "limits",
+        "contact",
+        "hold",
+        "schedules",
+        "schedule",
+        "dead",
+        "job",
+        "wake",
+        "paused",
+        "wake_timer",
+        "wake_suspects",
+        "timer",
+    }
 )
 
 

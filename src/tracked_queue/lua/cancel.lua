@@ -22,6 +22,7 @@
 -- include record
 -- include states
 -- include suspects
+-- include timer
 -- include ties
 -- include waiters
 -- include ended

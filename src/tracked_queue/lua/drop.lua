@@ -5,7 +5,7 @@
 -- ARGV[1]  kind  word  'queue', 'lane' or 'parked'
 -- ARGV[2]  name  text  of the queue, the lane or the task
 -- ARGV[3]  n     int   looked at by one call, at most 250
--- Derived: queue:<q>, lane:<lane>, lanes:<q>, laned, laned:<q>, waiting:<limit>, parked, parked:<task>, job:<id>, dead,
+-- Derived: queue:<q>, lane:<lane>, lanes:<q>, laned, laned:<q>, waiting:<limit>\n<q>, waits:<limit>, open:<q>, opens, about:<limit>, waited:<base>, parked, parked:<task>, job:<id>, dead,
 --          followers:<id>, told:<id>, after:<id>, ended
 --
 -- Returns how many left the list.  Ended jobs behind one that may still run stay: a fetch of that one drops them.
@@ -16,7 +16,10 @@
 -- include record
 -- include states
 -- include expiry
+-- include timer
+-- include wake
 -- include ties
+-- include limits
 -- include waiters
 -- include garbage
 local kind, name, n = ARGV[1], ARGV[2], tonumber(ARGV[3])
@@ -56,9 +59,7 @@ elseif kind == 'lane' then
   end
   if is_empty then
     redis.call('ZREM', named('lanes', queue), name)
-    for _, limit in ipairs(limits or {}) do
-      redis.call('ZREM', named('waiting', limit[1]), name)
-    end
+    leave_groups(name, queue, limits or {})
   end
 end
 return #ended

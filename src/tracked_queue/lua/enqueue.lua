@@ -55,6 +55,7 @@
 -- include record
 -- include states
 -- include unique
+-- include timer
 -- include lanes
 -- include push
 -- include expiry
@@ -170,12 +171,11 @@ local first_due = some_later and tonumber((redis.call('ZRANGE', single('schedule
 
 -- Write.
 local now_text = digits(now)
-local pushes, order, wakes = {}, {}, {}
-local function schedule(id, queue, due_ms)
+local pushes, order, timer_at = {}, {}, nil
+local function schedule(id, due_ms)
   redis.call('ZADD', single('scheduled'), due_ms, id)
   if not first_due or due_ms < first_due then
-    first_due = due_ms
-    wakes[queue] = true
+    first_due, timer_at = due_ms, due_ms
   end
 end
 local function note_queue(queue)
@@ -224,7 +224,7 @@ local function replace(job)
   elseif job.was == 'scheduled' and due_ms then
     redis.call('HSET', record, 'due_ms', digits(due_ms))
     note_queue(queue)
-    schedule(id, queue, due_ms)
+    schedule(id, due_ms)
   elseif job.was == 'scheduled' then
     redis.call('ZREM', single('scheduled'), id)
     redis.call('HSET', record, 'state', 'queued')
@@ -311,7 +311,7 @@ local function record_extras(job, id, record, due_ms)
     -- A job later in this batch may come after it: a fetch tells that one, and lets this record expire.
     redis.call('HSET', record, 'followed', '1', 'keep_ms', KEPT_MS)
     redis.call('RPUSH', single('ended'), id)
-    wakes[ARGV[job.at + 2]] = true
+    timer_at = 0
   end
   return state
 end
@@ -349,7 +349,7 @@ for _, job in ipairs(fresh) do
     local push = note_queue(queue)
     if state == 'scheduled' then
       redis.call('HSET', record, 'due_ms', digits(due_ms))
-      schedule(id, queue, due_ms)
+      schedule(id, due_ms)
     elseif state == 'queued' then
       push.n = push.n + 1
       if job.extras and job.extras.lane then
@@ -377,8 +377,11 @@ for _, queue in ipairs(order) do
   if push.n > 0 then
     count(now, 'enqueued', queue, push.n)
   end
-  if #push > 0 or wakes[queue] then
+  if #push > 0 then
     wake(queue, paused)
   end
+end
+if timer_at then
+  call_timer(timer_at)
 end
 return words

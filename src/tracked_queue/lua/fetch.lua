@@ -16,7 +16,8 @@
 --   queue  text
 --   most   int  jobs of this queue that may be taken, '' for no limit of its own
 -- Derived: instances, instance:<lease>, processing:<lease>, scheduled, queue:<q>, suspected:<q>, suspecting, testing, draining, lanes:<q>, lane:<lane>,
---          laned, laned:<q>, waiting:<limit>, permits:<limit>, rate:<limit>, limits, unique:<key>, ended,
+--          laned, laned:<q>, waiting:<limit>\n<q>, waits:<limit>, open:<q>, opens, about:<limit>, waited:<base>, timer,
+--          wake_timer, permits:<limit>, rate:<limit>, limits, unique:<key>, ended,
 --          followers:<id>, told:<id>, after:<id>, dependents, wake:<q>, wake_suspects:<q>, job:<id>, paused, parked, parked:<task>, dead, stats:<minute>, queues
 --
 -- Returns a list; its first word:
@@ -26,7 +27,7 @@
 --            attempts, interruptions, recoveries, buffered before, checkpoint, bound (nil where there is none)
 --            more      '1' if something is left that this instance could have taken with more slots; 'n' if that has to start at
 --                      once, so that it would never be taken by an instance whose buffer never runs empty
---            next_due  ms until the next scheduled job is due, -1 if there is none
+--            next_due  ms after which this instance is to ask again for what lies in time; -1 if that is another's affair
 --            buried    ids without a record that were set aside as dead
 --            held      ms for which this instance gets nothing more, unless its list becomes empty before: it runs suspects, or is
 --                      to become empty for some; else 0
@@ -35,7 +36,7 @@
 --   'quiet'  the instance was asked to fetch nothing; nothing taken
 --   'late'   the lease is past its deadline; a beat must extend it first; nothing taken
 --   'lost'   the lease is revoked or gone; nothing taken
--- A refused or repeated fetch puts the markers of its queues back: a BZPOPMIN before it may have popped one.
+-- A refused or repeated fetch puts markers back: a BZPOPMIN before it may have popped one.
 -- Keeps: an id is in one place; a delivery number grows with every delivery; nothing joins a suspect that has not outlived its
 -- gate, but those that were taken with it, and of those no more than each of their pools allows; no limit
 -- has more permits out than its number, no rate more starts in any window of its time.
@@ -51,8 +52,10 @@
 -- include garbage
 -- include record
 -- include states
+-- include timer
 -- include ties
 -- include lanes
+-- include limits
 -- include push
 -- include suspects
 -- include ended
@@ -64,7 +67,10 @@
 -- include tend
 -- So many are looked at in a call, and so many more read at once where what was read first has to be dropped.
 local LOOK, FURTHER = 300, 50
-local REWRITTEN = 1000
+-- Of the groups that are open so many are looked at, of each queue.
+local GROUPS = 20
+-- Who has the timer and does not call for so long is dead, or stands still.
+local LATE_MS = 250
 -- Above so many arguments queues are asked for one by one: Lua can't hand over more than 8,000 values at once.
 local ASKED = 6000
 -- Beyond its time, so that what counts is this clock and not when the server expires a key (a test's clock may stand still).
@@ -83,12 +89,12 @@ local IDLE_GATE_MS, SHORT_GATE_MS = 10000, 60000
 -- Without processes of their own: suspects that have waited for so long make one process take nothing fresh, for so long, until it
 -- is empty; then, as long again, none.
 local DRAIN_AFTER_MS, DRAIN_MS, AGAIN_MS = 60000, 60000, 1000
--- What is mostly not there is asked for in one call: pauses, ended jobs with followers, suspects and lanes.
+-- What is mostly not there is asked for in one call: pauses, ended jobs with followers, suspects, lanes and what lies in time.
 local some_special = #ARGV > ASKED
 if not some_special then
-  local special = { single('paused'), single('ended'), single('suspecting') }
+  local special = { single('paused'), single('ended'), single('suspecting'), single('opens'), single('timer') }
   for at = 7, #ARGV, 2 do
-    special[#special + 1] = named('lanes', ARGV[at])
+    special[#special + 1], special[#special + 2] = named('lanes', ARGV[at]), named('open', ARGV[at])
   end
   some_special = redis.call('EXISTS', unpack(special)) > 0
 end
@@ -98,7 +104,7 @@ local function put_markers_back()
   begin_writing()
   for at = 7, #ARGV, 2 do
     local queue = ARGV[at]
-    if redis.call('EXISTS', named('queue', queue), named('lanes', queue)) > 0 then
+    if redis.call('EXISTS', named('queue', queue), named('lanes', queue), named('open', queue)) > 0 then
       wake(queue, paused)
     end
     if some_special and redis.call('EXISTS', named('suspected', queue)) > 0 then
@@ -106,8 +112,26 @@ local function put_markers_back()
     end
   end
 end
+-- something_in_time: when the first of it is due, or nil.  first_due: the first that is scheduled.
+local first_due = nil
+local function something_in_time()
+  if redis.call('EXISTS', single('ended')) == 1 then
+    return now
+  end
+  local opens = tonumber(redis.call('ZRANGE', single('opens'), 0, 0, 'WITHSCORES')[2])
+  return opens and first_due and math.min(opens, first_due) or opens or first_due
+end
 local function refused(word)
   put_markers_back()
+  -- Whoever is refused gives the timer up, also when nothing lies in time: else the next delayed job would rely on it.
+  first_due = tonumber((redis.call('ZRANGE', single('scheduled'), 0, 0, 'WITHSCORES'))[2])
+  local holder = redis.call('HGET', single('timer'), 'lease')
+  if holder == lease then
+    redis.call('HDEL', single('timer'), 'lease', 'at')
+  end
+  if (not holder or holder == lease) and something_in_time() then
+    redis.call('ZADD', single('wake_timer'), 0, 'takeable')
+  end
   return { word }
 end
 local job_prefix = named('job', '')
@@ -150,15 +174,13 @@ local last = tonumber(own[1] or '0')
 if number < last then
   return refused('stale')
 end
--- Mostly the first that is scheduled tells both: that nothing is due, and when something will be.
-local first_due = tonumber((redis.call('ZRANGE', single('scheduled'), 0, 0, 'WITHSCORES'))[2])
+first_due = tonumber((redis.call('ZRANGE', single('scheduled'), 0, 0, 'WITHSCORES'))[2])
 local some_due = first_due and first_due <= now
-local next_due_ms = first_due and digits(math.max(0, first_due - now)) or '-1'
 local held_ms = math.max(0, number_of(own[4]) - now)
 if number == last then
   -- No fetch of this lease came later, so what is active under it and was taken then is that very delivery.
-  put_markers_back()
-  local reply = { 'ok', '1', next_due_ms, {}, digits(held_ms), held_ms > 0 and '1' or '0' }
+  refused('stale')
+  local reply = { 'ok', '1', '-1', {}, digits(held_ms), held_ms > 0 and '1' or '0' }
   for _, id in ipairs(own[2] and cmsgpack.unpack(own[2]) or {}) do
     local record = read(id, job_prefix .. id)
     local about = read_fields(job_prefix .. id, 'lease', 'queue')
@@ -180,19 +202,20 @@ end
 
 -- What is due, and what follows on what has ended, comes first: it has its place among what can be taken.
 local tended_left = false
-if some_due or some_special and redis.call('EXISTS', single('ended')) == 1 then
+local opens_at = some_special and tonumber((redis.call('ZRANGE', single('opens'), 0, 0, 'WITHSCORES'))[2])
+local some_opens = opens_at and opens_at <= now
+if some_due or some_opens or some_special and redis.call('EXISTS', single('ended')) == 1 then
   -- What this makes takeable in the queues of this call it may take itself: others are woken below, for what is left.
   for at = 7, #ARGV, 2 do
     woken[ARGV[at]] = ARGV[6] ~= 'only' and ARGV[6] ~= 'short'
   end
-  tended_left = tend(now, paused, some_due)
+  tended_left = tend(now, paused, some_due, some_opens)
   for at = 7, #ARGV, 2 do
     woken[ARGV[at]] = nil
   end
   some_special = true
   first_due = tonumber((redis.call('ZRANGEBYSCORE', single('scheduled'), '(' .. digits(now), '+inf',
     'WITHSCORES', 'LIMIT', 0, 1))[2])
-  next_due_ms = first_due and digits(first_due - now) or '-1'
 end
 
 -- taken: parallel lists, since a table for each job costs more than the calls for it.
@@ -201,45 +224,41 @@ local dropped, expired, set_aside, garbage, cuts, visited, left = {}, {}, {}, {}
 local bytes, started, taken, looked = 0, 0, 0, 0
 local must_start = false
 local seen, strays = {}, 0
+-- Open groups that this call has looked at.
+local groups = {}
 -- Suspects that leave their line with this call, as {id, queue}.
 local left_line = {}
 -- Permits of concurrency limits out, and starts of rates, as they will be after this call.
-local used, rates, full_at = {}, {}, {}
+local used, rates = {}, {}
 -- The ms from which a rate has room, or nil if it has now: its last starts are in a list, the newest first.
-local function opens_at(name, rate)
+local function rate_opens_at(name, rate)
   if rate.taken >= rate.most then
     return now + rate.ms
   end
-  local nth = number_of(redis.call('LINDEX', named('rate', name), rate.most - 1 - rate.taken))
-  if nth > now then  -- of a clock that was ahead
-    nth, rate.ahead = now, true
-  end
-  return nth > 0 and nth + rate.ms > now and nth + rate.ms or nil
+  local nth = redis.call('LINDEX', named('rate', name), rate.most - 1 - rate.taken)
+  rate.ahead = rate.ahead or number_of(nth) > now  -- of a clock that was ahead
+  return start_of(nth, rate.ms, now)
 end
--- The name of a limit that keeps work from starting now, or nil.
+local function is_full_now(limit)
+  if limit[2] == 'concurrency' then
+    return used[limit[1]] >= limit[3]
+  end
+  return rate_opens_at(limit[1], rates[limit[1]]) ~= nil
+end
+-- The limit that keeps work from starting now, or nil.
 local function blocked_by(limits)
   for _, limit in ipairs(limits) do
-    local name = limit[1]
-    if limit[2] == 'concurrency' and used[name] >= limit[3] or rates[name] and opens_at(name, rates[name]) then
-      return name
+    if is_full_now(limit) then
+      return limit
     end
   end
 end
--- Every limit of whatever is looked at is noted: its lane may have been woken for a place that it does not take, because its
--- head is cancelled, say, or another limit holds it; then the next lane has to be woken (see full_at below).
--- The number that counts is that of the code that started last (see register): a deploy changes it for waiting jobs too.
-local numbers = {}
 local function note_limits(limits)
   for _, limit in ipairs(limits) do
-    local base = limit[5] and string.sub(limit[1], 1, limit[5]) or limit[1]
-    if numbers[base] == nil then
-      numbers[base] = number_of(redis.call('HGET', single('limits'), base), false)
-    end
     local name = limit[1]
-    limit[3] = math.min(numbers[base] or limit[3], MOST_OF_LIMIT)
+    limit[3] = most_of(limit[5] and string.sub(name, 1, limit[5]) or name, limit[3])
     if limit[2] == 'concurrency' then
       used[name] = used[name] or redis.call('SCARD', named('permits', name))
-      full_at[name] = limit[3]
     else
       rates[name] = rates[name] or { most = limit[3], ms = limit[4], taken = 0 }
     end
@@ -340,19 +359,20 @@ local function take_list(queue, list, room)
   end
   return cut, redis.call('LLEN', list) > cut
 end
--- Lanes take turns: one job of each, and again, while there is room.
-local function take_lanes(queue, room)
+-- Lanes take turns: one job of each, and again, while there is room.  home: the zset that they stand in; own: its limit, if that is
+-- a group.
+local function take_turns(queue, room, home, own)
   if room <= 0 then
     return
   end
-  local lanes = redis.call('ZRANGE', named('lanes', queue), 0, room + 9)
+  local lanes = redis.call('ZRANGE', home, 0, room + 9)
   local open, before = {}, taken
-  local share = math.ceil(room / #lanes)
+  local share = math.ceil(room / math.max(1, #lanes))
   for i, lane in ipairs(lanes) do
     local list = named('lane', lane)
     local heads = redis.call('LRANGE', list, -share, -1)
     open[i] = { lane = lane, list = list, queue = queue, heads = heads, at = #heads, cut = 0,
-      total = redis.call('LLEN', list) }
+      total = redis.call('LLEN', list), home = home, own = own }
     visited[#visited + 1] = open[i]
   end
   local moved = true
@@ -370,6 +390,8 @@ local function take_lanes(queue, room)
         end
         if gone then
           lane.at, lane.cut, moved = lane.at - 1, lane.cut + 1, true
+        elseif full and own and full[1] == own[1] then
+          return
         elseif full then
           lane.over, lane.full = true, full
         elseif lane.at > 0 then
@@ -380,6 +402,24 @@ local function take_lanes(queue, room)
       end
     end
   end
+end
+-- take_lanes: first what waited for a limit that has places now.
+local function take_lanes(queue, room)
+  local before = taken
+  for n, name in ipairs(redis.call('ZRANGE', named('open', queue), 0, GROUPS - 1)) do
+    local about = redis.call('HMGET', named('about', name), 'kind', 'number', 'ms', 'base')
+    if room <= taken - before and n > 1 then
+      break
+    end
+    local own = { name, about[1] or 'concurrency', number_of(about[2], 1), number_of(about[3]), #(about[4] or name) }
+    note_limits({ own })
+    local had = taken
+    if not is_full_now(own) then
+      take_turns(queue, room - (taken - before), group_of(name, queue), own)
+    end
+    groups[#groups + 1] = { limit = own, queue = queue, took = taken > had }
+  end
+  take_turns(queue, room - (taken - before), named('lanes', queue), nil)
 end
 -- Suspects.
 local mode = ARGV[6]
@@ -451,7 +491,7 @@ local function enough_test()
     return false
   end
   for at = 7, #ARGV, 2 do
-    if redis.call('EXISTS', named('queue', ARGV[at]), named('lanes', ARGV[at])) > 0 then
+    if redis.call('EXISTS', named('queue', ARGV[at]), named('lanes', ARGV[at]), named('open', ARGV[at])) > 0 then
       return true
     end
   end
@@ -470,13 +510,14 @@ local function drains()
   redis.call('SET', single('draining'), digits(now + DRAIN_MS) .. ' ' .. lease, 'PX', 2 * DRAIN_MS)
   return true
 end
-local wants_fresh = mode ~= 'only' and mode ~= 'short' and held_ms == 0
+local may_start, has_place = start, mode ~= 'only' and mode ~= 'short'
+local wants_fresh = has_place and held_ms == 0
 local took_group = false
 if #suspected > 0 and held_ms == 0 and start > 0 then
   if mode == 'only' or mode == 'short' then
     if is_empty then
       took_group = take_groups(mode == 'only' and ENDLESS or SHORT_GATE_MS)
-    elseif now - tested_ms >= PATIENCE_MS then
+    elseif tested_ms > 0 and now - tested_ms >= PATIENCE_MS then
       took_group = take_groups(SHORT_GATE_MS)
     end
   elseif mode == 'first' and (is_empty or tested_ms > 0) then
@@ -506,7 +547,7 @@ for at = 7, #ARGV, 2 do
       room = math.min(room, most - (taken - before))
     end
     local list = named('queue', queue)
-    local turns = some_special and redis.call('EXISTS', named('lanes', queue)) == 1
+    local turns = some_special and redis.call('EXISTS', named('lanes', queue), named('open', queue)) > 0
     local cut, stay = 0, false
     if turns and room > 0 then
       -- Neither side of a queue starves the other: each fetch begins with the other one, for half of the room.
@@ -569,7 +610,7 @@ for _, item in ipairs(set_aside) do
   redis.call('LPUSH', named('parked', item[2]), item[1])
   redis.call('SADD', single('parked'), item[2])
 end
-local reply, moved, filled, dropped_of = { 'ok', '0', next_due_ms, buried, digits(held_ms), '0' }, {}, 6, {}
+local reply, moved, filled, dropped_of = { 'ok', '0', '-1', buried, digits(held_ms), '0' }, {}, 6, {}
 for i = 1, taken do
   local id, job, record, queue, delivery = ids[i], jobs[i], records[i], queues[i], now_text
   local extra = extras[id]
@@ -617,13 +658,7 @@ end
 redis.call('HSET', instance, 'fetch', number, 'fetched', cmsgpack.pack(moved))
 for name, rate in pairs(rates) do
   if rate.ahead then
-    -- What started at a time that is still to come counts as started now.
-    local starts = redis.call('LRANGE', named('rate', name), 0, math.min(rate.most, REWRITTEN) - 1)
-    for i, start_ms in ipairs(starts) do
-      if number_of(start_ms) > now then
-        redis.call('LSET', named('rate', name), i - 1, now_text)
-      end
-    end
+    rewind(name, rate.most, now)
   end
   if rate.taken > 0 then
     local starts = {}
@@ -637,7 +672,6 @@ for name, rate in pairs(rates) do
   end
 end
 for _, lane in ipairs(visited) do
-  local lanes = named('lanes', lane.queue)
   if lane.cut > 0 then
     redis.call('LTRIM', lane.list, 0, -lane.cut - 1)
     if redis.call('HINCRBY', single('laned'), lane.queue, -lane.cut) <= 0 then
@@ -650,40 +684,37 @@ for _, lane in ipairs(visited) do
     end
   end
   if lane.cut >= lane.total then
-    redis.call('ZREM', lanes, lane.lane)
+    redis.call('ZREM', lane.home, lane.lane)
   elseif lane.full then
-    redis.call('ZREM', lanes, lane.lane)
-    redis.call('ZADD', named('waiting', lane.full), now, lane.lane)
+    redis.call('ZREM', lane.home, lane.lane)
+    join(lane.full, lane.queue, lane.lane, now)
+    groups[#groups + 1] = { limit = lane.full, queue = lane.queue }
   elseif lane.cut > 0 then
-    redis.call('ZREM', lanes, lane.lane)
-    ready_lane(lane.lane, paused)
+    local last = redis.call('ZREVRANGE', lane.home, 0, 0, 'WITHSCORES')
+    redis.call('ZADD', lane.home, tonumber(last[2]) + 1, lane.lane)
   end
 end
-for name, most in pairs(full_at) do
-  -- A lane that waited for a limit was woken and did not need it, or the limit was raised.
-  if used[name] < most then
-    wake_limit(name, paused)
-  end
-end
-for name, rate in pairs(rates) do
-  local at = opens_at(name, rate)
-  local waits = redis.call('ZRANGE', named('waiting', name), 0, 0)[1]
-  if waits and at then
-    redis.call('ZADD', single('scheduled'), at, '\1' .. name)
-    if not first_due or at < first_due then
-      first_due = at
-      reply[3] = digits(at - now)
-      wake(string.match(waits, '^[^\n]*'), paused)
+for _, group in ipairs(groups) do
+  local limit, queue = group.limit, group.queue
+  local name = limit[1]
+  if redis.call('EXISTS', group_of(name, queue)) == 0 then
+    if redis.call('ZSCORE', named('open', queue), name) then
+      forget_group(name, queue)
     end
-  elseif waits then
-    wake_limit(name, paused)
+  else
+    local starts = limit[2] ~= 'concurrency' and rate_opens_at(name, rates[name]) or nil
+    if starts or limit[2] == 'concurrency' and used[name] >= limit[3] then
+      close(name, queue, group.took and now or redis.call('ZSCORE', named('open', queue), name) or now, starts, now)
+    elseif group.took then
+      redis.call('ZADD', named('open', queue), 'XX', now, name)
+    end
   end
 end
 if tended_left then
   reply[2] = '1'
 end
 for queue, whom in pairs(left) do
-  if redis.call('EXISTS', named('queue', queue), named('lanes', queue)) > 0 then
+  if redis.call('EXISTS', named('queue', queue), named('lanes', queue), named('open', queue)) > 0 then
     if whom == true then
       reply[2] = '1'
     end
@@ -698,5 +729,24 @@ for _, at in ipairs(suspected) do
 end
 if must_start and reply[2] == '1' then
   reply[2] = 'n'
+end
+-- The timer: an instance with a free place has it, or it lies in Redis, and whoever stands is woken for it.
+if first_due or some_special or timer_called then
+  local at = (some_special or timer_called) and something_in_time() or first_due
+  local holder = redis.call('HMGET', single('timer'), 'lease', 'at')
+  local is_mine = holder[1] == lease
+  local is_late = holder[1] and number_of(holder[2]) + LATE_MS < now
+  if at and has_place and started < may_start and held_ms == 0 and (not holder[1] or is_mine or is_late) then
+    if not is_mine or number_of(holder[2]) ~= at then
+      redis.call('HSET', single('timer'), 'lease', lease, 'at', digits(at))
+    end
+    redis.call('DEL', single('wake_timer'))
+    reply[3] = digits(math.max(0, at - now))
+  elseif is_mine or at and not holder[1] then
+    redis.call('HDEL', single('timer'), 'lease', 'at')
+    if at then
+      redis.call('ZADD', single('wake_timer'), 0, 'takeable')
+    end
+  end
 end
 return reply

@@ -26,6 +26,7 @@
 -- include record
 -- include states
 -- include ties
+-- include timer
 -- include lanes
 -- include push
 -- include ended

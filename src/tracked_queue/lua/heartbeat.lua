@@ -4,8 +4,8 @@
 -- ARGV[1]  lease        text
 -- ARGV[2]  ttl_ms       int
 -- ARGV[3]  interval_ms  int  of idle beats
--- Derived: instances, instance:<lease>, cancel:<lease>, parked, ended, suspecting, contact, hold, sweeper, scheduled, waiting:<limit>, lanes:<q>,
---          wake:<q>, paused
+-- Derived: instances, instance:<lease>, cancel:<lease>, parked, ended, suspecting, contact, hold, sweeper, scheduled, opens,
+--          timer, wake_timer
 --
 -- Returns {'lost'}: the lease is revoked or gone; nothing written.  Else
 --   {'ok', quiet, run_out, cancels, parked, tend, suspecting}
@@ -14,7 +14,8 @@
 --            second
 --   cancels  ids (at most 250) of active jobs here whose cancellation is asked for; repeated until they settle
 --   parked   names (at most 50) of tasks with parked jobs
---   tend     '1' if jobs have ended whose followers were not told, else '0': with every place of a fleet taken nobody fetches
+--   tend     '1' if something that lies in time is due and nobody has the timer, else '0': with every place of a fleet taken nobody
+--            fetches
 --   suspecting  names (at most 50) of queues with suspects
 -- A beat after the deadline but before the revocation extends the lease.
 -- include keys
@@ -22,10 +23,10 @@
 -- include now_ms
 -- include writable
 -- include contact
--- include paused
--- include wake
--- include lanes
-local SWEEP_MS, ALARMS, WOKEN_LIMITS = 1000, 1000, 50
+-- include timer
+local SWEEP_MS = 1000
+-- Who has the timer and does not call for so long is dead, or stands still.
+local LATE_MS = 250
 local lease, ttl_ms, interval_ms = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local now = now_ms()
 local deadline = tonumber(redis.call('ZSCORE', single('instances'), lease))
@@ -51,15 +52,24 @@ end
 if latest[1] ~= lease and tonumber(latest[2]) > now + 2 * ttl_ms then
   run_out = '1'
 end
--- Lanes that wait for a rate are looked at again: its next start was a time of a clock that was ahead.
-local alarms = went_back and redis.call('ZRANGEBYSCORE', single('scheduled'), now, '+inf', 'LIMIT', 0, ALARMS) or {}
+local lies_in_time = redis.call('EXISTS', single('scheduled'), single('opens'), single('ended')) > 0
 begin_writing()
-local paused, woken_limits = went_back and read_paused(), 0
-for _, id in ipairs(alarms) do
-  if string.byte(id) == 1 and woken_limits < WOKEN_LIMITS then
-    woken_limits = woken_limits + 1
-    redis.call('ZREM', single('scheduled'), id)
-    wake_limit(string.sub(id, 2), paused)
+local tend = '0'
+if went_back then
+  -- Each is looked at again: a rate's next start was a time of a clock that was ahead.
+  redis.call('ZUNIONSTORE', single('opens'), 1, single('opens'), 'WEIGHTS', 0)
+  redis.call('HDEL', single('timer'), 'lease', 'at')
+end
+if lies_in_time then
+  local holder = redis.call('HMGET', single('timer'), 'lease', 'at')
+  if holder[1] and number_of(holder[2]) + LATE_MS < now then
+    call_timer(-1)
+  elseif not holder[1] and redis.call('ZADD', single('wake_timer'), 0, 'takeable') == 0 then
+    -- It lies there, and nobody stands: whoever beats does what is due.
+    local heads = { redis.call('ZRANGE', single('scheduled'), 0, 0, 'WITHSCORES')[2], redis.call('ZRANGE', single('opens'), 0, 0, 'WITHSCORES')[2] }
+    if redis.call('EXISTS', single('ended')) == 1 or number_of(heads[1], now + 1) <= now or number_of(heads[2], now + 1) <= now then
+      tend = '1'
+    end
   end
 end
 if run_out == '1' and not redis.call('SET', single('sweeper'), lease, 'NX', 'PX', SWEEP_MS) then
@@ -68,4 +78,4 @@ end
 note_contact(now, hold)
 redis.call('ZADD', single('instances'), now + ttl_ms, lease)
 redis.call('HSET', named('instance', lease), 'seen_ms', now)
-return { 'ok', quiet, run_out, cancels, parked, digits(redis.call('EXISTS', single('ended'))), suspecting }
+return { 'ok', quiet, run_out, cancels, parked, tend, suspecting }

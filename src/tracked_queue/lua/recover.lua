@@ -9,7 +9,8 @@
 -- ARGV[6]  resend_window   int   ms
 -- ARGV[7]  interval        int   ms of idle beats
 -- Derived: instances, instance:<lease>, processing:<lease>, cancel:<lease>, contact, hold, recovery_lock, job:<id>,
---          queue:<q>, suspected:<q>, suspecting, testing, wake:<q>, wake_suspects:<q>, lane:<lane>, lanes:<q>, laned, laned:<q>, waiting:<limit>, permits:<limit>,
+--          queue:<q>, suspected:<q>, suspecting, testing, wake:<q>, wake_suspects:<q>, lane:<lane>, lanes:<q>, laned, laned:<q>, permits:<limit>, rate:<limit>, limits,
+--          waits:<limit>, open:<q>, opens, about:<limit>, timer, wake_timer,
 --          unique:<key>, ended, dead, paused, stats:<minute>, queues
 --
 -- Returns a list; its first word:
@@ -35,8 +36,10 @@
 -- include wake
 -- include contact
 -- include record
+-- include timer
 -- include ties
 -- include lanes
+-- include limits
 -- include push
 -- include suspects
 -- include waiters
@@ -135,6 +138,9 @@ local function back(id, queue, lane, pool)
   requeued[queue] = (requeued[queue] or 0) + 1
 end
 redis.call('ZREM', single('testing'), lease)
+if redis.call('HGET', single('timer'), 'lease') == lease then
+  call_timer(-1)
+end
 -- accuse: what a death comes to for a job under suspicion, written to its record; whether it is dead by it.
 local function accuse(i, id, record, job)
   record.deaths = record.deaths + 1
@@ -201,12 +207,13 @@ for i, id in ipairs(ids) do
     end
   end
   if ties.limits and fate ~= 'gone' then
-    free_permits(id, ties.limits, paused)
+    free_permits(id, ties.limits)
   end
   local at = #reply
   reply[at + 1], reply[at + 2], reply[at + 3] = id, record[4] or '', fate
   reply[at + 4], reply[at + 5] = tostring(recoveries), tostring(record.charges or 0)
 end
+offer_freed(now, paused)
 for queue, moved in pairs(requeued) do
   count(now, 'recovered', queue, moved)
 end

@@ -7,7 +7,7 @@
 -- ARGV[4]  limits       bytes MessagePack of a map: the limits that the instance's code knows, by name (without a key's value),
 --                       and their numbers; '' for none
 -- ARGV[5..] field, value pairs of the instance's description
--- Derived: instances, instance:<lease>, contact, hold, limits, paused, suspects:<q> of an earlier version, queue:<q>, wake:<q>
+-- Derived: instances, instance:<lease>, contact, hold, limits, opens, timer, wake_timer, paused, suspects:<q> of an earlier version, queue:<q>, wake:<q>
 --
 -- Returns:
 --   'ok'    the lease is open (again the same after a resend)
@@ -15,11 +15,13 @@
 --   'closed'  the namespace was given another number of shards (see close.lua); nothing written
 -- Keeps: nothing revives a revoked lease.  Of several numbers of a limit, that of the instance which started last counts.
 -- include keys
+-- include number
 -- include now_ms
 -- include writable
 -- include contact
 -- include paused
 -- include wake
+-- include timer
 -- Of an earlier version's suspects so many are taken over at a start.
 local TAKEN_OVER = 250
 local lease, ttl_ms, interval_ms = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
@@ -41,7 +43,14 @@ for at = 5, #ARGV do
 end
 redis.call('HSET', named('instance', lease), unpack(fields))
 for name, number in pairs(ARGV[4] ~= '' and cmsgpack.unpack(ARGV[4]) or {}) do
-  redis.call('HSET', single('limits'), name, number)
+  local before = number_of(redis.call('HGET', single('limits'), name), false)
+  if before ~= number then
+    redis.call('HSET', single('limits'), name, number)
+    if not before or number > before then
+      redis.call('ZADD', single('opens'), now, '\1' .. name)  -- what waits for it is to be looked at
+      call_timer(now)
+    end
+  end
 end
 -- An earlier version kept its suspects in lists; they begin anew.
 local paused = nil

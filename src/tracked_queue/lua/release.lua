@@ -8,7 +8,7 @@
 -- ARGV[3]  ago      int   ms since its end was seen; '' if it was seen by nobody
 -- ARGV[4]  beside   int   jobs that its process had under leases of other shards
 -- ARGV[5]  proven  '1', or '0' to note only what it would mean if the lease ran out
--- Derived: instances, instance:<lease>, processing:<lease>, cancel:<lease>, testing
+-- Derived: instances, instance:<lease>, processing:<lease>, cancel:<lease>, testing, timer, wake_timer
 --
 -- Returns:
 --   'dropped'  it owned nothing; the lease and its description are removed
@@ -16,8 +16,10 @@
 --   'noted'    as ARGV[5] asked
 --   'gone'     no such lease; nothing written
 -- include keys
+-- include number
 -- include now_ms
 -- include writable
+-- include timer
 local lease, cause, ago, beside = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4]
 local instances, instance = single('instances'), named('instance', lease)
 local deadline = tonumber(redis.call('ZSCORE', instances, lease))
@@ -26,6 +28,9 @@ if not deadline then
   return { 'gone' }
 end
 begin_writing()
+if ARGV[5] ~= '0' and redis.call('HGET', single('timer'), 'lease') == lease then
+  call_timer(-1)
+end
 if ARGV[5] == '0' then
   if deadline ~= 0 then
     redis.call('HSET', instance, 'if_lost', cause)

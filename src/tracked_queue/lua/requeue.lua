@@ -3,7 +3,7 @@
 -- KEYS[1]  tag
 -- ARGV     id  text  at most 250
 -- Derived: job:<id>, dead, queue:<q>, lane:<lane>, lanes:<q>, laned, laned:<q>, wake:<q>, unique:<key>,
---          told:<id>, ended, queues, paused, stats:<minute>
+--          told:<id>, ended, timer, wake_timer, queues, paused, stats:<minute>
 --
 -- Returns one word per job:
 --   'ok'        queued, with attempts at 0, and above suspicion.  What had ended
@@ -20,6 +20,7 @@
 -- include record
 -- include states
 -- include unique
+-- include timer
 -- include lanes
 -- include push
 -- include stats
@@ -57,7 +58,7 @@ for _, record in ipairs(records) do
   if redis.call('EXISTS', named('told', id)) == 1 then
     redis.call('HSET', named('job', id), 'tied', '1', 'followed', '1')
     redis.call('RPUSH', single('ended'), id)
-    wake(queue, paused)
+    call_timer(now)
   end
   if record[4] then
     redis.call('SET', named('unique', record[4]), id)

@@ -2,7 +2,7 @@
 --
 -- KEYS[1]  tag
 -- ARGV[1]  what  text  'queue:<name>', 'task:<name>' or 'schedule:<name>'
--- Derived: paused, queue:<q>, suspected:<q>, lanes:<q>, wake:<q>, wake_suspects:<q>
+-- Derived: paused, queue:<q>, suspected:<q>, lanes:<q>, open:<q>, wake:<q>, wake_suspects:<q>
 --
 -- Returns 'ok', or 'again' if it was not paused (nothing written).  The parked jobs of a task go back by unpark.
 -- include keys
@@ -15,7 +15,7 @@ if not paused[what] then
   return { 'again' }
 end
 local queue = string.sub(what, 1, 6) == 'queue:' and string.sub(what, 7) or nil
-local waiting = queue and redis.call('EXISTS', named('queue', queue), named('lanes', queue)) or 0
+local waiting = queue and redis.call('EXISTS', named('queue', queue), named('lanes', queue), named('open', queue)) or 0
 local suspects_wait = queue and redis.call('EXISTS', named('suspected', queue)) == 1
 begin_writing()
 redis.call('SREM', single('paused'), what)

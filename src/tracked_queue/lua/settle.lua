@@ -23,7 +23,8 @@
 --   n         int    ids of this run
 --   id        text   n times
 -- Derived: processing:<lease>, instance:<lease>, cancel:<lease>, job:<id>, scheduled, dead, queue:<q>, suspected:<q>, suspecting,
---          testing, wake:<q>, wake_suspects:<q>, lane:<lane>, lanes:<q>, laned, laned:<q>, waiting:<limit>, permits:<limit>, unique:<key>, ended, parked,
+--          testing, wake:<q>, wake_suspects:<q>, lane:<lane>, lanes:<q>, laned, laned:<q>, permits:<limit>, rate:<limit>, limits,
+--          waits:<limit>, open:<q>, opens, about:<limit>, timer, wake_timer, unique:<key>, ended, parked,
 --          parked:<task>, paused, stats:<minute>, queues
 --
 -- Returns one word per id:
@@ -45,9 +46,11 @@
 -- include wake
 -- include record
 -- include states
+-- include timer
 -- include unique
 -- include ties
 -- include lanes
+-- include limits
 -- include push
 -- include suspects
 -- include waiters
@@ -244,7 +247,7 @@ for i = 1, last do
       redis.call('ZADD', single('scheduled'), due, id)
       if not first_due or due < first_due then
         first_due = due
-        wake(queue, paused)
+        call_timer(due)
       end
     else
       redis.call('HSET', job, 'state', 'queued', 'delivery', settled)
@@ -276,7 +279,7 @@ for i = 1, last do
     push_job('RPUSH', id, queue, ledger[5], ledger[4], paused)
   end
   if ties.limits then
-    free_permits(id, ties.limits, paused)  -- whatever became of it
+    free_permits(id, ties.limits)  -- whatever became of it
   end
   local by_queue = counts[outcome]
   if not by_queue then
@@ -285,6 +288,7 @@ for i = 1, last do
   end
   by_queue[queue] = (by_queue[queue] or 0) + 1
 end
+offer_freed(now, paused)
 -- The end of the list goes in one cut.
 local cut, from = 0, #listed
 while left[listed[from]] or leaves[listed[from]] do

@@ -17,8 +17,10 @@
 -- include record
 -- include states
 -- include unique
+-- include timer
 -- include ties
 -- include lanes
+-- include limits
 -- include push
 -- include ended
 -- include stats
@@ -26,4 +28,4 @@
 -- include after
 -- include followers
 -- include tend
-return { tend(now_ms(), read_paused(), true) and '1' or '0' }
+return { tend(now_ms(), read_paused(), true, true) and '1' or '0' }

@@ -67,7 +67,7 @@ class Fetcher:
         self._settings, self._outage, self._burst = settings, outage, burst
         self._settled, self._lost = settled, lost
         self._slots, self._seat = slots, runner.seat
-        self._marker = store.keys.named
+        self._marker, self._timer_marker = store.keys.named, store.keys.single("wake_timer")
         self._capped = False
         # Which suspects this process may run, whether the last fetch saw some, and when they may be asked for again.
         self._mode, self._saw_suspects = mode, saw_suspects
@@ -208,7 +208,7 @@ class Fetcher:
             due = self._due_at is not None and self._loop.time() >= self._due_at
             suspects_at = self._suspects_at
             suspects = start > 0 and suspects_at is not None and self._loop.time() >= suspects_at
-            if (self._more or due or suspects) and (start or buffer):
+            if ((self._more or suspects) and (start or buffer)) or due:
                 # A standing fetch that may still take jobs has spoken for its slots; past it a number makes it stale.
                 step = MAX_BATCH if suspects else self._step
                 await self._fetch(min(max(start - asked, 1), step) if start else 0, buffer, queues, most)
@@ -228,10 +228,11 @@ class Fetcher:
                 await self._wait(None, for_due=bool(queues))
 
     async def _wait(self, seconds: float | None, *, for_due: bool = True) -> None:
-        """Until room changes, the standing fetch is answered, the next job is due, or for so long."""
-        if for_due and self._runner.room()[0]:
+        """Until room changes, the standing fetch is answered, what lies in time is due, or for so long."""
+        if for_due:
+            # Who has the timer calls at its time also when no place is free any more: then others get it.
             times = [self._due_at] if self._due_at is not None else []
-            if (suspects_at := self._suspects_at) is not None:
+            if (suspects_at := self._suspects_at) is not None and self._runner.room()[0]:
                 times.append(suspects_at)
             for at in times:
                 until = max(0.0, at - self._loop.time())
@@ -307,7 +308,7 @@ class Fetcher:
         block = self._settings.block
         if len(queues) < len(self._served.names):
             block = min(block, CAPPED_BLOCK_S)  # it waits for some queues only, until the others have room again
-        markers = [] if self._only else [self._marker("wake", queue) for queue in queues]
+        markers = [] if self._only else [*(self._marker("wake", queue) for queue in queues), self._timer_marker]
         if self._may_stand_for_suspects:
             markers += [self._marker("wake_suspects", queue) for queue in queues]
         self._standing = self._loop.create_task(self._wait_and_accept(markers, block, call))

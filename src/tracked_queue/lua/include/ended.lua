@@ -23,7 +23,7 @@ local function end_job(id, job, queue, ties, paused, state, now, keep, ...)
   end
   if ties.followed or ties.wants then
     redis.call('RPUSH', single('ended'), id)
-    wake(queue, paused)
+    call_timer(tonumber(now))
   end
   tell_waiters(id, ties.waiter, state)
 end

@@ -72,7 +72,7 @@ local function decide(follower, reason, now, paused)
       local at = now + follower.delay_ms
       redis.call('HSET', follower.job, 'state', 'scheduled', 'due_ms', digits(at))
       redis.call('ZADD', single('scheduled'), at, follower.id)
-      wake(follower.queue, paused)
+      call_timer(at)
     else
       redis.call('HSET', follower.job, 'state', 'queued')
       push_job('LPUSH', follower.id, follower.queue, follower.lane, follower.pool, paused)

@@ -1,5 +1,6 @@
--- tend: what lies in time or waits for a word: due jobs become takeable; followers of ended jobs are told of the end; results
--- that a job wanted are let go when it has ended.  At most DUE jobs and TOLD entries a call.  Returns whether something is left.
+-- tend: what lies in time or waits for a word: due jobs become takeable; places of limits are offered; followers of ended jobs are
+-- told of the end; results that a job wanted are let go when it has ended.  At most DUE jobs, OFFERS queues and TOLD entries a call.
+-- Returns whether something is left.
 --
 -- `ended` is a list of ids about which there is something to tell.  What, their records say:
 --   open again   a dead job was requeued: those that had been told of its end (told:<id>) wait for it again, and so do theirs
@@ -7,8 +8,8 @@
 --                come back with it, and are kept as long (see followers.lua)
 --   else         its followers are told for good; what had failed for it stays failed.  Then it lets go of the results that it
 --                wanted (after:<id>), and it may expire once nobody wants its own
-local DUE, TOLD = 250, 250
-local function tend(now, paused, some_due)
+local DUE, TOLD, OFFERS = 250, 250, 300
+local function tend(now, paused, some_due, some_opens)
   begin_writing()
   local job_prefix, now_text = named('job', ''), digits(now)
   local due = some_due and redis.call('ZRANGEBYSCORE', single('scheduled'), '-inf', now, 'LIMIT', 0, DUE) or {}
@@ -16,10 +17,8 @@ local function tend(now, paused, some_due)
     redis.call('ZREM', single('scheduled'), id)
     local kind = string.byte(id)
     local job = job_prefix .. (kind == 2 and string.sub(id, 2) or id)
-    local found = kind ~= 1 and read_fields(job, 'state', 'queue', 'pool', 'lane', 'gathering')
-    if kind == 1 then
-      wake_limit(string.sub(id, 2), paused)
-    elseif kind == 2 then
+    local found = read_fields(job, 'state', 'queue', 'pool', 'lane', 'gathering')
+    if kind == 2 then
       if found[1] == 'waiting' and found[5] then
         end_gathering(read_follower(string.sub(id, 2)), 'its enqueue came to no end: not all that it comes after was named', now, paused)
       end
@@ -162,5 +161,9 @@ local function tend(now, paused, some_due)
       let_expire(job)
     end
   end
-  return #due >= DUE or redis.call('EXISTS', single('ended')) == 1
+  if some_opens then
+    offer_due(now, paused, OFFERS)
+  end
+  local opens = some_opens and redis.call('ZRANGE', single('opens'), 0, 0, 'WITHSCORES')[2]
+  return #due >= DUE or opens and tonumber(opens) <= now or redis.call('EXISTS', single('ended')) == 1
 end

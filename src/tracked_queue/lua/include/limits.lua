@@ -1,0 +1,176 @@
+-- limits: lanes that wait for a place in a full limit, and who is told of one (docs/explanation/waking.md).
+--
+-- Those of one queue are a group, the zset `waiting:<limit>\n<queue>`: lane -> turn.  It is closed while its queue stands in
+-- waits:<limit> (queue -> when it last had a place), open while the limit stands in open:<queue> (limit -> that time).  A closed
+-- group's limit is full, or stands in `opens` (limit -> when to offer its places; '\1<base>': a limit of that base was raised).
+-- about:<limit> says what the limit is, as the job that waited first has it; waited:<base> names those of a base (a limit's name
+-- without its key's value) that something waits for.  All of it goes with a limit's last group.
+local ROUND, LAST_ROUND, ROUND_MS, OFFERED, SOON_MS, RAISED = 4, 32, 20, 32, 5, 50
+local function group_of(limit, queue)
+  return named('waiting', limit .. '\n' .. queue)
+end
+local numbers = {}
+-- most_of: the number that counts is that of the code that started last (see register): a deploy changes it for waiting jobs too.
+local function most_of(base, own)
+  if numbers[base] == nil then
+    numbers[base] = number_of(redis.call('HGET', single('limits'), base), false)
+  end
+  return math.min(numbers[base] or own, MOST_OF_LIMIT)
+end
+-- start_of: from when a rate has room, nil if it has now.  nth: the start that has to be out of its window for that.
+local function start_of(nth, ms, now)
+  nth = math.min(number_of(nth), now)  -- one that is still to come was written by a clock that was ahead
+  return nth > 0 and nth + ms > now and nth + ms or nil
+end
+-- rewind: what started at a time that is still to come, by a clock that was ahead, counts as started now.
+local REWRITTEN = 1000
+local function rewind(name, most, now)
+  local starts = redis.call('LRANGE', named('rate', name), 0, math.min(most, REWRITTEN) - 1)
+  for i, start_ms in ipairs(starts) do
+    if number_of(start_ms) > now then
+      redis.call('LSET', named('rate', name), i - 1, digits(now))
+    end
+  end
+end
+-- join: a lane waits for a limit that is full; its group is closed.
+local function join(limit, queue, lane, now)
+  local name = limit[1]
+  local group = group_of(name, queue)
+  local last = redis.call('ZREVRANGE', group, 0, 0, 'WITHSCORES')
+  -- One that this call has emptied is known still.
+  if not last[1] and not redis.call('ZSCORE', named('waits', name), queue) and not redis.call('ZSCORE', named('open', queue), name) then
+    local about = named('about', name)
+    if redis.call('HINCRBY', about, 'groups', 1) == 1 then
+      local base = limit[5] and string.sub(name, 1, limit[5]) or name
+      redis.call('HSET', about, 'kind', limit[2], 'number', limit[3], 'ms', limit[4] or 0, 'base', base)
+      redis.call('ZADD', named('waited', base), 0, name)
+    end
+    redis.call('ZADD', named('waits', name), now, queue)
+  end
+  redis.call('ZADD', group, 'NX', tonumber(last[2] or '0') + 1, lane)
+end
+-- close: a group's limit is full.  turn: when the queue last had a place.  starts: when a rate has room again.
+local function close(name, queue, turn, starts, now)
+  if redis.call('ZREM', named('open', queue), name) == 1 then
+    redis.call('ZADD', named('waits', name), turn, queue)
+  end
+  if starts then
+    starts = math.max(starts, now + SOON_MS)
+    redis.call('ZADD', single('opens'), starts, name)
+    call_timer(starts)
+  end
+end
+-- forget_group: it is empty.
+local function forget_group(name, queue)
+  redis.call('ZREM', named('open', queue), name)
+  redis.call('ZREM', named('waits', name), queue)
+  local about = named('about', name)
+  if redis.call('HINCRBY', about, 'groups', -1) <= 0 then
+    redis.call('ZREM', named('waited', redis.call('HGET', about, 'base') or name), name)
+    redis.call('DEL', about)
+    redis.call('ZREM', single('opens'), name)
+  end
+end
+-- leave_groups: a lane is empty.
+local function leave_groups(lane, queue, limits)
+  for _, limit in ipairs(limits) do
+    local group = group_of(limit[1], queue)
+    if redis.call('ZREM', group, lane) == 1 and redis.call('EXISTS', group) == 0 then
+      forget_group(limit[1], queue)
+    end
+  end
+end
+-- offer: places of a limit that are free, to the queues that had none for longest: their groups are opened, until `round` markers
+-- were set that were not set before; a marker that was set means that nobody waits there.  What is left is offered a little later,
+-- to more, if then a place is still free.  Returns how many queues it visited.
+local function offer(name, round, now, paused)
+  local about = redis.call('HMGET', named('about', name), 'kind', 'number', 'ms', 'base')
+  if not about[1] then
+    return 0  -- nothing waits
+  end
+  local most, starts = most_of(about[4], number_of(about[2], 1)), nil
+  local is_full = false
+  if about[1] == 'concurrency' then
+    is_full = redis.call('SCARD', named('permits', name)) >= most
+  else
+    local nth = redis.call('LINDEX', named('rate', name), most - 1)
+    starts = start_of(nth, number_of(about[3]), now)
+    if number_of(nth) > now then
+      rewind(name, most, now)
+    end
+  end
+  local visited = 0
+  if not (is_full or starts) then
+    local queues, woke = redis.call('ZRANGE', named('waits', name), 0, OFFERED - 1, 'WITHSCORES'), 0
+    while visited * 2 < #queues and woke < round do
+      local queue, turn = queues[visited * 2 + 1], queues[visited * 2 + 2]
+      visited = visited + 1
+      redis.call('ZREM', named('waits', name), queue)
+      redis.call('ZADD', named('open', queue), turn, name)
+      if not woken[queue] and not paused['queue:' .. queue] then
+        woke = woke + redis.call('ZADD', named('wake', queue), 0, 'takeable')
+        woken[queue] = true
+      end
+    end
+    starts = now + ROUND_MS
+    redis.call('HSET', named('about', name), 'round', round)
+  end
+  if starts and redis.call('EXISTS', named('waits', name)) == 1 then
+    starts = math.max(starts, now + SOON_MS)
+    redis.call('ZADD', single('opens'), starts, name)
+    call_timer(starts)
+  else
+    redis.call('ZREM', single('opens'), name)
+  end
+  return visited
+end
+-- offer_due: what `opens` says; at most so many queues are visited.  The entry of a raised limit stands there until all limits of
+-- that base have been entered.
+local function offer_due(now, paused, most)
+  local visited = 0
+  while visited < most do
+    local due = redis.call('ZRANGEBYSCORE', single('opens'), '-inf', now, 'LIMIT', 0, 1)[1]
+    if not due then
+      break
+    elseif string.byte(due) == 1 then
+      local base = string.sub(due, 2)
+      local field = 'from:' .. base
+      local from = redis.call('HGET', single('timer'), field)
+      local names = redis.call('ZRANGEBYLEX', named('waited', base), from and '(' .. from or '-', '+', 'LIMIT', 0, RAISED)
+      for _, name in ipairs(names) do
+        redis.call('ZADD', single('opens'), now, name)
+      end
+      if #names == RAISED then
+        redis.call('HSET', single('timer'), field, names[#names])
+        redis.call('ZADD', single('opens'), now, due)  -- behind those that it has entered
+      else
+        redis.call('HDEL', single('timer'), field)
+        redis.call('ZREM', single('opens'), due)
+      end
+      visited = visited + #names
+    else
+      local round = number_of(redis.call('HGET', named('about', due), 'round'), ROUND)
+      if round == 0 or redis.call('EXISTS', named('about', due)) == 0 then
+        redis.call('ZREM', single('opens'), due)
+      else
+        visited = visited + offer(due, math.min(2 * round, LAST_ROUND), now, paused)
+      end
+    end
+    visited = visited + 1
+  end
+end
+-- free_permits: a delivery is over; its places in its limits are free, and offered by offer_freed at the end of the call.
+-- limits: lists of name, kind ('concurrency' or 'rate'), number, ms, bytes of the name without its key's value.
+local freed = {}
+local function free_permits(id, limits)
+  for _, limit in ipairs(limits) do
+    if limit[2] == 'concurrency' and redis.call('SREM', named('permits', limit[1]), id) == 1 then
+      freed[limit[1]] = (freed[limit[1]] or 0) + 1
+    end
+  end
+end
+local function offer_freed(now, paused)
+  for name, places in pairs(freed) do
+    offer(name, math.min(ROUND * places, LAST_ROUND), now, paused)
+  end
+end

@@ -1,0 +1,12 @@
+-- timer: what lies in time (the next due job, a rate's next start, ends to be told) has one owner, an instance with a free place:
+-- `timer` holds its `lease` and `at`, what it waits for; absent: nobody.  While something lies in time and nobody has it, its marker
+-- `wake_timer` is set, for which every idle instance waits.
+local timer_called = false
+local function call_timer(at)
+  timer_called = true
+  local holder = redis.call('HMGET', single('timer'), 'lease', 'at')
+  if not holder[1] or number_of(holder[2]) > at then
+    redis.call('HDEL', single('timer'), 'lease', 'at')
+    redis.call('ZADD', single('wake_timer'), 0, 'takeable')
+  end
+end
