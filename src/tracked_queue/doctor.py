@@ -34,7 +34,8 @@ _IN_SCRIPTS: dict[str, Sequence[Sequence[str]]] = {
     ),
     "z": (
         ("ZADD", "1", "a"), ("ZSCORE", "a"), ("ZRANGE", "0", "-1"), ("ZREVRANGE", "0", "0"), ("ZCARD",),
-        ("ZRANGEBYSCORE", "0", "1"), ("ZREVRANGEBYSCORE", "1", "0"), ("ZREM", "a"),
+        ("ZRANGEBYSCORE", "0", "1"), ("ZREVRANGEBYSCORE", "1", "0"), ("ZRANGEBYLEX", "-", "+"), ("ZUNIONSTORE", "0"),
+        ("ZREM", "a"),
     ),
     "s": (("SADD", "a"), ("SCARD",), ("SMEMBERS",), ("SISMEMBER", "a"), ("SRANDMEMBER",), ("SREM", "a")),
     "k": (

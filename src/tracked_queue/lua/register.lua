@@ -47,7 +47,7 @@ for name, number in pairs(ARGV[4] ~= '' and cmsgpack.unpack(ARGV[4]) or {}) do
   if before ~= number then
     redis.call('HSET', single('limits'), name, number)
     if not before or number > before then
-      redis.call('ZADD', single('opens'), now, '\1' .. name)  -- what waits for it is to be looked at
+      redis.call('ZADD', single('opens'), 0, '\1' .. name)  -- what waits for it is to be looked at
       call_timer(now)
     end
   end

@@ -142,7 +142,6 @@ local function offer_due(now, paused, most)
       end
       if #names == RAISED then
         redis.call('HSET', single('timer'), field, names[#names])
-        redis.call('ZADD', single('opens'), now, due)  -- behind those that it has entered
       else
         redis.call('HDEL', single('timer'), field)
         redis.call('ZREM', single('opens'), due)
