@@ -31,8 +31,8 @@ def opens(q: Scripts) -> list[str]:
 
 
 def holder(q: Scripts) -> str | None:
-    found = q.redis.hget(q.keys.single("timer"), "lease")
-    return found and found.decode()
+    found: bytes | None = q.redis.hget(q.keys.single("timer"), "lease")
+    return None if found is None else found.decode()
 
 
 def comes_to_rest(q: Scripts, lease: str, queue: str) -> None:

@@ -596,7 +596,7 @@ class Machine(RuleBasedStateMachine):
         times = [
             self.q.redis.zrange(self.q.keys.single(kind), 0, 0, withscores=True) for kind in ("scheduled", "opens")
         ]
-        first = min((found[0][1] for found in times if found), default=None)
+        first = min((int(found[0][1]) for found in times if found), default=None)
         if "ended" in view:
             first = self.q.now()
         at = self.q.redis.hget(self.q.keys.single("timer"), "at")
