@@ -56,6 +56,13 @@ def test_a_lost_job(records: dict[str, dict[str, str]]) -> None:
     assert found.lost == ["a"] and "was stored and is" in found.problems[0]
 
 
+def test_a_healthy_job_that_is_dead_for_its_process() -> None:
+    reason = "its process died 3 times while it was the only job there"
+    dead = {"state": "dead", "reason": reason}
+    assert "did not kill" in problems(CLEAN[:1], {"a": {**dead, "task": "short"}})[0]
+    assert not problems(CLEAN[:1], {"a": {**dead, "task": "poison"}})
+
+
 def test_an_enqueue_that_did_not_return_or_was_held_is_no_loss() -> None:
     assert not problems([event(0, "asked"), event(1, "refused"), stored(2, "b", "held")], {"x": {}})
 

@@ -135,6 +135,16 @@ def test_who_may_have_had_company_elsewhere_is_not_charged_before_its_thirteenth
         q.pass_time(100)
 
 
+def test_after_the_end_of_a_whole_container_its_jobs_stay_together_once(q: Scripts) -> None:
+    """As a rule somebody ended it: they are not tried one after the other for that."""
+    q.enqueue(*(f"j{n}" for n in range(8)))
+    for death, pool in ((1, 8), (2, 2)):
+        q.register(f"w{death}")
+        assert len(q.take(f"w{death}")) == 8
+        dies(q, f"w{death}", End.CONTAINER)
+        assert {blame(q, f"j{n}")[0] for n in range(8)} == {pool}
+
+
 def test_who_has_outlived_its_gate_is_acquitted_by_the_next_death(q: Scripts) -> None:
     """The one that killed it before would have done so by then; somebody else is there who explains it."""
     dead_after(q, "a", "b", "c", "d", "e", after=1.0)

@@ -15,6 +15,9 @@ from .ledger import Event
 
 FINAL = frozenset(state.value for state in State if state.ended)
 ENDS = FINAL - {"expired"}  # what an outcome of a run can be
+# The task of the jobs that kill their process; nobody else may be dead by that.
+POISON = "poison"
+BLAMED = "its process died"
 # Kinds of faults after which the store may stand where it stood a moment ago: writes that it had answered are gone.
 ROLLBACKS = frozenset({"failover"})
 # A call may take this much longer than its limit: a last look at a record, and a machine that is busy with faults.
@@ -110,6 +113,8 @@ def _judge_job(job: str, events: list[Event], history: History, rollbacks: Seque
     if words and words[-1] != "held" and state not in FINAL:
         found.lost.append(job)
         found.problems.append(f"{job} was stored and is {state or 'gone'} in the end")
+    if record.get("reason", "").startswith(BLAMED) and record.get("task") != POISON:
+        found.problems.append(f"{job} is dead for a process that it did not kill: {record['reason']}")
     starts = [event for event in events if event.kind == "start"]
     found.runs += len(starts)
     fences = Counter(event.fence for event in starts)

@@ -6,19 +6,21 @@ import asyncio
 import atexit
 import os
 import random
+import signal
 import time
 from datetime import timedelta
 from typing import Any
 
 from ..app import TrackedQueue
-from ..constraints import Concurrency, Unique
+from ..constraints import Concurrency, Rate, Unique
 from ..current import current_job
 from ..retry import Fixed, Snooze
 from ..task import PreparedCall
+from .checker import POISON
 
 app = TrackedQueue()
 
-LIMIT = 5
+LIMIT, SHARED = 5, 4
 KEYS = 4
 
 
@@ -64,6 +66,34 @@ async def limited(key: str) -> None:
     await asyncio.sleep(0.05)
 
 
+@app.task(name="shared", limit=[Concurrency(SHARED, name="shared"), Rate(200, per=1, name="shared-rate")])
+async def shared(n: int) -> int:
+    """At most SHARED at a time, and so many a second, over two queues."""
+    await asyncio.sleep(0.02)
+    return n
+
+
+@app.task(
+    name="shared-elsewhere",
+    limit=[Concurrency(SHARED, name="shared"), Rate(200, per=1, name="shared-rate")],
+    queue="limited",
+)
+async def shared_elsewhere(n: int) -> int:
+    """The same limits, from another queue."""
+    await asyncio.sleep(0.02)
+    return n
+
+
+@app.task(name=POISON)
+async def poison() -> None:
+    """Kills its process."""
+    from .served import ledger
+
+    await asyncio.sleep(random.random() * 0.3)
+    ledger.write("fault", word=POISON, pid=os.getpid())
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
 @app.task(name="blocking", timeout=30)
 async def blocking(seconds: float) -> None:
     """Blocks the event loop."""
@@ -107,8 +137,8 @@ async def sticky() -> int:
 def chaos_calls(chance: random.Random) -> list[PreparedCall[Any]]:
     """The next calls of a producer: mostly one, now and then many."""
     kind = chance.choices(
-        ("short", "bulk", "long", "flaky", "snoozing", "unique", "limited", "delayed", "echo", "isolated"),
-        (6, 1, 2, 3, 1, 3, 3, 3, 3, 1),
+        ("short", "bulk", "long", "flaky", "snoozing", "unique", "limited", "delayed", "echo", "isolated", "shared"),
+        (6, 1, 2, 3, 1, 3, 3, 3, 3, 1, 2),
     )[0]
     n = chance.randrange(1000)
     match kind:
@@ -124,6 +154,8 @@ def chaos_calls(chance: random.Random) -> list[PreparedCall[Any]]:
             return [unique.call(f"key{n % KEYS}")]
         case "limited":
             return [limited.call(f"key{n % KEYS}") for _ in range(chance.randint(1, 6))]
+        case "shared":
+            return [chance.choice((shared, shared_elsewhere)).call(n) for _ in range(chance.randint(1, 8))]
         case "echo":
             return [echo.call(f"token{chance.getrandbits(64)}")]
         case "isolated":

@@ -141,11 +141,14 @@ class World:
             "idle_drop": (1, self.idle_drop),
             "terminate_all": (1, self.terminate_all),
             "full_log": (1, self.full_log),
+            "redis_stands_still": (1, self.redis_stands_still),
+            "redis_full": (1, self.redis_full),
         }
         if self.target == DEFAULT_APP:
             kinds["block"] = (1, self.block)
             kinds["fork"] = (2, self.fork)
             kinds["stuck_exit"] = (1, self.stuck_exit)
+            kinds["poison"] = (2, self.poison)
         return kinds
 
     async def kill(self) -> None:
@@ -210,6 +213,12 @@ class World:
 
         self.note("fork")
         await self._enqueue(self.chance.choice((forking, forking_isolated)))
+
+    async def poison(self) -> None:
+        """A job that kills its process, again and again, until it is set aside."""
+        from .tasks import poison
+
+        await self._enqueue(poison)
 
     async def stuck_exit(self) -> None:
         """A process that a job has made unable to exit is asked to stop; another has to come in its place."""
@@ -317,6 +326,25 @@ class World:
         await asyncio.sleep(1.0)
         self.note("redis_restart_everysec")
         await self._restart()
+
+    async def redis_stands_still(self) -> None:
+        """The server does nothing for a while, mostly for longer than the leases."""
+        seconds = TTL_S * (0.5 + 2 * self.chance.random())
+        self.note("redis_stands_still", seconds=seconds)
+        server = self.primary
+        server.send_signal(signal.SIGSTOP)
+        await asyncio.sleep(seconds)
+        server.send_signal(signal.SIGCONT)
+
+    async def redis_full(self) -> None:
+        """The server has no memory left for a while."""
+        self.note("redis_full")
+        with contextlib.suppress(redis.exceptions.RedisError, OSError):
+            async with self.direct() as client:
+                used = (await client.info("memory"))["used_memory"]
+                await client.execute_command("CONFIG", "SET", "maxmemory", str(used))
+        await asyncio.sleep(1 + 2 * self.chance.random())
+        await self._order("CONFIG", "SET", "maxmemory", "0")
 
     async def _restart(self) -> None:
         await asyncio.to_thread(self.primary.kill)

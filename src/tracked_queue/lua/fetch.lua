@@ -507,6 +507,7 @@ local function drains()
   if waited_ms() < DRAIN_AFTER_MS then
     return false
   end
+  begin_writing()
   redis.call('SET', single('draining'), digits(now + DRAIN_MS) .. ' ' .. lease, 'PX', 2 * DRAIN_MS)
   return true
 end
@@ -535,7 +536,7 @@ end
 if not wants_fresh then
   start, buffer = taken, 0
 elseif own[4] then
-  buffer = 0  -- beside what was a suspect nothing waits
+  buffer = 0  -- what joins those that were suspects starts at once
 end
 local fresh_from = taken
 for at = 7, #ARGV, 2 do
@@ -589,8 +590,8 @@ if took_group then
   held_ms = longest
   redis.call('HSET', instance, 'held', digits(now + longest), 'tests', now_text)
   redis.call('ZADD', single('testing'), math.min(now + longest, now + 60 * DRAIN_MS), lease)
-elseif own[5] and taken > fresh_from then
-  redis.call('HDEL', instance, 'tests')
+elseif own[4] and taken > fresh_from then
+  redis.call('HDEL', instance, 'held', 'tests')  -- what was held is past its gates, and has company now
 end
 for _, id in ipairs(dropped) do
   -- Cancelled while it was queued: its end was recorded then; from now on it may expire.

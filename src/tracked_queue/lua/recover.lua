@@ -23,7 +23,7 @@
 -- Keeps: the first write revokes, so that a late owner is fenced before its first job moves; each job moves once.
 -- Blame (docs/explanation/blame.md).  Only a process that is known to have died (cause 'died', or 'container': with others beside
 -- it) is evidence.  Of the jobs in it, those without a pool, and the suspects that had not outlived their gates, come under
--- suspicion: next time each runs in a quarter of that company.  The others are acquitted.  A job that was alone in the process is
+-- suspicion: next time each runs in a quarter of that company (of a container: at first in all of it).  The others are acquitted.  A job that was alone in the process is
 -- charged.  What ran out, or was ended on purpose, says nothing about its jobs: suspects stay what they are.
 -- What ran out around a hold, or was ended on purpose, counts as an interruption, all else as a recovery.
 -- A lease that was revoked on somebody's word (release) is recovered during a hold as well.
@@ -145,7 +145,9 @@ end
 local function accuse(i, id, record, job)
   record.deaths = record.deaths + 1
   record.past = math.max(record.past, ran[i])
-  local pool = math.min(number_of(record.pool, company), math.ceil(company / 4))
+  -- Where all processes of a program have died at once somebody ended them, as a rule: their jobs stay together at first.
+  local cut = (cause == 'died' or record.pool) and 4 or 1
+  local pool = math.min(number_of(record.pool, company), math.ceil(company / cut))
   if record.deaths >= LAST_DEATHS then
     pool = 1
   end
