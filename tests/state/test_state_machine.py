@@ -581,7 +581,7 @@ class Machine(RuleBasedStateMachine):
             opened = {queue for queue in (*QUEUES, UNSERVED) if name in view.get(f"open:{queue}", ())}
             assert not closed & opened and closed | opened == groups, (name, groups, closed, opened)
             assert (f"about:{name}" in view) == bool(groups)
-            if closed and name not in view.get("opens", ()):
+            if closed and not {name, f"\x01{name}"} & set(view.get("opens", ())):  # itself, or that it was raised
                 full = name != "rate" and len(view.get(f"permits:{name}", ())) >= self.numbers[name]
                 assert full, f"nobody would offer {name}"
         assert len(view.get("rate:rate", ())) <= RATE
@@ -795,7 +795,7 @@ FAULTS: dict[str, tuple[str, str, str]] = {
     "recover keeps the permit": ("recover", "    free_permits(id, ties.limits)\n", ""),
     "settle offers no place": ("settle", "offer_freed(now, paused)\n-- The end", "-- The end"),
     "fetch forgets the starts of a rate": ("fetch", "redis.call('LPUSH', named('rate', name), unpack(starts))", ""),
-    "fetch forgets when a rate opens": ("fetch", "or nil, starts, now)", "or nil, nil, now)"),
+    "fetch forgets when a rate opens": ("fetch", "or now, starts, now)", "or now, nil, now)"),
     "what is left of an offer is forgotten": ("tend", "    starts = now + ROUND_MS\n", ""),
     "a raised limit is not looked at": ("register", "if not before or number > before then", "if false then"),
     "who is full keeps the timer": ("fetch", "has_place and started < may_start and", "has_place and"),
@@ -817,7 +817,7 @@ FAULTS: dict[str, tuple[str, str, str]] = {
     "a result is never let go": ("fetch", "        let_go(entry)\n", ""),
     "a requeue brings nothing back": ("requeue", "redis.call('RPUSH', single('ended'), id)", ""),
     "what has begun is replaced": ("enqueue", "waits and not has_begun and", "waits and"),
-    "suspects are joined at once": ("fetch", "local wants_fresh = mode ~= 'only' and mode ~= 'short' and held_ms == 0", "local wants_fresh = mode ~= 'only' and mode ~= 'short'"),
+    "suspects are joined at once": ("fetch", "local wants_fresh = has_place and held_ms == 0", "local wants_fresh = has_place"),
     "a group is as large as there is room": ("fetch", "size + 1 > math.min(smallest, pool)", "false"),
     "a retried job stays under suspicion in its queue": ("settle", "redis.call('HDEL', job, 'pool', 'past', 'charges')  -- it", "-- it"),
     "an interrupted suspect is fresh": ("settle", "push_job('RPUSH', id, queue, ledger[5], ledger[4], paused)", "push_job('RPUSH', id, queue, ledger[5], nil, paused)"),
