@@ -7,6 +7,7 @@ Everything of one namespace shares the hash tag `{namespace}`, so that each tran
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 
@@ -27,8 +28,19 @@ class Keys:
         return "{" + self.namespace + "}"
 
     def named(self, kind: str, name: str) -> str:
-        """The key of one thing of a kind: job, queue, suspects, processing, instance, wake, parked, cancel, ended."""
+        """The key of one thing of a kind: job, queue, suspected, processing, instance, wake, parked, cancel, ended."""
         return f"{self.tag}:{kind}:{name}"
+
+    def markers(self, queues: Sequence[str], *, fresh: bool, suspects: bool) -> list[str]:
+        """
+        What an idle worker stands behind.
+
+        Args:
+            fresh: For fresh jobs of these queues, and for what lies in time.
+            suspects: For their suspects.
+        """
+        found = [self.named("wake", queue) for queue in queues] + [self.single("wake_timer")] if fresh else []
+        return found + [self.named("wake_suspects", queue) for queue in queues] if suspects else found
 
     def single(self, kind: str) -> str:
         """The one key of a kind: instances, scheduled, dead, parked, queues, paused, contact, hold, recovery_lock."""

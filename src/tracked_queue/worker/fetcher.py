@@ -67,7 +67,7 @@ class Fetcher:
         self._settings, self._outage, self._burst = settings, outage, burst
         self._settled, self._lost = settled, lost
         self._slots, self._seat = slots, runner.seat
-        self._marker, self._timer_marker = store.keys.named, store.keys.single("wake_timer")
+        self._markers = store.keys.markers
         self._capped = False
         # Which suspects this process may run, whether the last fetch saw some, and when they may be asked for again.
         self._mode, self._saw_suspects = mode, saw_suspects
@@ -308,9 +308,7 @@ class Fetcher:
         block = self._settings.block
         if len(queues) < len(self._served.names):
             block = min(block, CAPPED_BLOCK_S)  # it waits for some queues only, until the others have room again
-        markers = [] if self._only else [*(self._marker("wake", queue) for queue in queues), self._timer_marker]
-        if self._may_stand_for_suspects:
-            markers += [self._marker("wake_suspects", queue) for queue in queues]
+        markers = self._markers(queues, fresh=not self._only, suspects=self._may_stand_for_suspects)
         self._standing = self._loop.create_task(self._wait_and_accept(markers, block, call))
         self._standing.add_done_callback(lambda _: self._changed.set())
 
