@@ -217,7 +217,7 @@ def test_one_instance_has_the_timer(q: Scripts) -> None:
     assert q.fetch("b").next_due == 1.0 and holder(q) == "b"
 
 
-@pytest.mark.parametrize("end", ["full", "quiet", "late", "released", "recovered", "nothing left"])
+@pytest.mark.parametrize("end", ["full", "quiet", "refused", "late", "released", "recovered", "nothing left"])
 def test_whoever_can_not_call_in_time_gives_the_timer_up(q: Scripts, end: str) -> None:
     q.register("a")
     q.register("b")
@@ -230,6 +230,8 @@ def test_whoever_can_not_call_in_time_gives_the_timer_up(q: Scripts, end: str) -
         assert len(q.take("a", start=1)) == 1
     elif end == "quiet":
         q.store.run(t.quiet("a", True))
+    elif end == "refused":
+        q.redis.hset(q.keys.named("instance", "a"), "quiet", "1")
         assert q.fetch("a") is Refusal.QUIET
     elif end == "late":
         q.pass_time(2 * TTL)

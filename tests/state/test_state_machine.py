@@ -796,7 +796,6 @@ FAULTS: dict[str, tuple[str, str, str]] = {
     "settle offers no place": ("settle", "offer_freed(now, paused)\n-- The end", "-- The end"),
     "fetch forgets the starts of a rate": ("fetch", "redis.call('LPUSH', named('rate', name), unpack(starts))", ""),
     "fetch forgets when a rate opens": ("fetch", "or now, starts, now)", "or now, nil, now)"),
-    "what is left of an offer is forgotten": ("tend", "    starts = now + ROUND_MS\n", ""),
     "a raised limit is not looked at": ("register", "if not before or number > before then", "if false then"),
     "who is full keeps the timer": ("fetch", "has_place and started < may_start and", "has_place and"),
     "a new earlier time calls nobody": ("enqueue", "  call_timer(timer_at)\n", ""),

@@ -3,12 +3,14 @@
 -- KEYS[1]  tag
 -- ARGV[1]  lease  text
 -- ARGV[2]  on     '1' or '0'
--- Derived: instances, instance:<lease>
+-- Derived: instances, instance:<lease>, timer, wake_timer
 --
 -- Returns 'ok', or 'gone' for a lease that is revoked or not there (nothing written).
 -- Keeps: after 'ok' with '1' no fetch of this lease takes a job, also one that stands blocked already.
 -- include keys
+-- include number
 -- include writable
+-- include timer
 local lease = ARGV[1]
 local deadline = tonumber(redis.call('ZSCORE', single('instances'), lease))
 if not deadline or deadline == 0 then
@@ -16,4 +18,7 @@ if not deadline or deadline == 0 then
 end
 begin_writing()
 redis.call('HSET', named('instance', lease), 'quiet', ARGV[2])
+if ARGV[2] == '1' and redis.call('HGET', single('timer'), 'lease') == lease then
+  call_timer(-1)
+end
 return { 'ok' }
