@@ -252,6 +252,8 @@ class Machine(RuleBasedStateMachine):
         reply = self.q.fetch(lease, start=start, buffer=buffer, queues=tuple(queues), mode=mode)
         if isinstance(reply, t.Fetched):
             assert len(reply.jobs) <= start + buffer
+            has_place = sum(job.buffered == b"0" for job in reply.jobs) < start
+            assert reply.next_due is None or has_place, "who is full has the timer"
             self.keeps_company(lease, reply, mode, held_until, here)
             self.hold(lease, reply.jobs)
 
