@@ -813,10 +813,8 @@ FAULTS: dict[str, tuple[str, str, str]] = {
     "a result is let go too early": ("fetch", "if is_final and not revives then\n      local wanted", "if is_final then\n      local wanted"),
     "a result is never let go": ("fetch", "        let_go(entry)\n", ""),
     "a requeue brings nothing back": ("requeue", "redis.call('RPUSH', single('ended'), id)", ""),
-    "what has begun is replaced": ("enqueue", "waits and not has_begun and", "waits and"),
     "suspects are joined at once": ("fetch", "local wants_fresh = has_place and held_ms == 0", "local wants_fresh = has_place"),
     "a group is as large as there is room": ("fetch", "size + 1 > math.min(smallest, pool)", "false"),
-    "a retried job stays under suspicion in its queue": ("settle", "redis.call('HDEL', job, 'pool', 'past', 'charges')  -- it", "-- it"),
     "an interrupted suspect is fresh": ("settle", "push_job('RPUSH', id, queue, ledger[5], ledger[4], paused)", "push_job('RPUSH', id, queue, ledger[5], nil, paused)"),
     "the last portion is forgotten": ("follow", "note_ends(follower, #back.open - (is_last and 1 or 0)", "note_ends(follower, #back.open"),
 }  # fmt: skip
