@@ -12,7 +12,7 @@ from datetime import timedelta
 from typing import Any
 
 from ..app import TrackedQueue
-from ..constraints import Concurrency, Rate, Unique
+from ..constraints import Concurrency, Unique
 from ..current import current_job
 from ..retry import Fixed, Snooze
 from ..task import PreparedCall
@@ -66,20 +66,20 @@ async def limited(key: str) -> None:
     await asyncio.sleep(0.05)
 
 
-@app.task(name="shared", limit=[Concurrency(SHARED, name="shared"), Rate(200, per=1, name="shared-rate")])
+@app.task(name="shared", limit=Concurrency(SHARED, name="shared"))
 async def shared(n: int) -> int:
-    """At most SHARED at a time, and so many a second, over two queues."""
+    """At most SHARED at a time, over two queues."""
     await asyncio.sleep(0.02)
     return n
 
 
 @app.task(
     name="shared-elsewhere",
-    limit=[Concurrency(SHARED, name="shared"), Rate(200, per=1, name="shared-rate")],
+    limit=Concurrency(SHARED, name="shared"),
     queue="limited",
 )
 async def shared_elsewhere(n: int) -> int:
-    """The same limits, from another queue."""
+    """The same limit, from another queue."""
     await asyncio.sleep(0.02)
     return n
 
