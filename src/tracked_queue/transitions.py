@@ -224,8 +224,8 @@ _READ_REGISTER = _word("register", {b"ok": True, b"lost": False})
 @dataclass(frozen=True, slots=True)
 class Beat:
     """
-    What a beat brought: whether to stay quiet, whether a sweep is worth it, what to cancel, what is parked, whether the
-    followers of ended jobs wait for a word, and which queues have suspects.
+    What a beat brought: whether to stay quiet, whether a sweep is worth it, what to cancel, what is parked, whether
+    this instance is to do what is due, and which queues have suspects.
     """
 
     quiet: bool
@@ -375,7 +375,8 @@ LEDGERS = {"attempts": 7, "interruptions": 8, "recoveries": 9}
 
 class Fetched(msgspec.Struct, frozen=True):
     """
-    The jobs of one fetch; `more` says that a further one would bring some, `next_due` seconds to the next; `must_start` that
+    The jobs of one fetch; `more` says that a further one would bring some, `next_due` seconds after which this
+    instance is to ask for what lies in time (None: another does); `must_start` that
     some of what is left may not wait in an instance; `held` for how many seconds a further one would bring nothing, unless the
     instance becomes empty before; `suspects` that some are in its queues, or among these jobs.
     """

@@ -380,8 +380,12 @@ def test_a_full_limit_or_a_pause_holds_up_nobody_behind_it(q: Scripts) -> None:
 
 def test_a_paused_queue_keeps_its_suspects(q: Scripts) -> None:
     dead_after(q, "s")
-    q.store.run(t.pause("queue:q"))
     q.register("w")
+    beat = q.beat("w")
+    assert beat is not None and beat.suspecting == ("q",)
+    q.store.run(t.pause("queue:q"))
+    beat = q.beat("w")
+    assert beat is not None and beat.suspecting == (), "no process is started for what may not run"
     assert q.take("w") == [] and not q.redis.exists(q.keys.named("wake_suspects", "q"))
     q.store.run(t.resume("queue:q"))
     assert q.redis.exists(q.keys.named("wake_suspects", "q")) and ids(q.take("w")) == ["s"]

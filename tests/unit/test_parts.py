@@ -37,6 +37,7 @@ from tracked_queue.keys import Keys
 from tracked_queue.shards import Shards
 from tracked_queue.worker.lease import MAX_LABEL_IN_LEASE, LeaseState, new_lease
 from tracked_queue.worker.outage import REMIND_S, SETTLE_S, Outage
+from tracked_queue.worker.slots import Slots
 
 new_id = Shards("x", 1).new_id
 
@@ -277,3 +278,24 @@ def test_an_outage_is_told_once_however_many_calls_notice_it() -> None:
         ("redis.lost", "shard 2: it is gone again"),
         ("redis.still_away", "shard 2: it is gone again"),
     ]
+
+
+def test_a_process_of_several_shards_becomes_empty_for_suspects_of_any(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another shard that has none must not undo the wait of the one that has."""
+    now = 0.0
+    monkeypatch.setattr("tracked_queue.worker.slots.time.monotonic", lambda: now)
+    slots = Slots(4, several=True)
+    one, other = (slots.join(lambda: None, lambda queue: 0) for _ in range(2))
+    other.start()
+    one.suspects = True
+    for _ in range(200):
+        slots.note_suspects()
+        if slots.drains:
+            break
+        now += 1
+    assert slots.drains and one.free() == other.free() == 0
+    other.end()
+    assert one.free() > 0
+    one.suspects = False
+    slots.note_suspects()
+    assert not slots.drains

@@ -436,7 +436,7 @@ if some_special then
     end
   end
 end
-local is_empty = own[4] and false or #suspected > 0 and redis.call('EXISTS', processing) == 0
+local is_empty = #suspected > 0 and redis.call('EXISTS', processing) == 0
 local tested_ms = number_of(own[5])  -- when it took its latest group; 0 once something fresh has joined
 local longest, solo_waits = 0, false
 -- take_group: the first suspect of a queue that may run here, and those behind it, while no pool is smaller than the group.

@@ -4,7 +4,7 @@
 -- ARGV[1]  lease        text
 -- ARGV[2]  ttl_ms       int
 -- ARGV[3]  interval_ms  int  of idle beats
--- Derived: instances, instance:<lease>, cancel:<lease>, parked, ended, suspecting, contact, hold, sweeper, scheduled, opens,
+-- Derived: instances, instance:<lease>, cancel:<lease>, parked, ended, suspecting, paused, contact, hold, sweeper, scheduled, opens,
 --          timer, wake_timer
 --
 -- Returns {'lost'}: the lease is revoked or gone; nothing written.  Else
@@ -16,7 +16,7 @@
 --   parked   names (at most 50) of tasks with parked jobs
 --   tend     '1' if something that lies in time is due and nobody has the timer, else '0': with every place of a fleet taken nobody
 --            fetches
---   suspecting  names (at most 50) of queues with suspects
+--   suspecting  names (at most 50) of queues with suspects that are not paused
 -- A beat after the deadline but before the revocation extends the lease.
 -- include keys
 -- include number
@@ -37,7 +37,12 @@ local hold, went_back = read_hold(now, ttl_ms, interval_ms)
 local quiet = redis.call('HGET', named('instance', lease), 'quiet') or '0'
 local cancels = redis.call('SRANDMEMBER', named('cancel', lease), 250)
 local parked = redis.call('SRANDMEMBER', single('parked'), 50)
-local suspecting = redis.call('SRANDMEMBER', single('suspecting'), 50)
+local suspecting = {}
+for _, queue in ipairs(redis.call('SRANDMEMBER', single('suspecting'), 50)) do
+  if redis.call('SISMEMBER', single('paused'), 'queue:' .. queue) == 0 then
+    suspecting[#suspecting + 1] = queue
+  end
+end
 local earliest = redis.call('ZRANGE', single('instances'), 0, 1, 'WITHSCORES')
 local latest = redis.call('ZREVRANGE', single('instances'), 0, 0, 'WITHSCORES')
 local run_out = '0'

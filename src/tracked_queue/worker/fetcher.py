@@ -136,7 +136,8 @@ class Fetcher:
     @property
     def _is_empty(self) -> bool:
         """Whether Redis knows of no job here."""
-        return not self._runner.running and not self._runner.buffer and self._settled()
+        here = (*self._runner.running, *self._runner.buffer)
+        return all(item.untracked for item in here) and self._settled()
 
     @property
     def _may_stand_for_suspects(self) -> bool:
@@ -351,7 +352,8 @@ class Fetcher:
         if self._suspects_left:
             self._ask_at = self._loop.time() + SUSPECTS_PAUSE_S
         if not self._seat.alone:
-            self._slots.suspects_wait(reply.suspects and not self._only)
+            self._seat.suspects = reply.suspects and self._mode is Mode.FIRST
+            self._slots.note_suspects()
         if reply.held:
             self._held_until = self._loop.time() + min(reply.held, FOR_EVER_S)
             if reply.jobs:

@@ -84,13 +84,14 @@ async def release_predecessors(store: Store, me: Origin, label: str, exclusive: 
     """Release what is surely dead; the next sweep recovers its jobs. A live one of an exclusive label is fenced by this."""
     with contextlib.suppress(StoreUnavailableError):  # then their TTL tells
         others = [item for item in await read_instances(store) if not item.revoked]
-        for other in others:
-            why = proof_of_death(me, label, exclusive, other)
-            if why is not None:
-                await store.run(release(other.lease, end_of(other, others, several)))
-                log.predecessor_released(lease=other.lease, label=other.label, why=why)
-            elif here_before(me, label, other):
-                await store.run(release(other.lease, end_of(other, others, several), proven=False))
+        why = {other.lease: proof_of_death(me, label, exclusive, other) for other in others}
+        # A process that lives beside it says nothing of its end.
+        gone = [other for other in others if why[other.lease] is not None or here_before(me, label, other)]
+        for other in gone:
+            proof, end = why[other.lease], end_of(other, gone, several)
+            await store.run(release(other.lease, end, proven=proof is not None))
+            if proof is not None:
+                log.predecessor_released(lease=other.lease, label=other.label, why=proof)
 
 
 def end_of(gone: InstanceReport, others: Sequence[InstanceReport], several: bool) -> End:

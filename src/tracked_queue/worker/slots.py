@@ -42,9 +42,9 @@ class Slots:
         """Nothing runs, waits here, or is being fetched."""
         return not any(seat.running or seat.waiting or seat.asked for seat in self.seats)
 
-    def suspects_wait(self, wait: bool) -> None:
-        """Whether a shard has suspects that could not be taken, since the process has other jobs."""
-        if not wait:
+    def note_suspects(self) -> None:
+        """A seat's `suspects` may have changed."""
+        if not any(seat.suspects for seat in self.seats):
             self._drains_from = None
         elif self._drains_from is None:
             self._drains_from = time.monotonic() + DRAIN_S * (0.75 + random.random() / 2)  # not a whole fleet at once
@@ -84,6 +84,7 @@ class Seat:
         self.running = self.waiting = self.asked = self.turn = 0
         self.hungry = True
         self.keeps = False  # it has suspects here, or some are expected
+        self.suspects = False  # some of its shard wait for this process to become empty
 
     def free(self) -> int:
         """How many places this shard may fill by a fetch now."""
@@ -186,5 +187,6 @@ class Seat:
     def leave(self) -> None:
         """The shard's lease is over; nothing of it runs."""
         self.slots.seats.remove(self)
+        self.slots.note_suspects()
         self.let_others()
         self.slots.freed()

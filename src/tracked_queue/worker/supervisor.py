@@ -227,7 +227,9 @@ class Supervisor:
             for child in self._children:
                 child.silent_looks += 1
                 silent_s = child.silent_looks * look_s
-                if child.ready and silent_s > EXIT_PART * ttl and not is_stopped(child.process.pid):
+                # One whose end has begun is bounded by that; its watch stops before it does.
+                watched = child.ready and child.limit is None
+                if watched and silent_s > EXIT_PART * ttl and not is_stopped(child.process.pid):
                     log.process_killed(
                         pid=child.process.pid, why=f"a job has not let go of the interpreter for {silent_s:g} s"
                     )
@@ -290,9 +292,13 @@ class Supervisor:
                 self.stop()
                 return
             ran_s = time.monotonic() - child.started_at
-            delay = FIRST_DELAY_S if for_suspects else self._delay(ran_s, child.began)
+            delay = self._delay(ran_s, child.began)
+            if for_suspects:
+                delay = max(delay, FIRST_DELAY_S)
             log.process_died(pid=child.process.pid, code=code, ran_s=ran_s, again_s=delay)
             await self._pause(delay)
+            if for_suspects and not child.began:
+                return  # it could not start, for want of connections, say; the next word of suspects tries again
 
     async def _watch(self, changes: AsyncIterator[str]) -> None:
         async for path in changes:

@@ -148,11 +148,12 @@ local function offer_due(now, paused, most)
       end
       visited = visited + #names
     else
-      local round = number_of(redis.call('HGET', named('about', due), 'round'), ROUND)
-      if round == 0 or redis.call('EXISTS', named('about', due)) == 0 then
+      local about = redis.call('HMGET', named('about', due), 'kind', 'round')
+      if not about[1] then
         redis.call('ZREM', single('opens'), due)
       else
-        visited = visited + offer(due, math.min(2 * round, LAST_ROUND), now, paused)
+        local round = math.max(ROUND, 2 * number_of(about[2], ROUND))
+        visited = visited + offer(due, math.min(round, LAST_ROUND), now, paused)
       end
     end
     visited = visited + 1
