@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import msgspec
@@ -682,6 +683,40 @@ def test_what_comes_after_a_dead_job_comes_back_with_it_too(q: Scripts) -> None:
     (again,) = drain(q)
     q.settle("w", again, "succeeded", payload=b"\x01")
     assert sorted(ids(drain(q))) == ["f", "g"] and q.store.run(t.inputs(b"f", 0)) == ([b"\x01"], False)
+
+
+@pytest.mark.parametrize("ends_before", list(itertools.permutations(["a dead", "b succeeded", "c succeeded"])))
+@pytest.mark.parametrize("comes_back", range(4))
+def test_it_does_not_matter_when_a_job_was_put_after_others(
+    q: Scripts, ends_before: tuple[str, ...], comes_back: int
+) -> None:
+    """One that comes after some open and some ended jobs is told the same as one that was there before they ended."""
+    held = {}
+
+    def happens(event: str) -> None:
+        job, end = event.split()
+        if end == "requeued":
+            assert q.store.run(t.requeue([job])) == [DeadWord.OK]
+        else:
+            q.settle("w", held[job], end, 1)
+        all_told(q)
+        held.update({job.id.decode(): job for job in q.take("w")})
+
+    q.register("w")
+    q.enqueue("a", "b", "c")
+    held = {job.id.decode(): job for job in q.take("w")}
+    events = list(ends_before)
+    events.insert(max(comes_back, events.index("a dead") + 1), "a requeued")
+    later: list[str] = []
+    for at, event in enumerate([*events, "a succeeded"]):
+        q.enqueue(f"whole{at}", queue="later", extras=after("a", "b", "c", wants=2))
+        q.enqueue(f"named{at}", queue="later", extras=after("a", wants=1, more=2))
+        q.store.run(t.follow(f"named{at}", 1, 1, ["b", "c"], last=True))
+        later += [f"whole{at}", f"named{at}"]
+        happens(event)
+        first, *others = ([q.job(job).get(name) for name in ("state", "waits", "failed", "revives")] for job in later)
+        assert all(other == first for other in others), (event, first, others)
+    assert {q.state(job) for job in later} == {"queued"}
 
 
 def test_a_key_that_somebody_else_has_by_now_keeps_it_failed(q: Scripts) -> None:

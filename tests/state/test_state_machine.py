@@ -159,10 +159,16 @@ class Machine(RuleBasedStateMachine):
             self.jobs.append(job)
 
     @rule(
-        lease=st.sampled_from(LEASES), on_failure=st.sampled_from(["fail", "fail", "ignore"]), wants=st.integers(0, 2)
+        lease=st.sampled_from(LEASES),
+        on_failure=st.sampled_from(["fail", "fail", "ignore"]),
+        wants=st.integers(0, 2),
+        late=st.booleans(),
     )
-    def a_family_whose_head_dies(self, lease: str, on_failure: str, wants: int) -> None:
-        """Two heads, one after both, one after that: what a workflow is made of, with the end that can be taken back."""
+    def a_family_whose_head_dies(self, lease: str, on_failure: str, wants: int, late: bool) -> None:
+        """
+        Two heads, one after both, one after that: what a workflow is made of, with the end that can be taken back. The second
+        head may run on, with one more that comes late.
+        """
         heads = [f"j{len(self.jobs) + at}" for at in range(2)]
         after_both, last = (f"j{len(self.jobs) + at}" for at in (2, 3))
         lanes = {"lane": "q\n:family"}
@@ -180,9 +186,18 @@ class Machine(RuleBasedStateMachine):
         self.fetch_all(lease)
         self.wants[after_both] = wants
         for at, (owner, held) in enumerate([item for item in self.held if item[1].id.decode() in heads]):
+            if at == 1 and late:
+                continue
             if self.q.settle(owner, held, "dead" if at == 0 else "succeeded", 1) is t.Verdict.OK:
                 self.settled.add((held.id, held.delivery))
             self.held.remove((owner, held))
+        if late:
+            job = f"j{len(self.jobs)}"
+            extras_of_it = msgspec.msgpack.encode({"after": heads, "on_failure": on_failure, "wants": wants})
+            self.requests[job], self.limits[job] = request(job, extras=extras_of_it), ()
+            assert self.q.store.run(t.enqueue([self.requests[job]])) == [True]
+            self.jobs.append(job)
+            self.after[job], self.wants[job] = (heads, on_failure), wants
 
     @precondition(lambda self: self.held)
     @rule(data=st.data(), outcome=st.sampled_from(["retry", "snoozed"]), delay=st.sampled_from([0, 500]))
@@ -620,6 +635,10 @@ class Machine(RuleBasedStateMachine):
         for job, (before, _) in self.after.items():
             if states[job] == "waiting":
                 assert any(other in told or states[other] not in FINAL for other in before), (job, before)
+            if states[job] == "waiting" or int(view.get(f"job:{job}", {}).get("revives", 0)):
+                for other in before:
+                    to_come = other in told or states[other] in ("", *FINAL)
+                    assert to_come or job in view.get(f"followers:{other}", ()), f"nobody would tell {job} of {other}"
 
     def results_are_held_for_those_who_want_them(self, view: dict[str, Any], states: dict[str, str]) -> None:
         wanted = [other for key, ids in view.items() if key.startswith("after:") for other in ids]
@@ -677,7 +696,10 @@ class Machine(RuleBasedStateMachine):
                         pass
         else:
             places = {key: value for key, value in self.look().items() if not key.startswith("job:")}
-            raise AssertionError(f"these never end: {self.open_jobs()}; at {self.q.now()} there are {places}")
+            never = {
+                job: self.q.job(job) for name in self.open_jobs() for job in (name, *self.after.get(name, ([], ""))[0])
+            }
+            raise AssertionError(f"these never end: {never}; at {self.q.now()} there are {places}")
         self.empty_the_unserved_queue()
         dead = [job for job in self.jobs if self.q.state(job) == "dead"]
         self.q.store.run(t.purge(dead))
@@ -816,6 +838,7 @@ FAULTS: dict[str, tuple[str, str, str]] = {
     "suspects are joined at once": ("fetch", "local wants_fresh = has_place and held_ms == 0", "local wants_fresh = has_place"),
     "a group is as large as there is room": ("fetch", "size + 1 > math.min(smallest, pool)", "false"),
     "an interrupted suspect is fresh": ("settle", "push_job('RPUSH', id, queue, ledger[5], ledger[4], paused)", "push_job('RPUSH', id, queue, ledger[5], nil, paused)"),
+    "a late one is told of nothing": ("enqueue", "    else\n      back.open = {}\n", "    end\n    if state ~= 'waiting' then\n      back.open = {}\n"),
     "the last portion is forgotten": ("follow", "note_ends(follower, #back.open - (is_last and 1 or 0)", "note_ends(follower, #back.open"),
 }  # fmt: skip
 

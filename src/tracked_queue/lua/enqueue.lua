@@ -279,20 +279,20 @@ local function record_extras(job, id, record, due_ms)
         note('named', #back.ids)
         redis.call('ZADD', single('scheduled'), now + GATHER_MS, '\2' .. id)
       end
-    else
-      back.open = {}
-      if comes_to == 'failed' then
-        state, reason = 'failed', FAILED
-      elseif comes_to == 'cancelled' then
-        state, reason = 'cancelled', NOT_NEEDED
-      end
+    elseif comes_to == 'failed' then
+      state, reason = 'failed', FAILED
+    elseif comes_to == 'cancelled' then
+      state, reason = 'cancelled', NOT_NEEDED
     end
+    -- Only one that waits, or may do so again, is told of ends.
     if state == 'waiting' or state == 'failed' and of_dead then
       note('waits', waits)
       note('failed', back.failed)
       if of_dead then
         note('revives', #back.revive)
       end
+    else
+      back.open = {}
     end
     if not FINAL[state] or state == 'failed' and of_dead then
       link(id, back, extras.wants or 0)
