@@ -88,12 +88,12 @@ EXACT: dict[str, Counts] = {
         "evalsha": 1, "exists": 1, "hincrby": 1, "hset": 100, "lpush": 1, "sadd": 1, "time": 1, "zadd": 1,
     },
     "fetch of 100": {
-        "evalsha": 1, "exists": 1, "hmget": 101, "hset": 101, "llen": 1, "lpush": 1, "lrange": 1, "ltrim": 1, "time": 1,
+        "evalsha": 1, "exists": 1, "hmget": 101, "hset": 101, "llen": 1, "lrange": 1, "ltrim": 1, "sadd": 1, "time": 1,
         "zrange": 1, "zscore": 1,
     },
     "settle of 100": {
-        "del": 1, "evalsha": 1, "hget": 1, "hincrby": 1, "hmget": 100, "hset": 100, "lrange": 1, "ltrim": 1, "pexpire": 100,
-        "smembers": 1, "time": 1,
+        "del": 1, "evalsha": 1, "hget": 1, "hincrby": 1, "hmget": 100, "hset": 100, "pexpire": 100,
+        "smembers": 1, "srem": 1, "time": 1,
     },
     "enqueue by 100 callers at once": {
         "evalsha": 2, "exists": 2, "hincrby": 2, "hset": 100, "lpush": 2, "sadd": 2, "time": 2, "zadd": 2,

@@ -148,7 +148,10 @@ class Scripts:
         return self.job(id).get("state", "")
 
     def listed(self, kind: str, name: str) -> list[str]:
-        return [item.decode("utf-8", "replace") for item in self.redis.lrange(self.keys.named(kind, name), 0, -1)]
+        """The ids of a list from its left end; those of a set, as a processing list is, in order."""
+        key = self.keys.named(kind, name)
+        found = sorted(self.redis.smembers(key)) if kind == "processing" else self.redis.lrange(key, 0, -1)
+        return [item.decode("utf-8", "replace") for item in found]
 
     def marker(self, queue: str = "q") -> bool:
         return bool(self.redis.exists(self.keys.named("wake", queue)))

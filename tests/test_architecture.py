@@ -134,6 +134,56 @@ def test_the_package_is_typed_and_ships_its_scripts(tmp_path: Path) -> None:
     assert tracked_queue.__version__ in (ROOT / "pyproject.toml").read_text()
 
 
+# What a script's calls could touch but never do: a job that is new or above suspicion is no suspect.
+NEVER = {
+    "enqueue": {"suspected", "suspecting", "wake_suspects"},
+    "requeue": {"suspected", "suspecting", "wake_suspects"},
+}
+
+
+def test_the_header_of_each_script_names_the_keys_that_it_touches() -> None:
+    """A Redis user's rights, a cluster's slots and a reader rest on it. Of the includes what the script calls counts."""
+    for path in sorted((SOURCE / "lua").glob("*.lua")):
+        source = path.read_text()
+        told = source.partition("Derived:")[2].partition("--\n")[0]
+        named = set(re.findall(r"[a-z_]+", re.sub(r"<[^>]*>|\\n", "", told)))
+        missing = _keys_of(source) - named - NEVER.get(path.stem, set())
+        assert not missing, f"{path.name}: {missing}"
+
+
+def _keys_of(source: str) -> set[str]:
+    """The kinds of keys that a script may touch: those of its own code, and of the functions that this reaches."""
+    own, functions = _split(source)
+    todo, done = set(re.findall(r"^-- include (\w+)", source, re.MULTILINE)), set[str]()
+    while todo - done:
+        name = (todo - done).pop()
+        done.add(name)
+        text = (SOURCE / "lua" / "include" / f"{name}.lua").read_text()
+        todo |= set(re.findall(r"^-- include (\w+)", text, re.MULTILINE))
+        more, theirs = _split(text)
+        own, functions = own + more, functions | theirs
+    called, reached = own, set[str]()
+    while new := {name for name in functions if name not in reached and re.search(rf"\b{name}\b", called)}:
+        reached |= new
+        called += "".join(functions[name] for name in new)
+    return set(re.findall(r"(?:named|single)\('(\w+)'", called))
+
+
+def _split(source: str) -> tuple[str, dict[str, str]]:
+    """What runs at once, and the functions of the first level by name; without comments."""
+    own, functions, name = "", dict[str, str](), ""
+    for line in re.sub(r"--.*", "", source).splitlines(keepends=True):
+        if begins := re.match(r"local function (\w+)", line):
+            name = begins[1]
+        if name:
+            functions[name] = functions.get(name, "") + line
+        else:
+            own += line
+        if re.match(r"end\b", line) or begins and line.rstrip().endswith(" end"):
+            name = ""
+    return own, functions
+
+
 def test_the_reference_pages_are_fresh() -> None:
     done = run("scripts/make_reference.py", "--check")
     assert done.returncode == 0, done.stdout

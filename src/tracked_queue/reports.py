@@ -192,11 +192,13 @@ async def read_open_jobs(
     lists = [keys.named("queue", name) for name in queues]
     for name in queues:
         lists += [keys.named("lane", _text(lane)) for lane in await _lanes(store, name)]
-    lists += [keys.named("processing", item.lease) for item in await read_instances(store)]
     (parked,) = await store.read(("SMEMBERS", keys.single("parked")))
     for key in lists:
         async for ids in _pages(store, key):
             yield await _wanted(store, ids, queue, task)
+    for instance in await read_instances(store):
+        async for page in _scan(store, "SSCAN", keys.named("processing", instance.lease)):
+            yield await _wanted(store, page, queue, task)
     for name in parked:
         # Whoever cancels takes ids out of this list, so all of it is read first.
         for ids in [ids async for ids in _pages(store, keys.named("parked", _text(name)))]:
@@ -239,11 +241,11 @@ async def _lanes(store: Store, queue: str) -> list[bytes]:
 
 
 async def _scan(store: Store, verb: str, key: str) -> AsyncIterator[list[bytes]]:
-    """The members of a sorted set (ZSCAN) or the fields of a hash (HSCAN), in pages; one may come twice."""
+    """The members of a set (SSCAN) or a sorted one (ZSCAN), or the fields of a hash (HSCAN), in pages; one may come twice."""
     cursor = b"0"
     while True:
         ((cursor, flat),) = await store.read((verb, key, cursor, "COUNT", PAGE))
-        yield flat[::2]
+        yield flat if verb == "SSCAN" else flat[::2]
         if cursor == b"0":
             return
 
@@ -475,9 +477,9 @@ async def _rates(store: Store, now: int) -> dict[tuple[str, str], float]:
 async def _often_interrupted(store: Store, instances: Sequence[InstanceReport], queues: Sequence[str]) -> list[str]:
     """Ids of jobs with three interruptions or more, among the active ones and the heads of the queues."""
     ids: list[bytes] = []
-    lists = [store.keys.named("processing", item.lease) for item in instances[:50]]
-    lists += [store.keys.named("queue", queue) for queue in queues[:50]]
-    for found in await store.read(*(("LRANGE", key, -PAGE, -1) for key in lists)):
+    heads = [("SRANDMEMBER", store.keys.named("processing", item.lease), PAGE) for item in instances[:50]]
+    lists = [("LRANGE", store.keys.named("queue", queue), -PAGE, -1) for queue in queues[:50]]
+    for found in await store.read(*heads, *lists):
         ids += found
     prefix = store.keys.named("job", "").encode()
     counts: list[bytes | None] = []
@@ -528,7 +530,7 @@ async def read_instances(store: Store, limit: int = 1000) -> list[InstanceReport
         page = [lease for lease, _ in leases[at : at + PAGE]]
         replies = await store.read(
             *(("HGETALL", keys.named("instance", lease)) for lease in page),
-            *(("LLEN", keys.named("processing", lease)) for lease in page),
+            *(("SCARD", keys.named("processing", lease)) for lease in page),
         )
         about_all += zip(replies[: len(page)], replies[len(page) :], strict=True)
     found = []
@@ -574,21 +576,24 @@ class ActiveJob:
 async def read_active(store: Store, lease: str, limit: int = PAGE) -> list[ActiveJob]:
     """The first `limit` jobs of one instance, the oldest first."""
     now = await _now_ms(store)
-    (ids,) = await store.read(("LRANGE", store.keys.named("processing", lease), -limit, -1))
     prefix = store.keys.named("job", "").encode()
-    found = await store.read_records(*(("HMGET", prefix + job_id, "task", "delivery", "buffered") for job_id in ids))
-    records = [record or (None, None, None) for record in found]
-    active = [
-        ActiveJob(
-            id=_text(job_id),
-            task=_text(task),
-            lease=lease,
-            age_s=max(0.0, (now - abs(_number(delivery))) / 1000) if delivery else None,
-            buffered=buffered == b"1",
-        )
-        for job_id, (task, delivery, buffered) in zip(ids, records, strict=True)
-    ]
-    return active[::-1]
+    active: dict[str, ActiveJob] = {}
+    async for ids in _scan(store, "SSCAN", store.keys.named("processing", lease)):
+        for at in range(0, len(ids), PAGE):
+            page = ids[at : at + PAGE]
+            found = await store.read_records(
+                *(("HMGET", prefix + job_id, "task", "delivery", "buffered") for job_id in page)
+            )
+            for job_id, record in zip(page, found, strict=True):
+                task, delivery, buffered = record or (None, None, None)
+                active[_text(job_id)] = ActiveJob(
+                    id=_text(job_id),
+                    task=_text(task),
+                    lease=lease,
+                    age_s=max(0.0, (now - abs(_number(delivery))) / 1000) if delivery else None,
+                    buffered=buffered == b"1",
+                )
+    return sorted(active.values(), key=lambda job: (-(job.age_s or 0.0), job.id))[:limit]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -28,9 +28,15 @@ OUTCOMES = ("succeeded", "retry", "interrupted", "parked")
 
 LOAD = """
 redis.call('FLUSHDB')
-for i = 1, #ARGV, 2 do redis.call('RESTORE', ARGV[i], 0, ARGV[i + 1]) end
+for i = 1, #ARGV, 2 do
+  if string.sub(ARGV[i + 1], 1, 4) == 'set ' then
+    redis.call('SADD', ARGV[i], unpack(cmsgpack.unpack(string.sub(ARGV[i + 1], 5))))
+  else
+    redis.call('RESTORE', ARGV[i], 0, ARGV[i + 1])
+  end
+end
 """
-# Everything that the invariants need, and a dump of every key. The lock's expiry and the counters are no part of
+# Everything that the invariants need, and a dump of every key; of a set its members, since equal sets have many dumps. The lock's expiry and the counters are no part of
 # what the protocol decides.
 LOOK = """
 redis.call('DEL', '{x}:recovery_lock', '{x}:sweeper')
@@ -39,8 +45,12 @@ table.sort(keys)
 for _, key in ipairs(keys) do
   if not string.find(key, ':stats:', 1, true) then
     dump[#dump + 1] = key
-    dump[#dump + 1] = redis.call('DUMP', key)
-    local kind = redis.call('TYPE', key).ok
+    local kind, members = redis.call('TYPE', key).ok, nil
+    if kind == 'set' then
+      members = redis.call('SMEMBERS', key)
+      table.sort(members)
+    end
+    dump[#dump + 1] = members and 'set ' .. cmsgpack.pack(members) or redis.call('DUMP', key)
     if string.find(key, ':job:', 1, true) then
       records[#records + 1] = string.sub(key, 9)
       records[#records + 1] = redis.call('HGETALL', key)
@@ -53,6 +63,9 @@ for _, key in ipairs(keys) do
     elseif kind == 'zset' then
       lists[#lists + 1] = string.sub(key, 5)
       lists[#lists + 1] = redis.call('ZRANGE', key, 0, -1)
+    elseif members then
+      lists[#lists + 1] = string.sub(key, 5)
+      lists[#lists + 1] = members
     end
   end
 end

@@ -42,17 +42,19 @@ def faulty(name: str, old: str, new: str) -> dict[str, Script]:
 
 FAULTS = {
     "settle skips the ownership check": (
-        "settle", "if seen[1] == delivery and is_held then", "if seen[1] and seen[1] ~= '-' .. delivery then",
+        "settle", "if seen[1] == delivery and seen[4] == 'active' and seen[5] == lease and", "if seen[1] and seen[1] ~= negative and",
     ),
-    "settle skips the delivery check": ("settle", "if seen[1] == delivery and is_held then", "if is_held then"),
+    "settle skips the delivery check": ("settle", "if seen[1] == delivery and seen[4] == 'active'", "if seen[4] == 'active'"),
+    "settle skips the state": ("settle", "seen[4] == 'active' and ", ""),
+    "settle leaves the id in the list": ("settle", "  redis.call('SREM', processing, unpack(leaves))\n", ""),
     "recover skips the deadline check": ("recover", "  if deadline > now then", "  if false then"),
-    "fetch pops without moving": ("fetch", "  redis.call('LPUSH', processing, unpack(moved))\n", ""),
+    "fetch pops without moving": ("fetch", "  redis.call('SADD', processing, unpack(moved))\n", ""),
     "recover does not revoke": ("recover", "redis.call('ZADD', instances, 0, lease)\n", ""),
     "enqueue forgets ids": ("enqueue", "redis.call('EXISTS', job_prefix .. id) == 1", "false"),
     "unpark forgets the marker": ("unpark", "push_job('RPUSH', ", "wake = function() end push_job('RPUSH', "),
     "recover blames for what ran out": ("recover", "local died = cause == 'died' or cause == 'container'", "local died = true"),
     "recover charges who had company": ("recover", "  if was_alone and cause", "  if cause"),
-    "a suspect returns to its queue": ("recover", "        back(id, queue, record[6], record.pool)\n        redis", "        back(id, queue, record[6], nil)\n        redis"),
+    "a suspect returns to its queue": ("recover", "        back(id, queue, record[6], record.pool, ", "        back(id, queue, record[6], nil, "),
     "a group leaves its line unseen": ("fetch", "  unsuspend(item[1], item[2])\n", ""),
     "a late fetch keeps the marker": ("fetch", "  return refused('late')", "  return { 'late' }"),
 }  # fmt: skip

@@ -442,7 +442,7 @@ async def test_a_stray_in_the_processing_list_is_handed_back(app: TrackedQueue) 
             await app.store.read(
                 ("HSET", app.keys.named("job", job.id), "state", "active", "delivery", "7", "lease", instance.lease)
             )
-            await app.store.read(("LPUSH", app.keys.named("processing", instance.lease), job.id))
+            await app.store.read(("SADD", app.keys.named("processing", instance.lease), job.id))
             assert await job.result(timeout=20) == 5
     assert any(entry["event"] == "job.stray" for entry in logs)
     assert t is not None

@@ -132,11 +132,18 @@ async def _places(client: Any, shards: Shards) -> dict[str, list[str]]:
     async for shard, raw, name in _keys(client, shards):
         if name.split(":")[0] not in lists or name == "parked":
             continue
-        kind = await client.type(raw)
-        members = await client.lrange(raw, 0, -1) if kind == b"list" else await client.zrange(raw, 0, -1)
+        members = await _members(client, raw, await client.type(raw))
         for member in members:
             places.setdefault(_text(member), []).append(name if shards.count == 1 else f"{name} of shard {shard}")
     return places
+
+
+async def _members(client: Any, raw: bytes, kind: bytes) -> list[bytes]:
+    if kind == b"list":
+        return list(await client.lrange(raw, 0, -1))
+    if kind == b"set":
+        return list(await client.smembers(raw))
+    return list(await client.zrange(raw, 0, -1))
 
 
 def _text(raw: bytes) -> str:

@@ -3,8 +3,8 @@
 -- KEYS[1]  tag
 -- ARGV[1]  keep  int  ms for which an ended record stays
 -- ARGV[2..] id   text at most 250
--- Derived: job:<id>, scheduled, suspected:<q>, suspecting, dependents, parked, parked:<task>, cancel:<lease>, wake:<q>, unique:<key>, ended, paused,
---          stats:<minute>
+-- Derived: job:<id>, scheduled, suspected:<q>, suspecting, dependents, dead, parked, parked:<task>, cancel:<lease>, unique:<key>,
+--          ended, timer, wake_timer, paused, stats:<minute>
 --
 -- Returns one word per job:
 --   'cancelled'  it was scheduled, waiting, queued or parked; it will not run

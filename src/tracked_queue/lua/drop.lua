@@ -5,8 +5,8 @@
 -- ARGV[1]  kind  word  'queue', 'lane' or 'parked'
 -- ARGV[2]  name  text  of the queue, the lane or the task
 -- ARGV[3]  n     int   looked at by one call, at most 250
--- Derived: queue:<q>, lane:<lane>, lanes:<q>, laned, laned:<q>, waiting:<limit>\n<q>, waits:<limit>, open:<q>, opens, about:<limit>, waited:<base>, parked, parked:<task>, job:<id>, dead,
---          followers:<id>, told:<id>, after:<id>, ended
+-- Derived: queue:<q>, lane:<lane>, lanes:<q>, laned, laned:<q>, waiting:<limit>\n<q>, waits:<limit>, open:<q>,
+--          opens, about:<limit>, waited:<base>, parked, parked:<task>, job:<id>, dead, followers:<id>, told:<id>, after:<id>, ended
 --
 -- Returns how many left the list.  Ended jobs behind one that may still run stay: a fetch of that one drops them.
 -- include keys

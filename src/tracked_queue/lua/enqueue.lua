@@ -25,7 +25,8 @@
 --                          waits in its queue; 'pass' stores nothing
 --              on_failure  'fail', 'ignore' or 'fallback': what an unsuccessful end of one of those means
 -- Derived: job:<id>, queue:<queue>, wake:<queue>, scheduled, queues, paused, unique:<key>, lane:<lane>, lanes:<queue>,
---          laned, laned:<queue>, followers:<id>, told:<id>, after:<id>, dependents, ended, schedule:<name>, stats:<minute>
+--          laned, laned:<queue>, followers:<id>, told:<id>, after:<id>, dependents, ended, timer, wake_timer,
+--          schedule:<name>, stats:<minute>
 --
 -- Returns one value per job:
 --   'created'   recorded

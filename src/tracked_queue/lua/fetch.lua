@@ -15,10 +15,11 @@
 -- then 2 values per queue, in priority order:
 --   queue  text
 --   most   int  jobs of this queue that may be taken, '' for no limit of its own
--- Derived: instances, instance:<lease>, processing:<lease>, scheduled, queue:<q>, suspected:<q>, suspecting, testing, draining, lanes:<q>, lane:<lane>,
---          laned, laned:<q>, waiting:<limit>\n<q>, waits:<limit>, open:<q>, opens, about:<limit>, waited:<base>, timer,
+-- Derived: instances, instance:<lease>, processing:<lease>, scheduled, queue:<q>, suspected:<q>, suspecting, testing, draining,
+--          lanes:<q>, lane:<lane>, laned, laned:<q>, waiting:<limit>\n<q>, waits:<limit>, open:<q>, opens, about:<limit>, waited:<base>, timer,
 --          wake_timer, permits:<limit>, rate:<limit>, limits, unique:<key>, ended,
---          followers:<id>, told:<id>, after:<id>, dependents, wake:<q>, wake_suspects:<q>, job:<id>, paused, parked, parked:<task>, dead, stats:<minute>, queues
+--          followers:<id>, told:<id>, after:<id>, dependents, wake:<q>, wake_suspects:<q>, job:<id>, paused, parked,
+--          parked:<task>, dead, stats:<minute>, queues
 --
 -- Returns a list; its first word:
 --   'ok'     then more, next_due, buried, held, suspects, and 5 values per job: id, delivery ('0' for an untracked one), buffered
@@ -121,7 +122,8 @@ local function something_in_time()
   local opens = tonumber(redis.call('ZRANGE', single('opens'), 0, 0, 'WITHSCORES')[2])
   return opens and first_due and math.min(opens, first_due) or opens or first_due
 end
-local function refused(word)
+-- step_aside: this call takes nothing, and others may have to.
+local function step_aside()
   put_markers_back()
   -- Whoever is refused gives the timer up, also when nothing lies in time: else the next delayed job would rely on it.
   first_due = tonumber((redis.call('ZRANGE', single('scheduled'), 0, 0, 'WITHSCORES'))[2])
@@ -132,6 +134,9 @@ local function refused(word)
   if (not holder or holder == lease) and something_in_time() then
     redis.call('ZADD', single('wake_timer'), 0, 'takeable')
   end
+end
+local function refused(word)
+  step_aside()
   return { word }
 end
 local job_prefix = named('job', '')
@@ -179,7 +184,7 @@ local some_due = first_due and first_due <= now
 local held_ms = math.max(0, number_of(own[4]) - now)
 if number == last then
   -- No fetch of this lease came later, so what is active under it and was taken then is that very delivery.
-  refused('stale')
+  step_aside()
   local reply = { 'ok', '1', '-1', {}, digits(held_ms), held_ms > 0 and '1' or '0' }
   for _, id in ipairs(own[2] and cmsgpack.unpack(own[2]) or {}) do
     local record = read(id, job_prefix .. id)
@@ -651,7 +656,7 @@ for i = 1, taken do
   filled = filled + 5
 end
 if #moved > 0 then
-  redis.call('LPUSH', processing, unpack(moved))
+  redis.call('SADD', processing, unpack(moved))
 end
 for queue, n in pairs(dropped_of) do
   count(now, 'untracked', queue, n)

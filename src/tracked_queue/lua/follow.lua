@@ -6,8 +6,9 @@
 -- ARGV[3]  wants  int   of the first so many of these it wants the results
 -- ARGV[4]  last   '1' if these are the last, else '0'
 -- ARGV[5..] id    text  at most 250 in all
--- Derived: job:<id>, followers:<id>, told:<id>, after:<id>, dependents, ended, scheduled, queue:<q>, lane:<lane>,
---          lanes:<q>, laned, laned:<q>, wake:<q>, unique:<key>, paused, stats:<minute>, queues
+-- Derived: job:<id>, followers:<id>, told:<id>, after:<id>, dependents, ended, scheduled, dead, timer, wake_timer,
+--          queue:<q>, suspected:<q>, suspecting, lane:<lane>, lanes:<q>, laned, laned:<q>, wake:<q>, wake_suspects:<q>,
+--          unique:<key>, paused, stats:<minute>, queues
 --
 -- Returns one word, or for 'unknown' two:
 --   'ok'            noted; with the last ones it is decided whether it waits

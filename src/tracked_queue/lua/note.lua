@@ -6,7 +6,7 @@
 -- ARGV[3]  delivery  int    number given out by fetch; fences a late note
 -- ARGV[4]  kind      word   'progress', 'checkpoint' or 'log'
 -- ARGV[5]  value     bytes
--- Derived: job:<id>
+-- Derived: job:<id>, channels ended:<id>
 --
 -- Returns 'ok', 'fenced' (another delivery owns the job; nothing written), or 'gone' (no record; nothing written).
 -- Refuses: a full Redis (OOM), before the first write.

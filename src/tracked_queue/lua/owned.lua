@@ -1,13 +1,13 @@
--- owned: the ids in an instance's processing list with their delivery numbers.  Called by transitions.owned.
+-- owned: ids in an instance's processing list with their delivery numbers.  Called by transitions.owned.
 --
 -- KEYS[1]  tag
 -- ARGV[1]  lease  text
 -- Derived: processing:<lease>, job:<id>
 --
--- Returns id, delivery pairs, at most 1,000; delivery '' where there is no record.  Writes nothing.
+-- Returns id, delivery pairs, at most 1,000 (of more, any); delivery '' where there is no record.  Writes nothing.
 -- include keys
 local reply = {}
-for _, id in ipairs(redis.call('LRANGE', named('processing', ARGV[1]), 0, 999)) do
+for _, id in ipairs(redis.call('SRANDMEMBER', named('processing', ARGV[1]), 1000)) do
   reply[#reply + 1] = id
   reply[#reply + 1] = redis.call('HGET', named('job', id), 'delivery') or ''
 end

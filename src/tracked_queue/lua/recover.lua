@@ -9,9 +9,9 @@
 -- ARGV[6]  resend_window   int   ms
 -- ARGV[7]  interval        int   ms of idle beats
 -- Derived: instances, instance:<lease>, processing:<lease>, cancel:<lease>, contact, hold, recovery_lock, job:<id>,
---          queue:<q>, suspected:<q>, suspecting, testing, wake:<q>, wake_suspects:<q>, lane:<lane>, lanes:<q>, laned, laned:<q>, permits:<limit>, rate:<limit>, limits,
---          waits:<limit>, open:<q>, opens, about:<limit>, timer, wake_timer,
---          unique:<key>, ended, dead, paused, stats:<minute>, queues
+--          queue:<q>, suspected:<q>, suspecting, testing, wake:<q>, wake_suspects:<q>, lane:<lane>, lanes:<q>, laned,
+--          laned:<q>, permits:<limit>, rate:<limit>, limits, waits:<limit>, open:<q>, opens, about:<limit>, timer, wake_timer,
+--          unique:<key>, ended, followers:<id>, told:<id>, after:<id>, dead, paused, stats:<minute>, queues
 --
 -- Returns a list; its first word:
 --   'ok'     then remaining, label, and 5 values per job: id, task, fate, recoveries, charges; fate is 'requeued',
@@ -23,8 +23,8 @@
 -- Keeps: the first write revokes, so that a late owner is fenced before its first job moves; each job moves once.
 -- Blame (docs/explanation/blame.md).  Only a process that is known to have died (cause 'died', or 'container': with others beside
 -- it) is evidence.  Of the jobs in it, those without a pool, and the suspects that had not outlived their gates, come under
--- suspicion: next time each runs in a quarter of that company (of a container: at first in all of it).  The others are acquitted.  A job that was alone in the process is
--- charged.  What ran out, or was ended on purpose, says nothing about its jobs: suspects stay what they are.
+-- suspicion: next time each runs in a quarter of that company (of a container: at first in all of it).  The others are acquitted.
+-- A job that was alone in the process is charged.  What ran out, or was ended on purpose, says nothing about its jobs: suspects stay what they are.
 -- What ran out around a hold, or was ended on purpose, counts as an interruption, all else as a recovery.
 -- A lease that was revoked on somebody's word (release) is recovered during a hold as well.
 -- A job's permits are free with its move; its unique key stays its own until it ends.
@@ -84,43 +84,50 @@ if deadline ~= 0 then
   -- had the time to, which is not the jobs' doing.
   cause = about[3] or deadline <= hold and 'outage' or 'lost'
 end
-local total = redis.call('LLEN', processing)
+local total = redis.call('SCARD', processing)
 -- The lock names the lease and who sweeps it; each portion renews it, so that its TTL bounds only a dead sweeper.
 local lock = redis.call('GET', single('recovery_lock'))
 local held = lock and string.sub(lock, 1, #lease + 1) == lease .. ' '
 if total > n and held and lock ~= lease .. ' ' .. owner then
   return { 'busy' }
 end
-local ids = redis.call('LRANGE', processing, 0, n - 1)
+local ids = redis.call('SRANDMEMBER', processing, n)
 -- died: the process died; died_ms: when it was last known to live.
 local died = cause == 'died' or cause == 'container'
 local died_ms = number_of(about[5], math.min(now, number_of(about[8], now) + BEAT_MS))
-local records, all_ties = {}, {}
--- ran: for how many ms each had run, at most.  under: how many are under suspicion; of a list longer than a portion, all.
-local ran, gates, under = {}, {}, 0
+-- The newest first: pushed to the heads of their queues one by one, the oldest ends up as the next to be fetched.
+local records = {}
 for i, id in ipairs(ids) do
-  local job = named('job', id)
-  local record = read_fields(job, 'state', 'lease', 'queue', 'task', 'tied', 'lane', 'buffered', 'interruptions',
-    'recoveries', 'delivery')
+  local record = read_fields(named('job', id), 'state', 'lease', 'queue', 'task', 'tied', 'lane', 'buffered', 'interruptions',
+    'recoveries', 'delivery', 'pool', 'past', 'charges', 'deaths')
+  record.id, record.delivery = id, number_of(record[10])
+  record.pool, record.past = record[11], number_of(record[12])
+  record.charges, record.deaths = number_of(record[13]), number_of(record[14])
   records[i] = record
-  all_ties[i] = read_ties(id, job, record[5])
+end
+table.sort(records, function(a, b)
+  if a.delivery ~= b.delivery then
+    return a.delivery > b.delivery
+  end
+  return a.id > b.id
+end)
+-- ran: for how many ms each had run, at most.  under: how many are under suspicion; of a list longer than a portion, all.
+local under = 0
+for _, record in ipairs(records) do
+  record.ties = read_ties(record.id, named('job', record.id), record[5])
   if record[1] == 'active' and record[2] == lease and died then
-    local found = read_fields(job, 'pool', 'past', 'charges', 'deaths')
-    record.pool, record.past, record.charges, record.deaths = found[1], number_of(found[2]), number_of(found[3]), number_of(found[4])
-    ran[i] = math.max(0, died_ms - number_of(record[10], died_ms))
-    gates[i] = record.pool and gate_of(record.past, record.deaths) or ENDLESS
-    if ran[i] <= gates[i] then
+    record.ran = math.max(0, died_ms - number_of(record[10], died_ms))
+    record.gate = record.pool and gate_of(record.past, record.deaths) or ENDLESS
+    if record.ran <= record.gate then
       under = under + 1
     end
-  elseif record[1] == 'active' then
-    record.pool = read_fields(job, 'pool')[1]
   end
 end
+local company, is_whole = number_of(about[7]), not about[7] and total == #ids
 -- If nobody is, everybody is: one may take longer in other company.
-local all_under = under == 0
-local company = number_of(about[7])
+local all_under = is_whole and under == 0
 if company == 0 then
-  company = total > #ids and total or all_under and #ids or under
+  company = is_whole and under > 0 and under or total
 end
 local was_alone = total == 1 and number_of(about[6]) == 0 and company == 1
 
@@ -129,12 +136,12 @@ begin_writing()
 redis.call('ZADD', instances, 0, lease)
 redis.call('HSET', instance, 'cause', cause or 'lost', 'under', company)
 if #ids > 0 then
-  redis.call('LTRIM', processing, #ids, -1)
+  redis.call('SREM', processing, unpack(ids))
 end
 local reply = { 'ok', tostring(total - #ids), about[4] or '' }
 local requeued = {}
-local function back(id, queue, lane, pool)
-  push_job('RPUSH', id, queue, lane, pool, paused)
+local function back(id, queue, lane, pool, since)
+  push_job('RPUSH', id, queue, lane, pool, paused, since)
   requeued[queue] = (requeued[queue] or 0) + 1
 end
 redis.call('ZREM', single('testing'), lease)
@@ -142,16 +149,16 @@ if redis.call('HGET', single('timer'), 'lease') == lease then
   call_timer(-1)
 end
 -- accuse: what a death comes to for a job under suspicion, written to its record; whether it is dead by it.
-local function accuse(i, id, record, job)
+local function accuse(record, job)
   record.deaths = record.deaths + 1
-  record.past = math.max(record.past, ran[i])
+  record.past = math.max(record.past, record.ran)
   -- Where all processes of a program have died at once somebody ended them, as a rule: their jobs stay together at first.
   local cut = (cause == 'died' or record.pool) and 4 or 1
   local pool = math.min(number_of(record.pool, company), math.ceil(company / cut))
   if record.deaths >= LAST_DEATHS then
     pool = 1
   end
-  if was_alone and cause == 'died' and ran[i] <= gates[i] or record.deaths > LAST_DEATHS and company == 1 then
+  if was_alone and cause == 'died' and record.ran <= record.gate or record.deaths > LAST_DEATHS and company == 1 then
     record.charges = record.charges + 1
   end
   record.pool = digits(math.max(1, pool))
@@ -161,9 +168,9 @@ local function accuse(i, id, record, job)
   end
   return record.charges >= max_recoveries
 end
--- The list's left end is the newest; pushed to the right one by one, the oldest ends up as the next to be fetched.
-for i, id in ipairs(ids) do
-  local record, job, ties = records[i], named('job', id), all_ties[i]
+for i, record in ipairs(records) do
+  local id, ties = record.id, record.ties
+  local job = named('job', id)
   local state, queue = record[1], record[3] or 'default'
   local recoveries = number_of(record[9])
   local fate
@@ -191,15 +198,14 @@ for i, id in ipairs(ids) do
     if waited then
       redis.call('HSET', job, 'buffered', 'never')
     end
-    if died and (all_under or ran[i] <= gates[i]) then
-      if accuse(i, id, record, job) then
+    if died and (all_under or record.ran <= record.gate) then
+      if accuse(record, job) then
         fate = 'dead'
         end_job(id, job, queue, ties, paused, 'dead', now, 'dead', 'reason',
           'its process died ' .. record.charges .. ' times while it was the only job there')
         count(now, 'dead', queue, 1)
       else
-        back(id, queue, record[6], record.pool)
-        redis.call('ZADD', named('suspected', queue), now + i + CONFIRM_MS * record.charges, id)
+        back(id, queue, record[6], record.pool, now + i + CONFIRM_MS * record.charges)
       end
     elseif died and record.pool then
       redis.call('HDEL', job, 'pool', 'past', 'charges')
@@ -213,7 +219,7 @@ for i, id in ipairs(ids) do
   end
   local at = #reply
   reply[at + 1], reply[at + 2], reply[at + 3] = id, record[4] or '', fate
-  reply[at + 4], reply[at + 5] = tostring(recoveries), tostring(record.charges or 0)
+  reply[at + 4], reply[at + 5] = tostring(recoveries), tostring(record.charges)
 end
 offer_freed(now, paused)
 for queue, moved in pairs(requeued) do

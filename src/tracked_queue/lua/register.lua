@@ -7,7 +7,8 @@
 -- ARGV[4]  limits       bytes MessagePack of a map: the limits that the instance's code knows, by name (without a key's value),
 --                       and their numbers; '' for none
 -- ARGV[5..] field, value pairs of the instance's description
--- Derived: instances, instance:<lease>, contact, hold, limits, opens, timer, wake_timer, paused, suspects:<q> of an earlier version, queue:<q>, wake:<q>
+-- Derived: instances, instance:<lease>, contact, hold, limits, opens, timer, wake_timer, paused, queue:<q>, wake:<q>,
+--          suspects:<q> of an earlier version
 --
 -- Returns:
 --   'ok'    the lease is open (again the same after a resend)

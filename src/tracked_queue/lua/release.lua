@@ -23,7 +23,7 @@
 local lease, cause, ago, beside = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4]
 local instances, instance = single('instances'), named('instance', lease)
 local deadline = tonumber(redis.call('ZSCORE', instances, lease))
-local total = redis.call('LLEN', named('processing', lease))
+local total = redis.call('SCARD', named('processing', lease))
 if not deadline then
   return { 'gone' }
 end

@@ -24,8 +24,8 @@
 --   id        text   n times
 -- Derived: processing:<lease>, instance:<lease>, cancel:<lease>, job:<id>, scheduled, dead, queue:<q>, suspected:<q>, suspecting,
 --          testing, wake:<q>, wake_suspects:<q>, lane:<lane>, lanes:<q>, laned, laned:<q>, permits:<limit>, rate:<limit>, limits,
---          waits:<limit>, open:<q>, opens, about:<limit>, timer, wake_timer, unique:<key>, ended, parked,
---          parked:<task>, paused, stats:<minute>, queues
+--          waits:<limit>, open:<q>, opens, about:<limit>, timer, wake_timer, unique:<key>, ended, followers:<id>,
+--          told:<id>, after:<id>, parked, parked:<task>, paused, stats:<minute>, queues
 --
 -- Returns one word per id:
 --   'ok'       recorded
@@ -57,28 +57,14 @@
 -- include ended
 -- include stats
 -- include packed
--- The end of the processing list that is read first: as much as ARGV is long, and so much more for what settles out of turn.
-local READ_MORE, ALL = 50, 1e9
 local SMALL = 1024
 local lease, window, result_ttl = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local processing = named('processing', lease)
 local now, paused = now_ms(), read_paused()
 
--- A record's delivery is the number while the delivery owns the job, and its negative once it has settled.
 -- Read.
--- owned: true for what stands in the processing list, false for what this call has accepted or found without a record.  What was
--- fetched first stands last, and mostly settles first: the end of the list is read, and all of it for an id that is not there.
-local owned, listed = {}, {}
-local function read_list(most)
-  listed = redis.call('LRANGE', processing, -most, -1)
-  for i = 1, #listed do
-    if owned[listed[i]] == nil then
-      owned[listed[i]] = true
-    end
-  end
-  return #listed < most
-end
-local all_read = read_list(#ARGV + READ_MORE)
+-- decided: what this call has accepted, or found without a record.
+local decided = {}
 -- Set while suspects are here, or were a moment ago.
 local held = redis.call('HGET', named('instance', lease), 'held')
 local job_prefix = named('job', '')
@@ -87,13 +73,11 @@ local words, accepted, negatives, mores, queues, ledgers, all_ties, bounds, vani
 local all_plain, last = true, 0
 local function decide(id, delivery, negative, more)
   local job = job_prefix .. id
-  local seen = read_fields(job, 'delivery', 'queue', 'tied')
-  if owned[id] == nil and not all_read then
-    all_read = read_list(ALL)
-  end
-  local is_held = owned[id]
-  if seen[1] == delivery and is_held then
-    owned[id] = false
+  -- The record says who owns a job: the delivery that made it active, under its lease.  The delivery is its number until it has
+  -- settled, then the negative.
+  local seen = read_fields(job, 'delivery', 'queue', 'tied', 'state', 'lease')
+  if seen[1] == delivery and seen[4] == 'active' and seen[5] == lease and not decided[id] then
+    decided[id] = true
     last = last + 1
     accepted[last], negatives[last], mores[last], queues[last] = id, negative, more, seen[2] or 'default'
     all_ties[last] = read_ties(id, job, seen[3])
@@ -108,9 +92,9 @@ local function decide(id, delivery, negative, more)
     end
     return 'ok'
   elseif not seen[1] and not seen[2] then
-    if is_held then
+    if not decided[id] then
+      decided[id] = true
       vanished[#vanished + 1] = id
-      owned[id] = false
     end
     return 'gone'
   end
@@ -151,15 +135,12 @@ local leaves_out = some_large and is_full()
 
 -- Write.
 begin_writing()
--- left: ids that have left the processing list; leaves: those that leave it below.
-local left, leaves = {}, {}
-local function leave(id)
-  redis.call('LREM', processing, -1, id)
-  left[id] = true
-end
+-- leaves: ids that leave the processing list below.
+local leaves = {}
 for _, id in ipairs(vanished) do
-  leave(id)
-  tell_followers(id)
+  if redis.call('SREM', processing, id) == 1 then
+    tell_followers(id)
+  end
 end
 -- bind: what the job's task asks of its place, put on its record; or the job that holds its unique key.
 local function bind(id, job, extras)
@@ -205,9 +186,9 @@ for i = 1, last do
   -- A success that nothing hangs on changes its own record alone, so it may leave the list after that. Whatever goes to another
   -- place leaves first, each by itself: an error of one (a foreign key in its way) costs no other its place.
   if outcome == 'succeeded' and ties == FREE then
-    leaves[id] = true
+    leaves[#leaves + 1] = id
   else
-    leave(id)
+    redis.call('SREM', processing, id)
   end
   if ties.cancel then
     redis.call('SREM', named('cancel', lease), id)
@@ -289,23 +270,8 @@ for i = 1, last do
   by_queue[queue] = (by_queue[queue] or 0) + 1
 end
 offer_freed(now, paused)
--- The end of the list goes in one cut.
-local cut, from = 0, #listed
-while left[listed[from]] or leaves[listed[from]] do
-  local id = listed[from]
-  if left[id] then
-    left[id] = nil
-  else
-    leaves[id] = nil
-    cut = cut + 1
-  end
-  from = from - 1
-end
-if cut > 0 then
-  redis.call('LTRIM', processing, 0, -cut - 1)
-end
-for id in pairs(leaves) do
-  redis.call('LREM', processing, -1, id)
+if #leaves > 0 then
+  redis.call('SREM', processing, unpack(leaves))
 end
 if held and redis.call('EXISTS', processing) == 0 then
   redis.call('HDEL', named('instance', lease), 'held', 'tests')

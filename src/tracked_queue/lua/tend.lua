@@ -3,7 +3,8 @@
 --
 -- KEYS[1]  tag
 -- Derived: scheduled, ended, job:<id>, followers:<id>, told:<id>, after:<id>, dependents, queue:<q>, suspected:<q>, suspecting, lane:<lane>,
---          lanes:<q>, laned, laned:<q>, waiting:<limit>, wake:<q>, wake_suspects:<q>, unique:<key>, dead, paused, stats:<minute>, queues
+--          lanes:<q>, laned, laned:<q>, waits:<limit>, open:<q>, opens, about:<limit>, waited:<base>, limits, permits:<limit>,
+--          rate:<limit>, wake:<q>, wake_suspects:<q>, timer, wake_timer, unique:<key>, dead, paused, stats:<minute>, queues
 --
 -- Returns '1' if something is left, else '0'.
 -- include keys

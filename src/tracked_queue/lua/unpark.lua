@@ -5,7 +5,8 @@
 -- ARGV[2]  n      int   of jobs in this portion, at most 250
 -- ARGV[3..] queue text  only jobs of these queues move; none given: of every queue
 -- Derived: parked, parked:<task>, job:<id>, queue:<q>, suspected:<q>, suspecting, lane:<lane>, lanes:<q>, laned,
---          laned:<q>, wake:<q>, wake_suspects:<q>, paused, dead, queues
+--          laned:<q>, wake:<q>, wake_suspects:<q>, paused, dead, followers:<id>, told:<id>,
+--          after:<id>, ended, queues
 --
 -- Returns a list; its first word:
 --   'ok'      then moved, remaining
