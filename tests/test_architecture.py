@@ -179,7 +179,7 @@ def _split(source: str) -> tuple[str, dict[str, str]]:
             functions[name] = functions.get(name, "") + line
         else:
             own += line
-        if re.match(r"end\b", line) or begins and line.rstrip().endswith(" end"):
+        if re.match(r"end\b", line) or (begins and line.rstrip().endswith(" end")):
             name = ""
     return own, functions
 
