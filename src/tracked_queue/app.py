@@ -73,7 +73,7 @@ from .task import (
     check_keys,
     task_name,
 )
-from .transitions import CancelWord, Recovered, Stored, cancel, forget, pause, resume, unpark
+from .transitions import MAX_RICH, CancelWord, Recovered, Stored, cancel, forget, pause, resume, unpark
 from .workflow import Group, check_calls, check_step
 
 if TYPE_CHECKING:
@@ -806,8 +806,9 @@ class TrackedQueue:
         count = 0
         for store in self.stores:
             async for ids in read_open_jobs(store, queue=queue, task=named):
-                words = await store.run(cancel(ids, self._settings.ended_ttl))
-                count += sum(word in (CancelWord.CANCELLED, CancelWord.REQUESTED) for word in words)
+                for at in range(0, len(ids), MAX_RICH):
+                    words = await store.run(cancel(ids[at : at + MAX_RICH], self._settings.ended_ttl))
+                    count += sum(word in (CancelWord.CANCELLED, CancelWord.REQUESTED) for word in words)
             await drop_ended(store, queue=queue, task=named)
         return count
 

@@ -12,7 +12,7 @@ from .codec import ValueCodec, decode_any, decode_error
 from .errors import JobNotFoundError, UnreadableJobError
 from .job import Failure, JobInfo, LogLine, Progress, State
 from .store import Store
-from .transitions import MAX_BATCH, drop
+from .transitions import MAX_RICH, drop
 
 PAGE = 250
 STATS_MINUTES = 5
@@ -228,8 +228,8 @@ async def drop_ended(store: Store, *, queue: str | None = None, task: str | None
         lists += [("parked", name) for name in ([task] if task is not None else map(_text, parked))]
     dropped = 0
     for kind, name in lists:
-        portion = MAX_BATCH
-        while portion == MAX_BATCH:
+        portion = MAX_RICH
+        while portion == MAX_RICH:
             portion = await store.run(drop(kind, name))
             dropped += portion
     return dropped

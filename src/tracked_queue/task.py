@@ -29,6 +29,8 @@ R = TypeVar("R")
 _NO_JOB_OPTIONS = JobOptions()
 # With 1 MiB a call, about three jobs that come after 250 others each.
 EXTRAS_WEIGHT = 32
+# And some eighty with a unique key or limits.
+RICH_WEIGHT = 10_240
 
 
 class Request(msgspec.Struct, frozen=True):
@@ -51,8 +53,9 @@ class Request(msgspec.Struct, frozen=True):
     wants: int = 0  # of how many of all those it wants the results
 
     def weight(self) -> int:
-        """What it adds to a call, in bytes; extras weigh more, since the ids in them are looked at one by one."""
-        return len(self.args) + len(self.kwargs) + len(self.options) + EXTRAS_WEIGHT * len(self.extras)
+        """What it adds to a call, in bytes; extras weigh more, since what they name is looked at one by one."""
+        size = len(self.args) + len(self.kwargs) + len(self.options)
+        return size + RICH_WEIGHT + EXTRAS_WEIGHT * len(self.extras) if self.extras else size
 
 
 class Enqueuer(Protocol):

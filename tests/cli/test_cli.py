@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -16,6 +17,7 @@ import pytest
 from tests.harness import Scripts, wait_for
 from tests.process.worker import QUICK, Worker
 from tracked_queue.chaos.server import RedisServer
+from tracked_queue.cli.demo import _Interrupts
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 APP = "tests.process.jobs:app"
@@ -314,6 +316,35 @@ def test_an_interrupted_demo_cleans_up(tmp_path: Path, number: signal.Signals) -
     assert demo.wait(30) == 130
     assert "interrupted" in out.read_text() and "Traceback" not in out.read_text()
     assert not list(tmp_path.glob("tracked_queue-demo-*"))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_hits_no_callback_of_the_event_loop(number: signal.Signals) -> None:
+    """A reply that was being read was lost by it; what waited for that waited for ever, and the demo did not end."""
+    interrupts = _Interrupts()
+    cleaned = []
+
+    async def work() -> None:
+        reply = asyncio.get_running_loop().create_future()
+
+        def read() -> None:
+            signal.raise_signal(number)
+            reply.set_result(None)
+
+        asyncio.get_running_loop().call_soon(read)
+        try:
+            await asyncio.sleep(60)
+        finally:
+            await reply
+            cleaned.append(True)
+
+    before = signal.signal(number, interrupts.on_signal)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            interrupts.run(work())
+    finally:
+        signal.signal(number, before)
+    assert cleaned
 
 
 def test_a_pause_of_a_name_that_nobody_knows_says_so(cli: Cli, worker: Worker, store: Scripts) -> None:

@@ -287,7 +287,7 @@ def test_fetch_promotes_a_bounded_number(q: Scripts) -> None:
     q.register("w")
     q.pass_time(1)
     q.fetch("w", start=1)
-    assert q.redis.zcard(q.keys.single("scheduled")) == 350
+    assert q.redis.zcard(q.keys.single("scheduled")) == 520
 
 
 def test_fetch_skips_a_paused_queue_without_a_marker(q: Scripts) -> None:
@@ -959,7 +959,7 @@ def test_what_is_dropped_takes_no_place_of_what_runs(q: Scripts, dropped: str, l
     expiring = {"expires": "+100"} if dropped == "expired" else {}
     packed = encode_extras({**lane, **expiring}) if lane or expiring else b""
     live = encode_extras(lane) if lane else b""
-    jobs = [f"j{n}" for n in range(200)]
+    jobs = [f"j{n}" for n in range(70)]
     q.enqueue(*jobs, task="gone" if dropped == "parked" else "t", extras=packed)
     q.enqueue("live", extras=live)
     q.register("w")

@@ -218,11 +218,12 @@ def test_leases_differ_and_stay_short() -> None:
 
 
 def test_ids_in_extras_count_for_the_size_of_a_call() -> None:
-    """A call looks at each of them: about a thousand a call, however many jobs name them."""
+    """A call looks at each of them: about a thousand a call, however many jobs name them, and some eighty jobs with extras."""
     many = [request(extras=b"x" * 16_000) for _ in range(10)]
     assert [len(portion) for portion in portions(many)] == [2] * 5
-    plain = [request(extras=b"x" * 80) for _ in range(300)]
-    assert [len(portion) for portion in portions(plain)] == [250, 50]
+    rich = [request(extras=b"x" * 80) for _ in range(200)]
+    assert [len(portion) for portion in portions(rich)] == [81, 81, 38]
+    assert [len(portion) for portion in portions([request() for _ in range(300)])] == [250, 50]
 
 
 def test_states_that_end() -> None:

@@ -139,8 +139,8 @@ def cancel(
         keep = chosen.settings.ended_ttl
         words: dict[str, transitions.CancelWord] = {}
         for shard, own in chosen.shards.by_shard(ids).items():
-            for at in range(0, len(own), transitions.MAX_BATCH):
-                batch = own[at : at + transitions.MAX_BATCH]
+            for at in range(0, len(own), transitions.MAX_RICH):
+                batch = own[at : at + transitions.MAX_RICH]
                 answers = await chosen.stores[shard].run(transitions.cancel(batch, keep))
                 words.update(zip(batch, answers, strict=True))
         return [words[job_id] for job_id in ids]

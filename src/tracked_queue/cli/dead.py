@@ -171,7 +171,7 @@ def _change_dead(
     make = transitions.requeue if action == "requeue" else transitions.purge
 
     async def work(chosen: TrackedQueue) -> tuple[int, list[str]]:
-        size = transitions.MAX_BATCH if rate is None else max(1, min(transitions.MAX_BATCH, int(rate)))
+        size = transitions.MAX_RICH if rate is None else max(1, min(transitions.MAX_RICH, int(rate)))
         done = 0
         refused: list[str] = []
         batch: list[str] = []

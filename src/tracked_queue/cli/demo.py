@@ -17,10 +17,10 @@ import sysconfig
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 from rich.console import Console
@@ -36,6 +36,8 @@ from ..reports import read_instances, read_overview
 from .common import clean, console
 from .demo_tasks import LEDGER_VARIABLE, digest, digest_file
 from .demo_tasks import app as demo_app
+
+T = TypeVar("T")
 
 PROCESSES = 2
 KILL_AT = 0.4
@@ -54,15 +56,42 @@ class _Story:
 
 
 class _Interrupts:
-    """Ctrl-C and its kin, held back for the moment in which a process is started that must be ended again."""
+    """
+    Ctrl-C and its kin. They are held back for the moment in which a process is started that must be ended again, and
+    cancel what runs in an event loop: raised in the middle of one they could hit a connection that reads a reply, and
+    leave its caller waiting for ever.
+    """
 
     def __init__(self) -> None:
         self._held = self._came = False
+        self._cancel: Callable[[], object] | None = None
 
     def on_signal(self, *_: Any) -> None:
         self._came = True
-        if not self._held:
+        if self._cancel is not None:
+            self._cancel()
+        elif not self._held:
             raise KeyboardInterrupt
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """The work in an event loop of its own. Raises KeyboardInterrupt when a signal came, after the loop is closed."""
+
+        async def cancellable() -> T:
+            loop, task = asyncio.get_running_loop(), asyncio.current_task()
+            assert task is not None
+            self._cancel = lambda: loop.call_soon_threadsafe(task.cancel)
+            if self._came:
+                self._cancel()
+            try:
+                return await work
+            finally:
+                self._cancel = None
+
+        self.hold()
+        try:
+            return asyncio.run(cancellable())
+        finally:
+            self.release()
 
     def hold(self) -> None:
         self._held = True
@@ -106,7 +135,7 @@ def _run_demo(folder: Path | None, limit: int | None) -> int:
             demo_app.configure(redis_url=server.url)
             ledger = place / "runs"
             with _worker(server.url, ledger, place / "worker.log") as worker:
-                jobs, infos, story = asyncio.run(_run(files, worker, place / "worker.log", out))
+                jobs, infos, story = _interrupts.run(_run(files, worker, place / "worker.log", out))
             return _settle_up(files, jobs, infos, ledger, _recovered_ids(place / "worker.log"), story, out)
         finally:
             server.close()

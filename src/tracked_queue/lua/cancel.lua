@@ -2,7 +2,7 @@
 --
 -- KEYS[1]  tag
 -- ARGV[1]  keep  int  ms for which an ended record stays
--- ARGV[2..] id   text at most 250
+-- ARGV[2..] id   text at most 70
 -- Derived: job:<id>, scheduled, suspected:<q>, suspecting, dependents, dead, parked, parked:<task>, cancel:<lease>, unique:<key>,
 --          ended, timer, wake_timer, paused, stats:<minute>
 --

@@ -66,8 +66,9 @@
 -- include after
 -- include followers
 -- include tend
--- So many are looked at in a call, and so many more read at once where what was read first has to be dropped.
-local LOOK, FURTHER = 300, 50
+-- So many are looked at in a call, one with a unique key or limits counts as RICH; and so many more read at once where what was read
+-- first has to be dropped.
+local LOOK, RICH, FURTHER = 300, 4, 50
 -- Of the groups that are open so many are looked at, of each queue.
 local GROUPS = 20
 -- Who has the timer and does not call for so long is dead, or stands still.
@@ -294,10 +295,10 @@ local function look(id, queue, may_buffer, room)
   if looked >= LOOK or (looked > 0 and bytes > max_bytes) then
     return false
   end
-  looked = looked + 1
   local job = job_prefix .. id
   local record = read(id, job)
   local size, extra = size_of(record), extras[id]
+  looked = looked + (extra and RICH or 1)
   local limits = extra and read_limits(extra[4])
   if extra then
     extra[4] = limits

@@ -4,10 +4,10 @@
 -- ARGV[1]  lease  text
 -- Derived: processing:<lease>, job:<id>
 --
--- Returns id, delivery pairs, at most 1,000 (of more, any); delivery '' where there is no record.  Writes nothing.
+-- Returns id, delivery pairs, at most 400 (of more, any); delivery '' where there is no record.  Writes nothing.
 -- include keys
 local reply = {}
-for _, id in ipairs(redis.call('SRANDMEMBER', named('processing', ARGV[1]), 1000)) do
+for _, id in ipairs(redis.call('SRANDMEMBER', named('processing', ARGV[1]), 400)) do
   reply[#reply + 1] = id
   reply[#reply + 1] = redis.call('HGET', named('job', id), 'delivery') or ''
 end

@@ -1,7 +1,7 @@
 -- purge: remove dead jobs for good, on a person's word.  Called by transitions.purge.
 --
 -- KEYS[1]  tag
--- ARGV     id  text  at most 250
+-- ARGV     id  text  at most 70
 -- Derived: job:<id>, dead, followers:<id>, told:<id>, after:<id>, ended
 --
 -- Returns one word per job: 'ok', 'not_dead' (nothing written), or 'gone' (no record).

@@ -1,7 +1,7 @@
 -- requeue: give dead jobs another life, on a person's word.  Called by transitions.requeue.
 --
 -- KEYS[1]  tag
--- ARGV     id  text  at most 250
+-- ARGV     id  text  at most 70
 -- Derived: job:<id>, dead, queue:<q>, lane:<lane>, lanes:<q>, laned, laned:<q>, wake:<q>, unique:<key>,
 --          told:<id>, ended, timer, wake_timer, queues, paused, stats:<minute>
 --

@@ -2,7 +2,7 @@
 --
 -- KEYS[1]  tag
 -- ARGV[1]  task   text
--- ARGV[2]  n      int   of jobs in this portion, at most 250
+-- ARGV[2]  n      int   of jobs in this portion, at most 70
 -- ARGV[3..] queue text  only jobs of these queues move; none given: of every queue
 -- Derived: parked, parked:<task>, job:<id>, queue:<q>, suspected:<q>, suspecting, lane:<lane>, lanes:<q>, laned,
 --          laned:<q>, wake:<q>, wake_suspects:<q>, paused, dead, followers:<id>, told:<id>,

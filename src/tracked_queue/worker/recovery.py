@@ -11,7 +11,7 @@ from ..errors import StoreUnavailableError
 from ..reports import drop_ended
 from ..settings import Settings
 from ..store import Store
-from ..transitions import MAX_BATCH, Fate, Portion, Recovered, recover, sweep, trim
+from ..transitions import MAX_RICH, Fate, Portion, Recovered, recover, sweep, trim
 from .outage import Outage
 
 # The dead are trimmed by every instance now and then; a trim that finds nothing costs one short call.
@@ -102,7 +102,7 @@ class Recovery:
         while True:
             removed = await self._store.run(trim(self._settings.dead_max_age, self._settings.dead_max_count))
             total += removed
-            if removed < MAX_BATCH:
+            if removed < MAX_RICH:
                 break
         if total:
             log.dead_trimmed(jobs=total)

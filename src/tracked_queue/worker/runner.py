@@ -543,7 +543,8 @@ class Runner:
             if self._cipher is not None and outcome != "bound":
                 # Texts of errors may say what the arguments were; what is left says of which kind the end was.
                 payload, reason = self._cipher.seal(payload), _without_text(reason)
-            self._settle(Outcome(delivery.job.id, delivery.job.delivery, outcome, ms, payload, reason))
+            job = delivery.job
+            self._settle(Outcome(job.id, job.delivery, outcome, ms, payload, reason, job.bound))
 
     def _finish(self, delivery: Delivery) -> None:
         self.running.discard(delivery)

@@ -9,11 +9,14 @@ from collections.abc import Callable, Sequence
 from .. import log
 from ..settings import Settings
 from ..store import Store
-from ..transitions import MAX_BATCH, MAX_BYTES, Outcome, Verdict, settle
+from ..transitions import MAX_BATCH, MAX_BYTES, MAX_RICH, Outcome, Verdict, settle
 from .outage import Outage, insist
 
 # Results and errors that wait to be recorded may take so much of the worker's memory, and those of the jobs that run beside it.
 HEAVY_BYTES = 16 * MAX_BYTES
+
+# What an outcome counts that is no plain success.
+RICH = MAX_BATCH / MAX_RICH
 
 
 class Settler:
@@ -104,11 +107,14 @@ class Settler:
             self._empty.set()
 
     def _next_batch(self) -> list[Outcome]:
+        """As much as one call takes: fewer of those that cost more than a plain success."""
         batch: list[Outcome] = []
         size = 0
+        room: float = MAX_BATCH
         pending = self._pending
-        while pending and len(batch) < MAX_BATCH:
+        while pending and room > 0:
             outcome = pending.popleft()
+            room -= RICH if outcome.rich or outcome.outcome != "succeeded" else 1
             size += len(outcome.payload) + len(outcome.reason)
             if size > MAX_BYTES and batch:
                 pending.appendleft(outcome)

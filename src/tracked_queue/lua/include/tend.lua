@@ -1,5 +1,6 @@
 -- tend: what lies in time or waits for a word: due jobs become takeable; places of limits are offered; followers of ended jobs are
--- told of the end; results that a job wanted are let go when it has ended.  At most DUE jobs, OFFERS queues and TOLD entries a call.
+-- told of the end; results that a job wanted are let go when it has ended.  At most DUE jobs, OFFERS queues and TOLD entries a call, of
+-- which a follower counts as FOLLOWER.
 -- Returns whether something is left.
 --
 -- `ended` is a list of ids about which there is something to tell.  What, their records say:
@@ -8,7 +9,7 @@
 --                come back with it, and are kept as long (see followers.lua)
 --   else         its followers are told for good; what had failed for it stays failed.  Then it lets go of the results that it
 --                wanted (after:<id>), and it may expire once nobody wants its own
-local DUE, TOLD, OFFERS = 250, 250, 300
+local DUE, TOLD, FOLLOWER, OFFERS = 80, 250, 3, 300
 local function tend(now, paused, some_due, some_opens)
   begin_writing()
   local job_prefix, now_text = named('job', ''), digits(now)
@@ -31,13 +32,15 @@ local function tend(now, paused, some_due, some_opens)
   end
 
   local budget = TOLD
-  -- head: at most so many entries of a list as the budget allows; of a foreign key none.
-  local function head(list)
-    local entries = budget > 0 and redis.pcall('LRANGE', list, 0, budget - 1) or {}
+  -- head: at most so many entries of a list as the budget allows at a price; of a foreign key none.  Of what may be cut short nothing
+  -- is left of the budget.
+  local function head(list, price)
+    local most = math.floor(budget / price)
+    local entries = most > 0 and redis.pcall('LRANGE', list, 0, most - 1) or {}
     if entries.err then
       return {}
     end
-    budget = budget - #entries
+    budget = #entries < most and budget - #entries * price or 0
     return entries
   end
   local function cut(list, entries)
@@ -120,7 +123,7 @@ local function tend(now, paused, some_due, some_opens)
     local revives = may_revive(state, found[2])
     local is_final = not state or FINAL[state]
     if not is_final or state == 'succeeded' then
-      local entries = head(before)
+      local entries = head(before, FOLLOWER)
       push(after, entries)
       cut(before, entries)
       each(entries, revert)
@@ -128,12 +131,12 @@ local function tend(now, paused, some_due, some_opens)
         redis.call('HSET', job, 'tied', '1', 'followed', '1')
       end
     elseif not revives then
-      local entries = head(before)
+      local entries = head(before, FOLLOWER)
       cut(before, entries)
       each(entries, fail_for_good)
     end
     if is_final then
-      local entries = head(after)
+      local entries = head(after, FOLLOWER)
       cut(after, entries)
       if revives then
         push(before, entries)
@@ -146,7 +149,7 @@ local function tend(now, paused, some_due, some_opens)
     end
     if is_final and not revives then
       local wanted = named('after', id)
-      local entries = head(wanted)
+      local entries = head(wanted, 1)
       cut(wanted, entries)
       for _, entry in ipairs(entries) do
         let_go(entry)
