@@ -77,6 +77,7 @@ if paused.closed then
 end
 local words, fresh, seen, claimed, ticked, stand_ins = {}, {}, {}, {}, {}, {}
 local task_of = {}  -- of what this batch stores
+local windows = {}  -- of unique keys that were set by a clock ahead: how long they last from now
 
 -- Read.
 local function moment(text)
@@ -84,6 +85,11 @@ local function moment(text)
     return nil
   end
   return string.sub(text, 1, 1) == '+' and now + tonumber(string.sub(text, 2)) or tonumber(text)
+end
+-- is_named: whether that is a time that the caller named, and no delay.  `set_ms` says on a record from when a delay counts, where that is
+-- not when the job was stored; '0' for such a time (see tend).
+local function is_named(text)
+  return string.find(text, '^%d') ~= nil
 end
 -- Who holds a unique key, in Redis or by an earlier job of this batch.
 local function holder_of(key, until_what)
@@ -136,6 +142,9 @@ for at = 1, #ARGV, 5 do
           local waits = state == 'queued' or state == 'scheduled' or state == 'parked' or state == 'waiting'
           local replaces = unique[3] == 'replace' and waits and not has_begun and not claimed[unique[1]]
           word = { replaces and 'replaced' or 'held', holder }
+          if unique[2] == 'window' and redis.call('PTTL', named('unique', unique[1])) > unique[4] then
+            windows[unique[1]] = unique[4]
+          end
           stand_ins[id] = holder
           if replaces then
             job.replaces, job.was = holder, state
@@ -223,7 +232,7 @@ local function replace(job)
   if job.was == 'waiting' then
     set_or_clear(record, { delay_ms = due_ms and digits(due_ms - now) or false })
   elseif job.was == 'scheduled' and due_ms then
-    redis.call('HSET', record, 'due_ms', digits(due_ms))
+    redis.call('HSET', record, 'due_ms', digits(due_ms), 'set_ms', is_named(job.due) and '0' or now_text)
     note_queue(queue)
     schedule(id, due_ms)
   elseif job.was == 'scheduled' then
@@ -350,6 +359,9 @@ for _, job in ipairs(fresh) do
     local push = note_queue(queue)
     if state == 'scheduled' then
       redis.call('HSET', record, 'due_ms', digits(due_ms))
+      if is_named(job.due) then
+        redis.call('HSET', record, 'set_ms', '0')
+      end
       schedule(id, due_ms)
     elseif state == 'queued' then
       push.n = push.n + 1
@@ -360,6 +372,9 @@ for _, job in ipairs(fresh) do
       end
     end
   end
+end
+for key, ms in pairs(windows) do
+  redis.call('PEXPIRE', named('unique', key), ms)
 end
 for name, last in pairs(ticked) do
   if last.changed then

@@ -91,6 +91,10 @@ local IDLE_GATE_MS, SHORT_GATE_MS = 10000, 60000
 -- Without processes of their own: suspects that have waited for so long make one process take nothing fresh, for so long, until it
 -- is empty; then, as long again, none.
 local DRAIN_AFTER_MS, DRAIN_MS, AGAIN_MS = 60000, 60000, 1000
+-- A clock that is so far behind what it said before went back.
+local WRONG_MS = 60000
+-- No suspect's place in line lies further ahead: what it is charged with (see suspects.lua), many times over.
+local MOST_CONFIRMED_MS = 600000
 -- What is mostly not there is asked for in one call: pauses, ended jobs with followers, suspects, lanes and what lies in time.
 local some_special = #ARGV > ASKED
 if not some_special then
@@ -182,7 +186,11 @@ if number < last then
 end
 first_due = tonumber((redis.call('ZRANGE', single('scheduled'), 0, 0, 'WITHSCORES'))[2])
 local some_due = first_due and first_due <= now
-local held_ms = math.max(0, number_of(own[4]) - now)
+-- When it took its latest group of suspects; 0 once something fresh has joined.  What a clock ahead said is over.
+local tested_ms, held_ms = number_of(own[5]), math.max(0, number_of(own[4]) - now)
+if tested_ms > now + WRONG_MS then
+  tested_ms, held_ms = 1, 0
+end
 if number == last then
   -- No fetch of this lease came later, so what is active under it and was taken then is that very delivery.
   step_aside()
@@ -443,8 +451,12 @@ if some_special then
   end
 end
 local is_empty = #suspected > 0 and redis.call('EXISTS', processing) == 0
-local tested_ms = number_of(own[5])  -- when it took its latest group; 0 once something fresh has joined
 local longest, solo_waits = 0, false
+-- came_at: when a suspect came into its line; one that came by a clock ahead has been there for long.
+local function came_at(score)
+  local at = number_of(score)
+  return at > now + MOST_CONFIRMED_MS and 0 or at
+end
 -- take_group: the first suspect of a queue that may run here, and those behind it, while no pool is smaller than the group.
 local function take_group(at, longest_gate)
   local queue, most = ARGV[at], tonumber(ARGV[at + 1])
@@ -452,7 +464,7 @@ local function take_group(at, longest_gate)
   local before, room = taken, math.min(start, most or start)
   local smallest = ENDLESS
   for n = 1, #line, 2 do
-    local id, since = line[n], number_of(line[n + 1])
+    local id, since = line[n], came_at(line[n + 1])
     local found = read_fields(job_prefix .. id, 'pool', 'past', 'deaths', 'charges')
     local pool = number_of(found[1], 1)
     local gate = gate_of(number_of(found[2]), number_of(found[3]))
@@ -485,7 +497,7 @@ end
 local function waited_ms()
   local most = 0
   for _, at in ipairs(suspected) do
-    most = math.max(most, now - number_of(redis.call('ZRANGE', named('suspected', ARGV[at]), 0, 0, 'WITHSCORES')[2], now))
+    most = math.max(most, now - came_at(redis.call('ZRANGE', named('suspected', ARGV[at]), 0, 0, 'WITHSCORES')[2] or now))
   end
   return most
 end
@@ -507,7 +519,7 @@ end
 local function drains()
   local found = redis.call('GET', single('draining'))
   local till, who = string.match(found or '', '^(%d+) (.*)$')
-  if who then
+  if who and number_of(till) <= now + DRAIN_MS then
     return who == lease and number_of(till) > now
   end
   if waited_ms() < DRAIN_AFTER_MS then

@@ -14,8 +14,8 @@
 --            second
 --   cancels  ids (at most 250) of active jobs here whose cancellation is asked for; repeated until they settle
 --   parked   names (at most 50) of tasks with parked jobs
---   tend     '1' if something that lies in time is due and nobody has the timer, else '0': with every place of a fleet taken nobody
---            fetches
+--   tend     '1' if something that lies in time is due and nobody has the timer (with every place of a fleet taken nobody fetches), or
+--            if delays have to be counted again, since the clock went back; else '0'
 --   suspecting  names (at most 50) of queues with suspects that are not paused
 -- A beat after the deadline but before the revocation extends the lease.
 -- include keys
@@ -36,6 +36,7 @@ end
 local hold, went_back = read_hold(now, ttl_ms, interval_ms)
 local quiet = redis.call('HGET', named('instance', lease), 'quiet') or '0'
 local cancels = redis.call('SRANDMEMBER', named('cancel', lease), 250)
+local told_ms = number_of(redis.call('GET', single('sweeper')))
 local parked = redis.call('SRANDMEMBER', single('parked'), 50)
 local suspecting = {}
 for _, queue in ipairs(redis.call('SRANDMEMBER', single('suspecting'), 50)) do
@@ -64,9 +65,15 @@ if went_back then
   -- Each is looked at again: a rate's next start was a time of a clock that was ahead.
   redis.call('ZUNIONSTORE', single('opens'), 1, single('opens'), 'WEIGHTS', 0)
   redis.call('HDEL', single('timer'), 'lease', 'at')
+  if redis.call('EXISTS', single('scheduled')) == 1 then
+    redis.call('HSET', single('timer'), 'rewind', '+inf 0')  -- and each delay, see tend
+  end
 end
 if lies_in_time then
-  local holder = redis.call('HMGET', single('timer'), 'lease', 'at')
+  local holder = redis.call('HMGET', single('timer'), 'lease', 'at', 'rewind')
+  if holder[3] then
+    tend = '1'
+  end
   if holder[1] and number_of(holder[2]) + LATE_MS < now then
     call_timer(-1)
   elseif not holder[1] and redis.call('ZADD', single('wake_timer'), 0, 'takeable') == 0 then
@@ -77,8 +84,10 @@ if lies_in_time then
     end
   end
 end
-if run_out == '1' and not redis.call('SET', single('sweeper'), lease, 'NX', 'PX', SWEEP_MS) then
+if run_out == '1' and told_ms <= now and told_ms > now - SWEEP_MS then
   run_out = '0'  -- one of a fleet sweeps, not all at once
+elseif run_out == '1' then
+  redis.call('SET', single('sweeper'), digits(now), 'PX', SWEEP_MS)
 end
 note_contact(now, hold)
 redis.call('ZADD', single('instances'), now + ttl_ms, lease)

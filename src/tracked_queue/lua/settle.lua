@@ -224,7 +224,7 @@ for i = 1, last do
     end
     if ms > 0 then
       local due = now + ms
-      redis.call('HSET', job, 'state', 'scheduled', 'due_ms', digits(due), 'delivery', settled)
+      redis.call('HSET', job, 'state', 'scheduled', 'due_ms', digits(due), 'set_ms', now_text, 'delivery', settled)
       redis.call('ZADD', single('scheduled'), due, id)
       if not first_due or due < first_due then
         first_due = due

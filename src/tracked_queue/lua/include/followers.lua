@@ -70,7 +70,7 @@ local function decide(follower, reason, now, paused)
     redis.call('HDEL', follower.job, 'revives')
     if follower.delay_ms then
       local at = now + follower.delay_ms
-      redis.call('HSET', follower.job, 'state', 'scheduled', 'due_ms', digits(at))
+      redis.call('HSET', follower.job, 'state', 'scheduled', 'due_ms', digits(at), 'set_ms', digits(now))
       redis.call('ZADD', single('scheduled'), at, follower.id)
       call_timer(at)
     else
