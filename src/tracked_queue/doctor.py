@@ -37,7 +37,7 @@ _IN_SCRIPTS: dict[str, Sequence[Sequence[str]]] = {
         ("ZRANGEBYSCORE", "0", "1"), ("ZREVRANGEBYSCORE", "1", "0"), ("ZRANGEBYLEX", "-", "+"), ("ZUNIONSTORE", "0"),
         ("ZREM", "a"),
     ),
-    "s": (("SADD", "a"), ("SCARD",), ("SMEMBERS",), ("SISMEMBER", "a"), ("SRANDMEMBER",), ("SREM", "a")),
+    "s": (("SADD", "a"), ("SCARD",), ("SMEMBERS",), ("SISMEMBER", "a"), ("SRANDMEMBER",), ("SSCAN", "0"), ("SREM", "a")),
     "k": (
         ("SET", "1"), ("GET",), ("EXISTS",), ("TYPE",), ("PEXPIRE", "1000"), ("PTTL",), ("PERSIST",), ("SETRANGE", "0", "x"),
         ("DEL",),

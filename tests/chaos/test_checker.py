@@ -63,6 +63,13 @@ def test_a_healthy_job_that_is_dead_for_its_process() -> None:
     assert not problems(CLEAN[:1], {"a": {**dead, "task": "poison"}})
 
 
+def test_a_job_that_waits_though_no_fault_comes_any_more() -> None:
+    late = [stored(), event(1, "calm", id=""), *run(30), settled(31.1)]
+    assert "waited 29.0 s" in problems(late)[0]
+    assert not problems([stored(), event(1, "calm", id=""), *run(10), settled(11.1)])
+    assert not problems(late, {"a": {"state": "succeeded", "task": "poison"}})
+
+
 def test_an_enqueue_that_did_not_return_or_was_held_is_no_loss() -> None:
     assert not problems([event(0, "asked"), event(1, "refused"), stored(2, "b", "held")], {"x": {}})
 

@@ -820,7 +820,7 @@ def test_random_histories_keep_every_promise(server: RedisServer) -> None:
 FAULTS: dict[str, tuple[str, str, str]] = {
     "settle keeps the permit": ("settle", "free_permits(id, ties.limits)  -- whatever", "-- whatever"),
     "recover keeps the permit": ("recover", "    free_permits(id, ties.limits)\n", ""),
-    "settle offers no place": ("settle", "offer_freed(now, paused)\n-- The end", "-- The end"),
+    "settle offers no place": ("settle", "offer_freed(now, paused)\nif #leaves", "if #leaves"),
     "fetch forgets the starts of a rate": ("fetch", "redis.call('LPUSH', named('rate', name), unpack(starts))", ""),
     "fetch forgets when a rate opens": ("fetch", "or now, starts, now)", "or now, nil, now)"),
     "who is full keeps the timer": ("fetch", "has_place and started < may_start and", "has_place and"),

@@ -20,6 +20,9 @@ POISON = "poison"
 BLAMED = "its process died"
 # Kinds of faults after which the store may stand where it stood a moment ago: writes that it had answered are gone.
 ROLLBACKS = frozenset({"failover"})
+# A job may wait so long when no more faults come: for a lease that ran out before, a process that starts anew, the suspects
+# of the last fault, and those before it in line.
+WAIT_S = 20.0
 # A call may take this much longer than its limit: a last look at a record, and a machine that is busy with faults.
 LATE_S = 2.0
 # Keys without an expiry that may be there when nothing is queued, runs or waits.
@@ -78,6 +81,7 @@ class Judgement:
     taken_back: int = 0
     again: Counter[str] = field(default_factory=Counter)
     recovery_s: list[float] = field(default_factory=list)
+    waited_s: list[float] = field(default_factory=list)
 
 
 def judge(history: History) -> Judgement:
@@ -98,6 +102,11 @@ def judge(history: History) -> Judgement:
     found.problems += [f"key left behind: {key}" for key in history.keys if key.split(":")[0] not in LASTING]
     found.problems += _limits_exceeded(history, by_job, rollbacks)
     found.problems += _keys_shared(by_job, rollbacks)
+    for job, waited in _waits(history, by_job):
+        found.waited_s.append(waited)
+        if waited > WAIT_S:
+            found.problems.append(f"{job} waited {waited:.1f} s though nothing held it up")
+    found.waited_s.sort()
     found.recovery_s = sorted(_recovery_times(history.events, by_job))
     return found
 
@@ -242,6 +251,15 @@ def _keys_shared(by_job: Mapping[str, list[Event]], rollbacks: Sequence[int]) ->
             if begin < end and not any(begin - 10**10 < at < end for at in rollbacks):
                 problems.append(f"key {key}: {second} was created while {first} was at work")
     return problems
+
+
+def _waits(history: History, by_job: Mapping[str, list[Event]]) -> Iterator[tuple[str, float]]:
+    """How long each job waited for its last run, counted from when the run was calm; poison aside, which runs alone."""
+    calm = next((event.at for event in history.events if event.kind == "calm"), None)
+    for job, events in by_job.items():
+        starts = [event.at for event in events if event.kind == "start"]
+        if calm is not None and starts and starts[-1] > calm and history.records.get(job, {}).get("task") != POISON:
+            yield job, (starts[-1] - calm) / 1e9
 
 
 def _recovery_times(events: Sequence[Event], by_job: Mapping[str, list[Event]]) -> Iterator[float]:

@@ -47,6 +47,7 @@ async def run_chaos(
         parts = Shards(NAMESPACE, shards)
 
         await world.end_producers()
+        world.calm()
         ids = _jobs(read_ledgers(folder))
 
         async def left(client: Any) -> int:

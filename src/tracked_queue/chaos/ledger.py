@@ -29,6 +29,7 @@ class Event(msgspec.Struct, frozen=True, omit_defaults=True):
         answer: of a `result()` (`word`: right, wrong, or the error's class)
         settled: an outcome that the store answered (`word`: the outcome; `verdict`)
         fault: what was done to whom (`word`: the kind; `pid`)
+        calm: from here on no fault and no job comes
         stuck: a program that did not end in its time (`word`: which)
     `seconds` of a stored, refused or answer: how long the call took; `limit` how long it may take.
     """

@@ -113,6 +113,12 @@ def echo_isolated(token: str) -> str:
     return token
 
 
+@app.task(name="joined")
+async def joined(n: int) -> int:
+    """Comes after some others."""
+    return n
+
+
 @app.task(name="forking")
 async def forking() -> str:
     """Forks, and its child comes back."""
@@ -137,8 +143,21 @@ async def sticky() -> int:
 def chaos_calls(chance: random.Random) -> list[PreparedCall[Any]]:
     """The next calls of a producer: mostly one, now and then many."""
     kind = chance.choices(
-        ("short", "bulk", "long", "flaky", "snoozing", "unique", "limited", "delayed", "echo", "isolated", "shared"),
-        (6, 1, 2, 3, 1, 3, 3, 3, 3, 1, 2),
+        (
+            "short",
+            "bulk",
+            "long",
+            "flaky",
+            "snoozing",
+            "unique",
+            "limited",
+            "delayed",
+            "echo",
+            "isolated",
+            "shared",
+            "joined",
+        ),
+        (6, 1, 2, 3, 1, 3, 3, 3, 3, 1, 2, 2),
     )[0]
     n = chance.randrange(1000)
     match kind:
@@ -160,6 +179,12 @@ def chaos_calls(chance: random.Random) -> list[PreparedCall[Any]]:
             return [echo.call(f"token{chance.getrandbits(64)}")]
         case "isolated":
             return [echo_isolated.call(f"token{chance.getrandbits(64)}")]
+        case "joined":
+            first = app.shards.new_id()
+            ids = [first, *(app.shards.new_like(first) for _ in range(chance.randint(0, 7)))]
+            members = [chance.choice((short, flaky)).options(id=id).call(n) for id in ids]
+            last = joined.options(id=app.shards.new_like(first), after=ids, on_failure="ignore")
+            return [*members, last.call(n)]
         case "delayed":
             return [short.options(delay=chance.random() * 3).call(n)]
     return [short.call(n)]

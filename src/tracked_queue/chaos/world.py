@@ -106,6 +106,10 @@ class World:
         finally:
             await client.aclose()
 
+    def calm(self) -> None:
+        """No more faults and no more jobs come, in the ledger."""
+        self.ledger.write("calm")
+
     def note(self, kind: str, pid: int = 0, seconds: float = 0.0) -> None:
         """A fault, in the ledger."""
         self.ledger.write("fault", word=kind, pid=pid, seconds=seconds)

@@ -62,6 +62,10 @@ def show(found: Judgement) -> None:
         times = found.recovery_s
         rows.append(("seconds from a kill to the next run, p50", f"{statistics.median(times):.2f}"))
         rows.append(("seconds from a kill to the next run, max", f"{times[-1]:.2f}"))
+    if found.waited_s:
+        rows.append(
+            ("seconds from the last fault to the last run of a job that waited, max", f"{found.waited_s[-1]:.2f}")
+        )
     rows.append(("lost", len(found.lost)))
     print_table("History", ("what", ""), rows, "nothing happened")
     for problem in found.problems[:20]:

@@ -91,7 +91,16 @@ local held = lock and string.sub(lock, 1, #lease + 1) == lease .. ' '
 if total > n and held and lock ~= lease .. ' ' .. owner then
   return { 'busy' }
 end
-local ids = redis.call('SRANDMEMBER', processing, n)
+local ids, known, cursor = {}, {}, '0'
+repeat
+  local page = redis.call('SSCAN', processing, cursor, 'COUNT', n)
+  cursor = page[1]
+  for _, id in ipairs(page[2]) do
+    if #ids < n and not known[id] then
+      ids[#ids + 1], known[id] = id, true
+    end
+  end
+until cursor == '0' or #ids == n
 -- died: the process died; died_ms: when it was last known to live.
 local died = cause == 'died' or cause == 'container'
 local died_ms = number_of(about[5], math.min(now, number_of(about[8], now) + BEAT_MS))
