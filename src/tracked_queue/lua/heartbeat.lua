@@ -36,7 +36,6 @@ end
 local hold, went_back = read_hold(now, ttl_ms, interval_ms)
 local quiet = redis.call('HGET', named('instance', lease), 'quiet') or '0'
 local cancels = redis.call('SRANDMEMBER', named('cancel', lease), 250)
-local told_ms = number_of(redis.call('GET', single('sweeper')))
 local parked = redis.call('SRANDMEMBER', single('parked'), 50)
 local suspecting = {}
 for _, queue in ipairs(redis.call('SRANDMEMBER', single('suspecting'), 50)) do
@@ -84,10 +83,14 @@ if lies_in_time then
     end
   end
 end
-if run_out == '1' and told_ms <= now and told_ms > now - SWEEP_MS then
-  run_out = '0'  -- one of a fleet sweeps, not all at once
-elseif run_out == '1' then
-  redis.call('SET', single('sweeper'), digits(now), 'PX', SWEEP_MS)
+if run_out == '1' then
+  -- One of a fleet sweeps, not all at once.
+  local told_ms = number_of(redis.call('GET', single('sweeper')))
+  if told_ms <= now and told_ms > now - SWEEP_MS then
+    run_out = '0'
+  else
+    redis.call('SET', single('sweeper'), digits(now), 'PX', SWEEP_MS)
+  end
 end
 note_contact(now, hold)
 redis.call('ZADD', single('instances'), now + ttl_ms, lease)
