@@ -166,9 +166,12 @@ class Scripts:
     def ttl(self, id: str) -> int:
         return int(self.redis.pttl(self.keys.named("job", id)))
 
-    def snapshot(self) -> dict[bytes, bytes | None]:
+    def snapshot(self) -> dict[bytes, Any]:
         """Every key of the namespace with its content: to show that a refusal wrote nothing."""
+        keys = list(self.redis.scan_iter(match=self.keys.tag.replace("{", "[{]") + ":*", count=1000))
+        # A set's dump is in an order that may change while nothing is written.
+        kinds = [self.redis.type(key) for key in keys]
         return {
-            key: self.redis.dump(key)
-            for key in self.redis.scan_iter(match=self.keys.tag.replace("{", "[{]") + ":*", count=1000)
+            key: self.redis.smembers(key) if kind == b"set" else self.redis.dump(key)
+            for key, kind in zip(keys, kinds, strict=True)
         }
