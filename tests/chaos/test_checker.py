@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -151,3 +152,38 @@ def test_a_call_beyond_its_limit_and_a_result_of_another_job() -> None:
     assert not problems([*CLEAN, event(3, "answer", word="right", seconds=1.0, limit=8.0)])
     assert "result of another job" in problems([*CLEAN, event(3, "answer", word="wrong", seconds=1.0, limit=8.0)])[0]
     assert "did not end" in problems([*CLEAN, event(3, "stuck", "", word="worker-3.log")])[0]
+
+
+def limited(count: int, *limit: Any) -> dict[str, dict[str, str]]:
+    record = {"state": "succeeded", "limits": json.dumps([["name", *limit, 4]])}
+    return {f"j{n}": record for n in range(count)}
+
+
+@pytest.mark.parametrize("word", ["failover", "late_failover"])
+def test_what_a_lost_server_gave_out_may_begin_after_another_took_over(word: str) -> None:
+    events = [
+        stored(0, "a"),
+        fault(1, word),
+        *run(1.1, seconds=0.1),
+        *run(2, fence=2, seconds=0.1),
+        settled(2.2, fence=2),
+    ]
+    assert not problems(events)
+    late = [stored(0, "a"), fault(1, word), *run(4, seconds=0.1), *run(5, fence=2, seconds=0.1), settled(5.2, fence=2)]
+    assert "without a recorded cause" in problems(late)[0]
+
+
+def test_what_a_lost_server_gave_out_holds_no_permit_of_the_next() -> None:
+    at_once = [event for n in range(2) for event in (stored(0, f"j{n}"), *run(1.1, f"j{n}"), settled(2.2, f"j{n}"))]
+    assert "limit name: 2 ran" in problems(at_once, limited(2, "concurrency", 1, 0))[0]
+    assert not problems([fault(1, "late_failover"), *at_once], limited(2, "concurrency", 1, 0))
+
+
+@pytest.mark.parametrize(("per_ms", "faults", "is_well"), [(1000, 0, False), (100, 0, True), (1000, 5, True)])
+def test_more_of_a_rate_began_than_it_allows(per_ms: int, faults: int, is_well: bool) -> None:
+    """Ten in half a second at two in `per_ms`; a clock that went back gives out again."""
+    jobs = [f"j{n}" for n in range(10)]
+    events = [event for n, id in enumerate(jobs) for event in (stored(0, id), *run(1 + n / 20, id, seconds=0.01))]
+    events += [settled(3, id) for id in jobs] + [fault(5 + n, "clock") for n in range(faults)]
+    found = problems(events, limited(10, "rate", 2, per_ms))
+    assert not found if is_well else "rate name: 10 began" in found[0]

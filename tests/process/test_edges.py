@@ -99,7 +99,9 @@ def test_the_first_process_of_a_container_hears_a_signal_while_it_is_imported(
 
 async def test_sighup_stops_with_grace(start: Start, queue: TrackedQueue, notes: Notes) -> None:
     """A terminal that is gone killed the supervisor at once, without a word."""
+    was = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup it is ignored, and the worker goes by that
     worker = start()
+    signal.signal(signal.SIGHUP, was)
     worker.ready()
     job = await queue.enqueue("sleep", 1.0)
     notes.wait("start", 1)

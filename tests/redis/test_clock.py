@@ -105,6 +105,28 @@ def test_a_delay_lasts_no_longer_than_itself(
     assert not w.redis.hexists(w.keys.single("timer"), "rewind")
 
 
+@pytest.mark.parametrize("meanwhile", [False, True], ids=["", "enqueued meanwhile"])
+@pytest.mark.parametrize("wrong_s", [HOUR, DAY])
+@pytest.mark.parametrize("state", [delayed, replaced, gathering], ids=lambda state: state.__name__)
+def test_a_delay_of_a_clock_by_which_nobody_beat_lasts_no_longer_than_itself(
+    q: Scripts, state: Callable[[Scripts], None], wrong_s: float, meanwhile: bool
+) -> None:
+    """Producers had begun, and the fleet had not."""
+    state(q)
+    q.pass_time(-wrong_s)
+    if meanwhile:
+        q.enqueue("meanwhile", queue="none", delay_ms=DELAY_MS)
+    for lease in ("w", "other"):
+        q.register(lease)
+    beats(q)
+    passes(q, HOUR + 1 if state is gathering else DELAY_MS / 1000 + 1)
+    if state is gathering:
+        assert q.state("job") == "failed"
+    else:
+        assert [job.id for job in q.take("other")] == [b"job"]
+    assert not q.redis.hexists(q.keys.single("timer"), "rewind")
+
+
 @pytest.mark.parametrize("wrong_s", [HOUR, DAY])
 def test_a_time_that_the_caller_named_stays(w: Scripts, wrong_s: float) -> None:
     w.pass_time(wrong_s)
@@ -225,3 +247,14 @@ def test_an_expiry_counts_from_its_enqueue(w: Scripts) -> None:
     w.pass_time(-DAY)
     beats(w)
     assert [job.id for job in w.take("w")] == [b"job"]
+
+
+def test_a_sweep_that_a_clock_ahead_began_is_gone_on_with(w: Scripts) -> None:
+    """The sweeper died over a list of more than a portion."""
+    w.enqueue(*(f"job{n}" for n in range(6)))
+    w.take("w", start=6)
+    w.release("w")
+    w.pass_time(HOUR)
+    assert [w.recover("w", n=2, owner=owner).word for owner in ("one", "another")] == ["ok", "busy"]
+    w.pass_time(-HOUR)
+    assert w.recover("w", n=2, owner="another").word == "ok"

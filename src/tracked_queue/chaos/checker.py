@@ -19,7 +19,9 @@ ENDS = FINAL - {"expired"}  # what an outcome of a run can be
 POISON = "poison"
 BLAMED = "its process died"
 # Kinds of faults after which the store may stand where it stood a moment ago: writes that it had answered are gone.
-ROLLBACKS = frozenset({"failover"})
+ROLLBACKS = frozenset({"failover", "late_failover"})
+# What a server gave out just before it was lost may begin only so much later; the one that took over knows nothing of it.
+GIVEN_OUT_NS = 2 * 10**9
 # A job may wait so long when no more faults come: for a lease that ran out before, a process that starts anew, the suspects
 # of the last fault, and those before it in line.
 WAIT_S = 20.0
@@ -28,6 +30,7 @@ LATE_S = 2.0
 # Keys without an expiry that may be there when nothing is queued, runs or waits.
 LASTING = frozenset(
     {
+        "clock",
         "queues",
         "shards",
         "limits",
@@ -57,6 +60,7 @@ class History:
         places: For each job the lists that it stands in, in the end.
         keys: Names of the keys without an expiry in the end, without the namespace.
         recovered: How often the workers' logs say that a job was recovered.
+        slow: Calls of scripts that took more than 5 ms after the last fault.
     """
 
     events: Sequence[Event]
@@ -64,6 +68,7 @@ class History:
     places: Mapping[str, Sequence[str]] = field(default_factory=dict)
     keys: Sequence[str] = ()
     recovered: Mapping[str, int] = field(default_factory=dict)
+    slow: int = 0
 
 
 @dataclass(slots=True, kw_only=True)
@@ -78,6 +83,7 @@ class Judgement:
     runs: int = 0
     recovered: int = 0
     fenced: int = 0
+    slow: int = 0
     taken_back: int = 0
     again: Counter[str] = field(default_factory=Counter)
     recovery_s: list[float] = field(default_factory=list)
@@ -101,7 +107,9 @@ def judge(history: History) -> Judgement:
     found.problems += [f"{job} stands in several places: {', '.join(places)}" for job, places in _doubled(history)]
     found.problems += [f"key left behind: {key}" for key in history.keys if key.split(":")[0] not in LASTING]
     found.problems += _limits_exceeded(history, by_job, rollbacks)
+    found.problems += _rates_exceeded(history, by_job)
     found.problems += _keys_shared(by_job, rollbacks)
+    found.slow = history.slow
     for job, waited in _waits(history, by_job):
         found.waited_s.append(waited)
         if waited > WAIT_S:
@@ -132,7 +140,7 @@ def _judge_job(job: str, events: list[Event], history: History, rollbacks: Seque
     found.fenced += sum(event.verdict == "fenced" for event in settled)
     counted = Counter(event.word for event in settled if event.verdict == "ok")
     since = starts[0].at if starts else 0
-    rolled_back = sum(at > since for at in rollbacks)
+    rolled_back = sum(at > since - GIVEN_OUT_NS for at in rollbacks)
     ended = sum(count for word, count in counted.items() if word in ENDS)
     if ended > 1 + rolled_back:
         found.problems.append(f"{job} has {ended} settled ends")
@@ -192,7 +200,7 @@ def _doubled(history: History) -> Iterator[tuple[str, Sequence[str]]]:
 def _runs(by_job: Mapping[str, list[Event]], events: Sequence[Event], rollbacks: Sequence[int]) -> Iterator[
     tuple[str, int, int]
 ]:  # fmt: skip
-    """(job, start, end) of each run, as far as its lease was certainly alive."""
+    """(job, start, end) of each run, as far as its lease was certainly alive and the server knew of it."""
     stopped: dict[int, list[int]] = defaultdict(list)
     for event in events:
         if event.kind == "fault" and event.pid:
@@ -206,7 +214,7 @@ def _runs(by_job: Mapping[str, list[Event]], events: Sequence[Event], rollbacks:
                 bounds.append(ends[start.fence])
             if at + 1 < len(starts):
                 bounds.append(starts[at + 1].at)
-            if bounds:
+            if bounds and not any(0 <= start.at - at < GIVEN_OUT_NS for at in rollbacks):
                 yield job, start.at, min(bounds)
 
 
@@ -227,6 +235,30 @@ def _limits_exceeded(history: History, by_job: Mapping[str, list[Event]], rollba
         if most > numbers[name]:
             problems.append(f"limit {name}: {most} ran at once, {numbers[name]} may")
     return problems
+
+
+def _rates_exceeded(history: History, by_job: Mapping[str, list[Event]]) -> Iterator[str]:
+    """
+    More jobs of a rate began over the whole run than it allows in that time.
+
+    When each was given out nobody but the server knows, so nothing shorter is judged. A server that lost its last writes, and
+    one whose clock went back, gives out once more what it did.
+    """
+    starts: dict[str, list[int]] = defaultdict(list)
+    rates: dict[str, tuple[int, int]] = {}
+    for job, events in by_job.items():
+        for name, kind, number, per_ms, *_ in limits_of_record(history.records.get(job, {})):
+            if kind == "rate":
+                rates[name] = number, per_ms
+                starts[name] += [event.at for event in events if event.kind == "start"]
+    faults = [event for event in history.events if event.kind == "fault" and event.word in (*ROLLBACKS, "clock")]
+    again_s = sum(0 if event.word == "clock" else event.seconds for event in faults)
+    for name, times in starts.items():
+        number, per_ms = rates[name]
+        if times:
+            windows = ((max(times) - min(times)) / 1e9 + again_s) * 1000 / per_ms + 1 + 2 * len(faults)
+            if len(times) > number * windows:
+                yield f"rate {name}: {len(times)} began, {number * windows:.0f} may in that time"
 
 
 def limits_of_record(record: Mapping[str, str]) -> list[list[Any]]:

@@ -14,6 +14,7 @@ import msgspec
 
 from ..shards import Shards
 from .checker import FINAL, History, Judgement, judge
+from .faults import Faults
 from .ledger import Event, read_ledgers
 from .programs import recovered_in
 from .world import NAMESPACE, World
@@ -24,7 +25,13 @@ AT_ONCE = 500
 
 
 async def run_chaos(
-    folder: Path, target: str, seconds: float, seed: int, told: Callable[[str], None], shards: int = 1
+    folder: Path,
+    target: str,
+    seconds: float,
+    seed: int,
+    told: Callable[[str], None],
+    shards: int = 1,
+    instances: int = 0,
 ) -> Judgement:
     """
     Let producers and workers work for so long under random faults, then let all end, and judge.
@@ -36,8 +43,9 @@ async def run_chaos(
             the machine's affair.
         told: Gets a line for each fault.
         shards: Of the namespace.
+        instances: How many there are beside the workers, in processes of fifty.
     """
-    world = World(folder, target, random.Random(seed), shards)
+    world = World(folder, target, random.Random(seed), shards, instances)
     me = asyncio.current_task()
     if me is not None:
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, me.cancel)  # what was started is ended then too
@@ -47,7 +55,7 @@ async def run_chaos(
         parts = Shards(NAMESPACE, shards)
 
         await world.end_producers()
-        world.calm()
+        await world.calm()
         ids = _jobs(read_ledgers(folder))
 
         async def left(client: Any) -> int:
@@ -63,13 +71,14 @@ async def run_chaos(
                 places=await _places(client, parts),
                 keys=await _lasting_keys(client, parts),
                 recovered=recovered_in(folder),
+                slow=await world.slow_calls(),
             )
     (folder / "history.json").write_bytes(msgspec.json.encode(history))
     return judge(history)
 
 
 async def _faults(world: World, seconds: float, told: Callable[[str], None]) -> None:
-    kinds = world.faults
+    kinds = Faults(world).kinds
     names, weights = list(kinds), [weight for weight, _ in kinds.values()]
     begun = time.monotonic()
     await asyncio.sleep(2.0)  # the programs start
@@ -90,7 +99,7 @@ async def _faults(world: World, seconds: float, told: Callable[[str], None]) -> 
 
 
 def _on_server(name: str) -> bool:
-    return name.startswith("redis") or name in ("failover", "client_pause")
+    return name.startswith("redis") or name in ("failover", "late_failover", "client_pause", "clock")
 
 
 def _jobs(events: list[Event]) -> list[str]:

@@ -17,6 +17,10 @@ import msgspec
 FOLDER_VARIABLE = "CHAOS_LEDGER_FOLDER"
 APP_VARIABLE = "CHAOS_TARGET_APP"
 DEFAULT_APP = "tracked_queue.chaos.tasks:app"
+# The clock by which the scripts of a run go: the server's, which can jump.
+CLOCK = "now_ms_ahead"
+# How far back a client goes when it is told that the server came back without its last writes.
+REMEMBERED_S = 6.0
 
 
 class Event(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -28,7 +32,7 @@ class Event(msgspec.Struct, frozen=True, omit_defaults=True):
         start, effect, end: of a run (`word` of an end: returned, raised, cancelled)
         answer: of a `result()` (`word`: right, wrong, or the error's class)
         settled: an outcome that the store answered (`word`: the outcome; `verdict`)
-        fault: what was done to whom (`word`: the kind; `pid`)
+        fault: what was done to whom (`word`: the kind; `pid`; `seconds`)
         calm: from here on no fault and no job comes
         stuck: a program that did not end in its time (`word`: which)
     `seconds` of a stored, refused or answer: how long the call took; `limit` how long it may take.

@@ -21,11 +21,9 @@ from ..errors import JobError, StoreUnavailableError, TrackedQueueError
 from ..handle import Job
 from ..task import PreparedCall
 from .calls import Calls, calls_of
-from .ledger import FOLDER_VARIABLE, Ledger
+from .ledger import FOLDER_VARIABLE, REMEMBERED_S, Ledger
 from .served import app, target
 
-# How far back a producer goes when it is told that the server came back without its last writes.
-REMEMBERED_S = 6.0
 PAUSE_S = 0.04
 # Results that a producer waits for at a time, and for how long each.
 MOST_WAITING, RESULT_S = 20, 8.0

@@ -85,11 +85,14 @@ class Proxy:
         ]
         self._tasks |= set(both)
         try:
-            await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+            # A cancellation ends it like the end of a connection: its caller, a callback of asyncio, would print it.
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
         finally:
             for task in both:
                 task.cancel()
-            await asyncio.gather(*both, return_exceptions=True)
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.gather(*both, return_exceptions=True)
             self._tasks -= set(both)
             for one in (writer, up_writer):
                 self._writers.discard(one)

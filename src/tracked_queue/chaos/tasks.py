@@ -12,7 +12,7 @@ from datetime import timedelta
 from typing import Any
 
 from ..app import TrackedQueue
-from ..constraints import Concurrency, Unique
+from ..constraints import Concurrency, Rate, Unique
 from ..current import current_job
 from ..retry import Fixed, Snooze
 from ..task import PreparedCall
@@ -22,6 +22,7 @@ app = TrackedQueue()
 
 LIMIT, SHARED = 5, 4
 KEYS = 4
+RATE, RATE_S = 20, 0.5
 
 
 @app.task(name="short")
@@ -81,6 +82,18 @@ async def shared(n: int) -> int:
 async def shared_elsewhere(n: int) -> int:
     """The same limit, from another queue."""
     await asyncio.sleep(0.02)
+    return n
+
+
+@app.task(name="rated", limit=Rate(RATE, RATE_S, name="rated"))
+async def rated(n: int) -> int:
+    """At most RATE begin in RATE_S, over two queues."""
+    return n
+
+
+@app.task(name="rated-elsewhere", limit=Rate(RATE, RATE_S, name="rated"), queue="limited")
+async def rated_elsewhere(n: int) -> int:
+    """The same rate, from another queue."""
     return n
 
 
@@ -155,9 +168,10 @@ def chaos_calls(chance: random.Random) -> list[PreparedCall[Any]]:
             "echo",
             "isolated",
             "shared",
+            "rated",
             "joined",
         ),
-        (6, 1, 2, 3, 1, 3, 3, 3, 3, 1, 2, 2),
+        (6, 1, 2, 3, 1, 3, 3, 3, 3, 1, 2, 2, 2),
     )[0]
     n = chance.randrange(1000)
     match kind:
@@ -175,6 +189,8 @@ def chaos_calls(chance: random.Random) -> list[PreparedCall[Any]]:
             return [limited.call(f"key{n % KEYS}") for _ in range(chance.randint(1, 6))]
         case "shared":
             return [chance.choice((shared, shared_elsewhere)).call(n) for _ in range(chance.randint(1, 8))]
+        case "rated":
+            return [chance.choice((rated, rated_elsewhere)).call(n) for _ in range(chance.randint(1, RATE))]
         case "echo":
             return [echo.call(f"token{chance.getrandbits(64)}")]
         case "isolated":

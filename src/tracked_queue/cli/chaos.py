@@ -7,6 +7,7 @@ import random
 import shutil
 import statistics
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -26,6 +27,9 @@ def chaos(
     seconds: Annotated[float, typer.Option(help="How long faults come.")] = 60.0,
     seed: Annotated[int | None, typer.Option(help="Of every choice; default: a new one, which is printed.")] = None,
     shards: Annotated[int, typer.Option(help="Shards of the namespace.")] = 1,
+    instances: Annotated[
+        int, typer.Option(help="Small instances beside the six of the workers, fifty in a process.")
+    ] = 0,
     keep: Annotated[
         Path | None, typer.Option(help="Folder for ledgers, logs and history; default: kept if it fails.")
     ] = None,
@@ -37,7 +41,8 @@ def chaos(
     calls_of(app)  # before anything is started
     print(f"seed {chosen}, {seconds:g} s of faults; history in {folder}", flush=True)
     try:
-        found = asyncio.run(run_chaos(folder, app, seconds, chosen, lambda line: print(line, flush=True), shards))
+        told = partial(print, flush=True)
+        found = asyncio.run(run_chaos(folder, app, seconds, chosen, told, shards, instances))
     except (KeyboardInterrupt, asyncio.CancelledError):
         print(f"stopped early, and not judged; what there is of its history is in {folder}")
         raise typer.Exit(EXIT_FAILED) from None
@@ -66,6 +71,7 @@ def show(found: Judgement) -> None:
         rows.append(
             ("seconds from the last fault to the last run of a job that waited, max", f"{found.waited_s[-1]:.2f}")
         )
+    rows.append(("calls of scripts above 5 ms after the last fault", found.slow))
     rows.append(("lost", len(found.lost)))
     print_table("History", ("what", ""), rows, "nothing happened")
     for problem in found.problems[:20]:

@@ -181,8 +181,9 @@ local first_due = some_later and tonumber((redis.call('ZRANGE', single('schedule
 
 -- Write.
 local now_text = digits(now)
-local pushes, order, timer_at = {}, {}, nil
+local pushes, order, timer_at, has_delays = {}, {}, nil, false
 local function schedule(id, due_ms)
+  has_delays = true
   redis.call('ZADD', single('scheduled'), due_ms, id)
   if not first_due or due_ms < first_due then
     first_due, timer_at = due_ms, due_ms
@@ -288,6 +289,7 @@ local function record_extras(job, id, record, due_ms)
         note('gathering', '1')
         note('named', #back.ids)
         redis.call('ZADD', single('scheduled'), now + GATHER_MS, '\2' .. id)
+        has_delays = true
       end
     elseif comes_to == 'failed' then
       state, reason = 'failed', FAILED
@@ -396,6 +398,10 @@ for _, queue in ipairs(order) do
   if #push > 0 then
     wake(queue, paused)
   end
+end
+-- The latest time from which a delay counts: if that lies far ahead once, the clock went back (see heartbeat).
+if has_delays and number_of(redis.call('HGET', single('timer'), 'counted')) < now then
+  redis.call('HSET', single('timer'), 'counted', now_text)
 end
 if timer_at then
   call_timer(timer_at)

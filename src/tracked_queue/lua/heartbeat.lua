@@ -58,18 +58,25 @@ if latest[1] ~= lease and tonumber(latest[2]) > now + 2 * ttl_ms then
   run_out = '1'
 end
 local lies_in_time = redis.call('EXISTS', single('scheduled'), single('opens'), single('ended')) > 0
+local holder = lies_in_time and redis.call('HMGET', single('timer'), 'lease', 'at', 'rewind', 'counted') or {}
+-- Nobody may have beaten when it did.
+went_back = went_back or number_of(holder[4]) > now + ttl_ms
 begin_writing()
 local tend = '0'
 if went_back then
+  if holder[4] then
+    redis.call('HSET', single('timer'), 'counted', digits(now))
+  end
   -- Each is looked at again: a rate's next start was a time of a clock that was ahead.
   redis.call('ZUNIONSTORE', single('opens'), 1, single('opens'), 'WEIGHTS', 0)
   redis.call('HDEL', single('timer'), 'lease', 'at')
+  holder = {}
   if redis.call('EXISTS', single('scheduled')) == 1 then
     redis.call('HSET', single('timer'), 'rewind', '+inf 0')  -- and each delay, see tend
+    tend = '1'
   end
 end
 if lies_in_time then
-  local holder = redis.call('HMGET', single('timer'), 'lease', 'at', 'rewind')
   if holder[3] then
     tend = '1'
   end

@@ -85,10 +85,13 @@ if deadline ~= 0 then
   cause = about[3] or deadline <= hold and 'outage' or 'lost'
 end
 local total = redis.call('SCARD', processing)
--- The lock names the lease and who sweeps it; each portion renews it, so that its TTL bounds only a dead sweeper.
-local lock = redis.call('GET', single('recovery_lock'))
-local held = lock and string.sub(lock, 1, #lease + 1) == lease .. ' '
-if total > n and held and lock ~= lease .. ' ' .. owner then
+-- The lock says when it was taken, for which lease, and by whom; each portion renews it, so that its TTL bounds only a dead
+-- sweeper.  One of a time that is still to come was taken by a clock that was ahead.
+local lock = redis.call('GET', single('recovery_lock')) or ''
+local taken_ms, whose, sweeper = string.match(lock, '^(%d+) (%S+) (.*)$')
+local held = whose == lease
+local is_fresh = held and tonumber(taken_ms) <= now and tonumber(taken_ms) > now - lock_ttl
+if total > n and is_fresh and sweeper ~= owner then
   return { 'busy' }
 end
 local ids, known, cursor = {}, {}, '0'
@@ -235,7 +238,7 @@ for queue, moved in pairs(requeued) do
   count(now, 'recovered', queue, moved)
 end
 if total > #ids then
-  redis.call('SET', single('recovery_lock'), lease .. ' ' .. owner, 'PX', lock_ttl)
+  redis.call('SET', single('recovery_lock'), digits(now) .. ' ' .. lease .. ' ' .. owner, 'PX', lock_ttl)
 else
   redis.call('ZREM', instances, lease)
   redis.call('DEL', instance, processing, named('cancel', lease))

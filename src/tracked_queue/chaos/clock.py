@@ -1,0 +1,39 @@
+"""
+The clock of a chaos run's servers: that of the machine and so many seconds more, which jump.
+
+A program that fakes the clock of a whole process can't be put before every server, so the scripts of a run add what the key
+`clock` says, and every expiry moves with it: it is an absolute time for a server, and a jump changes what is left of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+# How far ahead of the machine's the clock may be. Records are kept for longer than between any two of them.
+JUMPS_S = (-86_400, -3600, -60, 0, 60, 3600, 86_400)
+_JUMP = """
+local clock = KEYS[1] .. ':clock'
+local by = tonumber(ARGV[1]) - tonumber(redis.call('GET', clock) or 0)
+local cursor, left = '0', {}
+repeat
+  local page = redis.call('SCAN', cursor, 'MATCH', ARGV[2], 'COUNT', 1000)
+  cursor = page[1]
+  for _, key in ipairs(page[2]) do
+    left[key] = redis.call('PTTL', key)
+  end
+until cursor == '0'
+for key, ms in pairs(left) do
+  if ms >= 0 then
+    redis.call('PEXPIRE', key, ms - by)
+  end
+end
+redis.call('SET', clock, ARGV[1])
+"""
+
+
+async def set_clock(client: Any, tags: Sequence[str], ahead_s: float) -> None:
+    """Let the clock of these namespaces jump to so many seconds ahead of the machine's."""
+    head = "if redis.replicate_commands then redis.replicate_commands() end\n"
+    for tag in tags:
+        await client.eval(head + _JUMP, 1, tag, round(ahead_s * 1000), tag.replace("{", "[{]") + ":*")
