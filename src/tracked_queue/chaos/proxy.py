@@ -74,7 +74,8 @@ class Proxy:
         self.connections += 1
         try:
             up_reader, up_writer = await asyncio.open_connection("127.0.0.1", self.target)
-        except OSError:
+        except (OSError, asyncio.CancelledError):
+            # A cancellation ends it like a refusal: its caller, a callback of asyncio, would print it.
             writer.transport.abort()
             return
         self._writers |= {writer, up_writer}
@@ -85,7 +86,6 @@ class Proxy:
         ]
         self._tasks |= set(both)
         try:
-            # A cancellation ends it like the end of a connection: its caller, a callback of asyncio, would print it.
             with contextlib.suppress(asyncio.CancelledError):
                 await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
         finally:
