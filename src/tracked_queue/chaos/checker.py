@@ -22,9 +22,9 @@ BLAMED = "its process died"
 ROLLBACKS = frozenset({"failover", "late_failover"})
 # What a server gave out just before it was lost may begin only so much later; the one that took over knows nothing of it.
 GIVEN_OUT_NS = 2 * 10**9
-# A job may wait so long when no more faults come: for a lease that ran out before, a process that starts anew, the suspects
-# of the last fault, and those before it in line.
-WAIT_S = 20.0
+# A job may wait so long when no more faults come, and for a lease more: for one that has to run out, a process that starts
+# anew, the suspects of the last fault, and those before it in line.
+WAIT_S = 18.0
 # A call may take this much longer than its limit: a last look at a record, and a machine that is busy with faults.
 LATE_S = 2.0
 # Keys without an expiry that may be there when nothing is queued, runs or waits.
@@ -60,6 +60,7 @@ class History:
         places: For each job the lists that it stands in, in the end.
         keys: Names of the keys without an expiry in the end, without the namespace.
         recovered: How often the workers' logs say that a job was recovered.
+        ttl_s: Of a lease.
         slow: Calls of scripts that took more than 5 ms after the last fault.
     """
 
@@ -68,6 +69,7 @@ class History:
     places: Mapping[str, Sequence[str]] = field(default_factory=dict)
     keys: Sequence[str] = ()
     recovered: Mapping[str, int] = field(default_factory=dict)
+    ttl_s: float = 2.0
     slow: int = 0
 
 
@@ -112,7 +114,7 @@ def judge(history: History) -> Judgement:
     found.slow = history.slow
     for job, waited in _waits(history, by_job):
         found.waited_s.append(waited)
-        if waited > WAIT_S:
+        if waited > WAIT_S + history.ttl_s:
             found.problems.append(f"{job} waited {waited:.1f} s though nothing held it up")
     found.waited_s.sort()
     found.recovery_s = sorted(_recovery_times(history.events, by_job))

@@ -20,7 +20,7 @@ from .clock import JUMPS_S, set_clock
 from .ledger import CLOCK, DEFAULT_APP, REMEMBERED_S
 from .programs import Program, send
 from .tasks import blocking, forking, forking_isolated, poison, sticky
-from .world import NAMESPACE, TTL_S, World
+from .world import NAMESPACE, World
 
 Fault = Callable[[], Coroutine[Any, Any, None]]
 # How far a replica is behind that takes over late: the jobs of so long are sent again.
@@ -96,7 +96,7 @@ class Faults:
             for pid in worker.children():
                 self._note("vanish", pid)
             await asyncio.to_thread(worker.vanish)
-            await asyncio.sleep(self._chance.random() * TTL_S)
+            await asyncio.sleep(self._chance.random() * self._world.ttl_s)
             self._world.workers.append(self._world.worker())
 
     async def crowd_kill(self) -> None:
@@ -111,7 +111,7 @@ class Faults:
     async def freeze(self) -> None:
         """SIGSTOP for longer than the lease, then SIGCONT."""
         if pid := self._a_child():
-            seconds = TTL_S * (1.2 + self._chance.random())
+            seconds = self._world.ttl_s * (1.2 + self._chance.random())
             self._note("freeze", pid, seconds)
             if send(pid, signal.SIGSTOP):
                 await asyncio.sleep(seconds)
@@ -142,7 +142,7 @@ class Faults:
         """A worker whose log can't be written works for a while, and is asked to stop."""
         self._note("full_log")
         worker = self._world.worker(Path("/dev/full"))
-        await asyncio.sleep(2 * TTL_S)
+        await asyncio.sleep(2 * self._world.ttl_s)
         worker.terminate()
         await self._world.ended(worker)
 
@@ -172,7 +172,7 @@ class Faults:
 
     async def block(self) -> None:
         """A job blocks the event loop of its worker, now and then for longer than the lease."""
-        seconds = TTL_S * (0.3 + self._chance.random() * 1.5)
+        seconds = self._world.ttl_s * (0.3 + self._chance.random() * 1.5)
         self._note("block", seconds=seconds)
         await self._enqueue(blocking.name, seconds)
 
@@ -201,7 +201,7 @@ class Faults:
 
     async def idle_drop(self) -> None:
         """Connections that are idle for a moment carry nothing any more, and nobody is told."""
-        seconds = 2 * TTL_S
+        seconds = 2 * self._world.ttl_s
         self._note("idle_drop", seconds=seconds)
         self._world.proxy.idle_limit_s = 1.2 + self._chance.random()
         await asyncio.sleep(seconds)
@@ -214,7 +214,7 @@ class Faults:
 
     async def half_open(self) -> None:
         """Open connections carry nothing any more, and are cut after a while."""
-        seconds = 0.5 + self._chance.random() * 2 * TTL_S
+        seconds = 0.5 + self._chance.random() * 2 * self._world.ttl_s
         self._note("half_open", seconds=seconds)
         self._world.proxy.freeze_open_connections()
         await asyncio.sleep(seconds)
@@ -276,7 +276,7 @@ class Faults:
 
     async def redis_stands_still(self) -> None:
         """The server does nothing for a while, mostly for longer than the leases, now and then for ten seconds."""
-        seconds = TTL_S * (5 if self._chance.random() < 0.2 else 0.5 + 2 * self._chance.random())
+        seconds = 10.0 if self._chance.random() < 0.2 else self._world.ttl_s * (0.5 + 2 * self._chance.random())
         self._note("redis_stands_still", seconds=seconds)
         server = self._world.primary
         server.send_signal(signal.SIGSTOP)

@@ -71,6 +71,7 @@ async def run_chaos(
                 places=await _places(client, parts),
                 keys=await _lasting_keys(client, parts),
                 recovered=recovered_in(folder),
+                ttl_s=world.ttl_s,
                 slow=await world.slow_calls(),
             )
     (folder / "history.json").write_bytes(msgspec.json.encode(history))
