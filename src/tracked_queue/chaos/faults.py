@@ -16,10 +16,10 @@ import redis.exceptions
 
 from ..app import TrackedQueue
 from ..handle import Job
+from .checker import POISON
 from .clock import JUMPS_S, set_clock
 from .ledger import CLOCK, DEFAULT_APP, REMEMBERED_S
 from .programs import Program, send
-from .tasks import blocking, forking, forking_isolated, poison, sticky
 from .world import NAMESPACE, World
 
 Fault = Callable[[], Coroutine[Any, Any, None]]
@@ -157,7 +157,7 @@ class Faults:
             yield queue
 
     async def _enqueue(self, task: str, *args: Any, id: str | None = None) -> Job[Any] | None:
-        """A job that is part of a fault; None if the server is away just now."""
+        """A job of .tasks that is part of a fault; None if the server is away just now."""
         async with self._queue() as queue:
             id = id or queue.shards.new_id()
             now = time.monotonic()
@@ -174,21 +174,21 @@ class Faults:
         """A job blocks the event loop of its worker, now and then for longer than the lease."""
         seconds = self._world.ttl_s * (0.3 + self._chance.random() * 1.5)
         self._note("block", seconds=seconds)
-        await self._enqueue(blocking.name, seconds)
+        await self._enqueue("blocking", seconds)
 
     async def fork(self) -> None:
         """A job forks, and the fork comes back from its function."""
         self._note("fork")
-        await self._enqueue(self._chance.choice((forking, forking_isolated)).name)
+        await self._enqueue(self._chance.choice(("forking", "forking-isolated")))
 
     async def poison(self) -> None:
         """A job that kills its process, again and again, until it is set aside."""
-        await self._enqueue(poison.name)
+        await self._enqueue(POISON)
 
     async def stuck_exit(self) -> None:
         """A process that a job has made unable to exit is asked to stop; another has to come in its place."""
         self._note("stuck_exit")
-        job = await self._enqueue(sticky.name)
+        job = await self._enqueue("sticky")
         if job is None:
             return
         async with self._queue() as queue:
