@@ -226,7 +226,7 @@ def _limits_exceeded(history: History, by_job: Mapping[str, list[Event]], rollba
     for job, start, end in _runs(by_job, history.events, rollbacks):
         for name, kind, number, *_ in limits_of_record(history.records.get(job, {})):
             if kind == "concurrency" and end > start:
-                numbers[name] = number
+                numbers[name] = max(number, numbers.get(name, 0))  # a deploy may have changed it
                 steps[name] += [(start, 1), (end, -1)]
     problems = []
     for name, changes in steps.items():

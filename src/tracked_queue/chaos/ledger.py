@@ -16,6 +16,7 @@ import msgspec
 
 FOLDER_VARIABLE = "CHAOS_LEDGER_FOLDER"
 APP_VARIABLE = "CHAOS_TARGET_APP"
+VERSION_VARIABLE = "CHAOS_APP_VERSION"
 DEFAULT_APP = "tracked_queue.chaos.tasks:app"
 # The clock by which the scripts of a run go: the server's, which can jump.
 CLOCK = "now_ms_ahead"

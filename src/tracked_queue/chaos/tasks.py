@@ -17,10 +17,13 @@ from ..current import current_job
 from ..retry import Fixed, Snooze
 from ..task import PreparedCall
 from .checker import POISON
+from .ledger import VERSION_VARIABLE
 
 app = TrackedQueue()
 
-LIMIT, SHARED = 5, 4
+# A fleet in the middle of a deploy: the second version has a higher limit and one task more.
+VERSION = int(os.environ.get(VERSION_VARIABLE, "2"))
+LIMIT, SHARED = 3 if VERSION == 1 else 5, 4
 KEYS = 4
 RATE, RATE_S = 20, 0.5
 
@@ -97,6 +100,13 @@ async def rated_elsewhere(n: int) -> int:
     return n
 
 
+@(TrackedQueue() if VERSION == 1 else app).task(name="newer")
+async def newer(n: int) -> int:
+    """What workers of the first version don't know."""
+    await asyncio.sleep(0.005)
+    return n
+
+
 @app.task(name=POISON)
 async def poison() -> None:
     """Kills its process."""
@@ -169,9 +179,10 @@ def chaos_calls(chance: random.Random) -> list[PreparedCall[Any]]:
             "isolated",
             "shared",
             "rated",
+            "newer",
             "joined",
         ),
-        (6, 1, 2, 3, 1, 3, 3, 3, 3, 1, 2, 2, 2),
+        (6, 1, 2, 3, 1, 3, 3, 3, 3, 1, 2, 2, 1, 2),
     )[0]
     n = chance.randrange(1000)
     match kind:
@@ -189,6 +200,8 @@ def chaos_calls(chance: random.Random) -> list[PreparedCall[Any]]:
             return [limited.call(f"key{n % KEYS}") for _ in range(chance.randint(1, 6))]
         case "shared":
             return [chance.choice((shared, shared_elsewhere)).call(n) for _ in range(chance.randint(1, 8))]
+        case "newer":
+            return [newer.call(n)]
         case "rated":
             return [chance.choice((rated, rated_elsewhere)).call(n) for _ in range(chance.randint(1, RATE))]
         case "echo":

@@ -15,7 +15,7 @@ from typing import Any
 import redis.asyncio as redis_client
 
 from ..shards import Shards
-from .ledger import APP_VARIABLE, FOLDER_VARIABLE, Ledger
+from .ledger import APP_VARIABLE, FOLDER_VARIABLE, VERSION_VARIABLE, Ledger
 from .programs import Program, send
 from .proxy import Proxy
 from .server import RedisServer
@@ -97,10 +97,11 @@ class World:
         parts = Shards(NAMESPACE, self.shards)
         return [parts.keys(shard).tag for shard in range(self.shards)]
 
-    def worker(self, log: Path | None = None) -> Program:
-        """A worker of PROCESSES instances, which has started to start."""
+    def worker(self, log: Path | None = None, version: int = 0) -> Program:
+        """A worker of PROCESSES instances, which has started to start; of either version of the app."""
+        which = {VERSION_VARIABLE: str(version or self.chance.randint(1, 2))}
         return self._started(Program(
-            log or self.folder / f"worker-{len(self._programs)}.log", self.environment(),
+            log or self.folder / f"worker-{len(self._programs)}.log", self.environment() | which,
             "tracked_queue", "worker", "tracked_queue.chaos.served:app", "--log-format", "json",
             "--processes", str(PROCESSES), "--concurrency", "10", "--grace", "1",
         ))  # fmt: skip
@@ -174,7 +175,8 @@ class World:
             await asyncio.to_thread(producer.wait)
 
     async def settle_down(self, done: Callable[[Any], Awaitable[int]]) -> None:
-        """Without further faults workers finish, and end; gives up when nothing moves for a while."""
+        """The deploy is done, and without further faults workers finish, and end; gives up when nothing moves for a while."""
+        self.workers.append(self.worker(version=2))
         last, moved = -1, time.monotonic()
         while time.monotonic() - moved < PATIENCE_S + self.ttl_s:
             async with self.direct() as client:
