@@ -98,7 +98,7 @@ if run_out == '1' then
   if told_ms <= now and told_ms > now - SWEEP_MS then
     run_out = '0'
   else
-    redis.call('SET', single('sweeper'), digits(now), 'PX', SWEEP_MS)
+    redis.call('SET', single('sweeper'), digits(now), 'PX', 60 * SWEEP_MS)  -- what counts is the time in it
   end
 end
 note_contact(now, hold)
