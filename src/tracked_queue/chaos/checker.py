@@ -19,7 +19,7 @@ ENDS = FINAL - {"expired"}  # what an outcome of a run can be
 POISON = "poison"
 BLAMED = "its process died"
 # Kinds of faults after which the store may stand where it stood a moment ago: writes that it had answered are gone.
-ROLLBACKS = frozenset({"failover", "late_failover"})
+ROLLBACKS = frozenset({"failover", "late_failover", "redis_restart_everysec"})
 # What a server gave out just before it was lost may begin only so much later; the one that took over knows nothing of it.
 GIVEN_OUT_NS = 2 * 10**9
 # A job may wait so long when no more faults come, and for a lease more: for one that has to run out, a process that starts

@@ -263,11 +263,12 @@ class Faults:
         await self._restart()
 
     async def redis_restart_everysec(self) -> None:
-        """The same where the file is synced once a second; a killed process loses nothing by that, a machine might."""
+        """The same where the file is synced once a second: while a sync takes long, what was answered is not even written."""
         await self._order("CONFIG", "SET", "appendfsync", "everysec")
         await asyncio.sleep(1.0)
         self._note("redis_restart_everysec")
         await self._restart()
+        await self._send_again()
 
     async def _restart(self) -> None:
         await asyncio.to_thread(self._world.primary.kill)
@@ -316,7 +317,7 @@ class Faults:
                 self._ahead_s = ahead_s
 
     async def failover(self) -> None:
-        """The primary dies and its replica takes over, without what had not reached it; producers send that again."""
+        """The primary dies and its replica takes over, without what had not reached it."""
         async with self._world.direct(self._world.replica) as client:
             if (await client.info("replication")).get("master_link_status") == "up":
                 await asyncio.to_thread(self._world.primary.kill)
@@ -337,5 +338,11 @@ class Faults:
 
     async def _taken_over(self) -> None:
         await self._world.promote()
+        await self._send_again()
+
+    async def _send_again(self) -> None:
+        """The last calls, as clients with an outbox do when a server came back without its last writes."""
+        for producer in self._world.producers:
+            send(producer.process.pid, signal.SIGUSR1)
         for _, id, task, args in list(self._recent):
             await self._enqueue(task, *args, id=id)

@@ -16,7 +16,7 @@ import redis.asyncio as redis_client
 
 from ..shards import Shards
 from .ledger import APP_VARIABLE, FOLDER_VARIABLE, VERSION_VARIABLE, Ledger
-from .programs import Program, send
+from .programs import Program
 from .proxy import Proxy
 from .server import RedisServer
 
@@ -150,13 +150,11 @@ class World:
         self.ledger.write("fault", word=kind, pid=pid, seconds=seconds)
 
     async def promote(self) -> None:
-        """The replica is the primary now, with a replica of its own, and producers send again what it may not have."""
+        """The replica is the primary now, with a replica of its own."""
         old, new = self.primary, self.replica
         new.forget_primary()
         self.primary, self.proxy.target = new, new.port
         self.proxy.cut()
-        for producer in self.producers:
-            send(producer.process.pid, signal.SIGUSR1)
         await asyncio.to_thread(old.close)
         self.replica = await asyncio.to_thread(self._server_after, new)
 
