@@ -187,3 +187,10 @@ def test_more_of_a_rate_began_than_it_allows(per_ms: int, faults: int, is_well: 
     events += [settled(3, id) for id in jobs] + [fault(5 + n, "clock") for n in range(faults)]
     found = problems(events, limited(10, "rate", 2, per_ms))
     assert not found if is_well else "rate name: 10 began" in found[0]
+
+
+def test_a_run_that_began_between_the_note_of_a_kill_and_the_kill_holds_no_permit() -> None:
+    begun = [stored(0, "j0"), fault(1, "kill", pid=5), event(1.1, "start", "j0", fence=1, pid=5, lease="l5")]
+    again = [*run(9, "j0", fence=2), settled(10.2, "j0", fence=2)]
+    other = [stored(0, "j1"), *run(3, "j1"), settled(4.2, "j1")]
+    assert not problems([*begun, *again, *other], limited(2, "concurrency", 1, 0), recovered={"j0": 1})

@@ -22,6 +22,8 @@ BLAMED = "its process died"
 ROLLBACKS = frozenset({"failover", "late_failover", "redis_restart_everysec"})
 # What a server gave out just before it was lost may begin only so much later; the one that took over knows nothing of it.
 GIVEN_OUT_NS = 2 * 10**9
+# What is done to a process is noted before it is done: it may begin a run in between.
+NOTED_NS = 10**9
 # A job may wait so long when no more faults come, and for a lease more: for one that has to run out, a process that starts
 # anew, the suspects of the last fault, and those before it in line.
 WAIT_S = 18.0
@@ -211,7 +213,8 @@ def _runs(by_job: Mapping[str, list[Event]], events: Sequence[Event], rollbacks:
         starts = [event for event in history if event.kind == "start"]
         ends = {event.fence: event.at for event in history if event.kind == "end"}
         for at, start in enumerate(starts):
-            bounds = [when for when in (*stopped[start.pid], *rollbacks) if when >= start.at]
+            bounds = [when for when in rollbacks if when >= start.at]
+            bounds += [max(when, start.at) for when in stopped[start.pid] if when >= start.at - NOTED_NS]
             if start.fence in ends:
                 bounds.append(ends[start.fence])
             if at + 1 < len(starts):
