@@ -100,7 +100,7 @@ def test_an_unexplained_run() -> None:
 
 def test_one_delivery_that_ran_twice() -> None:
     events = [*CLEAN, *run(3, fence=1)]
-    assert "delivery 1 ran 2 times" in problems(events, {"a": {"state": "succeeded", "recoveries": "1"}})[0]
+    assert "delivery 1 ran twice" in problems(events, {"a": {"state": "succeeded", "recoveries": "1"}})[0]
 
 
 def test_two_places_and_keys_left_behind() -> None:
@@ -194,3 +194,14 @@ def test_a_run_that_began_between_the_note_of_a_kill_and_the_kill_holds_no_permi
     again = [*run(9, "j0", fence=2), settled(10.2, "j0", fence=2)]
     other = [stored(0, "j1"), *run(3, "j1"), settled(4.2, "j1")]
     assert not problems([*begun, *again, *other], limited(2, "concurrency", 1, 0), recovered={"j0": 1})
+
+
+@pytest.mark.parametrize(
+    ("pid", "word", "is_well"), [(2, "late_failover", True), (1, "late_failover", False), (2, "clock", False)]
+)
+def test_a_number_is_given_out_twice_only_by_a_server_that_lost_writes_and_to_two_instances(
+    pid: int, word: str, is_well: bool
+) -> None:
+    again = [*run(5, pid=pid), settled(6.1)]
+    found = problems([stored(), *run(1), fault(3, word), *again], {"a": {"state": "succeeded", "recoveries": "1"}})
+    assert not found if is_well else found == ["a: delivery 1 ran twice"]

@@ -138,8 +138,7 @@ def _judge_job(job: str, events: list[Event], history: History, rollbacks: Seque
         found.problems.append(f"{job} is dead for a process that it did not kill: {record['reason']}")
     starts = [event for event in events if event.kind == "start"]
     found.runs += len(starts)
-    fences = Counter(event.fence for event in starts)
-    found.problems += [f"{job}: delivery {fence} ran {count} times" for fence, count in fences.items() if count > 1]
+    found.problems += _twice_delivered(job, starts, rollbacks)
     settled = [event for event in events if event.kind == "settled"]
     found.fenced += sum(event.verdict == "fenced" for event in settled)
     counted = Counter(event.word for event in settled if event.verdict == "ok")
@@ -153,6 +152,22 @@ def _judge_job(job: str, events: list[Event], history: History, rollbacks: Seque
         found.problems.append(f"{job} was settled as {last[-1]} and is {state}")
     if len(starts) > 1:
         _explain(job, len(starts) - 1, record, counted, history.recovered.get(job, 0), rolled_back, found)
+
+
+def _twice_delivered(job: str, starts: Sequence[Event], rollbacks: Sequence[int]) -> Iterator[str]:
+    """
+    A delivery ran twice.
+
+    A server that lost its last writes, and whose clock is behind, gives a number to another instance once more.
+    """
+    by_fence: dict[int, list[Event]] = defaultdict(list)
+    for start in starts:
+        by_fence[start.fence].append(start)
+    for fence, runs in by_fence.items():
+        for first, second in pairwise(runs):
+            lost = any(first.at - GIVEN_OUT_NS < at < second.at for at in rollbacks)
+            if first.lease == second.lease or not lost:
+                yield f"{job}: delivery {fence} ran twice"
 
 
 def _explain(
