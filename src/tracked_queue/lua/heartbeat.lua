@@ -89,8 +89,6 @@ if lies_in_time then
       tend = '1'
     end
   end
-else
-  redis.call('HDEL', single('timer'), 'counted')
 end
 if run_out == '1' then
   -- One of a fleet sweeps, not all at once.
