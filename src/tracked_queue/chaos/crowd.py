@@ -1,17 +1,22 @@
-"""Many small instances of a chaos run in one process."""
+"""Many small instances of a chaos run in one process, and one that starts it again when a job has killed it."""
 
 from __future__ import annotations
 
 import asyncio
 import signal
+import subprocess
 import sys
+import threading
 
 from ..log_setup import set_up
-from .served import app
+
+END_S = 10.0
 
 
 async def run(count: int) -> None:
-    """Until SIGTERM."""
+    """So many instances, until SIGTERM."""
+    from .served import app
+
     stopped = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopped.set)
     async with asyncio.TaskGroup() as group:
@@ -21,10 +26,29 @@ async def run(count: int) -> None:
             instance.cancel()
 
 
+def keep_up(count: str) -> None:
+    """One process with the instances, and another when it has died, until SIGTERM; a job may have made it unable to exit."""
+    stopped = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stopped.set())
+    while not stopped.is_set():
+        crowd = subprocess.Popen([sys.executable, "-m", "tracked_queue.chaos.crowd", "--inside", count])
+        while crowd.poll() is None and not stopped.wait(0.1):
+            pass
+    crowd.terminate()
+    try:
+        crowd.wait(END_S)
+    except subprocess.TimeoutExpired:
+        crowd.kill()
+        crowd.wait()
+
+
 def main() -> None:
     """`python -m tracked_queue.chaos.crowd COUNT`."""
-    set_up()
-    asyncio.run(run(int(sys.argv[1])))
+    if sys.argv[1] == "--inside":
+        set_up()
+        asyncio.run(run(int(sys.argv[2])))
+    else:
+        keep_up(sys.argv[1])
 
 
 if __name__ == "__main__":

@@ -104,7 +104,8 @@ class Faults:
         crowds = self._world.crowds
         if crowds:
             crowd = crowds.pop(self._chance.randrange(len(crowds)))
-            self._note("crowd_kill", crowd.process.pid)
+            for pid in crowd.children():
+                self._note("crowd_kill", pid)
             await asyncio.to_thread(crowd.vanish)
             crowds.append(self._world.crowd())
 

@@ -80,7 +80,7 @@ class World:
             "HEARTBEAT_TTL": str(self.ttl_s),
             "TRACKED_QUEUE_RECOVERY_INTERVAL": "0.5",
             "TRACKED_QUEUE_BLOCK": "1",
-            "TRACKED_QUEUE_REPLY_TIMEOUT": "1.5",
+            "TRACKED_QUEUE_REPLY_TIMEOUT": str(self.ttl_s * 0.75),
             "TRACKED_QUEUE_CANCEL_GRACE": "0.5",
             "TRACKED_QUEUE_RESULT_TTL": str(30 * 86_400),  # longer than any jump of the clock
             FOLDER_VARIABLE: str(self.folder),
