@@ -167,9 +167,9 @@ class Scripts:
         return int(self.redis.pttl(self.keys.named("job", id)))
 
     def snapshot(self) -> dict[bytes, Any]:
-        """Every key of the namespace with its content, but those that go by themselves: to show that a refusal wrote nothing."""
-        brief = {self.keys.single(kind).encode() for kind in ("sweeper", "draining", "recovery_lock")}
-        keys = set(self.redis.scan_iter(match=self.keys.tag.replace("{", "[{]") + ":*", count=1000)) - brief
+        """Every key of the namespace with its content: to show that a refusal wrote nothing."""
         # A set's dump is in an order that may change while nothing is written.
-        kinds = {key: self.redis.type(key) for key in keys}
-        return {key: self.redis.smembers(key) if kinds[key] == b"set" else self.redis.dump(key) for key in sorted(keys)}
+        return {
+            key: self.redis.smembers(key) if self.redis.type(key) == b"set" else self.redis.dump(key)
+            for key in self.redis.scan_iter(match=self.keys.tag.replace("{", "[{]") + ":*", count=1000)
+        }

@@ -10,6 +10,9 @@ from typing import Any
 from ..errors import UsageError
 from ..task import PreparedCall
 
+# How far back a client goes when it is told that the server came back without its last writes.
+REMEMBERED_S = 6.0
+
 Calls = Callable[[random.Random], Sequence[PreparedCall[Any]]]
 
 

@@ -234,7 +234,7 @@ def _runs(by_job: Mapping[str, list[Event]], events: Sequence[Event], rollbacks:
                 bounds.append(ends[start.fence])
             if at + 1 < len(starts):
                 bounds.append(starts[at + 1].at)
-            if bounds and not any(0 <= start.at - at < GIVEN_OUT_NS for at in rollbacks):
+            if bounds and not any(0 <= start.at - lost < GIVEN_OUT_NS for lost in rollbacks):
                 yield job, start.at, min(bounds)
 
 

@@ -30,10 +30,11 @@ def keep_up(count: str) -> None:
     """One process with the instances, and another when it has died, until SIGTERM; a job may have made it unable to exit."""
     stopped = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stopped.set())
-    while not stopped.is_set():
-        crowd = subprocess.Popen([sys.executable, "-m", "tracked_queue.chaos.crowd", "--inside", count])
-        while crowd.poll() is None and not stopped.wait(0.1):
-            pass
+    command = [sys.executable, "-m", "tracked_queue.chaos.crowd", "--inside", count]
+    crowd = subprocess.Popen(command)
+    while not stopped.wait(0.1):
+        if crowd.poll() is not None:
+            crowd = subprocess.Popen(command)
     crowd.terminate()
     try:
         crowd.wait(END_S)

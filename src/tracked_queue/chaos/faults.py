@@ -16,9 +16,10 @@ import redis.exceptions
 
 from ..app import TrackedQueue
 from ..handle import Job
+from .calls import REMEMBERED_S
 from .checker import POISON
-from .clock import JUMPS_S, set_clock
-from .ledger import CLOCK, DEFAULT_APP, REMEMBERED_S
+from .clock import JUMPS_S, go_by_it, set_clock
+from .ledger import DEFAULT_APP
 from .programs import Program, send
 from .world import NAMESPACE, World
 
@@ -152,8 +153,7 @@ class Faults:
     @contextlib.asynccontextmanager
     async def _queue(self) -> AsyncIterator[TrackedQueue]:
         queue = TrackedQueue(self._world.primary.url, namespace=NAMESPACE, shards=self._world.shards)
-        queue._clock = CLOCK
-        queue._set_shards()
+        go_by_it(queue)
         async with queue:
             yield queue
 

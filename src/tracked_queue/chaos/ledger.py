@@ -18,10 +18,6 @@ FOLDER_VARIABLE = "CHAOS_LEDGER_FOLDER"
 APP_VARIABLE = "CHAOS_TARGET_APP"
 VERSION_VARIABLE = "CHAOS_APP_VERSION"
 DEFAULT_APP = "tracked_queue.chaos.tasks:app"
-# The clock by which the scripts of a run go: the server's, which can jump.
-CLOCK = "now_ms_ahead"
-# How far back a client goes when it is told that the server came back without its last writes.
-REMEMBERED_S = 6.0
 
 
 class Event(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -20,8 +20,8 @@ from ..app import TrackedQueue
 from ..errors import JobError, StoreUnavailableError, TrackedQueueError
 from ..handle import Job
 from ..task import PreparedCall
-from .calls import Calls, calls_of
-from .ledger import FOLDER_VARIABLE, REMEMBERED_S, Ledger
+from .calls import REMEMBERED_S, Calls, calls_of
+from .ledger import FOLDER_VARIABLE, Ledger
 from .served import app, target
 
 PAUSE_S = 0.04

@@ -11,12 +11,12 @@ from typing import Any
 from ..app import TrackedQueue
 from ..current import CurrentJob
 from ..transitions import Outcome, Verdict
-from .ledger import APP_VARIABLE, CLOCK, DEFAULT_APP, FOLDER_VARIABLE, Ledger
+from .clock import go_by_it
+from .ledger import APP_VARIABLE, DEFAULT_APP, FOLDER_VARIABLE, Ledger
 
 target = os.environ.get(APP_VARIABLE, DEFAULT_APP)
 app: TrackedQueue = getattr(importlib.import_module(target.partition(":")[0]), target.partition(":")[2])
-app._clock = CLOCK
-app._set_shards()
+go_by_it(app)
 ledger = Ledger(Path(os.environ[FOLDER_VARIABLE]), "worker")
 
 

@@ -59,7 +59,7 @@ if latest[1] ~= lease and tonumber(latest[2]) > now + 2 * ttl_ms then
 end
 local lies_in_time = redis.call('EXISTS', single('scheduled'), single('opens'), single('ended')) > 0
 local holder = lies_in_time and redis.call('HMGET', single('timer'), 'lease', 'at', 'rewind', 'counted') or {}
--- Nobody may have beaten when it did.
+-- Nobody may have beaten by the clock that was ahead; then its enqueues tell.
 went_back = went_back or number_of(holder[4]) > now + ttl_ms
 begin_writing()
 local tend = '0'
