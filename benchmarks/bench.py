@@ -28,11 +28,11 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from scripts.servers import version_of
 
 from benchmarks.bench_tasks import app, keyed, noop, stamp
-from tracked_queue import transitions as t
 from tracked_queue.chaos.server import RedisServer
-from tracked_queue.embedded import find_server
-from tracked_queue.link import Link
-from tracked_queue.store import Store
+from tracked_queue.protocol import transitions as t
+from tracked_queue.transport.embedded import find_server
+from tracked_queue.transport.link import Link
+from tracked_queue.transport.store import Store
 from tracked_queue.worker.lease import new_lease
 
 TEXT = "abcdefghijklmnopqrst"

@@ -21,7 +21,7 @@ import uvloop
 
 from tracked_queue import TrackedQueue
 from tracked_queue.chaos.nodes import ClusterNodes, ask
-from tracked_queue.job import State
+from tracked_queue.protocol.states import State
 
 JOBS = 30_000
 SHARDS_OF_A_PRIMARY = 2

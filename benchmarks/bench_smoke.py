@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from benchmarks import bench
 from benchmarks.bench import TEXT, Results, flush
 from benchmarks.bench_tasks import app, noop
-from tracked_queue import transitions as t
+from tracked_queue.protocol import transitions as t
 from tracked_queue.worker.lease import new_lease
 
 REFERENCE = {"enqueue many / floor": 0.60, "drain, 1 process / floor": 0.90}

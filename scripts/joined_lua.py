@@ -3,7 +3,7 @@
 import tempfile
 from pathlib import Path
 
-from tracked_queue.scripts import load_scripts
+from tracked_queue.protocol.scripts import load_scripts
 
 folder = Path(tempfile.mkdtemp(prefix="tracked_queue-lua-"))
 for script in load_scripts().values():

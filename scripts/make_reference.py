@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 from tracked_queue import log
-from tracked_queue.scripts import load_scripts, read_source
+from tracked_queue.protocol.scripts import load_scripts, read_source
 from tracked_queue.settings import PLAIN_NAMES, setting_default, setting_doc, setting_names
 
 ROOT = Path(__file__).parent.parent

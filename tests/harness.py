@@ -9,14 +9,14 @@ from typing import Any, TypeVar
 
 import redis
 from tests.rights import admin
-from tracked_queue import transitions as t
-from tracked_queue.keys import Keys
-from tracked_queue.link import Endpoint, SyncLink
-from tracked_queue.scripts import load_scripts
+from tracked_queue.protocol import transitions as t
+from tracked_queue.protocol.keys import Keys
+from tracked_queue.protocol.request import Request
+from tracked_queue.protocol.scripts import load_scripts
 from tracked_queue.settings import resolve
-from tracked_queue.shards import Shards
-from tracked_queue.store import SyncStore
-from tracked_queue.task import Request
+from tracked_queue.sharding.shards import Shards
+from tracked_queue.transport.link import Endpoint, SyncLink
+from tracked_queue.transport.store import SyncStore
 
 new_id = Shards("x", 1).new_id
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import msgspec
 
 from tests.harness import INTERVAL, TTL, Scripts, request
-from tracked_queue import transitions as t
+from tracked_queue.protocol import transitions as t
 
 Setup = Callable[[Scripts, int], None]
 

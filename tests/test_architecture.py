@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 import tracked_queue
-from tracked_queue import log, transitions
-from tracked_queue.scripts import load_scripts, read_source
+from tracked_queue import log
+from tracked_queue.protocol import transitions
+from tracked_queue.protocol.scripts import load_scripts, read_source
 
 ROOT = Path(__file__).parent.parent
 SOURCE = ROOT / "src" / "tracked_queue"

@@ -8,8 +8,8 @@ from typing import Any
 import redis.asyncio
 from peer_tracked_queue import TASKS, app
 
-from tracked_queue import transitions as t
-from tracked_queue.scripts import load_scripts
+from tracked_queue.protocol import transitions as t
+from tracked_queue.protocol.scripts import load_scripts
 
 SETTINGS = "redis-py's client, the enqueue script, one job a call"
 SCRIPT = load_scripts()["enqueue"]

@@ -11,9 +11,9 @@ import effect
 import uvloop
 from peer_tracked_queue import TASKS, app
 
-from tracked_queue import transitions as t
-from tracked_queue.link import Link
-from tracked_queue.store import Store
+from tracked_queue.protocol import transitions as t
+from tracked_queue.transport.link import Link
+from tracked_queue.transport.store import Store
 from tracked_queue.worker.lease import new_lease
 
 SETTINGS = "the scripts alone: 250 a call to enqueue, 100 a call to fetch and settle, overlapped"

@@ -1,10 +1,7 @@
 """tracked_queue: an asyncio job queue on Redis that does not lose jobs."""
 
 # First of all: the worker may be the first process of a container (see the module).
-from . import first_process as _first_process  # noqa: F401
 from .app import TrackedQueue
-from .constraints import Concurrency, Rate, Unique
-from .current import CurrentJob, JobContext, current_job
 from .errors import (
     ArgumentError,
     DuplicateJobError,
@@ -26,13 +23,17 @@ from .errors import (
     TrackedQueueError,
     UsageError,
 )
-from .handle import Job
-from .inputs import Results
-from .job import ErrorInfo, Failure, JobInfo, LogLine, Progress, State
-from .middleware import Enqueueing
-from .retry import Dead, Discard, Exponential, Fixed, Retry, Snooze
-from .task import PreparedCall, Step, Task
-from .workflow import Group
+from .model.constraints import Concurrency, Rate, Unique
+from .model.context import CurrentJob, JobContext, current_job
+from .model.hooks import Enqueueing
+from .model.inputs import Results
+from .model.job import Job
+from .model.record import ErrorInfo, Failure, JobInfo, LogLine, Progress
+from .model.retry import Dead, Discard, Exponential, Fixed, Retry, Snooze
+from .model.task import PreparedCall, Step, Task
+from .model.workflow import Group
+from .protocol.states import State
+from .worker import first_process as _first_process  # noqa: F401
 
 __version__ = "0.1.0"
 

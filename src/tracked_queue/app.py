@@ -17,13 +17,6 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 
-from . import checks
-from .checks import check_carry, check_flag, check_lifespan, check_list, check_mapping, did_you_mean
-from .cipher import Cipher, parse_keys
-from .client import Clients, SyncStores, enqueue_sync
-from .codec import UnreadableHintsError, encode_any, encode_extras
-from .constraints import Key, Limit, Unique, limits_of, unique_of
-from .current import CurrentJob, JobContext, current
 from .errors import (
     ArgumentError,
     DuplicateJobError,
@@ -32,16 +25,29 @@ from .errors import (
     PayloadTooLargeError,
     StoreRefusedError,
     StoreUnavailableError,
+    TaskDefinitionError,
     UnguardedScriptError,
     UsageError,
+    did_you_mean,
 )
-from .handle import Job
-from .job import JobInfo, State, check_name
-from .keys import Keys
-from .layout import Layout
-from .link import Endpoint, Link, SyncLink, fill_standard_descriptors
-from .middleware import Enqueueing, EnqueueMiddleware, Lifespan, RunMiddleware, Surroundings, chained, run_now
-from .options import (
+from .model import checks
+from .model.checks import (
+    Seconds,
+    check_carry,
+    check_flag,
+    check_lifespan,
+    check_list,
+    check_mapping,
+    check_name,
+    to_seconds,
+)
+from .model.cipher import Cipher, parse_keys
+from .model.codec import UnreadableHintsError, encode_any
+from .model.constraints import Key, Limit, Unique, limits_of, unique_of
+from .model.context import CurrentJob, JobContext, current
+from .model.hooks import Enqueueing, EnqueueMiddleware, Lifespan, RunMiddleware, Surroundings, chained, run_now
+from .model.job import Job
+from .model.options import (
     AFTER_AT_ONCE,
     DEFAULT_MAX_ATTEMPTS,
     DEFAULT_QUEUE,
@@ -53,31 +59,28 @@ from .options import (
     extras_of,
     job_options,
 )
-from .placement import wanted
+from .model.record import JobInfo
+from .model.retry import RetryArgument, Signal, retry_policy
+from .model.schedules import Schedule, interval_ms
+from .model.task import PreparedCall, Registry, Step, SyncTask, Task, check_function, check_keys, task_name
+from .model.workflow import Group, check_calls, check_step
+from .producer.client import Clients, SyncStores, enqueue_sync
+from .producer.results import value_of
+from .protocol.keys import Keys
+from .protocol.packing import encode_extras
+from .protocol.request import Request
+from .protocol.states import State
+from .protocol.transitions import MAX_RICH, CancelWord, Recovered, Stored, cancel, forget, pause, resume, unpark
 from .reports import ScheduleReport, drop_ended, read_job, read_open_jobs, read_schedules, read_states
-from .results import value_of
-from .retry import RetryArgument, Seconds, Signal, retry_policy, to_seconds
-from .schedules import Schedule, interval_ms
 from .settings import Settings, resolve, setting_names, with_options
-from .shards import Shards
-from .store import Store, SyncStore
-from .task import (
-    PreparedCall,
-    Registry,
-    Request,
-    Step,
-    SyncTask,
-    Task,
-    TaskDefinitionError,
-    check_function,
-    check_keys,
-    task_name,
-)
-from .transitions import MAX_RICH, CancelWord, Recovered, Stored, cancel, forget, pause, resume, unpark
-from .workflow import Group, check_calls, check_step
+from .sharding.agreement import Layout
+from .sharding.placement import wanted
+from .sharding.shards import Shards
+from .transport.link import Endpoint, Link, SyncLink, fill_standard_descriptors
+from .transport.store import Store, SyncStore
 
 if TYPE_CHECKING:
-    from .embedded import EmbeddedServer
+    from .transport.embedded import EmbeddedServer
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -1137,7 +1140,7 @@ class TrackedQueue:
         fill_standard_descriptors()
         if not self._settings.redis_url.startswith("embedded:"):
             return Endpoint(self._settings)
-        from .embedded import start_embedded
+        from .transport.embedded import start_embedded
 
         with self._embedded_lock:
             if self._embedding:  # in a signal's handler or a finalizer, while this thread starts it

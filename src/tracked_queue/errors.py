@@ -28,6 +28,7 @@ Every exception of tracked_queue, as one tree.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 
@@ -61,6 +62,10 @@ class ArgumentError(UsageError, TypeError):
     def __str__(self) -> str:
         where = f"argument {self.argument}: " if self.argument else ""
         return f"task {self.task}: {where}{self.problem}"
+
+
+class TaskDefinitionError(UsageError, TypeError):
+    """Something that is not a plain function was decorated."""
 
 
 class PayloadTooLargeError(UsageError):
@@ -260,3 +265,13 @@ class LifespanError(TrackedQueueError):
 
 class InvariantError(TrackedQueueError):
     """A reply or state that can't be: a bug of tracked_queue. The instance stops; its jobs are recovered."""
+
+
+def did_you_mean(name: str, known: Collection[str]) -> str:
+    """The end of an error about a name that nobody knows."""
+    from difflib import get_close_matches  # of mistakes only
+
+    close = get_close_matches(name, known, n=1)
+    if close:
+        return f"did you mean {close[0]!r}?"
+    return f"there are {', '.join(sorted(known)[:20])}" if known else "there are none"

@@ -12,7 +12,7 @@ from typing import Any
 
 import structlog
 
-from .current import current
+from .model.context import current
 
 
 class _Careful:

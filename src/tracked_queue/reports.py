@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from .cipher import Cipher
-from .codec import ValueCodec, decode_any, decode_error
 from .errors import JobNotFoundError, UnreadableJobError
-from .job import Failure, JobInfo, LogLine, Progress, State
-from .store import Store
-from .transitions import MAX_RICH, drop
+from .model.cipher import Cipher
+from .model.codec import ValueCodec, decode_any, decode_error
+from .model.record import Failure, JobInfo, LogLine, Progress
+from .protocol.states import State
+from .protocol.transitions import MAX_RICH, drop
+from .transport.store import Store
 
 PAGE = 250
 STATS_MINUTES = 5

@@ -11,8 +11,7 @@ from enum import Enum
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
-from .checks import did_you_mean
-from .errors import SettingsError
+from .errors import SettingsError, did_you_mean
 
 PREFIX = "TRACKED_QUEUE_"
 

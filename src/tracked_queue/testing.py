@@ -24,23 +24,24 @@ from typing import Any
 import anyio
 
 from .app import TrackedQueue
-from .checks import check_flag, check_whole, did_you_mean
-from .codec import NIL, decode_error, packed_list
-from .current import CurrentJob, current
-from .embedded import start_embedded
-from .errors import JobCancelledError, JobFailedError, TrackedQueueError, UsageError
-from .handle import Job, JobReader
-from .inputs import Results
-from .job import JobInfo, State
-from .middleware import Enqueueing
-from .options import JobOptions
+from .errors import JobCancelledError, JobFailedError, TrackedQueueError, UsageError, did_you_mean
+from .model.checks import Seconds, check_flag, check_whole, to_seconds
+from .model.codec import NIL, decode_error, packed_list
+from .model.context import CurrentJob, current
+from .model.hooks import Enqueueing
+from .model.inputs import Results
+from .model.job import Job, JobReader
+from .model.options import JobOptions
+from .model.record import JobInfo
+from .model.retry import Dead, Discard, Retry, Signal, Snooze, meant_by
+from .model.task import Task
+from .protocol.states import State
+from .protocol.transitions import Delivered, End, Fetched, Outcome, enqueue, fetch, recover, register, release, schedule
 from .reports import DeadFilter, read_dead
-from .retry import Dead, Discard, Retry, Seconds, Signal, Snooze, meant_by, to_seconds
-from .task import Task
-from .transitions import Delivered, End, Fetched, Outcome, enqueue, fetch, recover, register, release, schedule
-from .worker.binding import Binder
+from .transport.embedded import start_embedded
 from .worker.invoke import invoker
 from .worker.isolated import setup_of
+from .worker.late_limits import Binder
 from .worker.processes import ProcessPool
 from .worker.runner import Pools, Runner
 from .worker.slots import Slots

@@ -7,7 +7,7 @@ import redis.asyncio as redis_client
 from tests.harness import Scripts
 from tracked_queue.chaos.clock import set_clock
 from tracked_queue.chaos.server import RedisServer
-from tracked_queue.scripts import load_scripts
+from tracked_queue.protocol.scripts import load_scripts
 
 S = 1000
 

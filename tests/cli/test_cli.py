@@ -51,7 +51,7 @@ def worker(server: RedisServer, namespace: str, tmp_path: Path) -> Iterator[Work
 @pytest.fixture
 def store(server: RedisServer, namespace: str) -> Iterator[Scripts]:
     """The real clock's scripts, to bring jobs into states."""
-    from tracked_queue.scripts import load_scripts
+    from tracked_queue.protocol.scripts import load_scripts
 
     scripts = Scripts(server.url, namespace, load_scripts())
     yield scripts

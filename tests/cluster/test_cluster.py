@@ -15,9 +15,9 @@ from tests.sharded import Ran, app_at, by_shard, task_of
 from tracked_queue import EnqueueUnavailableError, StoreUnavailableError, TrackedQueue
 from tracked_queue.chaos.nodes import ClusterNodes, ask, end_move, free_port_with_bus, move_keys, move_slot
 from tracked_queue.chaos.server import RedisServer
-from tracked_queue.cluster import slot_of
-from tracked_queue.doctor import Level, examine
-from tracked_queue.job import State
+from tracked_queue.operator.doctor import Level, examine
+from tracked_queue.protocol.states import State
+from tracked_queue.transport.cluster import slot_of
 
 pytestmark = pytest.mark.timeout(120)
 

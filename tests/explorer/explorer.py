@@ -13,13 +13,13 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tests.harness import START_MS, request
-from tracked_queue import transitions as t
 from tracked_queue.chaos.server import RedisServer
-from tracked_queue.keys import Keys
-from tracked_queue.link import Endpoint, SyncLink
-from tracked_queue.scripts import Script, load_scripts
+from tracked_queue.protocol import transitions as t
+from tracked_queue.protocol.keys import Keys
+from tracked_queue.protocol.scripts import Script, load_scripts
 from tracked_queue.settings import resolve
-from tracked_queue.store import checked
+from tracked_queue.transport.link import Endpoint, SyncLink
+from tracked_queue.transport.store import checked
 
 TTL, INTERVAL = 0.1, 0.06  # one passed deadline is no outage yet; two are, and lead into a hold
 KEYS = Keys("x")

@@ -9,7 +9,7 @@ import pytest
 
 from tests.explorer.explorer import Explorer, Violation
 from tracked_queue.chaos.server import RedisServer
-from tracked_queue.scripts import Script, make_script, read_source
+from tracked_queue.protocol.scripts import Script, make_script, read_source
 
 # `make explore` goes deeper.
 DEPTH = int(os.environ.get("EXPLORER_DEPTH", "5"))

@@ -19,10 +19,10 @@ from tests.redis.test_client import running_worker
 from tracked_queue import NotDurableError, SettingsError, StoreRefusedError, TrackedQueue
 from tracked_queue.chaos.proxy import Proxy
 from tracked_queue.chaos.server import RedisServer, free_port
-from tracked_queue.embedded import find_server
-from tracked_queue.link import Endpoint
-from tracked_queue.sentinel import parse_sentinel_url
 from tracked_queue.settings import resolve
+from tracked_queue.transport.embedded import find_server
+from tracked_queue.transport.link import Endpoint
+from tracked_queue.transport.sentinel import parse_sentinel_url
 
 pytestmark = pytest.mark.timeout(60)
 

@@ -22,8 +22,8 @@ from tracked_queue import Job, JobCancelledError, JobNotFoundError, StoreUnavail
 from tracked_queue.app import NamedEnqueue
 from tracked_queue.chaos.proxy import Proxy
 from tracked_queue.chaos.server import RedisServer
-from tracked_queue.task import BoundTask
-from tracked_queue.workflow import Group
+from tracked_queue.model.task import BoundTask
+from tracked_queue.model.workflow import Group
 
 pytestmark = pytest.mark.timeout(60)
 

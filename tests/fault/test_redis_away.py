@@ -169,8 +169,8 @@ async def test_lost_replies_lose_and_double_nothing(start: Start, queue: Tracked
 
 
 async def _calls(queue: TrackedQueue, count: int) -> list[object]:
-    from tracked_queue.options import JobOptions
-    from tracked_queue.task import PreparedCall
+    from tracked_queue.model.options import JobOptions
+    from tracked_queue.model.task import PreparedCall
 
     options = JobOptions()
     return [

@@ -17,20 +17,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from tracked_queue import transitions as t
-from tracked_queue.cipher import Cipher
 from tracked_queue.cli.common import clean
-from tracked_queue.codec import (
-    Signature,
-    decode_any,
-    decode_error,
-    decode_extras,
-    decode_options,
-    encode_any,
-    encode_error,
-    encode_exception,
-    encode_extras,
-)
 from tracked_queue.errors import (
     ArgumentError,
     InvariantError,
@@ -39,10 +26,22 @@ from tracked_queue.errors import (
     StoreRefusedError,
     UnreadableJobError,
 )
-from tracked_queue.job import State
+from tracked_queue.model.cipher import Cipher
+from tracked_queue.model.codec import (
+    Signature,
+    decode_any,
+    decode_error,
+    decode_options,
+    encode_any,
+    encode_error,
+    encode_exception,
+)
+from tracked_queue.producer.results import value_of
+from tracked_queue.protocol import transitions as t
+from tracked_queue.protocol.packing import decode_extras, encode_extras
+from tracked_queue.protocol.states import State
+from tracked_queue.protocol.transitions import Ended
 from tracked_queue.reports import make_info
-from tracked_queue.results import value_of
-from tracked_queue.transitions import Ended
 
 pytestmark = pytest.mark.timeout(600)
 

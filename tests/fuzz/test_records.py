@@ -18,11 +18,11 @@ import pytest
 
 from tests.fuzz.test_pure import CORPUS
 from tracked_queue import Concurrency, Rate, TrackedQueue, Unique, current_job
-from tracked_queue import transitions as t
 from tracked_queue.chaos.server import RedisServer
-from tracked_queue.cipher import Cipher
 from tracked_queue.errors import JobError
-from tracked_queue.job import State
+from tracked_queue.model.cipher import Cipher
+from tracked_queue.protocol import transitions as t
+from tracked_queue.protocol.states import State
 from tracked_queue.reports import DeadFilter, read_active, read_dead, read_instances, read_overview
 
 pytestmark = pytest.mark.timeout(900)

@@ -89,7 +89,7 @@ def test_the_first_process_of_a_container_hears_a_signal_while_it_is_imported(
         "import tracked_queue; print(signal.getsignal(signal.SIGTERM).__module__)"
     )
     done = subprocess.run([sys.executable, "-c", program, child], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "tracked_queue.first_process"
+    assert done.stdout.strip() == "tracked_queue.worker.first_process"
     other = child.replace("'-m', 'tracked_queue', 'worker'", "'-m', 'shop'").replace(
         ".__module__", " is signal.SIG_DFL"
     )

@@ -13,7 +13,7 @@ import pytest
 
 from tests.harness import wait_for
 from tracked_queue import SettingsError, TrackedQueue
-from tracked_queue.embedded import answers, folder_of, socket_path, start_embedded
+from tracked_queue.transport.embedded import answers, folder_of, socket_path, start_embedded
 
 USER = """
 import sys, time

@@ -17,7 +17,7 @@ from tests.process.test_workers import ended
 from tests.process.worker import Worker, environment
 from tracked_queue import Job, TrackedQueue
 from tracked_queue.chaos.server import RedisServer
-from tracked_queue.job import State
+from tracked_queue.protocol.states import State
 
 Start = Callable[..., Worker]
 APP = "tests.process.poison_jobs:app"

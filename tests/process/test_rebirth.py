@@ -14,7 +14,7 @@ from tests.process.test_workers import ended
 from tests.process.worker import Notes, Worker
 from tracked_queue import State, TrackedQueue
 from tracked_queue.reports import InstanceReport, read_instances
-from tracked_queue.worker.rebirth import Origin, born_at, origin_of, proof_of_death, sharing
+from tracked_queue.worker.predecessors import Origin, born_at, origin_of, proof_of_death, sharing
 
 Start = Callable[..., Worker]
 pytestmark = pytest.mark.timeout(90)

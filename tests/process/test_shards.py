@@ -16,7 +16,7 @@ from tests.process.test_workers import ended
 from tests.process.worker import Notes, Worker, environment
 from tracked_queue import TrackedQueue
 from tracked_queue.chaos.server import RedisServer
-from tracked_queue.job import State
+from tracked_queue.protocol.states import State
 from tracked_queue.reports import read_instances
 
 Start = Callable[..., Worker]

@@ -36,11 +36,11 @@ from tracked_queue import (
     current_job,
 )
 from tracked_queue import errors as all_errors
-from tracked_queue import transitions as t
 from tracked_queue.chaos.server import RedisServer
-from tracked_queue.client import _enqueue_sync as enqueue_sync_here
+from tracked_queue.producer.client import _enqueue_sync as enqueue_sync_here
+from tracked_queue.protocol import transitions as t
 from tracked_queue.settings import resolve
-from tracked_queue.store import Store
+from tracked_queue.transport.store import Store
 from tracked_queue.worker.runner import Runner
 
 # Prepared calls

@@ -6,8 +6,8 @@ import msgspec
 import pytest
 
 from tests.harness import INTERVAL, TTL, Scripts, request
-from tracked_queue import transitions as t
-from tracked_queue.transitions import End, Fate, Mode, Verdict
+from tracked_queue.protocol import transitions as t
+from tracked_queue.protocol.transitions import End, Fate, Mode, Verdict
 
 
 def ids(jobs: list[t.Delivered]) -> list[str]:

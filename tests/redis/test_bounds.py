@@ -12,7 +12,7 @@ import pytest
 from tests.harness import Scripts
 from tests.stored import CALLS, THINGS, Setup
 from tracked_queue.chaos.server import RedisServer
-from tracked_queue.scripts import Script, load_scripts
+from tracked_queue.protocol.scripts import Script, load_scripts
 
 # Both above every bound of a call (250 of most things, 300 looked at), so that a call beside either does all that one may.
 LITTLE, MUCH = 1200, 2400

@@ -11,8 +11,8 @@ import pytest
 
 from tests.harness import INTERVAL, TTL, Scripts
 from tests.redis.test_scripts_features import after, extras, unique
-from tracked_queue import transitions as t
-from tracked_queue.transitions import Conflict
+from tracked_queue.protocol import transitions as t
+from tracked_queue.protocol.transitions import Conflict
 
 HOUR, DAY = 3600.0, 86_400.0
 DELAY_MS = 5_000

@@ -16,7 +16,7 @@ from tests.redis.test_client import running_worker
 from tests.rights import ROOT, acl_line
 from tracked_queue import Concurrency, Rate, TrackedQueue, Unique, current_job
 from tracked_queue.chaos.server import RedisServer
-from tracked_queue.doctor import _IN_SCRIPTS, Facts, Finding, Level, examine, judge
+from tracked_queue.operator.doctor import _IN_SCRIPTS, Facts, Finding, Level, examine, judge
 from tracked_queue.settings import resolve
 
 GOOD = {

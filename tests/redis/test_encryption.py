@@ -17,9 +17,9 @@ from tests.redis.test_client import running_worker
 from tests.rights import admin
 from tracked_queue import Discard, JobFailedError, SettingsError, TrackedQueue, Unique, current_job
 from tracked_queue.chaos.server import RedisServer
-from tracked_queue.cipher import Cipher
 from tracked_queue.errors import SealedError
-from tracked_queue.job import State
+from tracked_queue.model.cipher import Cipher
+from tracked_queue.protocol.states import State
 from tracked_queue.settings import resolve
 from tracked_queue.worker.runner import _without_text
 
@@ -144,7 +144,7 @@ async def test_a_worker_without_the_key_sets_the_job_aside_and_a_requeue_runs_it
             assert info.state is State.DEAD and "encrypted" in str(
                 (await other.job(job.id).info()).error or info.reason
             )
-        from tracked_queue.transitions import requeue
+        from tracked_queue.protocol.transitions import requeue
 
         await app.store.run(requeue([job.id for job in jobs]))
         assert await app.run_worker(burst=True, handle_signals=False) == 0

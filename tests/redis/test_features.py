@@ -39,8 +39,8 @@ from tracked_queue import (
     UsageError,
     current_job,
 )
+from tracked_queue.protocol.transitions import close, purge, requeue
 from tracked_queue.reports import DeadFilter, read_dead
-from tracked_queue.transitions import close, purge, requeue
 
 QUICKLY = Fixed(0.01)
 

@@ -17,20 +17,13 @@ from structlog.testing import capture_logs
 from tests.harness import wait_until
 from tests.redis.test_client import running_worker
 from tests.rights import look
-from tracked_queue import (
-    Exponential,
-    JobFailedError,
-    Retry,
-    State,
-    TrackedQueue,
-    current_job,
-)
+from tracked_queue import Exponential, JobFailedError, Retry, State, TrackedQueue, current_job
 from tracked_queue.chaos.server import RedisServer
+from tracked_queue.model.task import Task
+from tracked_queue.protocol.transitions import Delivered, Fetched, fetch, pause, register, resume
 from tracked_queue.reports import read_instances
-from tracked_queue.task import Task
-from tracked_queue.transitions import Delivered, Fetched, fetch, pause, register, resume
-from tracked_queue.worker.binding import Binder
 from tracked_queue.worker.instance import Instance
+from tracked_queue.worker.late_limits import Binder
 from tracked_queue.worker.runner import Pools, Runner
 from tracked_queue.worker.slots import Slots
 
@@ -396,7 +389,7 @@ def _values(app: TrackedQueue) -> dict[str, Any]:
 
 async def test_a_revoked_instance_cancels_its_jobs_and_registers_anew(app: TrackedQueue) -> None:
     """CASE-09, CASE-10: its cleanup runs, nothing of the job changes because of it, and it works on under a new lease."""
-    from tracked_queue import transitions as t
+    from tracked_queue.protocol import transitions as t
 
     leases: list[str] = []
     cleaned = asyncio.Event()
@@ -426,7 +419,7 @@ async def test_a_revoked_instance_cancels_its_jobs_and_registers_anew(app: Track
 
 async def test_a_stray_in_the_processing_list_is_handed_back(app: TrackedQueue) -> None:
     """CASE-18: a live instance owns a job that it knows nothing of; the heartbeat must not keep it there for ever."""
-    from tracked_queue import transitions as t
+    from tracked_queue.protocol import transitions as t
 
     @app.task()
     async def task() -> int:
@@ -497,7 +490,7 @@ async def test_queues_and_tasks_are_checked_before_anything_starts(app: TrackedQ
 
 async def test_ten_thousand_orphans_and_eight_recoverers(server: RedisServer, namespace: str) -> None:
     """CASE-05: eight instances recover one dead list at once; each job moves exactly once, and all of them run."""
-    from tracked_queue import transitions as t
+    from tracked_queue.protocol import transitions as t
 
     async with TrackedQueue(server.url, namespace=namespace, max_connections=16) as app:
 

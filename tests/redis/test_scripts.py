@@ -7,9 +7,10 @@ from msgspec import structs
 
 from tests.harness import INTERVAL, START_MS, TTL, Scripts, request
 from tracked_queue import InvariantError, State, StoreRefusedError
-from tracked_queue import transitions as t
-from tracked_queue.codec import encode_any, encode_extras
-from tracked_queue.transitions import CancelWord, DeadWord, Fate, Refusal, Verdict
+from tracked_queue.model.codec import encode_any
+from tracked_queue.protocol import transitions as t
+from tracked_queue.protocol.packing import encode_extras
+from tracked_queue.protocol.transitions import CancelWord, DeadWord, Fate, Refusal, Verdict
 
 # enqueue
 

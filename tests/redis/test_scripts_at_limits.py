@@ -10,11 +10,11 @@ import pytest
 import redis
 from tests.harness import TTL, Scripts
 from tracked_queue import ResultLeftOutError, StoreFullError
-from tracked_queue import transitions as t
 from tracked_queue.chaos.server import RedisServer
-from tracked_queue.cipher import Cipher
-from tracked_queue.results import value_of
-from tracked_queue.transitions import CancelWord, Fate, Refusal, Verdict
+from tracked_queue.model.cipher import Cipher
+from tracked_queue.producer.results import value_of
+from tracked_queue.protocol import transitions as t
+from tracked_queue.protocol.transitions import CancelWord, Fate, Refusal, Verdict
 
 
 @pytest.fixture

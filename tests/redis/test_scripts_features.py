@@ -9,9 +9,9 @@ import msgspec
 import pytest
 
 from tests.harness import START_MS, Scripts, request
-from tracked_queue import transitions as t
-from tracked_queue.task import Request
-from tracked_queue.transitions import CancelWord, Conflict, DeadWord, NoteWord, Verdict
+from tracked_queue.protocol import transitions as t
+from tracked_queue.protocol.request import Request
+from tracked_queue.protocol.transitions import CancelWord, Conflict, DeadWord, NoteWord, Verdict
 
 
 def extras(**fields: Any) -> bytes:

@@ -21,16 +21,16 @@ from tracked_queue import (
     UsageError,
     current_job,
 )
-from tracked_queue import transitions as t
 from tracked_queue.chaos.server import RedisServer
-from tracked_queue.cluster import parse_cluster_url
-from tracked_queue.job import State
-from tracked_queue.layout import Layout
-from tracked_queue.link import Link
-from tracked_queue.placement import deciding
+from tracked_queue.protocol import transitions as t
+from tracked_queue.protocol.states import State
 from tracked_queue.reports import read_overview
-from tracked_queue.shards import Shards
-from tracked_queue.store import Store
+from tracked_queue.sharding.agreement import Layout
+from tracked_queue.sharding.placement import deciding
+from tracked_queue.sharding.shards import Shards
+from tracked_queue.transport.cluster import parse_cluster_url
+from tracked_queue.transport.link import Link
+from tracked_queue.transport.store import Store
 from tracked_queue.worker.fetcher import Fetcher
 from tracked_queue.worker.slots import Slots
 

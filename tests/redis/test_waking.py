@@ -10,9 +10,9 @@ import pytest
 
 from tests.harness import INTERVAL, TTL, Scripts, request
 from tests.redis.test_blame import ids
-from tracked_queue import transitions as t
-from tracked_queue.codec import encode_extras
-from tracked_queue.transitions import End, Refusal, Verdict
+from tracked_queue.protocol import transitions as t
+from tracked_queue.protocol.packing import encode_extras
+from tracked_queue.protocol.transitions import End, Refusal, Verdict
 
 
 def limited(queue: str, name: str, number: int, key: str = "", *, ms: int = 0, turn: str = "") -> bytes:

@@ -26,10 +26,10 @@ from hypothesis.stateful import (
 )
 
 from tests.harness import INTERVAL, TTL, Scripts, request
-from tracked_queue import transitions as t
 from tracked_queue.chaos.server import RedisServer
-from tracked_queue.scripts import Script, load_scripts, make_script, read_source
-from tracked_queue.task import Request
+from tracked_queue.protocol import transitions as t
+from tracked_queue.protocol.request import Request
+from tracked_queue.protocol.scripts import Script, load_scripts, make_script, read_source
 
 FINAL = {"succeeded", "failed", "cancelled", "expired", "dead"}
 LIMITS = {"one": 1, "two": 2}

@@ -20,9 +20,9 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from tracked_queue import Concurrency, Rate, TrackedQueue, Unique, UsageError
-from tracked_queue.canonical import canonical, part, short
-from tracked_queue.codec import decode_extras
-from tracked_queue.constraints import of_queue, of_task
+from tracked_queue.model.canonical import canonical, part, short
+from tracked_queue.model.constraints import of_queue, of_task
+from tracked_queue.protocol.packing import decode_extras
 
 LEAVES = st.one_of(
     st.none(), st.booleans(), st.integers(-(2**60), 2**60), st.floats(allow_nan=False), st.text(max_size=8), st.binary(max_size=8),

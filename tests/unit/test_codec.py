@@ -20,7 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tracked_queue import ArgumentError, PayloadTooLargeError
-from tracked_queue.codec import Signature, decode_error, encode_exception
+from tracked_queue.model.codec import Signature, decode_error, encode_exception
 
 LIMIT = 1 << 20
 

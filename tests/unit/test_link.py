@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from tracked_queue.errors import StoreRefusedError, StoreUnavailableError
-from tracked_queue.link import Endpoint, Link, LinkPool
 from tracked_queue.settings import resolve
+from tracked_queue.transport.link import Endpoint, Link, LinkPool
 
 NO_REPLY = b"?what\r\n"
 Answer = Callable[[bytes, asyncio.StreamWriter], Awaitable[None]]

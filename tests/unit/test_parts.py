@@ -30,11 +30,11 @@ from tracked_queue import (
     UsageError,
     errors,
 )
-from tracked_queue import transitions as t
-from tracked_queue.client import portions
-from tracked_queue.job import check_name
-from tracked_queue.keys import Keys
-from tracked_queue.shards import Shards
+from tracked_queue.model.checks import check_name
+from tracked_queue.producer.client import portions
+from tracked_queue.protocol import transitions as t
+from tracked_queue.protocol.keys import Keys
+from tracked_queue.sharding.shards import Shards
 from tracked_queue.worker.lease import MAX_LABEL_IN_LEASE, LeaseState, new_lease
 from tracked_queue.worker.outage import REMIND_S, SETTLE_S, Outage
 from tracked_queue.worker.slots import Slots
@@ -246,7 +246,7 @@ def test_keys_share_one_hash_tag() -> None:
 )
 async def test_servers_that_can_not_be_used(info: bytes, kind: type[Exception], said: str) -> None:
     """Too old is for good; a replica may be promoted, as in a failover, and is waited for."""
-    from tracked_queue.store import Store, check_server
+    from tracked_queue.transport.store import Store, check_server
 
     class Told:
         async def call(self, commands: Any, timeout: Any = None) -> list[Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tracked_queue.doctor import product_of
+from tracked_queue.operator.doctor import product_of
 
 REDIS = {"redis_version": "7.4.0", "executable": "/usr/bin/redis-server"}
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tracked_queue import TrackedQueue, UsageError
-from tracked_queue.schedules import Schedule
+from tracked_queue.model.schedules import Schedule
 
 app = TrackedQueue()
 

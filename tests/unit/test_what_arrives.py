@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, RootModel, computed_field
 
 from tracked_queue import ArgumentError, JobContext, PayloadTooLargeError, TrackedQueue, UsageError
-from tracked_queue.codec import MAX_NESTED, ValueCodec, decode_options, difference
+from tracked_queue.model.codec import MAX_NESTED, ValueCodec, decode_options, difference
 
 Any = t.Any
 

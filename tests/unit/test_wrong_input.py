@@ -30,10 +30,10 @@ from tracked_queue import (
     UsageError,
 )
 from tracked_queue.app import NamedEnqueue
-from tracked_queue.current import CurrentJob
-from tracked_queue.options import JobOptionsArgs
+from tracked_queue.model.context import CurrentJob
+from tracked_queue.model.options import JobOptionsArgs
+from tracked_queue.model.workflow import Group
 from tracked_queue.settings import setting_default, setting_names
-from tracked_queue.workflow import Group
 
 NAN, INF, HUGE = float("nan"), float("inf"), 10**400
 NOT_SECONDS: list[Any] = ["5", b"5", NAN, INF, HUGE, True, [], object(), -1, dt.timedelta(days=-1)]

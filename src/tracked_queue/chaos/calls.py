@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from ..errors import UsageError
-from ..task import PreparedCall
+from ..model.task import PreparedCall
 
 # How far back a client goes when it is told that the server came back without its last writes.
 REMEMBERED_S = 6.0

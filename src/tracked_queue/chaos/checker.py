@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from ..job import State
+from ..protocol.states import State
 from .ledger import Event
 
 FINAL = frozenset(state.value for state in State if state.ended)

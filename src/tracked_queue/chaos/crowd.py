@@ -8,14 +8,14 @@ import subprocess
 import sys
 import threading
 
-from ..log_setup import set_up
+from ..worker.log_setup import set_up
 
 END_S = 10.0
 
 
 async def run(count: int) -> None:
     """So many instances, until SIGTERM."""
-    from .served import app
+    from .recorded import app
 
     stopped = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopped.set)

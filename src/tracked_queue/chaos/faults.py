@@ -15,7 +15,7 @@ from typing import Any
 import redis.exceptions
 
 from ..app import TrackedQueue
-from ..handle import Job
+from ..model.job import Job
 from .calls import REMEMBERED_S
 from .checker import POISON
 from .clock import JUMPS_S, go_by_it, set_clock

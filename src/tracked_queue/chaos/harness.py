@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from ..shards import Shards
+from ..sharding.shards import Shards
 from .checker import FINAL, History, Judgement, judge
 from .faults import Faults
 from .ledger import Event, read_ledgers

@@ -18,11 +18,11 @@ import msgspec
 
 from ..app import TrackedQueue
 from ..errors import JobError, StoreUnavailableError, TrackedQueueError
-from ..handle import Job
-from ..task import PreparedCall
+from ..model.job import Job
+from ..model.task import PreparedCall
 from .calls import REMEMBERED_S, Calls, calls_of
 from .ledger import FOLDER_VARIABLE, Ledger
-from .served import app, target
+from .recorded import app, target
 
 PAUSE_S = 0.04
 # Results that a producer waits for at a time, and for how long each.

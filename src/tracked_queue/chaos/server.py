@@ -12,7 +12,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from ..embedded import answers, find_server
+from ..transport.embedded import answers, find_server
 
 START_S = 20.0
 

@@ -12,10 +12,10 @@ from datetime import timedelta
 from typing import Any
 
 from ..app import TrackedQueue
-from ..constraints import Concurrency, Rate, Unique
-from ..current import current_job
-from ..retry import Fixed, Snooze
-from ..task import PreparedCall
+from ..model.constraints import Concurrency, Rate, Unique
+from ..model.context import current_job
+from ..model.retry import Fixed, Snooze
+from ..model.task import PreparedCall
 from .checker import POISON
 from .ledger import VERSION_VARIABLE
 
@@ -110,7 +110,7 @@ async def newer(n: int) -> int:
 @app.task(name=POISON)
 async def poison() -> None:
     """Kills its process."""
-    from .served import ledger
+    from .recorded import ledger
 
     await asyncio.sleep(random.random() * 0.3)
     ledger.write("fault", word=POISON, pid=os.getpid())

@@ -14,7 +14,7 @@ from typing import Any
 
 import redis.asyncio as redis_client
 
-from ..shards import Shards
+from ..sharding.shards import Shards
 from .ledger import APP_VARIABLE, FOLDER_VARIABLE, VERSION_VARIABLE, Ledger
 from .programs import Program
 from .proxy import Proxy
@@ -102,7 +102,7 @@ class World:
         which = {VERSION_VARIABLE: str(version or self.chance.randint(1, 2))}
         return self._started(Program(
             log or self.folder / f"worker-{len(self._programs)}.log", self.environment() | which,
-            "tracked_queue", "worker", "tracked_queue.chaos.served:app", "--log-format", "json",
+            "tracked_queue", "worker", "tracked_queue.chaos.recorded:app", "--log-format", "json",
             "--processes", str(PROCESSES), "--concurrency", "10", "--grace", "1",
         ))  # fmt: skip
 

@@ -8,11 +8,12 @@ from typing import Annotated, Any
 
 import typer
 
-from .. import log_setup, reports, transitions
+from .. import reports
 from ..app import TrackedQueue
-from ..checks import did_you_mean
-from ..errors import JobFailedError, UsageError
-from ..job import check_name
+from ..errors import JobFailedError, UsageError, did_you_mean
+from ..model.checks import check_name
+from ..protocol import transitions
+from ..worker import log_setup
 from .common import (
     EXIT_FAILED,
     AppOption,

@@ -26,9 +26,15 @@ from rich.text import Text
 
 from .. import log
 from ..app import TrackedQueue
-from ..checks import did_you_mean
-from ..errors import SettingsError, StoreRefusedError, StoreUnavailableError, TrackedQueueError, UsageError
-from ..retry import MAX_SECONDS
+from ..errors import (
+    SettingsError,
+    StoreRefusedError,
+    StoreUnavailableError,
+    TrackedQueueError,
+    UsageError,
+    did_you_mean,
+)
+from ..model.checks import MAX_SECONDS
 from ..worker.liveness import user_id
 
 cli = typer.Typer(

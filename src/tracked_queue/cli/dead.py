@@ -10,12 +10,15 @@ from typing import Annotated
 
 import typer
 
-from .. import log_setup, reports, transitions
+from .. import reports
 from ..app import TrackedQueue
-from ..cipher import Cipher
 from ..errors import UsageError
-from ..job import State, check_name
-from ..store import Store
+from ..model.checks import check_name
+from ..model.cipher import Cipher
+from ..protocol import transitions
+from ..protocol.states import State
+from ..transport.store import Store
+from ..worker import log_setup
 from .common import (
     EXIT_FAILED,
     AppOption,

@@ -28,11 +28,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from ..app import TrackedQueue
-from ..embedded import start_embedded
 from ..errors import UsageError
-from ..handle import Job
-from ..job import JobInfo, State
+from ..model.job import Job
+from ..model.record import JobInfo
+from ..protocol.states import State
 from ..reports import read_instances, read_overview
+from ..transport.embedded import start_embedded
 from .common import clean, console
 from .demo_tasks import LEDGER_VARIABLE, digest, digest_file
 from .demo_tasks import app as demo_app

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from ..doctor import Finding, Level, examine
+from ..operator.doctor import Finding, Level, examine
 from .common import (
     EXIT_FAILED,
     AppOption,

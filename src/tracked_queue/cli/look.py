@@ -8,8 +8,8 @@ import typer
 
 from .. import reports
 from ..app import TrackedQueue
-from ..link import Endpoint
 from ..settings import setting_doc, setting_names
+from ..transport.link import Endpoint
 from .common import (
     AppOption,
     JsonOption,

@@ -10,21 +10,10 @@ import typer
 from .. import reports
 from ..app import TrackedQueue
 from ..errors import JobError, StoreRefusedError, UsageError
-from ..job import check_name
+from ..model.checks import check_name
 from ..settings import Settings
 from ..worker.liveness import default_label, liveness_folder, read_signs
-from .common import (
-    EXIT_FAILED,
-    NamespaceOption,
-    UrlOption,
-    clean,
-    cli,
-    fail,
-    guarded,
-    run,
-    seconds,
-    span,
-)
+from .common import EXIT_FAILED, NamespaceOption, UrlOption, clean, cli, fail, guarded, run, seconds, span
 
 READY_LIMIT_S = 4.0
 

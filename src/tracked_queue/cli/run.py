@@ -14,18 +14,12 @@ from typing import Annotated, Any
 
 import typer
 
-from .. import log, log_setup
+from .. import log
 from ..app import TrackedQueue
 from ..errors import UsageError
-from ..worker.served import Queues, parse_most, parse_queues
-from .common import (
-    NamespaceOption,
-    UrlOption,
-    cli,
-    guarded,
-    load_app,
-    told,
-)
+from ..worker import log_setup
+from ..worker.queues import Queues, parse_most, parse_queues
+from .common import NamespaceOption, UrlOption, cli, guarded, load_app, told
 
 
 @cli.command()
@@ -166,7 +160,7 @@ def _supervise(
 ) -> int:
     from ..worker import signals
     from ..worker.lineage import interpreter_options
-    from ..worker.served import Served
+    from ..worker.queues import Served
     from ..worker.supervisor import Supervisor
 
     loading = True

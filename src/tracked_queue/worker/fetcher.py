@@ -13,14 +13,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from .. import log
 from ..errors import StoreRefusedError, StoreUnavailableError
-from ..link import Link
+from ..protocol.transitions import MAX_BATCH, Call, Fetched, Mode, Refusal, fetch, quiet
 from ..settings import Settings
-from ..store import Store
-from ..transitions import MAX_BATCH, Call, Fetched, Mode, Refusal, fetch, quiet
+from ..transport.link import Link
+from ..transport.store import Store
 from .lease import LeaseState
 from .outage import Outage, insist, pauses
+from .queues import Served
 from .runner import Runner
-from .served import Served
 from .slots import Slots
 
 # A standing fetch takes few: a burst spreads over the idle workers, and a frozen one can't swallow a hundred jobs.

@@ -7,9 +7,9 @@ import time
 from collections.abc import Callable
 
 from ..errors import StoreUnavailableError
+from ..protocol.transitions import Beat, heartbeat
 from ..settings import Settings
-from ..store import Store
-from ..transitions import Beat, heartbeat
+from ..transport.store import Store
 from .lease import FENCE_PART, LeaseState
 from .outage import Outage, pauses
 

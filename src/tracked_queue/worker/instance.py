@@ -13,28 +13,29 @@ from typing import Any, Protocol
 import anyio
 
 from .. import log
-from ..cipher import Cipher
-from ..constraints import Limit
 from ..errors import LifespanError
-from ..layout import Layout
-from ..link import Endpoint
-from ..middleware import Surroundings
-from ..placement import deciding
-from ..schedules import Schedule
+from ..model.cipher import Cipher
+from ..model.constraints import Limit
+from ..model.hooks import Surroundings
+from ..model.schedules import Schedule
+from ..model.task import Registry
+from ..protocol.request import Request
+from ..protocol.transitions import Mode
 from ..settings import Settings
-from ..shards import Shards
-from ..task import Registry, Request
-from ..transitions import Mode
+from ..sharding.agreement import Layout
+from ..sharding.placement import deciding
+from ..sharding.shards import Shards
+from ..transport.link import Endpoint
 from . import signals
-from .binding import Binder, known_limits
 from .isolated import setup_of
+from .late_limits import Binder, known_limits
 from .lineage import watch_forks
 from .liveness import SignOfLife, default_label
 from .loopwatch import LoopWatch
-from .rebirth import origin_of
+from .predecessors import origin_of
+from .queues import Queues, Served
 from .recycle import share_done
 from .runner import Pools, Runner
-from .served import Queues, Served
 from .slots import Slots
 from .tenure import Host, Stop, Tenure
 

@@ -12,12 +12,12 @@ from typing import Any
 import anyio
 import anyio.to_thread
 
-from ..codec import decode_error, encode_any
-from ..current import CurrentJob, JobContext, current
 from ..errors import TrackedQueueError
-from ..middleware import Surroundings, chained
-from ..retry import Dead, Discard, Retry, Signal, Snooze
-from ..task import Task
+from ..model.codec import decode_error, encode_any
+from ..model.context import CurrentJob, JobContext, current
+from ..model.hooks import Surroundings, chained
+from ..model.retry import Dead, Discard, Retry, Signal, Snooze
+from ..model.task import Task
 from .isolated import class_name
 from .lineage import end_fork, guard, is_fork
 from .processes import ProcessPool

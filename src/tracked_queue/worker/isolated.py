@@ -19,13 +19,14 @@ from typing import Any, Protocol
 import msgspec
 import structlog
 
-from .. import log_setup, middleware
-from ..codec import encode_exception
 from ..errors import UnguardedScriptError
-from ..log_setup import LogSetup
-from ..retry import Dead, Retry, Signal, Snooze, leaves_of, meant_by
-from ..task import Registry, Task
+from ..model import hooks
+from ..model.codec import encode_exception
+from ..model.retry import Dead, Retry, Signal, Snooze, leaves_of, meant_by
+from ..model.task import Registry, Task
+from . import log_setup
 from .lineage import end_fork, end_group, guard, is_fork, keep_from_forks, watch_forks
+from .log_setup import LogSetup
 
 PARENT_LOOK_S = 0.5
 # The name under which a script's own module is loaded here: what it does when it is run must not be done again.
@@ -86,7 +87,7 @@ class App(Protocol):
     def tasks(self) -> Registry: ...
 
     @property
-    def around(self) -> middleware.Surroundings: ...
+    def around(self) -> hooks.Surroundings: ...
 
     def adopt(self, values: Mapping[str, Any]) -> None: ...
 

@@ -9,10 +9,11 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
-from .. import log, retry
+from .. import log
 from ..errors import StoreFullError, StoreUnavailableError
-from ..store import Store
-from ..transitions import Call
+from ..protocol.transitions import Call
+from ..transport import backoff
+from ..transport.store import Store
 
 T = TypeVar("T")
 
@@ -26,7 +27,7 @@ MAX_PAUSE_S = 1.5
 
 def pauses() -> Iterator[float]:
     """Seconds between the worker's tries."""
-    return retry.pauses(FIRST_PAUSE_S, MAX_PAUSE_S, random.random)
+    return backoff.pauses(FIRST_PAUSE_S, MAX_PAUSE_S, random.random)
 
 
 class Outage:

@@ -12,8 +12,8 @@ import asyncio
 from collections.abc import Callable
 
 from .. import log
-from ..store import Store
-from ..transitions import Outcome, owned
+from ..protocol.transitions import Outcome, owned
+from ..transport.store import Store
 
 
 class Reconciler:

@@ -8,10 +8,10 @@ import random
 
 from .. import log
 from ..errors import StoreUnavailableError
+from ..protocol.transitions import MAX_RICH, Fate, Portion, Recovered, recover, sweep, trim
 from ..reports import drop_ended
 from ..settings import Settings
-from ..store import Store
-from ..transitions import MAX_RICH, Fate, Portion, Recovered, recover, sweep, trim
+from ..transport.store import Store
 from .outage import Outage
 
 # The dead are trimmed by every instance now and then; a trim that finds nothing costs one short call.

@@ -19,18 +19,18 @@ import anyio
 import msgspec
 
 from .. import log
-from ..cipher import Cipher
-from ..codec import FORMAT, NIL, decode_options, encode_error, encode_exception, packed_list
-from ..current import CurrentJob, current
 from ..errors import ArgumentError, OwnershipLostError, SealedError, StoreFullError, UsageError
-from ..inputs import Results
-from ..middleware import Surroundings
-from ..retry import Dead, Discard, Exponential, Retry, Snooze, leaves_of, meant_by, retry_delay
+from ..model.cipher import Cipher
+from ..model.codec import FORMAT, NIL, decode_options, encode_error, encode_exception, packed_list
+from ..model.context import CurrentJob, current
+from ..model.hooks import Surroundings
+from ..model.inputs import Results
+from ..model.retry import Dead, Discard, Exponential, Retry, Snooze, leaves_of, meant_by, retry_delay
+from ..model.task import Registry, Task
+from ..protocol.transitions import MAX_BATCH, Call, Delivered, NoteWord, Outcome, count_of, inputs, note
 from ..settings import Settings
-from ..task import Registry, Task
-from ..transitions import MAX_BATCH, Call, Delivered, NoteWord, Outcome, count_of, inputs, note
-from .binding import Binder
 from .invoke import Invoke, IsolatedError, invoker
+from .late_limits import Binder
 from .lineage import end_fork, guard, is_fork
 from .processes import ProcessPool
 from .slots import Slots

@@ -7,10 +7,10 @@ import random
 from collections.abc import Callable, Sequence
 
 from .. import log
-from ..schedules import Schedule
-from ..store import Store
-from ..task import Request
-from ..transitions import MAX_BATCH, enqueue, schedule
+from ..model.schedules import Schedule
+from ..protocol.request import Request
+from ..protocol.transitions import MAX_BATCH, enqueue, schedule
+from ..transport.store import Store
 from .outage import Outage, insist
 
 # How often what runs is told anew, so that the list of schedules shows which are still alive.

@@ -7,9 +7,9 @@ from collections import deque
 from collections.abc import Callable, Sequence
 
 from .. import log
+from ..protocol.transitions import MAX_BATCH, MAX_BYTES, MAX_RICH, Outcome, Verdict, settle
 from ..settings import Settings
-from ..store import Store
-from ..transitions import MAX_BATCH, MAX_BYTES, MAX_RICH, Outcome, Verdict, settle
+from ..transport.store import Store
 from .outage import Outage, insist
 
 # Results and errors that wait to be recorded may take so much of the worker's memory, and those of the jobs that run beside it.

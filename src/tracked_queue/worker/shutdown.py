@@ -7,9 +7,9 @@ from typing import Protocol
 
 from .. import log
 from ..errors import StoreUnavailableError
+from ..protocol.transitions import owned
 from ..settings import Settings
-from ..store import Store
-from ..transitions import owned
+from ..transport.store import Store
 from .fetcher import Fetcher
 from .lease import LeaseState
 from .reconcile import Reconciler

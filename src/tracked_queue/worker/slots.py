@@ -14,7 +14,7 @@ import random
 import time
 from collections.abc import Callable, Iterator
 
-from ..transitions import Mode
+from ..protocol.transitions import Mode
 
 # With several shards and no supervisor: suspects that have waited for so long make the process take nothing fresh, for as long,
 # until it is empty; then, as long again, it goes on.

@@ -27,11 +27,11 @@ from dataclasses import dataclass, field
 
 from .. import log
 from ..errors import StoreUnavailableError, TrackedQueueError
-from ..link import Endpoint, LinkPool
+from ..protocol.transitions import End, Mode, release
 from ..settings import Settings
-from ..shards import Shards
-from ..store import Store
-from ..transitions import End, Mode, release
+from ..sharding.shards import Shards
+from ..transport.link import Endpoint, LinkPool
+from ..transport.store import Store
 from . import signals
 from .lease import EXIT_PART
 from .lineage import child_environment, end_session, first_to_go, is_stopped, keep_from_forks

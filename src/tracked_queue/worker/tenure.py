@@ -12,29 +12,30 @@ from typing import Any, TypeVar
 import anyio
 
 from .. import log
-from ..cipher import Cipher
 from ..errors import StoreRefusedError, StoreUnavailableError
-from ..keys import Keys
-from ..layout import Layout
-from ..link import Endpoint, Link, LinkPool, SyncLink
-from ..middleware import Surroundings
-from ..schedules import Schedule
+from ..model.cipher import Cipher
+from ..model.hooks import Surroundings
+from ..model.schedules import Schedule
+from ..model.task import Registry
+from ..protocol.keys import Keys
+from ..protocol.request import Request
+from ..protocol.transitions import Beat, Call, End, Mode, Outcome, Verdict, register, release, tend, unpark
 from ..settings import Settings
-from ..store import Store, SyncStore, check_server
-from ..task import Registry, Request
-from ..transitions import Beat, Call, End, Mode, Outcome, Verdict, register, release, tend, unpark
-from .binding import Binder
+from ..sharding.agreement import Layout
+from ..transport.link import Endpoint, Link, LinkPool, SyncLink
+from ..transport.store import Store, SyncStore, check_server
 from .fetcher import Fetcher
 from .heartbeat import Heartbeat
+from .late_limits import Binder
 from .lease import LeaseState, new_lease
 from .liveness import SignOfLife
 from .outage import Outage, insist, pauses
-from .rebirth import Origin, release_predecessors, watch_label
+from .predecessors import Origin, release_predecessors, watch_label
+from .queues import Served
 from .reconcile import Reconciler
 from .recovery import Recovery
 from .runner import MAX_BUFFERED_S, Cause, Pools, Runner
 from .scheduler import Scheduler
-from .served import Served
 from .settler import Settler
 from .shutdown import Shutdown
 from .slots import Slots

@@ -13,9 +13,9 @@ import time
 from collections.abc import Callable
 
 from ..errors import TrackedQueueError
+from ..protocol.transitions import Beat, heartbeat
 from ..settings import Settings
-from ..store import SyncStore
-from ..transitions import Beat, heartbeat
+from ..transport.store import SyncStore
 from .lease import EXIT_PART, FENCE_PART, LeaseState
 from .loopwatch import FENCED_EXIT, Periodic, give_up
 from .runner import Runner

@@ -1,0 +1,140 @@
+"""Refusing what can't be meant, where it is said: each error names the argument and says what to write."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Mapping
+from contextvars import ContextVar
+from datetime import timedelta
+from typing import Any
+
+from ..errors import UsageError
+
+MAX_NAME = 256
+# A century: beyond it a number of seconds is a mistake, and its milliseconds would leave Redis' exact integers.
+MAX_SECONDS = 100 * 366 * 86400.0
+
+Seconds = float | timedelta
+
+
+def check_name(kind: str, name: object) -> str:
+    """
+    A job id, queue or task name that may go to Redis: 1 to 256 characters of printable text.
+
+    Raises:
+        UsageError: Says which name and why.
+    """
+    if not isinstance(name, str):
+        raise UsageError(f"{kind} {name!r}: it must be text, and is {type(name).__name__}")
+    if not name or len(name) > MAX_NAME:
+        shown = name[:40] + "…" if len(name) > MAX_NAME else name
+        raise UsageError(f"{kind} {shown!r}: it has {len(name)} characters; allowed are 1 to {MAX_NAME}")
+    if not name.isprintable():
+        raise UsageError(f"{kind} {name!r}: only printable characters are allowed")
+    return name
+
+
+def to_seconds(name: str, value: Any, *, above: bool = False, negative: bool = False) -> float:
+    """
+    A number of seconds, also from a timedelta.
+
+    Raises:
+        UsageError: It is no sensible one; `negative` numbers are allowed where the past means now.
+    """
+    number = value.total_seconds() if isinstance(value, timedelta) else value
+    if isinstance(number, int) and not isinstance(number, bool) and abs(number) > MAX_SECONDS:
+        number = MAX_SECONDS * 2 if number > 0 else -MAX_SECONDS * 2  # one of any length
+    if not isinstance(number, int | float) or isinstance(number, bool) or not math.isfinite(number):
+        raise UsageError(f"{name}={value!r}: it must be a number of seconds or a timedelta")
+    if number > MAX_SECONDS:
+        shown = repr(value)[:40]
+        raise UsageError(f"{name}={shown}: it must be a number of seconds up to {MAX_SECONDS:.0f}, a century")
+    if (above and number <= 0) or (number < 0 and not negative):
+        raise UsageError(f"{name}={value!r}: it must be {'above 0' if above else '0 or more'}")
+    return float(number)
+
+
+def check_flag(name: str, value: object) -> bool:
+    """True or False, and nothing that only counts as one of them."""
+    if not isinstance(value, bool):
+        raise UsageError(f"{name}={value!r}: it must be True or False")
+    return value
+
+
+def check_list(name: str, value: object, of: str) -> list[Any] | tuple[Any, ...]:
+    """A list or a tuple: what can be looked at twice and has an order."""
+    if not isinstance(value, list | tuple):
+        raise UsageError(f"{name}={value!r}: it must be a list of {of}")
+    return value
+
+
+def check_mapping(name: str, value: object, of: str) -> Mapping[str, Any]:
+    """A mapping with text as keys."""
+    if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
+        raise UsageError(f"{name}={value!r}: it must be a mapping of {of}")
+    return value
+
+
+def check_whole(name: str, value: object, least: int = 1) -> int:
+    """A whole number that is not a truth value."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise UsageError(f"{name}={value!r}: it must be a whole number, {least} or more")
+    return value
+
+
+def check_text(name: str, value: object) -> str:
+    """Text."""
+    if not isinstance(value, str):
+        raise UsageError(f"{name}={value!r}: it must be text")
+    return value
+
+
+def check_function(name: str, value: Any, shape: str, given: int, *, waits: bool) -> None:
+    """
+    A function that can be called with so many arguments.
+
+    Args:
+        shape: How it is written, for the error.
+        waits: Whether it must be an `async def`, or must not.
+    """
+    call = value if inspect.isroutine(value) else getattr(type(value), "__call__", None)  # noqa: B004
+    is_async = inspect.iscoroutinefunction(value) or inspect.iscoroutinefunction(call)
+    if isinstance(value, type) or not callable(value) or is_async is not waits:
+        raise UsageError(f"{name}={value!r}: write {shape}")
+    try:
+        inspect.signature(value).bind(*range(given))
+    except TypeError as error:
+        raise UsageError(f"{name}={value!r}: write {shape}; it can't be called so ({error})") from None
+    except ValueError:  # a function without a signature, in C
+        pass
+
+
+def check_lifespan(lifespan: Any) -> None:
+    """An async context manager function without arguments."""
+    if lifespan is None:
+        return
+    shown = getattr(lifespan, "__qualname__", repr(lifespan))
+    if inspect.isasyncgenfunction(lifespan) or inspect.isgeneratorfunction(lifespan):
+        raise UsageError(f"lifespan={shown}: it is a generator; put @contextlib.asynccontextmanager above it")
+    if inspect.iscoroutinefunction(lifespan) or not callable(lifespan):
+        raise UsageError(f"lifespan={shown}: write a function under @contextlib.asynccontextmanager that yields once")
+    try:
+        inspect.signature(lifespan).bind()
+    except TypeError:
+        raise UsageError(f"lifespan={shown}: it must take no arguments") from None
+    except ValueError:
+        pass
+
+
+def check_carry(carry: Any) -> tuple[ContextVar[Any], ...]:
+    """Context variables of different names."""
+    variables = check_list("carry", carry, "context variables")
+    for variable in variables:
+        if not isinstance(variable, ContextVar):
+            raise UsageError(f"carry: {variable!r} is a {type(variable).__qualname__} and no ContextVar")
+    names = [variable.name for variable in variables]
+    for name in names:
+        if names.count(name) > 1:
+            raise UsageError(f"carry: two variables are called {name!r}, and their values travel by name")
+    return tuple(variables)

@@ -1,0 +1,230 @@
+"""What keeps jobs apart over the whole fleet: unique keys, limits on concurrency and rate, fair turns. What the words mean for
+one job is worked out here, at the enqueue; lua/enqueue.lua and lua/fetch.lua keep them."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+from ..errors import UsageError
+from .canonical import MAX_KEY, canonical, part, short
+from .checks import Seconds, check_name, to_seconds
+
+Key = str | Sequence[str] | Callable[..., object]
+
+
+def checked_key(what: str, key: Any) -> Key:
+    """
+    A key as it is kept: a name, a tuple of names, or a function.
+
+    Raises:
+        UsageError: It is none of them; `what` says of what.
+    """
+    if isinstance(key, str) or (isinstance(key, list | tuple) and key and all(isinstance(name, str) for name in key)):
+        return key if isinstance(key, str) else tuple(key)
+    if inspect.iscoroutinefunction(key) or inspect.isasyncgenfunction(key) or isinstance(key, type):
+        raise UsageError(
+            f"{what}={key!r}: write a plain function of the arguments, which returns text, a number or a tuple"
+        )
+    if callable(key):
+        return cast("Key", key)
+    raise UsageError(
+        f"{what}={key!r}: write an argument's name, a list of at least one, or a function of the arguments"
+    )
+
+
+def key_text(key: Key, arguments: Mapping[str, Any], what: str) -> str:
+    """
+    The text of a key that is made of a job's arguments, as they arrive: one, several, or what a function of them says.
+
+    Raises:
+        UsageError: The task has no such argument, or a value that can't be part of a key.
+    """
+    if callable(key):
+        values = [key(**arguments)]
+    else:
+        names = [key] if isinstance(key, str) else list(key)
+        for name in names:
+            if name not in arguments:
+                raise UsageError(f"{what}: the task has no argument {name!r}")
+        values = [arguments[name] for name in names]
+    try:
+        return short("".join(map(canonical, values)))
+    except UsageError as error:
+        raise UsageError(f"{what}: {error}") from None
+
+
+@dataclass(frozen=True, slots=True)
+class Unique:
+    """
+    At most one job of a key at a time.
+
+    Args:
+        until: `started`: until the job is handed to a worker; `done`: until it has ended, whatever happens to workers.
+        by: Argument name(s), or a function of the arguments; None takes all arguments.
+        conflict: What a second enqueue does: `existing` returns the handle of the job that is there (`created` is False),
+            `reject` raises DuplicateJobError, `replace` gives the waiting job the new arguments and due time.
+        window: Seconds for which the key stays held from the enqueue on, whatever the job does (throttle); takes the
+            place of `until`.
+    """
+
+    until: str = "done"
+    by: Key | None = None
+    conflict: str = "existing"
+    window: Seconds | None = None
+
+    def __post_init__(self) -> None:
+        if self.until not in ("started", "done"):
+            raise UsageError(f"unique: until={self.until!r} must be 'started' or 'done'")
+        if self.conflict not in ("existing", "reject", "replace"):
+            raise UsageError(f"unique: conflict={self.conflict!r} must be 'existing', 'reject' or 'replace'")
+        if self.window is not None:
+            to_seconds("Unique(window)", self.window, above=True)
+        if self.by is not None:
+            object.__setattr__(self, "by", checked_key("Unique(by)", self.by))
+
+    def parts(self, task: str, arguments: Mapping[str, Any]) -> list[Any]:
+        """key, until, conflict, ms of the window: as lua/enqueue.lua takes them."""
+        what = f"task {task}: unique by"
+        key = short(canonical(arguments)) if self.by is None else key_text(self.by, arguments, what)
+        until = self.until if self.window is None else "window"
+        window_ms = 0 if self.window is None else max(1, round(to_seconds("window", self.window) * 1000))
+        return [part("t", task) + key, until, "replace" if self.conflict == "replace" else "existing", window_ms]
+
+
+def unique_of(given: str | Unique | None) -> Unique | None:
+    """What `unique=` stands for. Raises UsageError."""
+    if given is None or isinstance(given, Unique):
+        return given
+    if given in ("until_started", "until_done"):
+        return Unique(given.removeprefix("until_"))
+    raise UsageError(f"unique={given!r}: it must be 'until_started', 'until_done' or Unique(...)")
+
+
+@dataclass(frozen=True, slots=True)
+class Concurrency:
+    """
+    At most `most` jobs at a time over the whole fleet.
+
+    Args:
+        most: 1 or more.
+        key: Argument name(s) or a function of the arguments: a limit for each value. None: one for all.
+        name: Limits of the same name are one, also over several tasks. Default: the task's name.
+    """
+
+    most: int
+    key: Key | None = None
+    name: str | None = None
+
+    def __post_init__(self) -> None:
+        _check_limit("Concurrency", self.most, self.name)
+        if self.key is not None:
+            object.__setattr__(self, "key", checked_key("Concurrency(key)", self.key))
+
+    def base(self, owner: str) -> str:
+        """Its name without a key's value: what all of its limits have in common."""
+        return _base(self.name, owner, self.key)
+
+    def parts(self, owner: str, arguments: Mapping[str, Any]) -> list[Any]:
+        """name, kind, number, ms, bytes of the base: as lua/fetch.lua takes them."""
+        base = self.base(owner)
+        return [_limit_name(base, self.key, arguments), "concurrency", self.most, 0, len(base.encode())]
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """
+    At most `most` starts in any `per` seconds over the whole fleet.
+
+    Args:
+        most: 1 or more.
+        per: Seconds.
+        key, name: As of Concurrency.
+    """
+
+    most: int
+    per: Seconds
+    key: Key | None = None
+    name: str | None = None
+
+    def __post_init__(self) -> None:
+        _check_limit("Rate", self.most, self.name)
+        to_seconds("Rate(per)", self.per, above=True)
+        if self.key is not None:
+            object.__setattr__(self, "key", checked_key("Rate(key)", self.key))
+
+    @property
+    def per_ms(self) -> int:
+        """`per` in milliseconds."""
+        return max(1, round(to_seconds("per", self.per) * 1000))
+
+    def base(self, owner: str) -> str:
+        """As of Concurrency. The period is part of it: a rate a second and one an hour of the same owner are two."""
+        return _base(self.name, owner, self.key) + part("p", str(self.per_ms))
+
+    def parts(self, owner: str, arguments: Mapping[str, Any]) -> list[Any]:
+        """As of Concurrency."""
+        base = self.base(owner)
+        return [_limit_name(base, self.key, arguments), "rate", self.most, self.per_ms, len(base.encode())]
+
+
+Limit = Concurrency | Rate
+
+
+# Beyond it a number of a limit is a mistake; the scripts refuse it too.
+MOST_OF_LIMIT = 10**9
+
+
+def _check_limit(what: str, most: object, name: str | None) -> None:
+    if name is not None:
+        check_name(f"{what}(name)", name)
+    if not isinstance(most, int) or isinstance(most, bool) or not 1 <= most <= MOST_OF_LIMIT:
+        raise UsageError(f"{what}(most={most!r}): it must be a whole number, 1 to {MOST_OF_LIMIT}")
+
+
+def of_task(task: str) -> str:
+    """Whose the limits of a task are, in their names."""
+    return part("t", task)
+
+
+def of_queue(queue: str) -> str:
+    """Whose the limits of a queue are, in their names."""
+    return part("q", queue)
+
+
+def _base(name: str | None, owner: str, key: Key | None) -> str:
+    return (owner if name is None else part("n", name)) + ("" if key is None else part("k", _label(key)))
+
+
+def _label(key: Key) -> str:
+    if callable(key):
+        return getattr(key, "__name__", type(key).__name__)
+    return key if isinstance(key, str) else ",".join(key)
+
+
+def _limit_name(base: str, key: Key | None, arguments: Mapping[str, Any]) -> str:
+    return base if key is None else base + key_text(key, arguments, f"limit by {_label(key)}")
+
+
+def limits_of(given: Limit | Sequence[Limit] | None, what: str = "limit") -> tuple[Limit, ...]:
+    """What `limit=` stands for. Raises UsageError."""
+    if given is None:
+        return ()
+    if not isinstance(given, Concurrency | Rate | list | tuple):
+        raise UsageError(f"{what}={given!r}: write Concurrency(...), Rate(...), or a list of them")
+    limits = (given,) if isinstance(given, Concurrency | Rate) else tuple(given)
+    for limit in limits:
+        if not isinstance(limit, Concurrency | Rate):
+            raise UsageError(f"{what}={given!r}: {limit!r} is neither Concurrency(...) nor Rate(...)")
+    bases = [limit.base("") for limit in limits]
+    if len(set(bases)) < len(bases):
+        raise UsageError(f"{what}: two of the same kind, key and name; give one of them a name")
+    return limits
+
+
+def lane_of(queue: str, limits: Sequence[Sequence[Any]], turn: str | None) -> str:
+    """The lane of jobs that share their limits and their turn."""
+    text = "".join(part("l", str(limit[0])) for limit in limits) + ("" if turn is None else part("t", turn))
+    return f"{queue}\n{text if len(text) <= 2 * MAX_KEY else short(text)}"

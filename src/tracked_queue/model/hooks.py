@@ -1,0 +1,84 @@
+"""What an app puts around its jobs: the lifespan, middleware for running and for enqueueing, context variables that travel."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from contextlib import AbstractAsyncContextManager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from ..errors import UsageError
+from .context import CurrentJob
+from .job import Job
+from .options import JobOptions
+
+T = TypeVar("T")
+
+CallNext = Callable[[], Awaitable[Any]]
+RunMiddleware = Callable[[CurrentJob, CallNext], Coroutine[Any, Any, Any]]
+
+
+@dataclass(slots=True, kw_only=True)
+class Enqueueing:
+    """One enqueue on its way, for middleware; `headers` may be changed, and travel with the job."""
+
+    task: str
+    queue: str
+    id: str | None
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    options: JobOptions
+    headers: dict[str, Any] = field(default_factory=dict)
+
+
+EnqueueNext = Callable[[], Awaitable[Job[Any]]]
+EnqueueMiddleware = Callable[[Enqueueing, EnqueueNext], Coroutine[Any, Any, Job[Any]]]
+Lifespan = Callable[[], AbstractAsyncContextManager[Any]]
+
+
+@dataclass(slots=True)
+class Surroundings:
+    """All of it, of one app."""
+
+    lifespan: Lifespan | None = None
+    carry: tuple[ContextVar[Any], ...] = ()
+    run: list[RunMiddleware] = field(default_factory=list)
+    enqueue: list[EnqueueMiddleware] = field(default_factory=list)
+    # Told of each batch of outcomes that the store has answered, with its verdicts (the chaos harness notes them).
+    settled: list[Callable[[str, list[Any], list[Any]], None]] = field(default_factory=list)
+
+    def carried(self) -> dict[str, Any]:
+        """The values of the variables that travel, where they are set."""
+        missing = object()
+        values = {variable.name: variable.get(missing) for variable in self.carry}
+        return {name: value for name, value in values.items() if value is not missing}
+
+
+def chained(layers: Sequence[Callable[..., Any]], subject: Any, innermost: Callable[[], Awaitable[T]]) -> Awaitable[T]:
+    """The first layer around the second, and so on; `innermost` at the end."""
+    call = innermost
+    for layer in reversed(layers):
+        call = _around(layer, subject, call)
+    return call()
+
+
+def _around(layer: Callable[..., Any], subject: Any, inner: Callable[[], Awaitable[T]]) -> Callable[[], Awaitable[T]]:
+    return lambda: layer(subject, inner)
+
+
+def run_now(work: Awaitable[T]) -> T:
+    """
+    Run middleware without an event loop, for `enqueue_sync`.
+
+    Raises:
+        UsageError: It waits for something.
+    """
+    running = work.__await__()
+    try:
+        next(running)
+    except StopIteration as done:
+        result: T = done.value
+        return result
+    running.close()
+    raise UsageError("enqueue_sync: an enqueue middleware awaits something, and there is no event loop; use enqueue")

@@ -1,0 +1,118 @@
+"""`Job`: the handle that an enqueue returns."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from typing import Any, Generic, Never, Protocol, TypeVar
+
+from ..protocol.states import State
+from .checks import Seconds
+from .record import JobInfo, Progress
+
+R = TypeVar("R")
+
+
+class JobReader(Protocol):
+    """What a handle needs of its app."""
+
+    async def job_info(self, job_id: str, codec: Any) -> JobInfo: ...
+
+    async def job_result(self, job_id: str, codec: Any, timeout: Seconds | None) -> Any: ...
+
+    async def job_cancel(self, job_id: str) -> bool: ...
+
+    async def job_states(self, job_ids: Sequence[str]) -> list[State | None]: ...
+
+    def job_watch(self, job_id: str, codec: Any) -> AsyncIterator[JobInfo]: ...
+
+
+class Job(Generic[R]):
+    """
+    One stored job.
+
+    `created` is False when a job of this id existed already: nothing was added, and this handle is to that job.
+    `durability` is what the enqueue waited for and reached: memory, replica or fsync.
+    """
+
+    __slots__ = ("_codec", "_reader", "created", "durability", "id")
+
+    def __init__(
+        self, id: str, created: bool, reader: JobReader, codec: Any = None, durability: str = "memory"
+    ) -> None:
+        self.id, self.created, self.durability = id, created, durability
+        self._reader, self._codec = reader, codec
+
+    def __repr__(self) -> str:
+        return f"<Job {self.id}>"
+
+    # Two handles to one job of one app are equal, whatever either knows of the enqueue.
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Job) and (self.id, self._reader) == (other.id, other._reader)
+
+    def __hash__(self) -> int:
+        return hash(self.id)
+
+    def __copy__(self) -> Job[R]:
+        return self
+
+    def __deepcopy__(self, _memo: Any) -> Job[R]:
+        return self
+
+    def __reduce__(self) -> Never:
+        raise TypeError(
+            f"the handle of job {self.id} can't be pickled: send its id, and make another one with app.job(id)"
+        )
+
+    async def status(self) -> State:
+        """The job's state now. Raises JobNotFoundError when its record is not there (any more)."""
+        return (await self.info()).state
+
+    async def info(self) -> JobInfo:
+        """The job's record: state, ledgers, times, error. Raises JobNotFoundError."""
+        return await self._reader.job_info(self.id, self._codec)
+
+    async def states_of(self, jobs: Sequence[Job[Any]]) -> list[State | None]:
+        """The states of several jobs of this app, read in pages; None for one without a record."""
+        return await self._reader.job_states([job.id for job in jobs])
+
+    async def progress(self) -> Progress | None:
+        """How far the job said it is; None if it said nothing. Raises JobNotFoundError."""
+        return (await self.info()).progress
+
+    def watch(self) -> AsyncIterator[JobInfo]:
+        """
+        The job's record now, and again after each change, until the job has ended: `async for info in job.watch()`.
+
+        Progress, log lines and the end are pushed by the server; other changes of the state are seen within a second.
+        """
+        return self._reader.job_watch(self.id, self._codec)
+
+    async def result(self, timeout: Seconds | None = None) -> R:
+        """
+        The function's return value, waited for on a push from the server.
+
+        A handle that was made by an id alone (`app.job(id)`) gives it the type that the record's task has here; where the
+        task is not registered, it is plain data.
+
+        Args:
+            timeout: Seconds (or a timedelta) to wait; None waits without end, through outages of Redis too.
+
+        Raises:
+            JobFailedError: It ended failed, dead or expired; carries the remote traceback's text.
+            JobCancelledError: It was cancelled.
+            JobNotFoundError: No record: never stored, expired, or untracked and fetched.
+            ResultLeftOutError: It succeeded, and Redis was too full for its result.
+            UnreadableResultError: It does not fit the type that is expected here.
+            TimeoutError: It has not ended in time; the job goes on.
+        """
+        result: R = await self._reader.job_result(self.id, self._codec, timeout)
+        return result
+
+    async def cancel(self) -> bool:
+        """
+        Cancel the job: at once if it has not started, else within a second by cancelling its asyncio task.
+
+        Returns:
+            False when there was nothing to cancel: it had ended, or there is no record.
+        """
+        return await self._reader.job_cancel(self.id)

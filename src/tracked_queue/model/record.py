@@ -1,0 +1,82 @@
+"""The record of a job as people read it: its states and its ledgers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from ..protocol.states import State
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ErrorInfo:
+    """The last error of a job, as text: the class is never rebuilt from what Redis holds."""
+
+    type: str
+    message: str
+    traceback: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure(ErrorInfo):
+    """One failed run: its error, when it was recorded, and by which lease."""
+
+    at: datetime | None
+    lease: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """How far a job said it is; `total` None where it did not say."""
+
+    done: float
+    total: float | None
+    note: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogLine:
+    """A line that a job kept."""
+
+    at: datetime
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobInfo:
+    """
+    One job's record at the time of the call.
+
+    The three ledgers are never mixed: `attempts` (runs that ended by themselves, and the one that is under way; as
+    `current_job().attempt` counts), `interruptions` (handed back by a shutdown or an outage; never charged), `recoveries`
+    (its instance was lost) with `charges` (recoveries for which this job is held responsible). `failures` are the last
+    five failed runs, the oldest first; `waits_for` is how many of the jobs that this one comes after have not ended.
+    `sealed`: something of it is encrypted, and no key that is at hand opens it.
+    """
+
+    id: str
+    task: str
+    queue: str
+    state: State
+    attempts: int
+    interruptions: int
+    recoveries: int
+    charges: int
+    delivery: int | None
+    lease: str | None
+    cancel_requested: bool
+    queued_at: datetime | None
+    due_at: datetime | None
+    fetched_at: datetime | None
+    finished_at: datetime | None
+    reason: str | None
+    error: ErrorInfo | None
+    failures: tuple[Failure, ...]
+    snoozes: int
+    waits_for: int
+    progress: Progress | None
+    checkpoint: Any
+    lines: tuple[LogLine, ...]
+    result: Any
+    sealed: bool = False

@@ -1,0 +1,119 @@
+"""Schedules: when an ordinary task is due by itself, by a cron expression or at a fixed interval. No clock is read here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from itertools import islice, takewhile
+from typing import Any
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from cronsim import CronSim, CronSimError
+
+from ..errors import UsageError
+from .checks import Seconds, check_name, to_seconds
+from .task import Task
+
+MISSED = ("skip", "once", "all")
+# A tick that is found this much later still counts as on time.
+ON_TIME_MS = 5_000
+# Ticks that one look finds at most; more of them come with the next look.
+MOST_TICKS = 250
+# The last tick before now is looked for in the last minute first.
+FIRST_PIECE_MS = 60_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Schedule:
+    """
+    One schedule of a task.
+
+    Args:
+        name: Unique in the app; jobs are called `cron:<name>:<ms of the tick>`.
+        cron: A cron expression with five fields, or six with seconds first; or None.
+        every_ms: A fixed interval, counted from 1970 so that all workers agree; or None.
+        tz: The zone in which `cron` is read.
+        missed: What becomes of ticks that came while no worker ran: `skip` drops them, `once` runs the last one, `all` runs
+            each. With `skip` and `once` a tick is also left out while the job of an earlier one still waits in its queue.
+    """
+
+    name: str
+    task: Task[..., Any]
+    cron: str | None = None
+    every_ms: int | None = None
+    tz: str = "UTC"
+    missed: str = "once"
+    args: Sequence[Any] = ()
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check_name("schedule", self.name)
+        if self.missed not in MISSED:
+            raise UsageError(f"schedule {self.name}: missed={self.missed!r} must be one of {', '.join(MISSED)}")
+        if not self.task.task_options.tracked:
+            raise UsageError(f"schedule {self.name}: its task is tracked=False; a tick needs a record")
+        try:
+            zone = ZoneInfo(self.tz)
+        except (ZoneInfoNotFoundError, ValueError, OSError) as error:
+            raise UsageError(f"schedule {self.name}: tz={self.tz[:60]!r} is no known timezone") from error
+        if self.cron is not None:
+            try:
+                next(CronSim(self.cron, datetime(2026, 1, 1, tzinfo=zone)))
+            except (CronSimError, StopIteration) as error:
+                why = f": {error}" if isinstance(error, CronSimError) else ""
+                raise UsageError(
+                    f"schedule {self.name}: expression {self.cron!r} is no cron expression that ever fires{why}"
+                ) from error
+
+    def ticks(self, after_ms: int) -> Iterator[int]:
+        """The ticks after a moment, in ms since 1970, without end."""
+        if self.every_ms is not None:
+            tick = after_ms // self.every_ms * self.every_ms
+            while True:
+                tick += self.every_ms
+                yield tick
+        start = datetime.fromtimestamp(after_ms / 1000, UTC).astimezone(ZoneInfo(self.tz))
+        for moment in CronSim(self.cron or "", start):
+            tick = round(moment.timestamp() * 1000)
+            if tick > after_ms:
+                yield tick
+
+    def due(self, after_ms: int, now_ms: int) -> tuple[list[int], int]:
+        """What to run of the ticks after one moment up to now, and the last tick that is dealt with so."""
+        if self.missed == "all":
+            found = list(islice(takewhile(lambda tick: tick <= now_ms, self.ticks(after_ms)), MOST_TICKS))
+        else:
+            found = self._last_tick(after_ms, now_ms)
+        if not found:
+            return [], after_ms
+        if self.missed == "skip" and now_ms - found[-1] > ON_TIME_MS:
+            return [], found[-1]
+        return found, found[-1]
+
+    def _last_tick(self, after_ms: int, now_ms: int) -> list[int]:
+        """The last tick of a span: looked for backwards in growing pieces, so that a long absence costs no more."""
+        piece_ms = FIRST_PIECE_MS
+        while True:
+            start_ms = max(after_ms, now_ms - piece_ms)
+            found = list(takewhile(lambda tick: tick <= now_ms, self.ticks(start_ms)))
+            if found or start_ms == after_ms:
+                return found[-1:]
+            piece_ms *= 4
+
+    def next_after(self, after_ms: int) -> int:
+        """The first tick after a moment."""
+        return next(self.ticks(after_ms))
+
+    @property
+    def shown(self) -> str:
+        """As people wrote it."""
+        return f"{self.cron} {self.tz}" if self.cron is not None else f"every {(self.every_ms or 0) / 1000:g} s"
+
+
+def interval_ms(every: Seconds) -> int:
+    """A fixed interval in ms. Raises UsageError below a second."""
+    seconds = to_seconds("every", every)
+    if seconds < 1:
+        raise UsageError(f"every={every!r}: it must be a second or more")
+    return round(seconds * 1000)

@@ -1,0 +1,1 @@
+"""A call becomes a stored job, and its end a value."""

@@ -1,0 +1,568 @@
+"""The producer's side: enqueues that share calls within an event loop, and without one; each shard has its own."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from operator import attrgetter
+from typing import TypeVar
+
+import msgspec
+
+from ..errors import (
+    EnqueueFullError,
+    EnqueueUnavailableError,
+    NotDurableError,
+    StoreFullError,
+    StoreUnavailableError,
+    TrackedQueueError,
+)
+from ..model.options import AFTER_AT_ONCE
+from ..protocol.keys import Keys
+from ..protocol.packing import decode_extras, encode_extras
+from ..protocol.request import Request
+from ..protocol.transitions import MAX_BATCH, MAX_BYTES, Call, Conflict, FollowWord, Stored, enqueue, follow
+from ..settings import Settings
+from ..sharding.agreement import Layout
+from ..sharding.shards import Shards
+from ..transport.backoff import client_pauses
+from ..transport.link import Endpoint, LinkPool
+from ..transport.store import Durable, Store, SyncStore
+from .results import ResultHub
+
+T = TypeVar("T")
+
+# Calls of the batcher that may be under way at once: while the server works on one, the next is made.
+FLUSHES = 2
+# A try at the end of the time has so long at least.
+MIN_TRY_S = 0.05
+# A limit that is no longer than this is not divided.
+SHORT_TRY_S = 1.0
+
+
+def portions(requests: Sequence[Request]) -> list[list[Request]]:
+    """The requests cut into calls of at most MAX_BATCH jobs and about MAX_BYTES."""
+    cut: list[list[Request]] = []
+    size = 0
+    for request in requests:
+        weight = request.weight()
+        full = not cut or len(cut[-1]) >= MAX_BATCH or size + weight > MAX_BYTES
+        if full or cut[-1][-1].durability != request.durability:
+            cut.append([])
+            size = 0
+        cut[-1].append(request)
+        size += weight
+    return cut
+
+
+def note_stand_ins(known: dict[str, str], requests: Sequence[Request], stored: Sequence[Stored]) -> None:
+    """Note which jobs of a call were not stored because another one holds their unique key, and which that is."""
+    for request, one in zip(requests, stored, strict=False):
+        if isinstance(one, Conflict) and one.word in ("held", "replaced"):
+            known[request.id] = one.id
+
+
+def resolved(request: Request, stand_ins: Mapping[str, str]) -> Request:
+    """A request that comes after the jobs which stand for those that were not stored; within a call the script sees to it."""
+    if not request.extras:
+        return request
+    extras = decode_extras(request.extras)
+    after = extras.get("after")
+    if not after or stand_ins.keys().isdisjoint([*after, *request.more_after]):
+        return request
+    extras["after"] = [stand_ins.get(id, id) for id in after]
+    more_after = tuple(stand_ins.get(id, id) for id in request.more_after)
+    return msgspec.structs.replace(request, extras=encode_extras(extras), more_after=more_after)
+
+
+def further(
+    requests: Sequence[Request], stored: Sequence[Stored]
+) -> Iterator[tuple[int, Request, Call[FollowWord | Conflict]]]:
+    """
+    The calls that name the jobs which stored ones come after beyond those of their enqueue, each with its place in the batch.
+    When one is answered with a Conflict the rest of that job's do nothing.
+    """
+    stand_ins: dict[str, str] = {}
+    note_stand_ins(stand_ins, requests, stored)
+    for place, request in enumerate(requests):
+        ids = [stand_ins.get(id, id) for id in request.more_after] if isinstance(stored[place], bool) else []
+        for at in range(0, len(ids), MAX_BATCH):
+            portion, first = ids[at : at + MAX_BATCH], AFTER_AT_ONCE + at
+            wants = min(max(0, request.wants - first), len(portion))
+            yield place, request, follow(request.id, first, wants, portion, last=at + MAX_BATCH >= len(ids))
+
+
+_more_after = attrgetter("more_after")
+
+
+@dataclass(slots=True, eq=False)
+class _Waiting:
+    request: Request
+    deadline: float
+    created: asyncio.Future[Stored]
+
+
+class Clients:
+    """What one event loop uses of an app, for each shard: made at first use, closed with the app."""
+
+    def __init__(self, settings: Settings, endpoint: Endpoint, shards: Shards, layout: Layout) -> None:
+        self._endpoint, self._shards, self._layout = endpoint, shards, layout
+        self.all = [
+            Client(settings, endpoint.of(keys), keys, self.agree) for keys in map(shards.keys, range(shards.count))
+        ]
+
+    def of_id(self, job_id: str) -> Client:
+        """That of a job's shard."""
+        return self.all[self._shards.of_id(job_id)]
+
+    async def enqueue_many(self, requests: Sequence[Request]) -> list[Stored]:
+        """
+        `Client.enqueue_many` over all shards at a time; each keeps the order of its own.
+
+        On failure what other shards store is stored, and the error names all jobs that may be missing.
+        """
+        if self._shards.count == 1:
+            return await self.all[0].enqueue_many(requests)
+        parts = self._shards.grouped(requests, _id_of)
+        replies = await asyncio.gather(
+            *(self.all[shard].enqueue_many(part) for shard, part in parts.items()), return_exceptions=True
+        )
+        return merged(requests, list(parts.values()), replies)
+
+    async def agree(self) -> None:
+        """See Layout.agree."""
+        await self._layout.agree(self._endpoint)
+
+    async def close(self) -> None:
+        """Finish what is being sent, then close all connections."""
+        for client in self.all:
+            await client.close()
+
+
+def _id_of(request: Request) -> str:
+    return request.id
+
+
+def merged(
+    requests: Sequence[Request], parts: Sequence[Sequence[Request]], replies: Sequence[list[Stored] | BaseException]
+) -> list[Stored]:
+    """The outcomes of several shards' parts in the requests' order; raises for the parts that failed."""
+    failed = [reply for reply in replies if isinstance(reply, BaseException)]
+    missing = {id for error in failed if isinstance(error, _OF_JOBS) for id in error.job_ids}
+    ids = tuple(request.id for request in requests if request.id in missing)
+    for error in failed:
+        if not isinstance(error, _OF_JOBS):
+            raise error
+    for error in failed:
+        if isinstance(error, EnqueueUnavailableError):
+            raise type(error)(error.problem, any(map(_may_have_run, failed)), ids) from error
+    for error in failed:
+        if isinstance(error, NotDurableError):
+            raise NotDurableError(error.durability, error.seconds, ids) from error
+    stored: dict[str, list[Stored]] = {}
+    for part, reply in zip(parts, replies, strict=True):
+        assert isinstance(reply, list)
+        for request, one in zip(part, reply, strict=True):
+            stored.setdefault(request.id, []).append(one)
+    return [stored[request.id].pop(0) for request in requests]
+
+
+_OF_JOBS = (EnqueueUnavailableError, NotDurableError)
+
+
+def _may_have_run(error: BaseException) -> bool:
+    return isinstance(error, EnqueueUnavailableError) and error.may_have_run
+
+
+class Client:
+    """What one event loop uses of one shard; `opened` is awaited until it has gone well once, before anything is stored."""
+
+    def __init__(
+        self, settings: Settings, endpoint: Endpoint, keys: Keys, opened: Callable[[], Awaitable[None]]
+    ) -> None:
+        self._settings, self._opened, self._is_open = settings, opened, False
+        self.store = Store(LinkPool(endpoint, settings.max_connections), keys)
+        # Whoever waits for results takes no connection from an enqueue.
+        self._waiting = Store(LinkPool(endpoint, settings.max_connections), keys)
+        self.results = ResultHub(endpoint, self._waiting)
+        self._queue: deque[_Waiting] = deque()
+        self._flushes: set[asyncio.Task[None]] = set()
+        self._alone = False  # a caller that came when nobody else was there is being served
+        self._alone_over: asyncio.Future[None] | None = None  # done when it has been; only `close` asks
+
+    async def close(self) -> None:
+        """Finish what is being sent, then close all connections."""
+        while self._flushes or self._alone:
+            under_way: set[asyncio.Future[None]] = {*self._flushes}
+            if self._alone:
+                self._alone_over = self._alone_over or asyncio.get_running_loop().create_future()
+                under_way.add(self._alone_over)
+            await asyncio.wait(under_way)
+        await self.results.close()
+        await self._waiting.close()
+        await self.store.close()
+
+    async def enqueue(self, request: Request) -> Stored:
+        """
+        Store one job; calls made at the same time share a call to Redis.
+
+        Returns:
+            True if it was stored, False for an id that existed, or a Conflict.
+
+        Raises:
+            EnqueueUnavailableError: No answer within `enqueue_timeout`.
+        """
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self._settings.enqueue_timeout
+        if not (self._alone or self._flushes or self._queue):
+            return await self._enqueue_alone(request, deadline)
+        waiting = _Waiting(request, deadline, loop.create_future())
+        self._queue.append(waiting)
+        if len(self._flushes) < FLUSHES:
+            self._start_flush(loop)
+        return await waiting.created
+
+    async def _enqueue_alone(self, request: Request, deadline: float) -> Stored:
+        """At once, with no task in between: nobody is there to share the call. Who comes meanwhile shares the next."""
+        self._alone = True
+        try:
+            store = self._store if request.more_after else self._insist
+            (stored,), safe = await store(enqueue([request]), [request], deadline)
+        finally:
+            self._alone = False
+            if self._alone_over is not None:
+                self._alone_over.set_result(None)
+                self._alone_over = None
+        if not safe:
+            raise _not_durable([request], self._settings)
+        return stored
+
+    async def enqueue_many(self, requests: Sequence[Request]) -> list[Stored]:
+        """Store jobs in portions, in order. On failure the jobs of earlier portions are stored."""
+        created: list[Stored] = []
+        stand_ins: dict[str, str] = {}
+        loop = asyncio.get_running_loop()
+        under_way: asyncio.Task[tuple[list[Stored], bool]] | None = None
+        unsafe: list[Request] = []
+        done = 0
+
+        async def ended(task: asyncio.Task[tuple[list[Stored], bool]]) -> None:
+            stored, safe = await task
+            if not safe:
+                unsafe.extend(requests[len(created) : len(created) + len(stored)])
+            created.extend(stored)
+
+        try:
+            for laid_out in portions(requests):
+                portion = laid_out
+                call = enqueue(portion)
+                if under_way is not None:
+                    await ended(under_way)
+                    note_stand_ins(stand_ins, requests[done : len(created)], created[done:])
+                    if stand_ins:
+                        portion = [resolved(request, stand_ins) for request in portion]
+                        call = enqueue(portion)
+                    done = len(created)
+                deadline = loop.time() + self._settings.enqueue_timeout
+                under_way = loop.create_task(self._store(call, portion, deadline))
+                await asyncio.sleep(0)  # it is sent while the next portion is laid out
+            if under_way is not None:
+                await ended(under_way)
+        except EnqueueUnavailableError as error:
+            ids = tuple(request.id for request in requests[done:])
+            raise type(error)(error.problem, error.may_have_run, ids) from error
+        if unsafe:
+            raise _not_durable(unsafe, self._settings)
+        return created
+
+    def _start_flush(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._flushes.add(loop.create_task(self._flush()))
+
+    async def _flush(self) -> None:
+        flush = asyncio.current_task()
+        assert flush is not None
+        try:
+            await self._flush_all()
+        finally:
+            # Not by a done callback: a caller that is woken before it would wait for a flush that has ended.
+            self._flushes.discard(flush)
+
+    def _next_batch(self) -> list[_Waiting]:
+        """What one call takes: tracked jobs or untracked ones, since only the former may be sent twice; of one durability."""
+        batch: list[_Waiting] = []
+        size = 0
+        while self._queue and len(batch) < MAX_BATCH and size < MAX_BYTES:
+            if batch:
+                next_one, first = self._queue[0].request, batch[0].request
+                if next_one.tracked is not first.tracked or next_one.durability != first.durability:
+                    break
+                if next_one.more_after or first.more_after:  # it takes further calls, whose errors are its own
+                    break
+            waiting = self._queue.popleft()
+            if not waiting.created.done():
+                batch.append(waiting)
+                size += waiting.request.weight()
+        return batch
+
+    async def _flush_all(self) -> None:
+        while self._queue:
+            batch = self._next_batch()
+            if not batch:
+                return
+            requests = [waiting.request for waiting in batch]
+            try:
+                call = enqueue(requests)
+                created, safe = await self._store(call, requests, batch[0].deadline)
+            except EnqueueUnavailableError as error:
+                for waiting in batch:
+                    if not waiting.created.done():
+                        waiting.created.set_exception(
+                            type(error)(error.problem, error.may_have_run, (waiting.request.id,))
+                        )
+            except BaseException as error:
+                for waiting in batch:
+                    if not waiting.created.done():
+                        waiting.created.set_exception(_per_caller(error))
+                if not isinstance(error, Exception):
+                    raise
+            else:
+                for waiting, one in zip(batch, created, strict=True):
+                    if waiting.created.done():
+                        continue
+                    if safe:
+                        waiting.created.set_result(one)
+                    else:
+                        waiting.created.set_exception(_not_durable([waiting.request], self._settings))
+
+    async def _store(
+        self, call: Call[list[Stored]], requests: Sequence[Request], deadline: float
+    ) -> tuple[list[Stored], bool]:
+        """
+        Store a batch, and name what did not fit into its call: further jobs that one comes after. Each call has its own time.
+
+        Returns:
+            What was stored, and whether it is as safe as was asked.
+        """
+        stored, safe = await self._insist(call, requests, deadline)
+        if any(map(_more_after, requests)):
+            for place, request, more in further(requests, stored):
+                deadline = asyncio.get_running_loop().time() + self._settings.enqueue_timeout
+                try:
+                    word, is_safe = await self._insist(more, [request], deadline)
+                except EnqueueUnavailableError as error:  # of what is stored already
+                    raise type(error)(error.problem, True, error.job_ids) from error
+                safe = safe and is_safe
+                if isinstance(word, Conflict):
+                    stored[place] = word
+        return stored, safe
+
+    async def _insist(self, call: Call[T], requests: Sequence[Request], deadline: float) -> tuple[T, bool]:
+        """
+        Send until answered or the deadline; a resend adds nothing, since the store knows the ids.
+
+        Returns:
+            The answer, and whether what was stored is as safe as was asked.
+        """
+        loop = asyncio.get_running_loop()
+        tries = Tries(requests, self._settings, loop.time, deadline)
+        while True:
+            try:
+                if not self._is_open:
+                    await self._open(tries.left)
+                seconds = tries.seconds()
+                durable = durable_of(requests, self._settings)
+                if durable is None:
+                    return await self.store.run(call, timeout=seconds), True
+                return await self.store.run_durably(call, durable, seconds)
+            except StoreUnavailableError as error:
+                pause = tries.pause_after(error, requests)
+            await asyncio.sleep(pause)
+
+    async def _open(self, seconds: float) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._opened()
+        except TimeoutError:
+            raise StoreUnavailableError("no reply in time", may_have_run=False) from None
+        self._is_open = True
+
+
+class Tries:
+    """
+    The tries of one call of enqueue, and its one limit: `enqueue_timeout` from when the caller asked.
+
+    The first try has half of it, so that a second one fits when a connection or a server has died under it. Jobs that may
+    not be sent twice have one try.
+    """
+
+    __slots__ = ("_clock", "_deadline", "_first", "_pauses", "_ran", "_reply_s", "_told", "_tracked")
+
+    def __init__(
+        self,
+        requests: Sequence[Request],
+        settings: Settings,
+        clock: Callable[[], float],
+        deadline: float | None = None,
+    ) -> None:
+        self._clock, self._reply_s = clock, settings.reply_timeout
+        self._deadline = clock() + settings.enqueue_timeout if deadline is None else deadline
+        self._tracked = requests[0].tracked  # of calls that share one all are tracked, or none is
+        self._pauses: Iterator[float] | None = None
+        self._first, self._ran = True, False
+        self._told: StoreUnavailableError | None = None
+
+    def seconds(self) -> float:
+        """How long the next try may take."""
+        left = self.left
+        if self._first and self._tracked:
+            left = max(left / 2, min(left, SHORT_TRY_S))
+        self._first = False
+        return min(left, self._reply_s)
+
+    @property
+    def left(self) -> float:
+        """What is left of all the time."""
+        return max(MIN_TRY_S, self._deadline - self._clock())
+
+    def pause_after(self, error: StoreUnavailableError, requests: Sequence[Request]) -> float:
+        """Seconds until the next try. Raises EnqueueUnavailableError for `requests` if there is none."""
+        self._ran = self._ran or error.may_have_run
+        self._pauses = self._pauses or client_pauses()
+        pause = next(self._pauses)
+        # An untracked job is forgotten when it is fetched; sent again after a lost reply it could run twice.
+        once = error.may_have_run and not all(request.tracked for request in requests)
+        over = isinstance(error, StoreFullError) or once
+        # What a server or a handshake has said tells more than that the last, short try came to no end.
+        if self._told is None or not _timed_out(error):
+            self._told = error
+        if over or self._clock() + pause >= self._deadline:
+            raise _enqueue_error(self._told, self._ran, requests) from self._told
+        return pause
+
+
+def _timed_out(error: StoreUnavailableError) -> bool:
+    return "no reply in time" in error.problem or isinstance(error.__cause__, TimeoutError)
+
+
+def durable_of(requests: Sequence[Request], settings: Settings) -> Durable | None:
+    """What a batch of requests of one durability waits for beyond the server's memory."""
+    if requests[0].durability == "memory":
+        return None
+    return Durable(requests[0].durability, settings.durability_replicas, settings.durability_timeout)
+
+
+def _not_durable(requests: Sequence[Request], settings: Settings) -> NotDurableError:
+    ids = tuple(request.id for request in requests)
+    return NotDurableError(requests[0].durability, settings.durability_timeout, ids)
+
+
+def _per_caller(error: BaseException) -> BaseException:
+    """An error object for one of several callers, so that they don't share a traceback."""
+    try:
+        return type(error)(*error.args)
+    except TypeError:
+        return error
+
+
+def _enqueue_error(error: StoreUnavailableError, ran: bool, requests: Sequence[Request]) -> EnqueueUnavailableError:
+    kind = EnqueueFullError if isinstance(error, StoreFullError) else EnqueueUnavailableError
+    return kind(error.problem, ran, tuple(request.id for request in requests))
+
+
+class SyncStores:
+    """
+    The synchronous stores of an app, for each shard: a call has one of its thread to itself.
+
+    A call that begins in the middle of another one of the same thread (in a signal's handler, in a finalizer) finds it
+    taken, and gets one of its own.
+    """
+
+    def __init__(self, make: Callable[[int], SyncStore]) -> None:
+        self._make, self._local = make, threading.local()
+
+    @contextlib.contextmanager
+    def lent(self, shard: int) -> Iterator[SyncStore]:
+        """This thread's store of a shard, for one call."""
+        free: list[SyncStore] = self._local.__dict__.setdefault(str(shard), [])
+        store = free.pop() if free else self._make(shard)
+        try:
+            yield store
+        finally:
+            free.append(store)
+
+    def close(self) -> None:
+        """Close this thread's connections; a later call opens new ones."""
+        for free in self._local.__dict__.values():
+            for store in free:
+                store.close()
+
+
+def enqueue_sync(
+    stores: SyncStores,
+    requests: Sequence[Request],
+    settings: Settings,
+    shards: Shards,
+    opened: Callable[[float], None],
+) -> list[Stored]:
+    """
+    `Clients.enqueue_many` without an event loop: one shard after the other.
+
+    Args:
+        opened: Makes sure in so many seconds that jobs may be stored.
+    """
+    if shards.count == 1:
+        with stores.lent(0) as store:
+            return _enqueue_sync(store, requests, settings, opened)
+    parts = shards.grouped(requests, _id_of)
+    replies: list[list[Stored] | BaseException] = []
+    for shard, part in parts.items():
+        try:
+            with stores.lent(shard) as store:
+                replies.append(_enqueue_sync(store, part, settings, opened))
+        except TrackedQueueError as error:
+            replies.append(error)
+    return merged(requests, list(parts.values()), replies)
+
+
+def _enqueue_sync(
+    store: SyncStore, requests: Sequence[Request], settings: Settings, opened: Callable[[float], None]
+) -> list[Stored]:
+    created: list[Stored] = []
+    unsafe: list[Request] = []
+    stand_ins: dict[str, str] = {}
+
+    def insist(call: Call[T], of: Sequence[Request]) -> T:
+        tries, durable = Tries(of, settings, time.monotonic), durable_of(of, settings)
+        while True:
+            try:
+                opened(tries.left)
+                seconds = tries.seconds()
+                if durable is None:
+                    return store.run(call, seconds)
+                reply, safe = store.run_durably(call, durable, seconds)
+                unsafe.extend([] if safe else of)
+                return reply
+            except StoreUnavailableError as error:
+                pause = tries.pause_after(error, requests[len(created) :])
+            time.sleep(pause)
+
+    for laid_out in portions(requests):
+        portion = [resolved(request, stand_ins) for request in laid_out] if stand_ins else laid_out
+        done = insist(enqueue(portion), portion)
+        for place, request, more in further(portion, done):
+            try:
+                word = insist(more, [request])
+            except EnqueueUnavailableError as error:  # of what is stored already
+                raise type(error)(error.problem, True, error.job_ids) from error
+            if isinstance(word, Conflict):
+                done[place] = word
+        created += done
+        note_stand_ins(stand_ins, portion, done)
+    if unsafe:
+        raise _not_durable(unsafe, settings)
+    return created

@@ -1,0 +1,708 @@
+"""
+The protocol in Python: one function per Lua script, which lays out its arguments and reads its reply.
+
+No I/O happens here: a `Call` is carried out by a store, asynchronous or not. Every reply word is matched; a word
+that isn't in a script's header is an InvariantError. Seconds become milliseconds here and nowhere below.
+Source: lua/<name>.lua, whose headers are the contract; docs/reference/scripts.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Generic, TypeVar
+
+import msgspec
+
+from ..errors import InvariantError, StoreRefusedError
+from .packing import encode_extras
+from .request import Request
+from .states import State
+
+T = TypeVar("T")
+
+MAX_BATCH = 250
+# Of what touches more than a record and a list, so that no script takes longer than 5 ms in a quiet hour (make bench-growth).
+MAX_RICH = 70
+MAX_BYTES = 1024 * 1024
+
+
+class Call(msgspec.Struct, Generic[T], frozen=True):
+    """One call of one script: KEYS[1] is the tag, `args` are ARGV, `read` turns the reply into a value."""
+
+    script: str
+    args: Sequence[Any]
+    read: Callable[[Any], T]
+
+    def value(self, reply: Any) -> T:
+        """The reply as a value. Raises InvariantError for one that the script's header doesn't list."""
+        try:
+            return self.read(reply)
+        except (TypeError, ValueError, LookupError, AttributeError):
+            raise _unknown(self.script, reply) from None
+
+
+def _ms(seconds: float) -> int:
+    return max(1, round(seconds * 1000))
+
+
+def _text(data: bytes) -> str:
+    """Text from Redis; bytes that are no UTF-8 are kept visible and can be turned back."""
+    return data.decode("utf-8", "surrogateescape")
+
+
+def _raw(text: str) -> bytes:
+    """The bytes of an id or name, also of one that came from `_text`."""
+    return text.encode("utf-8", "surrogateescape")
+
+
+def _unknown(script: str, word: Any) -> InvariantError:
+    return InvariantError(f"{script}.lua answered {repr(word)[:200]}, which its header doesn't list")
+
+
+def _words(script: str, known: Mapping[bytes, T]) -> Callable[[Any], list[T]]:
+    def read(reply: Any) -> list[T]:
+        try:
+            return [known[word] for word in reply]
+        except (KeyError, TypeError):
+            raise _unknown(script, reply) from None
+
+    return read
+
+
+def _word(script: str, known: Mapping[bytes, T]) -> Callable[[Any], T]:
+    def read(reply: Any) -> T:
+        try:
+            return known[reply[0]]
+        except (KeyError, TypeError, IndexError):
+            raise _unknown(script, reply) from None
+
+    return read
+
+
+# shards
+
+
+def layout(was: str, wanted: str) -> Call[str]:
+    """Set the number of shards where it is as said (`was`, or '' for none yet); what it is now."""
+    return Call("layout", [was, wanted], lambda reply: _text(reply[0]))
+
+
+def close(what: str) -> Call[str]:
+    """Close an empty shard (`close`), look whether it is empty (`look`), or `open` it; what is not empty, or ''."""
+    return Call("close", [what], lambda reply: "" if reply[0] == b"ok" else _text(reply[1]))
+
+
+def _refuse_closed(reply: Any) -> None:
+    if reply[:1] == [b"closed"]:
+        raise StoreRefusedError(
+            "its namespace was given another number of shards; start this program with the same `shards` as the others"
+        )
+
+
+# enqueue
+
+
+@dataclass(frozen=True, slots=True)
+class Conflict:
+    """
+    A job that was not stored: `word` is held (its unique key), replaced, unknown (what it comes after), or taken (its id, and
+    then `id` is the task that has it).
+    """
+
+    word: str
+    id: str
+
+
+Stored = bool | Conflict
+
+
+def enqueue(requests: Sequence[Request]) -> Call[list[Stored]]:
+    """Store a batch (at most MAX_BATCH); per job True if it was created, False for an id that exists, or a Conflict."""
+    args: list[Any] = []
+    for request in requests:
+        args += (request.id, request.task, request.queue, request.args, _more_of(request))
+    return Call("enqueue", args, _read_enqueue)
+
+
+def _packed(one: str, two: str, first: bytes, second: bytes, third: bytes = b"") -> bytes:
+    """Five values as one argument; lua/include/packed.lua reads it."""
+    return f"{one} {two} {len(first)} {len(second)} ".encode() + first + second + third
+
+
+def _more_of(request: Request) -> bytes:
+    due = "-"
+    if request.due_ms is not None:
+        due = str(request.due_ms)
+    elif request.delay_ms:
+        due = f"+{request.delay_ms}"
+    elif request.tracked and not request.kwargs and not request.options and not request.extras:
+        return b""
+    return _packed("1" if request.tracked else "0", due, request.kwargs, request.options, request.extras)
+
+
+_STORED = {b"created": True, b"exists": False}
+
+
+def _read_enqueue(reply: Any) -> list[Stored]:
+    stored: list[Stored] = []
+    _refuse_closed(reply)
+    for item in reply:
+        if isinstance(item, list) and item[0] in (b"held", b"replaced", b"unknown", b"taken"):
+            stored.append(Conflict(_text(item[0]), _text(item[1])))
+        elif isinstance(item, bytes) and item in _STORED:
+            stored.append(_STORED[item])
+        else:
+            raise _unknown("enqueue", item)
+    return stored
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """The server's time, and per schedule its last tick."""
+
+    now_ms: int
+    last_ms: tuple[int, ...]
+
+
+def schedule(about: Sequence[tuple[str, str, str, str]]) -> Call[Told]:
+    """Tell of schedules (name, task, queue, rule), and learn their last ticks."""
+    return Call("schedule", [part for item in about for part in item], _read_schedule)
+
+
+def _read_schedule(reply: Any) -> Told:
+    return Told(int(reply[0]), tuple(map(int, reply[1:])))
+
+
+class FollowWord(StrEnum):
+    """Whether further jobs that one comes after were noted; `again`: they had been, or nothing is open about it any more."""
+
+    OK = "ok"
+    AGAIN = "again"
+
+
+def follow(job_id: str, first: int, wants: int, ids: Sequence[str], *, last: bool) -> Call[FollowWord | Conflict]:
+    """
+    Name further jobs (at most MAX_BATCH) that a stored one comes after; a Conflict for one that is unknown.
+
+    Args:
+        first: How many were named before.
+        wants: Of the first so many of these it wants the results.
+        last: Whether these are all that were left.
+    """
+    return Call("follow", [job_id, first, wants, "1" if last else "0", *ids], _read_follow)
+
+
+def _read_follow(reply: Any) -> FollowWord | Conflict:
+    match reply:
+        case [b"unknown", missing]:
+            return Conflict("unknown", _text(missing))
+        case [(b"ok" | b"again") as word]:
+            return FollowWord(_text(word))
+    raise _unknown("follow", reply)
+
+
+# leases
+
+
+def register(
+    lease: str, ttl: float, interval: float, about: Mapping[str, str], limits: Mapping[str, int] | None = None
+) -> Call[bool]:
+    """Open a lease with the instance's description, and the numbers of the limits it knows; False if it was revoked."""
+    pairs = [part for item in about.items() for part in item]
+    packed = encode_extras(dict(limits)) if limits else b""
+    return Call("register", [lease, _ms(ttl), _ms(interval), packed, *pairs], _read_register)
+
+
+def _read_register(reply: Any) -> bool:
+    _refuse_closed(reply)
+    return _READ_REGISTER(reply)
+
+
+_READ_REGISTER = _word("register", {b"ok": True, b"lost": False})
+
+
+@dataclass(frozen=True, slots=True)
+class Beat:
+    """
+    What a beat brought: whether to stay quiet, whether a sweep is worth it, what to cancel, what is parked, whether
+    this instance is to do what is due, and which queues have suspects.
+    """
+
+    quiet: bool
+    run_out: bool
+    cancels: tuple[str, ...]
+    parked: tuple[str, ...]
+    tend: bool = False
+    suspecting: tuple[str, ...] = ()
+
+
+def heartbeat(lease: str, ttl: float, interval: float) -> Call[Beat | None]:
+    """Extend a lease; None if it is lost."""
+    return Call("heartbeat", [lease, _ms(ttl), _ms(interval)], _read_beat)
+
+
+def _read_beat(reply: Any) -> Beat | None:
+    match reply:
+        case [b"lost"]:
+            return None
+        case [b"ok", quiet, run_out, cancels, parked, tend, suspecting]:
+            return Beat(
+                quiet == b"1",
+                run_out == b"1",
+                tuple(map(_text, cancels)),
+                tuple(map(_text, parked)),
+                tend == b"1",
+                tuple(map(_text, suspecting)),
+            )
+    raise _unknown("heartbeat", reply)
+
+
+class End(StrEnum):
+    """
+    What is known of the end of an instance: its process died; it did with others that had jobs beside it; or it was ended on
+    purpose, which is no job's doing.
+    """
+
+    DIED = "died"
+    CONTAINER = "container"
+    INTERRUPTED = "interrupted"
+
+
+def release(lease: str, end: End, *, ago: float | None = None, beside: int = 0, proven: bool = True) -> Call[bool]:
+    """
+    Revoke a lease; True if jobs are left for recovery, False if it is gone or dropped.
+
+    Args:
+        ago: Seconds since its end was seen; None if nobody saw it.
+        beside: Jobs that its process had in other shards.
+        proven: Without proof it is only noted what it means if the lease runs out.
+    """
+    ago_ms = "" if ago is None else round(ago * 1000)
+    return Call("release", [lease, end.value, ago_ms, beside, "1" if proven else "0"], _READ_RELEASE)
+
+
+_READ_RELEASE = _word("release", {b"dropped": False, b"revoked": True, b"noted": False, b"gone": False})
+
+
+def quiet(lease: str, on: bool) -> Call[bool]:
+    """Stop (or start) an instance's fetching; False if there is no such live lease."""
+    return Call("quiet", [lease, "1" if on else "0"], _READ_QUIET)
+
+
+_READ_QUIET = _word("quiet", {b"ok": True, b"gone": False})
+
+
+def owned(lease: str) -> Call[list[tuple[str, str]]]:
+    """(id, delivery) of what stands in the instance's processing list."""
+    return Call(
+        "owned", [lease], lambda reply: [(_text(a), _text(b)) for a, b in zip(reply[::2], reply[1::2], strict=True)]
+    )
+
+
+# fetch
+
+
+class Refusal(StrEnum):
+    """Why a fetch took nothing."""
+
+    STALE = "stale"
+    QUIET = "quiet"
+    LATE = "late"
+    LOST = "lost"
+
+
+class Delivered(msgspec.Struct, gc=False):
+    """
+    One job as a fetch hands it over; `delivery` is b"0" for an untracked one, which needs no settling.
+
+    `record` is the list of the script's header: state, delivery before, task, args; for a job that is no plain one, or
+    was delivered before, also kwargs, options, tracked, attempts, interruptions, recoveries, buffered before, checkpoint,
+    bound.
+    """
+
+    id: bytes
+    delivery: bytes
+    buffered: bytes
+    queue: bytes
+    record: list[bytes | None]
+
+    @property
+    def task(self) -> str:
+        """The task's name; empty for a record that has none."""
+        return _text(self.record[2] or b"")
+
+    @property
+    def args(self) -> bytes:
+        """Encoded positional arguments."""
+        return self.record[3] or b""
+
+    @property
+    def kwargs(self) -> bytes:
+        """Encoded named arguments."""
+        return (self.record[4] or b"") if len(self.record) > 4 else b""
+
+    @property
+    def options(self) -> bytes:
+        """Encoded options of the job's own."""
+        return (self.record[5] or b"") if len(self.record) > 5 else b""
+
+    @property
+    def checkpoint(self) -> bytes:
+        """What an earlier run stored, encoded."""
+        return (self.record[11] or b"") if len(self.record) > 11 else b""
+
+    @property
+    def bound(self) -> bool:
+        """Whether its task's unique key and limits were put on its record."""
+        return len(self.record) > 12 and self.record[12] is not None
+
+    def ledger(self, name: str) -> int:
+        """attempts, interruptions or recoveries before this delivery."""
+        at = LEDGERS[name]
+        return count_of(self.record[at]) if len(self.record) > at else 0
+
+
+def count_of(raw: bytes | None) -> int:
+    """A ledger of a record; 0 for none, and for what something else wrote there."""
+    try:
+        return int(raw or 0)
+    except ValueError:
+        return 0
+
+
+LEDGERS = {"attempts": 7, "interruptions": 8, "recoveries": 9}
+
+
+class Fetched(msgspec.Struct, frozen=True):
+    """
+    The jobs of one fetch; `more` says that a further one would bring some, `next_due` seconds after which this
+    instance is to ask for what lies in time (None: another does); `must_start` that
+    some of what is left may not wait in an instance; `held` for how many seconds a further one would bring nothing, unless the
+    instance becomes empty before; `suspects` that some are in its queues, or among these jobs.
+    """
+
+    jobs: list[Delivered]
+    more: bool
+    next_due: float | None
+    buried: tuple[str, ...]
+    must_start: bool = False
+    held: float = 0.0
+    suspects: bool = False
+
+
+class Mode(StrEnum):
+    """Which suspects a fetch may bring; see lua/fetch.lua."""
+
+    NONE = "none"
+    FIRST = "first"
+    IDLE = "idle"
+    ONLY = "only"
+    SHORT = "short"
+
+
+def fetch(
+    lease: str,
+    number: int,
+    start: int,
+    buffer: int,
+    queues: Sequence[str],
+    max_bytes: int = MAX_BYTES,
+    most: Mapping[str, int] | None = None,
+    *,
+    mode: Mode = Mode.FIRST,
+) -> Call[Fetched | Refusal]:
+    """Take up to `start` jobs that start now and `buffer` that wait (together at most MAX_BATCH), `most` of a queue."""
+    args: list[Any] = [lease, number, start, buffer, max_bytes, mode.value]
+    for queue in queues:
+        args += (queue, "" if not most or queue not in most else most[queue])
+    return Call("fetch", args, _read_fetch)
+
+
+_REFUSALS = {refusal.value.encode(): refusal for refusal in Refusal}
+
+
+def _read_fetch(reply: Any) -> Fetched | Refusal:
+    if reply[0] == b"ok":
+        # After a head of six, the five fields of each job in turn.
+        jobs = list(map(Delivered, reply[6::5], reply[7::5], reply[8::5], reply[9::5], reply[10::5]))
+        due_ms = int(reply[2])
+        due = None if due_ms < 0 else due_ms / 1000
+        more, must_start = reply[1] in (b"1", b"n"), reply[1] == b"n"
+        held = int(reply[4]) / 1000
+        return Fetched(jobs, more, due, tuple(map(_text, reply[3])), must_start, held, reply[5] == b"1")
+    try:
+        return _REFUSALS[reply[0]]
+    except KeyError:
+        raise _unknown("fetch", reply) from None
+
+
+# settle
+
+
+class Outcome(msgspec.Struct, gc=False):
+    """One delivery's outcome; the fields are those of lua/settle.lua."""
+
+    id: bytes
+    delivery: bytes
+    outcome: str
+    ms: int
+    payload: bytes
+    reason: str
+    rich: bool = False  # its record has a unique key, limits or a lane, so that its end touches more
+
+
+class Verdict(StrEnum):
+    """What became of an outcome."""
+
+    OK = "ok"
+    AGAIN = "again"
+    FENCED = "fenced"
+    GONE = "gone"
+
+
+def settle(
+    lease: str, outcomes: Sequence[Outcome], resend_window: float, result_ttl: float = 0.0
+) -> Call[list[Verdict]]:
+    """
+    Record outcomes (at most MAX_BATCH; see Settler for rich ones); a verdict for each, in order. Safe to repeat.
+
+    `result_ttl` is what most successes have; one without a result that is kept for just that long is sent short.
+    """
+    keep_ms = round(result_ttl * 1000)
+    args: list[Any] = [lease, _ms(resend_window), keep_ms]
+    run: bytes | None = None  # the delivery number of the plain successes that are being counted
+    count_at = 0
+    for it in outcomes:
+        if it.outcome == "succeeded" and it.ms == keep_ms and not it.payload:
+            if it.delivery != run:
+                run, count_at = it.delivery, len(args) + 2
+                args += (run, b"", 0)
+            args[count_at] += 1
+            args.append(it.id)
+        else:
+            run = None
+            args += (it.delivery, _packed(it.outcome, str(it.ms), it.payload, it.reason.encode()), 1, it.id)
+    return Call("settle", args, _READ_SETTLE)
+
+
+_READ_SETTLE = _words("settle", {verdict.value.encode(): verdict for verdict in Verdict})
+
+
+# a running job's notes
+
+
+class NoteWord(StrEnum):
+    """Whether a running job's note was stored."""
+
+    OK = "ok"
+    FENCED = "fenced"
+    GONE = "gone"
+
+
+def note(lease: str, job_id: bytes, delivery: bytes, kind: str, value: bytes) -> Call[NoteWord]:
+    """Store progress, a checkpoint or a log line of a delivery that still owns its job."""
+    return Call("note", [lease, job_id, delivery, kind, value], _READ_NOTE)
+
+
+_READ_NOTE = _word("note", {word.value.encode(): word for word in NoteWord})
+
+
+def inputs(job_id: bytes, first: int, max_bytes: int = MAX_BYTES) -> Call[tuple[list[bytes], bool]]:
+    """Encoded results, from number `first` on, that a job wants of those before it (b"" for none); whether there are more."""
+    return Call("inputs", [job_id, first, max_bytes], lambda reply: (reply[1:], reply[0] == b"1"))
+
+
+def tend() -> Call[bool]:
+    """Make takeable what is due and what follows on ended jobs, a bounded number; whether something is left."""
+    return Call("tend", [], lambda reply: bool(int(reply[0])))
+
+
+# recovery
+
+
+class Fate(StrEnum):
+    """What recovery did with one job."""
+
+    REQUEUED = "requeued"
+    UNSTARTED = "unstarted"
+    INTERRUPTED = "interrupted"
+    DEAD = "dead"
+    CANCELLED = "cancelled"
+    GONE = "gone"
+
+
+@dataclass(frozen=True, slots=True)
+class Recovered:
+    """One job that recovery moved."""
+
+    id: str
+    task: str
+    fate: Fate
+    recoveries: int
+    charges: int
+
+
+@dataclass(frozen=True, slots=True)
+class Portion:
+    """
+    One recover call: `word` is ok, alive, hold, busy or gone; `wait` seconds for alive and hold, `remaining`
+    jobs for ok.
+    """
+
+    word: str
+    jobs: tuple[Recovered, ...] = ()
+    remaining: int = 0
+    wait: float = 0.0
+    label: str = ""
+
+
+def recover(
+    lease: str,
+    *,
+    owner: str,
+    max_recoveries: int,
+    lock_ttl: float,
+    resend_window: float,
+    interval: float,
+    n: int = MAX_BATCH,
+) -> Call[Portion]:
+    """Move up to n jobs of a lease that ran out or was released."""
+    args = [lease, n, max_recoveries, owner, _ms(lock_ttl), _ms(resend_window), _ms(interval)]
+    return Call("recover", args, _read_recover)
+
+
+def _read_recover(reply: Any) -> Portion:
+    match reply:
+        case [b"ok", remaining, label, *rest]:
+            jobs = tuple(
+                Recovered(_text(job_id), _text(task), Fate(_text(fate)), int(recoveries), int(charges))
+                for job_id, task, fate, recoveries, charges in zip(*(rest[at::5] for at in range(5)), strict=True)
+            )
+            return Portion("ok", jobs, int(remaining), 0.0, _text(label))
+        case [(b"alive" | b"hold") as word, wait_ms]:
+            return Portion(_text(word), wait=int(wait_ms) / 1000)
+        case [(b"busy" | b"gone") as word]:
+            return Portion(_text(word))
+    raise _unknown("recover", reply)
+
+
+def sweep(ttl: float) -> Call[list[str]]:
+    """Leases (at most 100) that may need recovery."""
+    return Call("sweep", [_ms(ttl)], lambda reply: [_text(lease) for lease in reply])
+
+
+def unpark(task: str, queues: Sequence[str], n: int = MAX_RICH) -> Call[tuple[int, int]]:
+    """Move up to n parked jobs of a task back to their queues: (moved, remaining); (0, 0) while it is paused."""
+    return Call("unpark", [_raw(task), n, *map(_raw, queues)], _read_unpark)
+
+
+def _read_unpark(reply: Any) -> tuple[int, int]:
+    match reply:
+        case [b"ok", moved, remaining]:
+            return int(moved), int(remaining)
+        case [b"paused"]:
+            return 0, 0
+    raise _unknown("unpark", reply)
+
+
+def trim(max_age: float, max_count: int, n: int = MAX_RICH) -> Call[int]:
+    """Remove dead jobs beyond the limits; how many. n of them means: call again."""
+    return Call("trim", [_ms(max_age), max_count, n], int)
+
+
+def drop(kind: str, name: str, n: int = MAX_RICH) -> Call[int]:
+    """Take ended jobs off the head of a list (`queue`, `suspects`, `lane`, `parked`); how many: n of them means, call again."""
+    return Call("drop", [kind, _raw(name), n], int)
+
+
+def forget(queue: str) -> Call[bool]:
+    """Let go of the name of a queue; False if it holds jobs."""
+    return Call("forget", [_raw(queue)], _word("forget", {b"ok": True, b"busy": False}))
+
+
+# results
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """The outcome of a job that ended; its parts still encoded."""
+
+    state: State
+    result: bytes
+    reason: str
+    error: bytes
+    task: str = ""
+    left_out: int = 0  # bytes of a result that was not stored, since Redis was full
+
+
+def await_end(job_id: str) -> Call[Ended | bool]:
+    """The outcome; True while the job has not ended (its end will be published); False for no record."""
+    return Call("await", [_raw(job_id)], _read_await)
+
+
+def _read_await(reply: Any) -> Ended | bool:
+    match reply:
+        case [b"ended", state, result, reason, error, task, left_out]:
+            return Ended(State(_text(state)), result, _text(reason), error, _text(task), int(left_out))
+        case [b"waiting", _]:
+            return True
+        case [b"gone"]:
+            return False
+    raise _unknown("await", reply)
+
+
+# the operator's
+
+
+class CancelWord(StrEnum):
+    """What a wish to cancel did: ended the job, asked its instance, or found nothing to do."""
+
+    CANCELLED = "cancelled"
+    REQUESTED = "requested"
+    ENDED = "ended"
+    GONE = "gone"
+
+
+def cancel(ids: Sequence[str], keep: float) -> Call[list[CancelWord]]:
+    """Cancel up to MAX_RICH jobs; their records stay for `keep` seconds."""
+    return Call("cancel", [_ms(keep), *map(_raw, ids)], _READ_CANCEL)
+
+
+_READ_CANCEL = _words("cancel", {word.value.encode(): word for word in CancelWord})
+
+
+class DeadWord(StrEnum):
+    """What became of a dead job's requeue or purge."""
+
+    OK = "ok"
+    NOT_DEAD = "not_dead"
+    HELD = "held"
+    UNUSABLE = "unusable"
+    GONE = "gone"
+
+
+_DEAD_WORDS = {word.value.encode(): word for word in DeadWord}
+_READ_REQUEUE = _words("requeue", _DEAD_WORDS)
+_READ_PURGE = _words("purge", _DEAD_WORDS)
+
+
+def requeue(ids: Sequence[str]) -> Call[list[DeadWord]]:
+    """Queue up to MAX_RICH dead jobs again."""
+    return Call("requeue", list(map(_raw, ids)), _READ_REQUEUE)
+
+
+def purge(ids: Sequence[str]) -> Call[list[DeadWord]]:
+    """Remove up to MAX_RICH dead jobs."""
+    return Call("purge", list(map(_raw, ids)), _READ_PURGE)
+
+
+def pause(what: str) -> Call[bool]:
+    """Pause 'queue:<name>' or 'task:<name>'; False if it was paused already."""
+    return Call("pause", [_raw(what)], _word("pause", {b"ok": True, b"again": False}))
+
+
+def resume(what: str) -> Call[bool]:
+    """Undo a pause; False if there was none."""
+    return Call("resume", [_raw(what)], _word("resume", {b"ok": True, b"again": False}))

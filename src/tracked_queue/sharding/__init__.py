@@ -1,0 +1,1 @@
+"""Several shards of one namespace: where a job belongs, and how many shards there are."""

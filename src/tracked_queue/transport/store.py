@@ -1,0 +1,212 @@
+"""Carrying out calls: scripts by their hash, reloaded when the server has forgotten them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+import redis.exceptions as rex
+
+from ..errors import MissingCommandError, StoreRefusedError, StoreUnavailableError
+from ..protocol.keys import Keys
+from ..protocol.scripts import Script, load_scripts
+from ..protocol.transitions import Call
+from .link import Command, SyncLink, refused_reply
+
+T = TypeVar("T")
+
+
+class Caller(Protocol):
+    """A Link or a LinkPool."""
+
+    async def call(self, commands: Sequence[Command], timeout: float | None = None) -> list[Any]: ...
+
+    async def close(self) -> None: ...
+
+
+def checked(reply: Any) -> Any:
+    """The reply, or our error for an error reply."""
+    if isinstance(reply, Exception):
+        raise refused_reply(reply) from reply
+    return reply
+
+
+def _foreign(reply: Any) -> bool:
+    return isinstance(reply, rex.ResponseError) and "WRONGTYPE" in str(reply)
+
+
+@dataclass(frozen=True, slots=True)
+class Durable:
+    """
+    What an enqueue waits for beyond the server's memory: `replica` (WAIT) or `fsync` (WAITAOF, Redis 7.2 or newer).
+
+    From some version on (8.2 does it, 6.2 and 7.0 don't) the wait is only for the last write of its own connection. A resend
+    that finds its job there writes nothing, so a write of no meaning goes before the wait; what is confirmed for it is
+    confirmed for all that came before.
+    """
+
+    durability: str
+    replicas: int
+    seconds: float
+
+    def commands(self, keys: Keys) -> list[Command]:
+        """What follows the script."""
+        ms = max(1, round(self.seconds * 1000))
+        wait: Command = ("WAIT", self.replicas, ms) if self.durability == "replica" else ("WAITAOF", 1, 0, ms)
+        return [("SET", keys.single("durable"), 1, "PX", 1000), wait]
+
+    def reached(self, reply: Any) -> bool:
+        """Whether the reply to the wait says that it is safe. Raises StoreRefusedError."""
+        if isinstance(reply, rex.ResponseError):
+            text = str(reply)
+            if "unknown command" in text.lower():
+                raise StoreRefusedError(
+                    "durability='fsync' needs WAITAOF, which Redis has from 7.2 on; this one is older"
+                )
+            if "appendonly is disabled" in text:
+                raise StoreRefusedError(
+                    "durability='fsync' needs an append-only file, and this Redis has appendonly no"
+                )
+            raise refused_reply(reply) from reply
+        if self.durability == "replica":
+            return isinstance(reply, int) and reply >= self.replicas
+        return isinstance(reply, list) and reply[0] >= 1
+
+
+class Store:
+    """
+    The transitions of one namespace over one link or pool.
+
+    It never repeats a call whose reply was lost; the caller knows what that is worth. A script that the server
+    doesn't know (NOSCRIPT: it was restarted, failed over or flushed) was not run, and is loaded and sent again.
+    """
+
+    def __init__(self, caller: Caller, keys: Keys, scripts: Mapping[str, Script] | None = None) -> None:
+        self.keys, self._tag = keys, keys.tag
+        self._caller, self._scripts = caller, load_scripts(keys.clock) if scripts is None else scripts
+
+    async def run(self, call: Call[T], timeout: float | None = None) -> T:
+        """
+        Carry out one transition.
+
+        Raises:
+            StoreUnavailableError: No answer; `may_have_run` says whether it may have been carried out.
+            StoreFullError, StoreRefusedError, InvariantError: Redis refused.
+        """
+        return call.value(checked((await self._send(call, (), timeout))[0]))
+
+    async def run_durably(self, call: Call[T], durable: Durable, timeout: float) -> tuple[T, bool]:
+        """
+        Carry out a transition, and wait until its writes are as safe as asked: its result, and whether they are.
+
+        Raises like `run`; StoreRefusedError where the server can't do what is asked.
+        """
+        replies = await self._send(call, durable.commands(self.keys), timeout + durable.seconds)
+        return call.value(checked(replies[0])), durable.reached(replies[-1])
+
+    async def wait_and_run(self, markers: Sequence[str], block: float, call: Call[T], timeout: float) -> T:
+        """
+        Block for up to `block` seconds until one of the markers is set, then carry out the transition.
+
+        Both are sent at once, so that the server runs the script the moment a marker comes.
+        """
+        wait = ("BZPOPMIN", *markers, f"{block:.3f}")
+        # Whether a marker came, the wait ran out or was unblocked: the script's answer is what counts. But a server
+        # that refuses to wait would be asked again at once, and again.
+        waited, reply = await self._caller.call([wait, self._eval(call)], timeout)
+        if isinstance(waited, Exception) and not str(waited).startswith("UNBLOCKED"):
+            checked(waited)
+        if isinstance(reply, rex.NoScriptError):
+            (reply,) = await self._caller.call([self._load(call)], timeout)
+        return call.value(checked(reply))
+
+    async def read(self, *commands: Command) -> list[Any]:
+        """Replies of reading commands, in order. Raises like `run`."""
+        return [checked(reply) for reply in await self._caller.call(commands)] if commands else []
+
+    async def read_records(self, *commands: Command) -> list[Any]:
+        """`read` for commands on records: None for a foreign key of another type, which must not hide the rest."""
+        replies = await self._caller.call(commands) if commands else []
+        return [None if _foreign(reply) else checked(reply) for reply in replies]
+
+    async def close(self) -> None:
+        """Close the link or the pool."""
+        await self._caller.close()
+
+    def _eval(self, call: Call[Any]) -> Command:
+        return ("EVALSHA", self._scripts[call.script].sha, 1, self._tag, *call.args)
+
+    def _load(self, call: Call[Any]) -> Command:
+        # EVAL loads and runs in one step: a SCRIPT FLUSH between two steps can't starve it.
+        return ("EVAL", self._scripts[call.script].text, 1, self._tag, *call.args)
+
+    async def _send(self, call: Call[Any], more: Sequence[Command], timeout: float | None) -> list[Any]:
+        """Replies of the script and of what follows it on the same connection."""
+        replies = await self._caller.call([self._eval(call), *more], timeout)
+        if isinstance(replies[0], rex.NoScriptError):
+            replies = await self._caller.call([self._load(call), *more], timeout)
+        return replies
+
+
+class SyncStore:
+    """The same for code without an event loop: synchronous producers and the watchdog thread."""
+
+    def __init__(self, link: SyncLink, keys: Keys, scripts: Mapping[str, Script] | None = None) -> None:
+        self._link, self._keys = link, keys
+        self._scripts = load_scripts(keys.clock) if scripts is None else scripts
+
+    def run(self, call: Call[T], timeout: float | None = None) -> T:
+        """See `Store.run`."""
+        return call.value(checked(self._send(call, (), timeout)[0]))
+
+    def run_durably(self, call: Call[T], durable: Durable, timeout: float) -> tuple[T, bool]:
+        """See `Store.run_durably`."""
+        replies = self._send(call, durable.commands(self._keys), timeout + durable.seconds)
+        return call.value(checked(replies[0])), durable.reached(replies[-1])
+
+    def _send(self, call: Call[Any], more: Sequence[Command], timeout: float | None) -> list[Any]:
+        script = self._scripts[call.script]
+        replies = self._link.call([("EVALSHA", script.sha, 1, self._keys.tag, *call.args), *more], timeout)
+        if isinstance(replies[0], rex.NoScriptError):
+            replies = self._link.call([("EVAL", script.text, 1, self._keys.tag, *call.args), *more], timeout)
+        return replies
+
+    def close(self) -> None:
+        """Close the link."""
+        self._link.close()
+
+
+async def check_server(store: Store) -> list[str]:
+    """
+    Refuse a server that can't keep the promise; return warnings about one that may not.
+
+    Raises:
+        StoreRefusedError: Older than 6.2.
+        StoreUnavailableError: It could not be asked, is loading its data, or is a replica, as after a failover.
+    """
+    warnings = []
+    try:
+        (info,) = await store.read(("INFO",))
+    except StoreRefusedError as error:
+        if not isinstance(error, MissingCommandError) and "NOPERM" not in str(error) and "permission" not in str(error):
+            raise
+        return ["INFO is refused here; version, role and maxmemory-policy were not checked"]
+    facts = dict(line.split(":", 1) for line in info.decode("utf-8", "replace").splitlines() if ":" in line)
+    version = facts.get("redis_version", "0.0")
+    if tuple(map(int, version.split(".")[:2])) < (6, 2):
+        raise StoreRefusedError(f"Redis {version} is too old; tracked_queue needs 6.2 or newer")
+    if facts.get("role") not in (None, "master"):
+        raise StoreUnavailableError(
+            "it is a replica (READONLY); redis_url must name the primary, unless a failover is under way",
+            may_have_run=False,
+        )
+    if facts.get("loading") == "1":
+        raise StoreUnavailableError("it is loading its data", may_have_run=False)
+    policy = facts.get("maxmemory_policy", "noeviction")
+    if policy != "noeviction":
+        warnings.append(
+            f"maxmemory-policy is {policy}: Redis may evict jobs and leases, and then jobs are lost or doubled; "
+            "set it to noeviction"
+        )
+    return warnings

@@ -1,0 +1,75 @@
+"""Jobs that were enqueued without their task's code: the worker, which has it, puts unique key and limits on them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from .. import log
+from ..model.constraints import Limit, of_queue, of_task
+from ..model.options import bounds_of
+from ..model.task import Registry, Task
+from ..protocol.packing import encode_extras
+from ..protocol.transitions import LEDGERS, Delivered
+from ..sharding.placement import wanted
+from ..sharding.shards import Shards
+
+
+class Binder:
+    """
+    What the tasks and queues of an app ask of their jobs' places.
+
+    Such a job came by its name, or was stored before a deploy that gave its task a limit. It is bound once: from then on it
+    waits in its lane like any other (outcome `bound` of lua/settle.lua).
+    """
+
+    def __init__(self, tasks: Registry, of_queues: Mapping[str, tuple[Limit, ...]], shards: Shards) -> None:
+        self._shards, self._told = shards, set[str]()
+        self._tasks = frozenset(task for task in tasks if task.task_options.bound)
+        self._of_queues = {name.encode(): limits for name, limits in of_queues.items() if limits}
+        self.any = bool(self._tasks or self._of_queues)
+
+    def lacks(self, job: Delivered, task: Task[..., object]) -> bool:
+        """Whether a job has to be bound before it may run."""
+        return (task in self._tasks or job.queue in self._of_queues) and not job.bound
+
+    def bounds(self, job: Delivered, task: Task[..., object], packed: tuple[bytes, bytes], given: int) -> bytes:
+        """
+        What the job's record lacks, encoded.
+
+        Args:
+            packed: Its encoded arguments.
+            given: Leading arguments that come from the jobs before it.
+
+        Raises:
+            ArgumentError: Its arguments don't decode.
+            UsageError: A key of an argument that the task doesn't have.
+        """
+        signature = task.signature
+        bounds = bounds_of(
+            task.name,
+            job.queue.decode(),
+            task.task_options,
+            lambda: signature.arrived(*packed, given),
+            self._of_queues.get(job.queue, ()),
+        )
+        if self._shards.count > 1 and task.name not in self._told:
+            self._look_at_shard(job, task, bounds)
+        if any(map(job.ledger, LEDGERS)):
+            bounds.pop("unique", None)  # it began before its task had a key: what is half done is not dropped for one
+        return encode_extras(bounds)
+
+    def _look_at_shard(self, job: Delivered, task: Task[..., object], bounds: Mapping[str, object]) -> None:
+        """Its producer could not know the shard of its key or limit; it is bound where it is."""
+        options, limits = task.task_options, self._of_queues.get(job.queue, ())
+        where = wanted(self._shards, task.name, job.queue.decode(), options.unique, options.limits, limits, bounds)
+        shard = self._shards.of_id(job.id.decode("utf-8", "surrogateescape"))
+        if where and where[0][1] != shard:
+            self._told.add(task.name)
+            log.limits_split(task=task.name, shard=shard, home=where[0][1])
+
+
+def known_limits(tasks: Registry, of_queues: Mapping[str, tuple[Limit, ...]]) -> dict[str, int]:
+    """The numbers of all limits of an app, by name without a key's value: what lua/register.lua takes."""
+    owned = [(of_task(task.name), limit) for task in tasks for limit in task.task_options.limits]
+    owned += [(of_queue(queue), limit) for queue, limits in of_queues.items() for limit in limits]
+    return {limit.base(owner): limit.most for owner, limit in owned}
