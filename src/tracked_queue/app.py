@@ -12,7 +12,7 @@ import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterator, Mapping, Sequence
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, Concatenate, Never, ParamSpec, Protocol, TypeVar, Unpack, cast, overload
+from typing import TYPE_CHECKING, Any, Concatenate, Literal, Never, ParamSpec, Protocol, TypeVar, Unpack, cast, overload
 from zoneinfo import ZoneInfo
 
 import msgspec
@@ -27,23 +27,15 @@ from .errors import (
     StoreUnavailableError,
     TaskDefinitionError,
     UnguardedScriptError,
+    UnreadableHintsError,
     UsageError,
     did_you_mean,
 )
 from .model import checks
-from .model.checks import (
-    Seconds,
-    check_carry,
-    check_flag,
-    check_lifespan,
-    check_list,
-    check_mapping,
-    check_name,
-    to_seconds,
-)
+from .model.checks import check_carry, check_flag, check_lifespan, check_list, check_mapping, check_name, to_seconds
 from .model.cipher import Cipher, parse_keys
-from .model.codec import UnreadableHintsError, encode_any
-from .model.constraints import Key, Limit, Unique, limits_of, unique_of
+from .model.codec import encode_any
+from .model.constraints import Key, Limit, Unique, UniqueUntil, limits_of, unique_of
 from .model.context import CurrentJob, JobContext, current
 from .model.hooks import Enqueueing, EnqueueMiddleware, Lifespan, RunMiddleware, Surroundings, chained, run_now
 from .model.job import Job
@@ -53,15 +45,17 @@ from .model.options import (
     DEFAULT_QUEUE,
     DEFAULT_TIMEOUT,
     MAX_AFTER,
+    Isolate,
     JobOptions,
     JobOptionsArgs,
+    OnFailure,
     TaskOptions,
     extras_of,
     job_options,
 )
 from .model.record import JobInfo
 from .model.retry import RetryArgument, Signal, retry_policy
-from .model.schedules import Schedule, interval_ms
+from .model.schedules import Missed, Schedule, interval_ms
 from .model.task import PreparedCall, Registry, Step, SyncTask, Task, check_function, check_keys, task_name
 from .model.workflow import Group, check_calls, check_step
 from .producer.client import Clients, SyncStores, enqueue_sync
@@ -72,7 +66,7 @@ from .protocol.request import Request
 from .protocol.states import State
 from .protocol.transitions import MAX_RICH, CancelWord, Recovered, Stored, cancel, forget, pause, resume, unpark
 from .reports import ScheduleReport, drop_ended, read_job, read_open_jobs, read_schedules, read_states
-from .settings import Settings, resolve, setting_names, with_options
+from .settings import Seconds, Settings, SettingsArgs, resolve, setting_names, with_options
 from .sharding.agreement import Layout
 from .sharding.placement import wanted
 from .sharding.shards import Shards
@@ -119,7 +113,7 @@ class TrackedQueue:
         *,
         lifespan: Lifespan | None = None,
         carry: Sequence[ContextVar[Any]] = (),
-        **settings: Any,
+        **settings: Unpack[SettingsArgs],
     ) -> None:
         check_lifespan(lifespan)
         self._settings = resolve({"redis_url": redis_url, **settings})
@@ -155,7 +149,7 @@ class TrackedQueue:
         """The resolved settings."""
         return self._settings
 
-    def configure(self, **options: Any) -> None:
+    def configure(self, *, redis_url: str | None = None, **settings: Unpack[SettingsArgs]) -> None:
         """
         Replace settings before the first use, as the CLI does with its options.
 
@@ -166,7 +160,7 @@ class TrackedQueue:
         self._check_own("configure")
         if self._clients or self._embedded is not None:
             raise UsageError("configure() comes before the first use of the app")
-        self._settings = with_options(self._settings, options)
+        self._settings = with_options(self._settings, {"redis_url": redis_url, **settings})
         self._set_shards()
         self.cipher = self._made_cipher()
 
@@ -201,10 +195,10 @@ class TrackedQueue:
         result_ttl: Seconds | None = None,
         keep_result: bool = True,
         tracked: bool = True,
-        unique: str | Unique | None = None,
+        unique: UniqueUntil | Unique | None = None,
         limit: Limit | Sequence[Limit] | None = None,
         fair_by: Key | None = None,
-        isolate: str | None = None,
+        isolate: Isolate | None = None,
     ) -> TaskDecorator:
         """
         Register a function as a task; it stays callable. `async def` runs in the event loop, `def` in a thread.
@@ -582,7 +576,7 @@ class TrackedQueue:
         self,
         calls: Sequence[PreparedCall[Any] | Job[Any]],
         then: Step | PreparedCall[Any] | None = None,
-        on_failure: str = "fail",
+        on_failure: Literal["fail", "ignore"] = "fail",
     ) -> Group:
         """
         Jobs that run side by side, and one that runs when all have ended; a `step` gets their results.
@@ -609,7 +603,7 @@ class TrackedQueue:
         return await self._group("batch", calls, {"success": (success, "fail"), "complete": (complete, "ignore")})
 
     async def _group(
-        self, what: str, calls: Sequence[PreparedCall[Any] | Job[Any]], callbacks: Mapping[str, tuple[Any, str]]
+        self, what: str, calls: Sequence[PreparedCall[Any] | Job[Any]], callbacks: Mapping[str, tuple[Any, OnFailure]]
     ) -> Group:
         if not check_list(what, calls, "calls made by task.call(...)"):
             raise UsageError(f"{what}: it needs at least one job")
@@ -635,7 +629,7 @@ class TrackedQueue:
         return Group(jobs=tuple(call if isinstance(call, Job) else next(made) for call in calls), **handles)
 
     def _after(
-        self, step: Step | PreparedCall[Any], ids: Sequence[str], on_failure: str, inputs: str
+        self, step: Step | PreparedCall[Any], ids: Sequence[str], on_failure: OnFailure, inputs: str
     ) -> PreparedCall[Any]:
         """A step as a job that comes after these; what it says itself of `after` and `on_failure` is kept."""
         own = step.options
@@ -680,7 +674,7 @@ class TrackedQueue:
         expression: str,
         *,
         tz: str | ZoneInfo = "UTC",
-        missed: str = "once",
+        missed: Missed = "once",
         name: str | None = None,
         args: Sequence[Any] = (),
         kwargs: Mapping[str, Any] | None = None,
@@ -711,7 +705,7 @@ class TrackedQueue:
         self,
         seconds: Seconds,
         *,
-        missed: str = "once",
+        missed: Missed = "once",
         name: str | None = None,
         args: Sequence[Any] = (),
         kwargs: Mapping[str, Any] | None = None,
@@ -1102,11 +1096,23 @@ class TrackedQueue:
     async def __aexit__(self, *_: object) -> None:
         await self.aclose()
 
+    def close(self) -> None:
+        """
+        Close the connections of `enqueue_sync` and `enqueue_many_sync` in all threads, and give up the embedded server unless
+        an event loop uses it. A later use opens new ones. For programs without an event loop; others await `aclose()`.
+        """
+        used, self._sync_stores = self._sync_stores, self._made_sync_stores()
+        used.close()
+        self._give_up_embedded()
+
     async def aclose(self) -> None:
         """Close this event loop's connections, and give up the embedded server; a later use opens new ones."""
         found = self._clients.pop(asyncio.get_running_loop(), None)
         if found is not None:
             await found[1].close()
+        self._give_up_embedded()
+
+    def _give_up_embedded(self) -> None:
         if self._embedded is not None and not self._clients:
             self._embedded.close()
             self._embedded = None

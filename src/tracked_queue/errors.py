@@ -5,25 +5,33 @@ Every exception of tracked_queue, as one tree.
     ├── UsageError                 wrong use, raised at the call, before any I/O
     │   ├── SettingsError          a setting's value or relation is wrong
     │   ├── ArgumentError          arguments that don't fit the task (also a TypeError)
-    │   └── PayloadTooLargeError   encoded arguments above `max_payload`
-    ├── JobError
+    │   │   └── UnreadableHintsError   an annotation names something that can't be found
+    │   ├── TaskDefinitionError    what was decorated can't be a task (also a TypeError)
+    │   ├── PayloadTooLargeError   encoded arguments above `max_payload`
+    │   └── UnguardedScriptError   a script without a main guard was loaded again for its isolated jobs
+    ├── JobError                   something about one job
     │   ├── JobNotFoundError       no record: never stored, or expired
-    │   ├── UnreadableJobError     its key holds something that is none of ours
+    │   ├── UnreadableJobError     its key holds something that is not a job record
     │   ├── UnreadableResultError  its result doesn't fit the type that is expected here
+    │   ├── ResultLeftOutError     it succeeded, and Redis was too full to store its result
     │   ├── JobFailedError         ended failed, dead or expired; carries the remote traceback's text
+    │   ├── JobCancelledError      ended cancelled
     │   ├── DuplicateJobError      its unique key is held by another job (`conflict="reject"`)
-    │   ├── OwnershipLostError     raised in a job: another delivery owns it by now
-    │   └── JobCancelledError      ended cancelled
+    │   └── OwnershipLostError     raised in a job: another delivery owns it by now
     ├── StoreUnavailableError      no answer from Redis; says whether the call may have run
+    │   ├── EnqueueUnavailableError    an enqueue got no answer in time; names its jobs
+    │   │   └── EnqueueFullError   an enqueue was refused by a full Redis (also a StoreFullError)
     │   ├── NotDurableError        the jobs are stored, and not yet confirmed as `durability` asks
-    │   ├── EnqueueUnavailableError  an enqueue got no answer in time; names its jobs
-    │   └── StoreFullError         Redis refuses to grow (maxmemory); of an enqueue it is an EnqueueFullError, and both
-    ├── StoreRefusedError          Redis answers, but will not serve us: password, role, version
+    │   └── StoreFullError         Redis refuses to grow (maxmemory)
+    ├── StoreRefusedError          Redis answers, but refuses to serve us: password, role, version
     │   └── MissingCommandError    it lacks a command
+    ├── SealedError                a payload is encrypted, and no key at hand opens it
+    ├── IsolatedError              in a worker: what a job in a child process raised, as text
+    ├── ProcessLostError           in a worker: the child process of an isolated job died
     ├── LifespanError              the app's lifespan raised when a worker started
     └── InvariantError             our bug: stop the instance, keep the jobs
 
-`Retry`, `Snooze`, `Discard` and `Dead` are signals that a job raises on purpose and no errors; they stand outside of the tree.
+`Retry`, `Snooze`, `Discard` and `Dead` are signals that a job raises on purpose, not errors; they stand outside the tree.
 """
 
 from __future__ import annotations
@@ -62,6 +70,10 @@ class ArgumentError(UsageError, TypeError):
     def __str__(self) -> str:
         where = f"argument {self.argument}: " if self.argument else ""
         return f"task {self.task}: {where}{self.problem}"
+
+
+class UnreadableHintsError(ArgumentError):
+    """An annotation names what can't be found, or not yet."""
 
 
 class TaskDefinitionError(UsageError, TypeError):
@@ -261,6 +273,32 @@ class MissingCommandError(StoreRefusedError):
 
 class LifespanError(TrackedQueueError):
     """The app's lifespan raised when a worker process started; no job was taken."""
+
+
+class IsolatedError(TrackedQueueError):
+    """
+    A job in a child process raised: `text` says what, `packed` is its error for the record, `kinds` are the names of its
+    classes.
+    """
+
+    def __init__(self, text: str, packed: bytes, kinds: frozenset[str]) -> None:
+        super().__init__(text)
+        self.args = (text, packed, kinds)
+        self.text, self.packed, self.kinds = text, packed, kinds
+
+    def __str__(self) -> str:
+        return self.text
+
+
+class ProcessLostError(TrackedQueueError):
+    """The child process of an isolated job died: a crash, or it was killed (out of memory)."""
+
+    def __init__(self, task: str, how: str) -> None:
+        super().__init__(task, how)
+        self.task, self.how = task, how
+
+    def __str__(self) -> str:
+        return f"the child process of task {self.task} died before it returned: {self.how} (a crash, or killed for its memory)"
 
 
 class InvariantError(TrackedQueueError):

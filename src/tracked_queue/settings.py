@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from datetime import timedelta
 from enum import Enum
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, TypedDict, get_args
 from urllib.parse import urlsplit
 
 from .errors import SettingsError, did_you_mean
@@ -32,7 +32,8 @@ SERVICE_PREFIXES = ("PORT", "SERVICE_")
 MAX_SHARDS = 1024
 # Never printed, not even in an error.
 SECRETS = frozenset({"encryption_keys"})
-DURABILITIES = ("memory", "replica", "fsync")
+Durability = Literal["memory", "replica", "fsync"]
+DURABILITIES = get_args(Durability)
 URL_SCHEMES = (
     "redis",
     "rediss",
@@ -84,7 +85,7 @@ class Settings:
     )
     concurrency: int = _setting(100, "Jobs that one worker process runs at the same time.")
     isolated_processes: int = _setting(0, "Child processes of one worker process for isolated jobs; 0: one a core.")
-    durability: str = _setting(
+    durability: Durability = _setting(  # noqa: RUF009
         "memory", "What an enqueue waits for: memory (the server has it), replica, or fsync (Redis 7.2+)."
     )
     durability_replicas: int = _setting(1, "Replicas that must confirm where durability is replica.")
@@ -154,6 +155,48 @@ class Settings:
         if name == "encryption_keys":
             return ",".join("***" for key in value.split(",") if key)
         return masked_url(value) if name == "redis_url" else value
+
+
+# A number of seconds, or a timedelta.
+Seconds = float | timedelta
+
+
+class SettingsArgs(TypedDict, total=False):
+    """The settings as keywords of `TrackedQueue`, beside `redis_url`; None is not given. See docs/reference/settings.md."""
+
+    namespace: str | None
+    shards: int | None
+    instance_id: str | None
+    exclusive_label: bool | None
+    heartbeat_interval: Seconds | None
+    heartbeat_ttl: Seconds | None
+    recovery_interval: Seconds | None
+    recovery_lock_ttl: Seconds | None
+    auto_recovery: bool | None
+    max_recoveries: int | None
+    concurrency: int | None
+    isolated_processes: int | None
+    durability: Durability | None
+    durability_replicas: int | None
+    durability_timeout: Seconds | None
+    threads: int | None
+    encryption_keys: str | None
+    max_jobs: int | None
+    max_memory: int | None
+    grace: Seconds | None
+    cancel_grace: Seconds | None
+    stall_limit: Seconds | None
+    block: Seconds | None
+    connect_timeout: Seconds | None
+    reply_timeout: Seconds | None
+    enqueue_timeout: Seconds | None
+    max_connections: int | None
+    max_payload: int | None
+    max_result: int | None
+    result_ttl: Seconds | None
+    resend_window: Seconds | None
+    dead_max_age: Seconds | None
+    dead_max_count: int | None
 
 
 # A century, and more than can be counted: beyond them a number is a mistake, and leaves what Redis can hold.

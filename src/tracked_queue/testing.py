@@ -25,7 +25,7 @@ import anyio
 
 from .app import TrackedQueue
 from .errors import JobCancelledError, JobFailedError, TrackedQueueError, UsageError, did_you_mean
-from .model.checks import Seconds, check_flag, check_whole, to_seconds
+from .model.checks import check_flag, check_whole, to_seconds
 from .model.codec import NIL, decode_error, packed_list
 from .model.context import CurrentJob, current
 from .model.hooks import Enqueueing
@@ -38,6 +38,7 @@ from .model.task import Task
 from .protocol.states import State
 from .protocol.transitions import Delivered, End, Fetched, Outcome, enqueue, fetch, recover, register, release, schedule
 from .reports import DeadFilter, read_dead
+from .settings import Seconds
 from .transport.embedded import start_embedded
 from .worker.invoke import invoker
 from .worker.isolated import setup_of

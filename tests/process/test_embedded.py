@@ -73,20 +73,15 @@ def test_jobs_survive_the_end_of_the_server(tmp_path: Path) -> None:
     url = f"embedded://{tmp_path / 'data'}"
     app = TrackedQueue(url)
     assert app.enqueue_sync("x", 1).created
-    app._sync_stores.close()
-    assert app._embedded is not None
-    app._embedded.close()
+    app.close()
     wait_for(lambda: gone(tmp_path / "data"), what="the server to end")
     again = TrackedQueue(url)
-    with again._sync_stores.lent(0):
-        pass
+    again.endpoint()
     import redis
 
     with redis.Redis(unix_socket_path=str(socket_path(tmp_path / "data"))) as client:
         assert client.llen("{tq}:queue:default") == 1
-    again._sync_stores.close()
-    assert again._embedded is not None
-    again._embedded.close()
+    again.close()
     wait_for(lambda: gone(tmp_path / "data"), what="the server to end")
 
 

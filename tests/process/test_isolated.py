@@ -15,9 +15,10 @@ import pytest
 
 from tests.harness import wait_until
 from tests.process.isolated_tasks import gone, lingering, quick, renamed, slow
+from tracked_queue.errors import ProcessLostError
 from tracked_queue.model.hooks import Surroundings
 from tracked_queue.worker.invoke import invoker
-from tracked_queue.worker.processes import ProcessLostError, ProcessPool, _Child
+from tracked_queue.worker.processes import ProcessPool, _Child
 
 
 @pytest.fixture

@@ -470,7 +470,7 @@ def test_enqueue_sync_needs_no_loop(server: RedisServer, namespace: str) -> None
     assert app.options(delay=5).enqueue_sync("elsewhere", 1).created
     with pytest.raises(ArgumentError):
         task.enqueue_sync("x")
-    app._sync_stores.close()
+    app.close()
 
 
 def test_two_event_loops_in_succession(server: RedisServer, namespace: str) -> None:
@@ -494,7 +494,7 @@ def test_threads_with_loops_of_their_own(server: RedisServer, namespace: str) ->
 
         asyncio.run(inside())
         created.append(app.enqueue_sync("x").created)
-        app._sync_stores.close()
+        app.close()
 
     threads = [threading.Thread(target=work) for _ in range(4)]
     for thread in threads:
@@ -517,7 +517,7 @@ def test_enqueue_sync_after_a_fork(server: RedisServer, namespace: str) -> None:
         pids.append(pid)
     assert all(app.enqueue_sync("x", n).created for n in range(50))
     assert [os.waitpid(pid, 0)[1] for pid in pids] == [0, 0, 0]
-    app._sync_stores.close()
+    app.close()
 
 
 def test_making_an_app_opens_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,6 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-import tracked_queue
 from tests.harness import request
 from tracked_queue import (
     Exponential,
@@ -172,12 +171,6 @@ def test_errors_pickle_copy_and_read_well(error: Exception) -> None:
     for twin in (pickle.loads(pickle.dumps(error)), copy.copy(error)):
         assert type(twin) is type(error) and str(twin) == str(error) and vars(twin) == vars(error)
     assert isinstance(error, errors.TrackedQueueError) and str(error)
-
-
-def test_the_public_names_are_there() -> None:
-    assert sorted(tracked_queue.__all__) == list(tracked_queue.__all__) or len(tracked_queue.__all__) > 20
-    for name in tracked_queue.__all__:
-        assert getattr(tracked_queue, name) is not None
 
 
 # Reply words, leases, keys

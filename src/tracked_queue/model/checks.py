@@ -15,8 +15,6 @@ MAX_NAME = 256
 # A century: beyond it a number of seconds is a mistake, and its milliseconds would leave Redis' exact integers.
 MAX_SECONDS = 100 * 366 * 86400.0
 
-Seconds = float | timedelta
-
 
 def check_name(kind: str, name: object) -> str:
     """

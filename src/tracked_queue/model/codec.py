@@ -22,7 +22,7 @@ from typing import Any, TypeVar, cast
 import msgspec
 import msgspec.inspect
 
-from ..errors import ArgumentError, PayloadTooLargeError
+from ..errors import ArgumentError, PayloadTooLargeError, UnreadableHintsError
 from ..protocol.packing import shallow
 from .canonical import PLAIN_TEXT, fields_of
 from .inputs import Results
@@ -571,10 +571,6 @@ def _array_length(data: bytes) -> int:
     if head in _SHORT_ARRAYS:
         return head & 0x0F
     return len(_array_decoder.decode(data))
-
-
-class UnreadableHintsError(ArgumentError):
-    """An annotation names what can't be found, or not yet."""
 
 
 def _hints(task: str, function: Callable[..., Any]) -> dict[str, Any]:

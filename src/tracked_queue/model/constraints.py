@@ -6,13 +6,17 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 from ..errors import UsageError
+from ..settings import Seconds
 from .canonical import MAX_KEY, canonical, part, short
-from .checks import Seconds, check_name, to_seconds
+from .checks import check_name, to_seconds
 
 Key = str | Sequence[str] | Callable[..., object]
+Until = Literal["started", "done"]
+UniqueUntil = Literal["until_started", "until_done"]
+OnConflict = Literal["existing", "reject", "replace"]
 
 
 def checked_key(what: str, key: Any) -> Key:
@@ -70,9 +74,9 @@ class Unique:
             place of `until`.
     """
 
-    until: str = "done"
+    until: Until = "done"
     by: Key | None = None
-    conflict: str = "existing"
+    conflict: OnConflict = "existing"
     window: Seconds | None = None
 
     def __post_init__(self) -> None:
@@ -94,12 +98,12 @@ class Unique:
         return [part("t", task) + key, until, "replace" if self.conflict == "replace" else "existing", window_ms]
 
 
-def unique_of(given: str | Unique | None) -> Unique | None:
+def unique_of(given: UniqueUntil | Unique | None) -> Unique | None:
     """What `unique=` stands for. Raises UsageError."""
     if given is None or isinstance(given, Unique):
         return given
     if given in ("until_started", "until_done"):
-        return Unique(given.removeprefix("until_"))
+        return Unique("started" if given == "until_started" else "done")
     raise UsageError(f"unique={given!r}: it must be 'until_started', 'until_done' or Unique(...)")
 
 

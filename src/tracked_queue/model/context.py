@@ -11,7 +11,8 @@ from datetime import UTC, datetime
 from typing import Any, Generic, Protocol, TypeVar
 
 from ..errors import ArgumentError, PayloadTooLargeError, UsageError
-from .checks import Seconds, check_text, check_whole, to_seconds
+from ..settings import Seconds
+from .checks import check_text, check_whole, to_seconds
 from .codec import MAX_MESSAGE, decode_any, encode_any
 
 S = TypeVar("S")

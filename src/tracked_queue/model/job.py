@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Any, Generic, Never, Protocol, TypeVar
 
 from ..protocol.states import State
-from .checks import Seconds
+from ..settings import Seconds
 from .record import JobInfo, Progress
 
 R = TypeVar("R")

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Any, TypedDict
+from typing import Any, Literal, TypedDict
 
 from ..errors import UsageError, did_you_mean
-from ..settings import DURABILITIES
-from .checks import Seconds, check_flag, check_function, check_list, check_mapping, check_name, to_seconds
+from ..settings import DURABILITIES, Durability, Seconds
+from .checks import check_flag, check_function, check_list, check_mapping, check_name, to_seconds
 from .codec import Options, encode_options
 from .constraints import Concurrency, Key, Limit, Unique, checked_key, key_text, lane_of, of_queue, of_task
 from .context import CurrentJob
@@ -19,6 +19,9 @@ from .retry import Exponential, RetryPolicy
 DEFAULT_QUEUE = "default"
 DEFAULT_TIMEOUT = 3600.0
 DEFAULT_MAX_ATTEMPTS = 10
+
+OnFailure = Literal["fail", "ignore", "fallback"]
+Isolate = Literal["process"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +41,7 @@ class TaskOptions:
     unique: Unique | None = None
     limits: tuple[Limit, ...] = ()
     fair_by: Key | None = None
-    isolate: str | None = None
+    isolate: Isolate | None = None
     # Every enqueue looks at what follows from these, so it is worked out once.
     # `bound`: its jobs are kept apart from others by a unique key, limits or turns; `constrained`: an enqueue tells more than
     # the call.
@@ -87,8 +90,8 @@ class JobOptionsArgs(TypedDict, total=False):
     expires: Seconds | None
     headers: Mapping[str, Any] | None
     after: Sequence[Job[Any] | str] | None
-    on_failure: str
-    durability: str | None
+    on_failure: OnFailure
+    durability: Durability | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,8 +123,8 @@ class JobOptions:
     expires: Seconds | None = None
     headers: Mapping[str, Any] | None = None
     after: Sequence[Job[Any] | str] | None = None
-    on_failure: str = "fail"
-    durability: str | None = None
+    on_failure: OnFailure = "fail"
+    durability: Durability | None = None
     # For schedules and workflows, and no option of an enqueue. How the results of `after` reach the function: "" not at
     # all, "one" as first argument, "list" as a list; and of how many of them, if not of all.
     inputs: str = ""

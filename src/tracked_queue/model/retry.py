@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from ..errors import UsageError
-from .checks import Seconds, check_function, to_seconds
+from ..settings import Seconds
+from .checks import check_function, to_seconds
 
 
 class Signal(Exception):

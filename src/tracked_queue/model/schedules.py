@@ -6,16 +6,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import islice, takewhile
-from typing import Any
+from typing import Any, Literal, get_args
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from cronsim import CronSim, CronSimError
 
 from ..errors import UsageError
-from .checks import Seconds, check_name, to_seconds
+from ..settings import Seconds
+from .checks import check_name, to_seconds
 from .task import Task
 
-MISSED = ("skip", "once", "all")
+Missed = Literal["skip", "once", "all"]
+MISSED = get_args(Missed)
 # A tick that is found this much later still counts as on time.
 ON_TIME_MS = 5_000
 # Ticks that one look finds at most; more of them come with the next look.
@@ -43,7 +45,7 @@ class Schedule:
     cron: str | None = None
     every_ms: int | None = None
     tz: str = "UTC"
-    missed: str = "once"
+    missed: Missed = "once"
     args: Sequence[Any] = ()
     kwargs: Mapping[str, Any] = field(default_factory=dict)
 

@@ -16,10 +16,10 @@ from typing import Any, Generic, ParamSpec, Protocol, TypeVar, Unpack
 
 import msgspec
 
-from ..errors import TaskDefinitionError, UsageError
+from ..errors import TaskDefinitionError, UnreadableHintsError, UsageError
 from ..protocol.request import Request
 from .checks import check_name
-from .codec import Signature, UnreadableHintsError
+from .codec import Signature
 from .context import JobContext
 from .job import Job
 from .options import JobOptions, JobOptionsArgs, TaskOptions, job_options

@@ -8,7 +8,8 @@ from typing import Any
 
 from ..errors import UsageError
 from ..protocol.states import State
-from .checks import Seconds, check_list, to_seconds
+from ..settings import Seconds
+from .checks import check_list, to_seconds
 from .job import Job
 from .options import MAX_AFTER
 from .task import PreparedCall, Step

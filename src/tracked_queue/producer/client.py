@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import threading
 import time
+import weakref
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -484,22 +485,32 @@ class SyncStores:
 
     def __init__(self, make: Callable[[int], SyncStore]) -> None:
         self._make, self._local = make, threading.local()
+        # A thread that ends takes its stores with it.
+        self._made: weakref.WeakSet[SyncStore] = weakref.WeakSet()
+        self._lock = threading.Lock()
 
     @contextlib.contextmanager
     def lent(self, shard: int) -> Iterator[SyncStore]:
         """This thread's store of a shard, for one call."""
         free: list[SyncStore] = self._local.__dict__.setdefault(str(shard), [])
-        store = free.pop() if free else self._make(shard)
+        store = free.pop() if free else self._new(shard)
         try:
             yield store
         finally:
             free.append(store)
 
+    def _new(self, shard: int) -> SyncStore:
+        store = self._make(shard)
+        with self._lock:
+            self._made.add(store)
+        return store
+
     def close(self) -> None:
-        """Close this thread's connections; a later call opens new ones."""
-        for free in self._local.__dict__.values():
-            for store in free:
-                store.close()
+        """Close the connections of all threads, each when its call is over."""
+        with self._lock:
+            made = list(self._made)
+        for store in made:
+            store.close()
 
 
 def enqueue_sync(

@@ -478,6 +478,7 @@ class SyncLink:
         self._connection = endpoint.sync_connection(self._timeout)
         self._pid = os.getpid()
         self._used_at = 0.0
+        self._closes = False
 
     def call(self, commands: Sequence[Command], timeout: float | None = None) -> list[Any]:
         """See `Link.call`; `timeout` None is the link's own."""
@@ -504,6 +505,9 @@ class SyncLink:
                 replies = self._asked(commands, until)
                 if any(map(_demoted, replies)):
                     self._endpoint.doubt()
+                    self._drop()
+                if self._closes:
+                    self._closes = False
                     self._drop()
                 self._used_at = time.monotonic()
                 return replies
@@ -555,10 +559,16 @@ class SyncLink:
             self._connection.disconnect()
 
     def close(self) -> None:
-        """Close the connection; a later call opens a new one."""
-        if self._pid == os.getpid():
-            with self._lock:
+        """Close the connection, at the end of a call that is under way; a later call opens a new one."""
+        if self._pid != os.getpid():
+            return
+        if self._lock.acquire(blocking=False):
+            try:
                 self._drop()
+            finally:
+                self._lock.release()
+        else:  # in use, by another thread or in the middle of a call of this one (a signal's handler)
+            self._closes = True
 
 
 def _is_open(connection: Any) -> bool:

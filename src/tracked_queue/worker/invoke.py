@@ -6,37 +6,22 @@ import asyncio
 import contextlib
 import inspect
 import sys
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import anyio
 import anyio.to_thread
 
-from ..errors import TrackedQueueError
+from ..errors import IsolatedError
 from ..model.codec import decode_error, encode_any
 from ..model.context import CurrentJob, JobContext, current
 from ..model.hooks import Surroundings, chained
 from ..model.retry import Dead, Discard, Retry, Signal, Snooze
 from ..model.task import Task
-from .isolated import class_name
 from .lineage import end_fork, guard, is_fork
 from .processes import ProcessPool
 
 Invoke = Callable[[tuple[Any, ...], dict[str, Any]], Awaitable[Any]]
-
-
-class IsolatedError(TrackedQueueError):
-    """A job in a child process raised: the error as text with the child's traceback, and the names of its classes."""
-
-    def __init__(self, kind: str, packed: bytes, kinds: Sequence[str]) -> None:
-        super().__init__(kind)
-        self.packed, self._kinds = packed, frozenset(kinds)
-        found = decode_error(packed)
-        self.text = f"{kind}: {found.message}" if found else kind
-
-    def is_a(self, kinds: Sequence[type[BaseException]]) -> bool:
-        """Whether the child's error was of one of these classes."""
-        return any(class_name(kind) in self._kinds for kind in kinds)
 
 
 def invoker(
@@ -110,7 +95,8 @@ def _in_process(task: Task[..., Any], around: Surroundings, processes: ProcessPo
         if kind and not kinds:
             raise _signal(kind, data.decode(), seconds)
         if kind:
-            raise IsolatedError(kind, data, kinds)
+            found = decode_error(data)
+            raise IsolatedError(f"{kind}: {found.message}" if found else kind, data, frozenset(kinds))
         return task.signature.result.decode(data)
 
     return in_process

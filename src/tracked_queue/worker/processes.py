@@ -17,7 +17,7 @@ from typing import Any
 import anyio
 import msgspec
 
-from ..errors import TrackedQueueError
+from ..errors import ProcessLostError
 from .lineage import end_group, forget, interpreter_options, keep_from_forks
 
 # A child that has had no job for so long is ended when the next job comes.
@@ -31,17 +31,6 @@ _START = (
     "import json, os, sys; os.setpgid(0, 0); sys.path[:] = json.loads(sys.argv[1]); "
     "from tracked_queue.worker.isolated import main; main()"
 )
-
-
-class ProcessLostError(TrackedQueueError):
-    """The child process of an isolated job died: a crash, or it was killed (out of memory)."""
-
-    def __init__(self, task: str, how: str) -> None:
-        super().__init__(task, how)
-        self.task, self.how = task, how
-
-    def __str__(self) -> str:
-        return f"the child process of task {self.task} died before it returned: {self.how} (a crash, or killed for its memory)"
 
 
 class ProcessPool:

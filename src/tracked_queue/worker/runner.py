@@ -19,7 +19,7 @@ import anyio
 import msgspec
 
 from .. import log
-from ..errors import ArgumentError, OwnershipLostError, SealedError, StoreFullError, UsageError
+from ..errors import ArgumentError, IsolatedError, OwnershipLostError, SealedError, StoreFullError, UsageError
 from ..model.cipher import Cipher
 from ..model.codec import FORMAT, NIL, decode_options, encode_error, encode_exception, packed_list
 from ..model.context import CurrentJob, current
@@ -29,7 +29,8 @@ from ..model.retry import Dead, Discard, Exponential, Retry, Snooze, leaves_of, 
 from ..model.task import Registry, Task
 from ..protocol.transitions import MAX_BATCH, Call, Delivered, NoteWord, Outcome, count_of, inputs, note
 from ..settings import Settings
-from .invoke import Invoke, IsolatedError, invoker
+from .invoke import Invoke, invoker
+from .isolated import class_name
 from .late_limits import Binder
 from .lineage import end_fork, guard, is_fork
 from .processes import ProcessPool
@@ -697,7 +698,7 @@ def _is_a(
 ) -> bool:
     """Whether an error is of one of these classes; of a group `any` or `all` of what is in it, unless the group itself is."""
     if isinstance(error, IsolatedError):
-        return error.is_a(kinds)
+        return any(class_name(kind) in error.kinds for kind in kinds)
     return isinstance(error, kinds) or which(isinstance(leaf, kinds) for leaf in leaves_of(error))
 
 
