@@ -28,6 +28,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from scripts.servers import version_of
 
 from benchmarks.bench_tasks import app, keyed, noop, stamp
+from tracked_queue.app import connections_of
 from tracked_queue.chaos.server import RedisServer
 from tracked_queue.protocol import transitions as t
 from tracked_queue.transport.embedded import find_server
@@ -50,8 +51,8 @@ def per_s(count: int, seconds: float) -> float:
 
 
 async def flush() -> None:
-    await app.store.read(("FLUSHALL",))
-    await app.store.read(("CONFIG", "RESETSTAT"))
+    await connections_of(app).store.read(("FLUSHALL",))
+    await connections_of(app).store.read(("CONFIG", "RESETSTAT"))
 
 
 async def bench_enqueue(results: Results) -> None:
@@ -86,20 +87,20 @@ async def bench_enqueue_many(results: Results) -> None:
 
 
 async def used_memory() -> int:
-    (info,) = await app.store.read(("INFO", "memory"))
+    (info,) = await connections_of(app).store.read(("INFO", "memory"))
     return next(int(line[12:]) for line in info.decode().splitlines() if line.startswith("used_memory:"))
 
 
 async def bench_floor(results: Results) -> None:
     """The scripts alone: no codec, no tasks, no futures."""
     await flush()
-    store = Store(Link(app.endpoint()), app.keys)
+    store = Store(Link(connections_of(app).endpoint()), connections_of(app).keys)
     requests = [noop.call(n, TEXT).request for n in range(DRAIN)]
     began = time.perf_counter()
     for at in range(0, DRAIN, 250):
         await store.run(t.enqueue(requests[at : at + 250]))
     results["floor: enqueue script, 250 a call /s"] = per_s(DRAIN, time.perf_counter() - began)
-    settle_store = Store(Link(app.endpoint()), app.keys)
+    settle_store = Store(Link(connections_of(app).endpoint()), connections_of(app).keys)
     lease, number = new_lease("floor"), 0
     await store.run(t.register(lease, 60, 20, {}))
     began = time.perf_counter()
@@ -130,27 +131,30 @@ def worker(url: str, processes: int, *options: str, **env: str) -> subprocess.Po
 
 
 async def registered(count: int) -> None:
-    while (await app.store.read(("ZCARD", app.keys.single("instances"))))[0] < count:
+    while (await connections_of(app).store.read(("ZCARD", connections_of(app).keys.single("instances"))))[0] < count:
         await asyncio.sleep(0.02)
 
 
 async def bench_drain(results: Results, url: str, processes: int) -> None:
     """From the moment the paused queue is resumed until the last job is settled, at concurrency 100."""
     await flush()
-    await app.store.run(t.pause("queue:default"))
+    await connections_of(app).store.run(t.pause("queue:default"))
     await app.enqueue_many([noop.call(n, TEXT) for n in range(DRAIN)])
     running = worker(url, processes, "--queue", "default", "--concurrency", "100")
     try:
         await registered(processes)
         await asyncio.sleep(0.5)
         began = time.perf_counter()
-        await app.store.run(t.resume("queue:default"))
+        await connections_of(app).store.run(t.resume("queue:default"))
         minute_keys = set()
         while True:
             now = int(time.time() * 1000) // 60_000
             minute_keys |= {now, now - 1}
-            counts = await app.store.read(
-                *(("HGET", app.keys.named("stats", str(minute)), "succeeded:default") for minute in minute_keys)
+            counts = await connections_of(app).store.read(
+                *(
+                    ("HGET", connections_of(app).keys.named("stats", str(minute)), "succeeded:default")
+                    for minute in minute_keys
+                )
             )
             if sum(int(count or 0) for count in counts) >= DRAIN:
                 break
@@ -198,7 +202,7 @@ async def bench_latency(results: Results, url: str) -> None:
 
 async def commands() -> tuple[int, int]:
     """Requests of clients, and commands that ran inside scripts."""
-    (info,) = await app.store.read(("INFO", "all"))
+    (info,) = await connections_of(app).store.read(("INFO", "all"))
     lines = info.decode().splitlines()
     total = next(int(line.split(":")[1]) for line in lines if line.startswith("total_commands_processed:"))
     calls = {
@@ -210,7 +214,7 @@ async def commands() -> tuple[int, int]:
 
 async def recover_all(lease: str, recoverers: int) -> tuple[int, float]:
     """Jobs that instances on connections of their own bring back from a dead one, and the seconds that it takes."""
-    stores = [Store(Link(app.endpoint()), app.keys) for _ in range(recoverers)]
+    stores = [Store(Link(connections_of(app).endpoint()), connections_of(app).keys) for _ in range(recoverers)]
 
     async def one(store: Store, owner: str) -> int:
         moved = 0
@@ -235,10 +239,10 @@ async def hold_dead(jobs: int) -> str:
     for at in range(0, jobs, 10_000):
         await app.enqueue_many([noop.call(n, TEXT) for n in range(min(10_000, jobs - at))])
     lease = new_lease("dead")
-    await app.store.run(t.register(lease, 600, 5, {}))
+    await connections_of(app).store.run(t.register(lease, 600, 5, {}))
     for number in range(1, jobs // t.MAX_BATCH + 1):
-        await app.store.run(t.fetch(lease, number, t.MAX_BATCH, 0, ["default"]))
-    await app.store.run(t.release(lease, t.End.DIED, ago=0.0))
+        await connections_of(app).store.run(t.fetch(lease, number, t.MAX_BATCH, 0, ["default"]))
+    await connections_of(app).store.run(t.release(lease, t.End.DIED, ago=0.0))
     return lease
 
 
@@ -254,28 +258,28 @@ async def bench_lanes(results: Results) -> None:
 
     async def drain(jobs: int) -> float:
         lease, number, done = new_lease("bench"), 0, 0
-        await app.store.run(t.register(lease, 30, 5, {}))
+        await connections_of(app).store.run(t.register(lease, 30, 5, {}))
         await app.enqueue_many([keyed.call(n % KEYS) for n in range(jobs)])
         began = time.perf_counter()
         while done < jobs:
             number += 1
-            reply = await app.store.run(t.fetch(lease, number, 100, 0, ["lanes"]))
+            reply = await connections_of(app).store.run(t.fetch(lease, number, 100, 0, ["lanes"]))
             assert isinstance(reply, t.Fetched)
             outcomes = [t.Outcome(job.id, job.delivery, "succeeded", 3_600_000, b"", "") for job in reply.jobs]
             if outcomes:
-                await app.store.run(t.settle(lease, outcomes, 120, 3600))
+                await connections_of(app).store.run(t.settle(lease, outcomes, 120, 3600))
             done += len(outcomes)
         rate = per_s(jobs, time.perf_counter() - began)
-        await app.store.run(t.release(lease, t.End.INTERRUPTED))
+        await connections_of(app).store.run(t.release(lease, t.End.INTERRUPTED))
         return rate
 
     await flush()
     alone = await drain(LANED)
     await app.enqueue_many([keyed.call(-1) for _ in range(BACKLOG)])
     holder = new_lease("holder")
-    await app.store.run(t.register(holder, 300, 5, {}))
+    await connections_of(app).store.run(t.register(holder, 300, 5, {}))
     for number in range(1, 4):
-        await app.store.run(t.fetch(holder, number, 250, 0, ["lanes"]))
+        await connections_of(app).store.run(t.fetch(holder, number, 250, 0, ["lanes"]))
     results["limited jobs over 1,000 keys, fetch and settle /s"] = alone
     results["the same beside 100,000 of one full key / alone"] = await drain(LANED) / alone
 

@@ -20,6 +20,7 @@ import structlog
 import uvloop
 
 from tracked_queue import TrackedQueue
+from tracked_queue.app import connections_of, producer_of
 from tracked_queue.chaos.nodes import ClusterNodes, ask
 from tracked_queue.protocol.states import State
 
@@ -73,15 +74,22 @@ async def measure(nodes: ClusterNodes, shards: int, processes: int) -> tuple[flo
         ]
         worker = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
         try:
-            while sum([(await store.read(("ZCARD", store.keys.single("instances"))))[0] for store in queue.stores]) < (
-                shards * processes
-            ):
+            while sum(
+                [
+                    (await store.read(("ZCARD", store.keys.single("instances"))))[0]
+                    for store in connections_of(queue).stores
+                ]
+            ) < (shards * processes):
                 await asyncio.sleep(0.05)
             await asyncio.sleep(1.0)  # everybody stands
             before, began = cpu_s(nodes), time.perf_counter()
             await queue.resume(queue="default")
-            last = {shard: ids[-1] for shard, ids in queue.shards.by_shard(job.id for job in jobs).items()}
-            while not all(state in (State.SUCCEEDED, None) for state in await queue.job_states(list(last.values()))):
+            last = {
+                shard: ids[-1] for shard, ids in connections_of(queue).shards.by_shard(job.id for job in jobs).items()
+            }
+            while not all(
+                state in (State.SUCCEEDED, None) for state in await producer_of(queue).job_states(list(last.values()))
+            ):
                 await asyncio.sleep(0.02)
             seconds = time.perf_counter() - began
             used = cpu_s(nodes) - before

@@ -27,6 +27,7 @@ from tests.stored import CALLS, THINGS
 
 from benchmarks.bench import RECOVERERS, TEXT, Results, flush, hold_dead, on_server, recover_all, registered, worker
 from benchmarks.bench_tasks import app, nap, noop
+from tracked_queue.app import connections_of
 from tracked_queue.producer.client import portions
 from tracked_queue.protocol import transitions as t
 from tracked_queue.worker.lease import new_lease
@@ -48,19 +49,19 @@ async def fill(jobs: int) -> None:
 async def fetch_and_settle(jobs: int) -> tuple[float, float]:
     """Jobs a second, and milliseconds of the median fetch, by the scripts alone."""
     lease, number, done, fetches = new_lease("growth"), 0, 0, []
-    await app.store.run(t.register(lease, 60, 20, {}))
+    await connections_of(app).store.run(t.register(lease, 60, 20, {}))
     began = time.perf_counter()
     while done < jobs:
         number += 1
         asked = time.perf_counter()
-        reply = await app.store.run(t.fetch(lease, number, 100, 0, ["default"]))
+        reply = await connections_of(app).store.run(t.fetch(lease, number, 100, 0, ["default"]))
         fetches.append((time.perf_counter() - asked) * 1000)
         assert isinstance(reply, t.Fetched)
         outcomes = [t.Outcome(job.id, job.delivery, "succeeded", 1000, b"", "") for job in reply.jobs]
-        await app.store.run(t.settle(lease, outcomes, 120, 3600))
+        await connections_of(app).store.run(t.settle(lease, outcomes, 120, 3600))
         done += len(outcomes)
     rate = jobs / (time.perf_counter() - began)
-    await app.store.run(t.release(lease, t.End.INTERRUPTED))
+    await connections_of(app).store.run(t.release(lease, t.End.INTERRUPTED))
     return rate, statistics.median(fetches)
 
 
@@ -92,7 +93,7 @@ async def timed(calls: Any, count: int = 300) -> float:
     for n in range(count):
         call = calls(n)
         began = time.perf_counter()
-        await app.store.run(call)
+        await connections_of(app).store.run(call)
         seen.append((time.perf_counter() - began) * 1000)
     return statistics.median(seen)
 
@@ -101,14 +102,14 @@ async def bench_breadth(results: Results) -> None:
     """A fetch and a beat beside 1,000 queues and 200 instances."""
     await flush()
     mine = new_lease("mine")
-    await app.store.run(t.register(mine, 600, 20, {}))
+    await connections_of(app).store.run(t.register(mine, 600, 20, {}))
     few = ["default"]
     many = [f"queue-{n}" for n in range(QUEUES)]
     results["fetch (nothing there), 1 queue, ms"] = await timed(lambda n: t.fetch(mine, n + 1, 100, 0, few))
     results["beat, 1 instance, ms"] = await timed(lambda n: t.heartbeat(mine, 600, 20))
     results["fetch (nothing there), 1,000 queues, ms"] = await timed(lambda n: t.fetch(mine, n + 1001, 100, 0, many))
     for n in range(INSTANCES):
-        await app.store.run(t.register(new_lease(f"other-{n}"), 600, 20, {}))
+        await connections_of(app).store.run(t.register(new_lease(f"other-{n}"), 600, 20, {}))
     results["beat, 200 instances, ms"] = await timed(lambda n: t.heartbeat(mine, 600, 20))
     results["fetch (nothing there), 200 instances, ms"] = await timed(lambda n: t.fetch(mine, n + 5001, 100, 0, few))
 
@@ -242,7 +243,7 @@ def bench_widest(results: Results, url: str) -> None:
 
 async def percentile() -> dict[str, float]:
     """Milliseconds of script calls since the counters were reset."""
-    (info,) = await app.store.read(("INFO", "latencystats"))
+    (info,) = await connections_of(app).store.read(("INFO", "latencystats"))
     line = next(line for line in info.decode().splitlines() if "_evalsha:" in line)
     return {part.split("=")[0]: float(part.split("=")[1]) / 1000 for part in line.partition(":")[2].split(",")}
 
@@ -250,9 +251,9 @@ async def percentile() -> dict[str, float]:
 async def bench_recovery(results: Results) -> None:
     """A dead instance with 100,000 jobs, and eight that recover them at once while one enqueues."""
     await flush()
-    await app.store.read(("CONFIG", "SET", "latency-tracking-info-percentiles", "50 99 99.9 100"))
+    await connections_of(app).store.read(("CONFIG", "SET", "latency-tracking-info-percentiles", "50 99 99.9 100"))
     lease = await hold_dead(ORPHANS)
-    await app.store.read(("CONFIG", "RESETSTAT"))
+    await connections_of(app).store.read(("CONFIG", "RESETSTAT"))
     others, stop = 0, False
 
     async def enqueuer() -> None:
@@ -286,14 +287,14 @@ async def bench_mixed(results: Results, url: str) -> None:
     await flush()
     chance = random.Random(7)
     lengths = [LONG_S if chance.randrange(LONG_EVERY) == 0 else SHORT_S for _ in range(MIXED)]
-    await app.store.run(t.pause("queue:default"))
+    await connections_of(app).store.run(t.pause("queue:default"))
     jobs = await app.enqueue_many([nap.call(length) for length in lengths])
     running = worker(url, 2, "--queue", "default", "--concurrency", str(SLOTS))
     try:
         await registered(2)
         await asyncio.sleep(0.5)
         began = time.time()
-        await app.store.run(t.resume("queue:default"))
+        await connections_of(app).store.run(t.resume("queue:default"))
         ended = [await job.result(timeout=60) for job in jobs]
     finally:
         running.send_signal(signal.SIGTERM)

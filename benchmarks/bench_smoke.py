@@ -18,6 +18,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from benchmarks import bench
 from benchmarks.bench import TEXT, Results, flush
 from benchmarks.bench_tasks import app, noop
+from tracked_queue.app import connections_of
 from tracked_queue.protocol import transitions as t
 from tracked_queue.worker.lease import new_lease
 
@@ -40,7 +41,7 @@ async def counted(act: Callable[[], Awaitable[object]]) -> Counts:
 
 
 async def command_counts() -> Counts:
-    (info,) = await app.store.read(("INFO", "commandstats"))
+    (info,) = await connections_of(app).store.read(("INFO", "commandstats"))
     lines = [line for line in info.decode().splitlines() if line.startswith("cmdstat_")]
     return {line.partition(":")[0][8:]: int(line.partition("calls=")[2].partition(",")[0]) for line in lines}
 
@@ -50,23 +51,23 @@ async def count_commands() -> dict[str, Counts]:
     await flush()
     await app.enqueue_many([noop.call(n, TEXT) for n in range(JOBS)])  # scripts are loaded, the layout is agreed
     lease = new_lease("smoke")
-    await app.store.run(t.register(lease, 60, 20, {}))
+    await connections_of(app).store.run(t.register(lease, 60, 20, {}))
     number = 0
     delivered: list[t.Outcome] = []
 
     async def fetch() -> None:
         nonlocal number
         number += 1
-        reply = await app.store.run(t.fetch(lease, number, JOBS, 0, ["default"]))
+        reply = await connections_of(app).store.run(t.fetch(lease, number, JOBS, 0, ["default"]))
         assert isinstance(reply, t.Fetched) and len(reply.jobs) == JOBS
         delivered[:] = [t.Outcome(job.id, job.delivery, "succeeded", 3_600_000, b"", "") for job in reply.jobs]
 
     async def settle() -> None:
-        await app.store.run(t.settle(lease, delivered, 120.0, 3600.0))
+        await connections_of(app).store.run(t.settle(lease, delivered, 120.0, 3600.0))
 
     await fetch()
     await settle()
-    await app.store.run(t.heartbeat(lease, 60, 20))
+    await connections_of(app).store.run(t.heartbeat(lease, 60, 20))
     return {
         "enqueue_many of 100": await counted(lambda: app.enqueue_many([noop.call(n, TEXT) for n in range(JOBS)])),
         "fetch of 100": await counted(fetch),
@@ -74,13 +75,13 @@ async def count_commands() -> dict[str, Counts]:
         "enqueue by 100 callers at once": await counted(
             lambda: asyncio.gather(*(noop.enqueue(n, TEXT) for n in range(JOBS)))
         ),
-        "beat": await counted(lambda: app.store.run(t.heartbeat(lease, 60, 20))),
+        "beat": await counted(lambda: connections_of(app).store.run(t.heartbeat(lease, 60, 20))),
         "fetch of nothing": await counted(fetch_nothing(lease)),
     }
 
 
 def fetch_nothing(lease: str) -> Callable[[], Awaitable[object]]:
-    return lambda: app.store.run(t.fetch(lease, 1000, JOBS, 0, ["empty"]))
+    return lambda: connections_of(app).store.run(t.fetch(lease, 1000, JOBS, 0, ["empty"]))
 
 
 EXACT: dict[str, Counts] = {

@@ -21,6 +21,7 @@ import uvloop
 from scripts.servers import newest
 
 from tracked_queue import Concurrency, Fixed, TrackedQueue, Unique
+from tracked_queue.app import connections_of
 from tracked_queue.chaos.server import RedisServer
 
 JOBS = int(os.environ.get("SOAK_JOBS", "1000000"))
@@ -98,7 +99,7 @@ def resident_mb(pid: int) -> float:
 
 
 async def drained() -> None:
-    while (await app.store.read(("LLEN", app.keys.named("queue", "default"))))[0]:
+    while (await connections_of(app).store.read(("LLEN", connections_of(app).keys.named("queue", "default"))))[0]:
         await asyncio.sleep(0.02)
 
 
@@ -110,7 +111,7 @@ async def soak(worker: int) -> tuple[list[float], list[float], float]:
         for first in range(0, JOBS, PORTION):
             await app.enqueue_many(calls(first))
             await drained()
-            (info,) = await app.store.read(("INFO", "memory"))
+            (info,) = await connections_of(app).store.read(("INFO", "memory"))
             used = next(line for line in info.decode().splitlines() if line.startswith("used_memory:"))
             of_worker.append(resident_mb(worker))
             of_redis.append(int(used.partition(":")[2]) / 2**20)
@@ -125,9 +126,9 @@ async def soak(worker: int) -> tuple[list[float], list[float], float]:
 async def slow_calls() -> tuple[int, int, list[float]]:
     """Script calls in all, those below SLOW_MS, and the milliseconds of the slowest."""
     async with TrackedQueue(app.settings.redis_url, namespace="soak") as asked:
-        (reply,) = await asked.store.read(("LATENCY", "HISTOGRAM", "evalsha"))
+        (reply,) = await connections_of(asked).store.read(("LATENCY", "HISTOGRAM", "evalsha"))
         calls_made = reply[1][1]
-        (slow,) = await asked.store.read(("SLOWLOG", "GET", "-1"))
+        (slow,) = await connections_of(asked).store.read(("SLOWLOG", "GET", "-1"))
     slowest = sorted((entry[2] / 1000 for entry in slow if entry[3][0].upper() == b"EVALSHA"), reverse=True)
     return calls_made, calls_made - len(slowest), slowest
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from tracked_queue import Job, TrackedQueue
+from tracked_queue.app import connections_of
 
 
 def app_at(url: str, namespace: str, shards: int, **settings: Any) -> TrackedQueue:
@@ -63,5 +64,5 @@ def by_shard(app: TrackedQueue, jobs: Iterable[Job[Any]]) -> dict[int, list[Job[
     """Jobs by the shard that they are in."""
     found: dict[int, list[Job[Any]]] = {}
     for job in jobs:
-        found.setdefault(app.shards.of_id(job.id), []).append(job)
+        found.setdefault(connections_of(app).shards.of_id(job.id), []).append(job)
     return found

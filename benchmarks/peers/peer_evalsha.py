@@ -8,6 +8,7 @@ from typing import Any
 import redis.asyncio
 from peer_tracked_queue import TASKS, app
 
+from tracked_queue.app import connections_of
 from tracked_queue.protocol import transitions as t
 from tracked_queue.protocol.scripts import load_scripts
 
@@ -28,4 +29,4 @@ async def close() -> None:
 
 async def enqueue(name: str, *args: Any) -> Any:
     call = t.enqueue([TASKS[name].call(*args).request])
-    return await client.evalsha(SCRIPT.sha, 1, app.keys.tag, *call.args)
+    return await client.evalsha(SCRIPT.sha, 1, connections_of(app).keys.tag, *call.args)

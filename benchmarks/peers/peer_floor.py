@@ -11,6 +11,7 @@ import effect
 import uvloop
 from peer_tracked_queue import TASKS, app
 
+from tracked_queue.app import connections_of
 from tracked_queue.protocol import transitions as t
 from tracked_queue.transport.link import Link
 from tracked_queue.transport.store import Store
@@ -23,7 +24,7 @@ store: Any = None
 
 async def open() -> None:
     global store
-    store = Store(Link(app.endpoint()), app.keys)
+    store = Store(Link(connections_of(app).endpoint()), connections_of(app).keys)
 
 
 async def close() -> None:
@@ -40,7 +41,10 @@ async def enqueue_many(calls: list[tuple[Any, ...]]) -> None:
 
 
 async def drain() -> None:
-    fetching, settling = Store(Link(app.endpoint()), app.keys), Store(Link(app.endpoint()), app.keys)
+    fetching, settling = (
+        Store(Link(connections_of(app).endpoint()), connections_of(app).keys),
+        Store(Link(connections_of(app).endpoint()), connections_of(app).keys),
+    )
     lease, number = new_lease("floor"), 0
     await fetching.run(t.register(lease, 60, 20, {}))
     flight: asyncio.Future[Any] | None = None

@@ -4,7 +4,7 @@
 from .worker import first_process as _first_process  # noqa: F401
 
 # isort: split
-from .app import TrackedQueue
+from .app import NamedEnqueue, TaskDecorator, TrackedQueue
 from .errors import (
     ArgumentError,
     DuplicateJobError,
@@ -36,30 +36,41 @@ from .errors import (
     UnreadableResultError,
     UsageError,
 )
-from .model.constraints import Concurrency, Rate, Unique
+from .model.constraints import Concurrency, Key, Limit, Rate, Unique
 from .model.context import CurrentJob, JobContext, current_job
 from .model.hooks import CallNext, Enqueueing, EnqueueMiddleware, EnqueueNext, Lifespan, RunMiddleware
 from .model.inputs import Results
 from .model.job import Job
-from .model.options import JobOptions
+from .model.options import JobOptions, JobOptionsArgs
 from .model.record import ErrorInfo, Failure, JobInfo, LogLine, Progress
 from .model.retry import Dead, Discard, Exponential, Fixed, Retry, Snooze
-from .model.task import PreparedCall, Step, Task
+from .model.task import PreparedCall, Step, SyncTask, Task, TaskWithOptions
 from .model.workflow import BatchProgress, Group
+from .operator.doctor import Finding, Level
+from .operator.operator import DeadOutcome, Operator
 from .protocol.states import State
-from .protocol.transitions import Fate, Recovered
-from .reports import ScheduleReport
-from .settings import Settings
+from .protocol.transitions import CancelWord, DeadWord, Fate, Recovered
+from .reports.dead import DeadFilter, DeadJob
+from .reports.instances import ActiveJob, InstanceReport
+from .reports.queues import Overview, ParkedReport, QueueReport
+from .reports.schedules import ScheduleReport
+from .settings import Settings, SettingsArgs
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "ActiveJob",
     "ArgumentError",
     "BatchProgress",
     "CallNext",
+    "CancelWord",
     "Concurrency",
     "CurrentJob",
     "Dead",
+    "DeadFilter",
+    "DeadJob",
+    "DeadOutcome",
+    "DeadWord",
     "Discard",
     "DuplicateJobError",
     "EnqueueFullError",
@@ -71,8 +82,10 @@ __all__ = [
     "Exponential",
     "Failure",
     "Fate",
+    "Finding",
     "Fixed",
     "Group",
+    "InstanceReport",
     "InvariantError",
     "IsolatedError",
     "Job",
@@ -83,16 +96,25 @@ __all__ = [
     "JobInfo",
     "JobNotFoundError",
     "JobOptions",
+    "JobOptionsArgs",
+    "Key",
+    "Level",
     "Lifespan",
     "LifespanError",
+    "Limit",
     "LogLine",
     "MissingCommandError",
+    "NamedEnqueue",
     "NotDurableError",
+    "Operator",
+    "Overview",
     "OwnershipLostError",
+    "ParkedReport",
     "PayloadTooLargeError",
     "PreparedCall",
     "ProcessLostError",
     "Progress",
+    "QueueReport",
     "Rate",
     "Recovered",
     "ResultLeftOutError",
@@ -102,6 +124,7 @@ __all__ = [
     "ScheduleReport",
     "SealedError",
     "Settings",
+    "SettingsArgs",
     "SettingsError",
     "Snooze",
     "State",
@@ -109,8 +132,11 @@ __all__ = [
     "StoreFullError",
     "StoreRefusedError",
     "StoreUnavailableError",
+    "SyncTask",
     "Task",
+    "TaskDecorator",
     "TaskDefinitionError",
+    "TaskWithOptions",
     "TrackedQueue",
     "TrackedQueueError",
     "UnguardedScriptError",

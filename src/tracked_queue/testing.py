@@ -23,12 +23,12 @@ from typing import Any
 
 import anyio
 
-from .app import TrackedQueue
+from .app import TrackedQueue, producer_of
 from .errors import JobCancelledError, JobFailedError, TrackedQueueError, UsageError, did_you_mean
 from .model.checks import check_flag, check_whole, to_seconds
 from .model.codec import NIL, decode_error, packed_list
 from .model.context import CurrentJob, current
-from .model.hooks import Enqueueing
+from .model.hooks import Enqueueing, Hooks
 from .model.inputs import Results
 from .model.job import Job, JobReader
 from .model.options import JobOptions
@@ -36,8 +36,9 @@ from .model.record import JobInfo
 from .model.retry import Dead, Discard, Retry, Signal, Snooze, meant_by
 from .model.task import Task
 from .protocol.states import State
+from .protocol.text import to_text
 from .protocol.transitions import Delivered, End, Fetched, Outcome, enqueue, fetch, recover, register, release, schedule
-from .reports import DeadFilter, read_dead
+from .reports.dead import DeadFilter, read_dead
 from .settings import Seconds
 from .transport.embedded import start_embedded
 from .worker.invoke import invoker
@@ -149,11 +150,13 @@ class QueueKit:
         if start is not None and (not isinstance(start, datetime) or start.tzinfo is None):
             raise UsageError(f"QueueKit: start={start!r}: it must be a datetime with a timezone")
         self.app, self._start = app, start
-        self._settings = app._settings
+        self._producer = producer_of(app)
+        self._connections = self._producer.connections
+        self._settings = app.settings
         self._last_ms: dict[str, int] = {}
         self._open = False
         self._take_app()
-        app._closed_for = app._closed_for or _NOT_OPEN
+        self._connections.closed_for = self._connections.closed_for or _NOT_OPEN
 
     def _take_app(self) -> None:
         """An app is under test by one kit at a time. Raises UsageError."""
@@ -163,8 +166,8 @@ class QueueKit:
             )
 
     def _let_app_go(self) -> None:
-        if self.app._closed_for == _NOT_OPEN:
-            self.app._closed_for = ""
+        if self._connections.closed_for == _NOT_OPEN:
+            self._connections.closed_for = ""
         if _kits.get(self.app) is self:
             del _kits[self.app]
 
@@ -177,8 +180,8 @@ class QueueKit:
         if self._open:
             raise UsageError("QueueKit: it is open already")
         self._take_app()
-        if self.app._closed_for == _NOT_OPEN:
-            self.app._closed_for = ""
+        if self._connections.closed_for == _NOT_OPEN:
+            self._connections.closed_for = ""
         self._open = True
         try:
             await self._move_app()
@@ -189,16 +192,15 @@ class QueueKit:
 
     async def _move_app(self) -> None:
         await self.app.aclose()
-        self.app._settings = replace(
+        settings = replace(
             self._settings,
             redis_url=await asyncio.to_thread(embedded_url),
             namespace=f"test{os.getpid()}-{next(_number)}",
             shards=1,
             sources={},
         )
-        self.app._clock = "now_ms_test"
-        self.app._set_shards()
-        self._keys = self.app.keys
+        self._connections.use(settings, "now_ms_test")
+        self._keys = self._connections.keys
         start_s = time.time() if self._start is None else self._start.timestamp()
         await self._set_clock(int(start_s * 1000))
         await self._tell_schedules()
@@ -208,13 +210,12 @@ class QueueKit:
         try:
             await self.app.aclose()
         finally:
-            self.app._settings, self.app._clock = self._settings, "now_ms"
-            self.app._set_shards()
+            self._connections.use(self._settings)
             self._let_app_go()
 
     async def __aexit__(self, *_: object) -> None:
         try:
-            store = self.app.store
+            store = self._connections.store
             (found,) = await store.read(("KEYS", self._keys.tag.replace("{", "[{]") + ":*"))
             if found:
                 await store.read(("DEL", *found))
@@ -222,12 +223,12 @@ class QueueKit:
             await self._move_back()
 
     async def _set_clock(self, ms: int) -> None:
-        await self.app.store.read(("SET", self._keys.single("clock"), ms))
+        await self._connections.store.read(("SET", self._keys.moved_clock, ms))
 
     async def now_ms(self) -> int:
         """The clock that the scripts obey."""
         self._must_be_open()
-        (value,) = await self.app.store.read(("GET", self._keys.single("clock")))
+        (value,) = await self._connections.store.read(("GET", self._keys.moved_clock))
         return int(value)
 
     async def advance(self, by: Seconds | None = None, **parts: float) -> None:
@@ -255,8 +256,8 @@ class QueueKit:
             await self._set_clock(due_ms)
             self._last_ms[name] = due_ms
             item = self.app.schedules[name]
-            request = self.app.tick(item, due_ms, "store" if item.missed == "all" else "coalesce")
-            await self.app.store_of(request.id).run(enqueue([request]))
+            request = self._producer.tick(item, due_ms, "store" if item.missed == "all" else "coalesce")
+            await self._connections.store_of(request.id).run(enqueue([request]))
         await self._set_clock(until_ms)
 
     async def _tell_schedules(self) -> None:
@@ -264,7 +265,7 @@ class QueueKit:
             if item.name not in self._last_ms:
                 self._last_ms[item.name] = await self.now_ms()
                 about = [(item.name, item.task.name, item.task.task_options.queue, item.shown)]
-                await self.app.store.run(schedule(about))
+                await self._connections.store.run(schedule(about))
 
     async def drain(self, *, raises: bool = True) -> int:
         """
@@ -289,8 +290,8 @@ class QueueKit:
             for outcome in outcomes:
                 asked = outcome.reason.startswith(("discarded: ", "set aside: "))
                 if outcome.outcome in ("failed", "dead") and not asked:
-                    id = outcome.id.decode("utf-8", "surrogateescape")
-                    found = decode_error(self.app.cipher.peek(outcome.payload))
+                    id = to_text(outcome.id)
+                    found = decode_error(self._connections.cipher.peek(outcome.payload))
                     facts = (found.type, found.message, found.traceback) if found else ("", "", "")
                     ended.append(JobFailedError(id, outcome.outcome, outcome.reason, *facts))
 
@@ -306,16 +307,17 @@ class QueueKit:
                 raise
 
         # Ticks are stored by `advance`, at their times; a scheduler beside it would add to them by the real clock.
-        schedules = dict(self.app.schedules)
-        self.app.schedules.clear()
-        self.app.around.run.insert(0, watch)
-        self.app.around.settled.append(note)
+        definitions = self._producer.definitions
+        hooks, schedules = definitions.hooks, definitions.schedules
+        definitions.schedules = {}
+        hooks.run.insert(0, watch)
+        hooks.settled.append(note)
         try:
             await self.app.run_worker(burst=True, handle_signals=False)
         finally:
-            self.app.around.run.remove(watch)
-            self.app.around.settled.remove(note)
-            self.app.schedules.update(schedules)
+            hooks.run.remove(watch)
+            hooks.settled.remove(note)
+            definitions.schedules = {**schedules, **definitions.schedules}
         if raises:
             _raise_first(errors, ended)
         return runs
@@ -338,12 +340,12 @@ class QueueKit:
         """
         check_whole("crash_after: jobs", jobs)
         self._must_be_open()
-        app, lease = self.app, f"crashing.{next(_number)}"
-        store, settings = app.store, app.settings
+        lease = f"crashing.{next(_number)}"
+        store, settings = self._connections.store, self._connections.settings
         await store.run(register(lease, settings.heartbeat_ttl, settings.heartbeat_interval, {"label": "crashing"}))
         taken: list[Delivered] = []
         for number in range(1, 4):  # the first ones may only promote what is due
-            reply = await store.run(fetch(lease, number, jobs - len(taken), 0, app.tasks.queues()))
+            reply = await store.run(fetch(lease, number, jobs - len(taken), 0, self.app.tasks.queues()))
             assert isinstance(reply, Fetched)
             taken += reply.jobs
             if len(taken) >= jobs or not reply.more:
@@ -367,23 +369,25 @@ class QueueKit:
 
     async def _run_unrecorded(self, lease: str, jobs: list[Delivered]) -> None:
         """Run what a fetch brought as a worker does, and tell nobody how it ended."""
-        app = self.app
+        definitions, connections = self._producer.definitions, self._connections
+        tasks, settings = definitions.tasks, connections.settings
         ended = asyncio.Event()
-        slots, pools = Slots(max(1, len(jobs))), Pools(app.settings, setup_of(app, app.child_settings(app.settings)))
-        async with _lifespan(app) as state:
+        slots = Slots(max(1, len(jobs)))
+        pools = Pools(settings, setup_of(self.app, connections.child_settings(settings)))
+        async with _lifespan(definitions.hooks) as state:
             runner = Runner(
-                app.tasks,
-                app.settings,
+                tasks,
+                settings,
                 lease,
                 lambda outcome: None,
-                app.around,
+                definitions.hooks,
                 state,
-                app.store.run,
-                Binder(app.tasks, app.queue_limits, app.shards),
+                connections.store.run,
+                Binder(tasks, definitions.queue_limits, connections.shards),
                 slots,
                 pools,
                 None,
-                app.cipher,
+                connections.cipher,
             )
             runner.on_room = ended.set
             try:
@@ -398,7 +402,7 @@ class QueueKit:
     async def dead(self) -> list[str]:
         """Ids of the jobs that are dead now."""
         self._must_be_open()
-        return [job.id async for job in read_dead(self.app.store, DeadFilter(), self.app.cipher)]
+        return [job.id async for job in read_dead(self._connections.store, DeadFilter(), self._connections.cipher)]
 
 
 @contextlib.contextmanager
@@ -428,16 +432,17 @@ def _in_place_of_redis(app: TrackedQueue, function: Any, why: str) -> Iterator[N
     Have a function take each enqueue: after the app's own middleware, and before another one of its kind, so that of two which
     are open the inner one has it.
     """
-    around = app.around.enqueue
+    producer = producer_of(app)
+    layers, connections = producer.definitions.hooks.enqueue, producer.connections
     function.in_place_of_redis = True
-    place = next((at for at, one in enumerate(around) if hasattr(one, "in_place_of_redis")), len(around))
-    around.insert(place, function)
-    before, app._closed_for = app._closed_for, why
+    place = next((at for at, one in enumerate(layers) if hasattr(one, "in_place_of_redis")), len(layers))
+    layers.insert(place, function)
+    before, connections.closed_for = connections.closed_for, why
     try:
         yield
     finally:
-        around.remove(function)
-        app._closed_for = before
+        layers.remove(function)
+        connections.closed_for = before
 
 
 def _an_app(what: str, app: Any) -> TrackedQueue:
@@ -454,7 +459,7 @@ async def inline(app: TrackedQueue) -> AsyncIterator[None]:
     middleware are around it. Timeouts, unique keys, limits and delays are not kept: `QueueKit` has them.
     """
     done: dict[str, _Outcome] = {}
-    async with _lifespan(_an_app("inline", app)) as state:
+    async with _lifespan(producer_of(_an_app("inline", app)).definitions.hooks) as state:
 
         async def run(on_its_way: Enqueueing, call_next: Any) -> Job[Any]:
             task = app.tasks.get(on_its_way.task)
@@ -554,11 +559,11 @@ def _outcome_of(id: str, done: Mapping[str, _Outcome]) -> _Outcome:
 
 
 @contextlib.asynccontextmanager
-async def _lifespan(app: TrackedQueue) -> AsyncIterator[Any]:
-    if app.around.lifespan is None:
+async def _lifespan(hooks: Hooks) -> AsyncIterator[Any]:
+    if hooks.lifespan is None:
         yield None
     else:
-        async with app.around.lifespan() as state:
+        async with hooks.lifespan() as state:
             yield state
 
 
@@ -570,9 +575,10 @@ async def _call(
     delivery = _Delivery({"id": job_id, "task": task.name, "queue": queue, "delivery": "1"}, headers)
     delivery.attempt, delivery.max_attempts = attempt, task.task_options.max_attempts
     token = current.set(CurrentJob(delivery, host))
-    processes = ProcessPool(1, setup_of(app, app.child_settings(app.settings)))
+    producer = producer_of(app)
+    processes = ProcessPool(1, setup_of(app, producer.connections.child_settings(app.settings)))
     try:
-        return await invoker(task, app.around, anyio.CapacityLimiter(1), processes)(args, kwargs)
+        return await invoker(task, producer.definitions.hooks, anyio.CapacityLimiter(1), processes)(args, kwargs)
     finally:
         await processes.close()
         current.reset(token)

@@ -13,6 +13,7 @@ from tests.redis.test_client import running_worker
 from tests.rights import acl_line
 from tests.sharded import Ran, app_at, by_shard, task_of
 from tracked_queue import EnqueueUnavailableError, StoreUnavailableError, TrackedQueue
+from tracked_queue.app import connections_of
 from tracked_queue.chaos.nodes import ClusterNodes, ask, end_move, free_port_with_bus, move_keys, move_slot
 from tracked_queue.chaos.server import RedisServer
 from tracked_queue.operator.doctor import Level, examine
@@ -39,7 +40,7 @@ async def app(nodes: ClusterNodes, namespace: str) -> AsyncIterator[TrackedQueue
 
 
 async def test_jobs_run_in_every_shard_on_every_primary(app: TrackedQueue, nodes: ClusterNodes) -> None:
-    servers = {nodes.owner(slot_of(app.shards.keys(shard).tag)).port for shard in range(SHARDS)}
+    servers = {nodes.owner(slot_of(connections_of(app).shards.keys(shard).tag)).port for shard in range(SHARDS)}
     assert len(servers) > 1, "the shards of this namespace are all on one server"
     double = task_of(app, "double")
     jobs = await app.enqueue_many([double.call(n) for n in range(300)])
@@ -61,9 +62,11 @@ async def test_a_primary_is_killed_while_jobs_run_and_nothing_is_lost(nodes: Clu
         async with running_worker(app), running_worker(app):
             jobs = await app.enqueue_many([ran.task.call(n) for n in range(200)])
             await wait_until(lambda: len(ran.values) > 20, what="some to have run")
-            victim = nodes.owner(slot_of(app.shards.keys(0).tag))
+            victim = nodes.owner(slot_of(connections_of(app).shards.keys(0).tag))
             others = [
-                shard for shard in range(SHARDS) if nodes.owner(slot_of(app.shards.keys(shard).tag)) is not victim
+                shard
+                for shard in range(SHARDS)
+                if nodes.owner(slot_of(connections_of(app).shards.keys(shard).tag)) is not victim
             ]
             victim.kill()
             # The shards of the other primaries go on meanwhile.
@@ -82,7 +85,7 @@ async def test_a_primary_is_killed_while_jobs_run_and_nothing_is_lost(nodes: Clu
 async def test_while_a_slot_moves_its_shard_pauses_and_nothing_is_half_done(
     app: TrackedQueue, nodes: ClusterNodes, namespace: str
 ) -> None:
-    keys = app.shards.keys(0)
+    keys = connections_of(app).shards.keys(0)
     slot = slot_of(keys.tag)
     source = nodes.owner(slot)
     target = next(server for server in nodes.owners() if server is not source)
@@ -115,7 +118,7 @@ async def test_while_a_slot_moves_its_shard_pauses_and_nothing_is_half_done(
 
 async def test_a_slot_moves_under_running_jobs(app: TrackedQueue, nodes: ClusterNodes) -> None:
     """Beats, settles and the standing fetch follow it."""
-    keys = app.shards.keys(0)
+    keys = connections_of(app).shards.keys(0)
     slot = slot_of(keys.tag)
     source = nodes.owner(slot)
     target = next(server for server in nodes.owners() if server is not source)
@@ -135,9 +138,9 @@ async def test_a_slot_moves_under_running_jobs(app: TrackedQueue, nodes: Cluster
 
 
 async def test_doctor_looks_at_every_primary_and_the_spread(app: TrackedQueue, nodes: ClusterNodes) -> None:
-    findings = await examine(app.stores, app.settings)
+    findings = await examine(connections_of(app).stores, app.settings)
     spread = [item for item in findings if item.name == "shards"]
-    count = len({nodes.owner(slot_of(app.shards.keys(shard).tag)).port for shard in range(SHARDS)})
+    count = len({nodes.owner(slot_of(connections_of(app).shards.keys(shard).tag)).port for shard in range(SHARDS)})
     assert [item.found for item in spread] == [f"{SHARDS} shards on {count} of 3 primaries"]
     assert sum(item.name.startswith("role (shard") for item in findings) == count
     assert [
@@ -157,7 +160,7 @@ async def test_a_cluster_needs_no_more_rights_than_the_docs_say(nodes: ClusterNo
         jobs = await app.enqueue_many([task_of(app, "double").call(n) for n in range(30)])
         assert [await job.result(20) for job in jobs] == [2 * n for n in range(30)]
         assert await (await asyncio.to_thread(task_of(app, "double").enqueue_sync, 4)).result(10) == 8
-        findings = await examine(app.stores, app.settings)
+        findings = await examine(connections_of(app).stores, app.settings)
         assert {item.level for item in findings if item.name.startswith(("ACL", "cluster"))} == {Level.OK}
     refused = {entry[7] for server in nodes.servers for entry in ask(server, "ACL", "LOG") if entry[3] != b"auth"}
     assert refused <= {b"config|get", b"config", b"scan"}, refused
@@ -171,8 +174,10 @@ async def test_a_frozen_primary_holds_up_its_own_shards_only(namespace: str) -> 
             ran = Ran(app)
             async with running_worker(app):
                 await (await ran.task.enqueue(-1)).result(20)
-                victim = alone.owner(slot_of(app.shards.keys(0).tag))
-                held = [s for s in range(SHARDS) if alone.owner(slot_of(app.shards.keys(s).tag)) is victim]
+                victim = alone.owner(slot_of(connections_of(app).shards.keys(0).tag))
+                held = [
+                    s for s in range(SHARDS) if alone.owner(slot_of(connections_of(app).shards.keys(s).tag)) is victim
+                ]
                 free = [s for s in range(SHARDS) if s not in held]
                 theirs = await app.enqueue_many([ran.task.options(id=f"held{n}~{held[0]}").call(n) for n in range(30)])
                 victim.freeze()

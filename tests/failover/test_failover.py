@@ -17,6 +17,7 @@ import redis
 from tests.harness import wait_for, wait_until
 from tests.redis.test_client import running_worker
 from tracked_queue import NotDurableError, SettingsError, StoreRefusedError, TrackedQueue
+from tracked_queue.app import connections_of
 from tracked_queue.chaos.proxy import Proxy
 from tracked_queue.chaos.server import RedisServer, free_port
 from tracked_queue.settings import resolve
@@ -68,7 +69,9 @@ async def test_an_enqueue_waits_for_the_replica_and_says_when_it_does_not_confir
         job = await double.enqueue(1)
         assert job.durability == "replica"
         with redis.Redis.from_url(replica.url) as client:
-            assert client.exists(app.keys.named("job", job.id)), "it is there before the enqueue returns"
+            assert client.exists(connections_of(app).keys.named("job", job.id)), (
+                "it is there before the enqueue returns"
+            )
         assert (await double.options(durability="memory").enqueue(2)).durability == "memory"
         assert double.enqueue_sync(3).durability == "replica"
         many = await app.enqueue_many([double.call(n) for n in range(300)])

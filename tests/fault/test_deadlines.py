@@ -19,13 +19,20 @@ import pytest
 
 from tests.harness import wait_until
 from tracked_queue import Job, JobCancelledError, JobNotFoundError, StoreUnavailableError, Task, TrackedQueue
-from tracked_queue.app import NamedEnqueue
+from tracked_queue.app import NamedEnqueue, connections_of
 from tracked_queue.chaos.proxy import Proxy
 from tracked_queue.chaos.server import RedisServer
-from tracked_queue.model.task import BoundTask
+from tracked_queue.model.task import TaskWithOptions
 from tracked_queue.model.workflow import Group
+from tracked_queue.operator.operator import Operator
+from tracked_queue.reports.instances import InstanceReport
 
 pytestmark = pytest.mark.timeout(60)
+
+INSTANCE = InstanceReport(
+    lease="a-lease", label="", host="", pid=1, version="", queues=(), task_names=(), concurrency=1, started_at=None, seen_s=None,
+    deadline_s=1.0, revoked=False, quiet=False, owned=0, tests=False, machine="", born="", program="",
+)  # fmt: skip
 
 ENQUEUE_S, REPLY_S, RESULT_S = 1.6, 1.0, 0.8
 # Beyond its limit a call may take this: a last look at a record, and a busy machine.
@@ -54,8 +61,8 @@ Call = Callable[[Caller], Awaitable[Any]]
 CALLS: dict[str, tuple[float, Call]] = {
     "Task.enqueue": (ENQUEUE_S, lambda c: c.task.enqueue(1)),
     "Task.enqueue_sync": (ENQUEUE_S, lambda c: c.in_thread(c.task.enqueue_sync, 1)),
-    "BoundTask.enqueue": (ENQUEUE_S, lambda c: c.task.options(delay=1).enqueue(1)),
-    "BoundTask.enqueue_sync": (ENQUEUE_S, lambda c: c.in_thread(c.task.options(delay=1).enqueue_sync, 1)),
+    "TaskWithOptions.enqueue": (ENQUEUE_S, lambda c: c.task.options(delay=1).enqueue(1)),
+    "TaskWithOptions.enqueue_sync": (ENQUEUE_S, lambda c: c.in_thread(c.task.options(delay=1).enqueue_sync, 1)),
     "NamedEnqueue.enqueue": (ENQUEUE_S, lambda c: c.app.options(delay=1).enqueue("other", 1)),
     "NamedEnqueue.enqueue_sync": (ENQUEUE_S, lambda c: c.in_thread(c.app.options(delay=1).enqueue_sync, "other", 1)),
     "TrackedQueue.enqueue": (ENQUEUE_S, lambda c: c.app.enqueue("other", 1)),
@@ -72,7 +79,25 @@ CALLS: dict[str, tuple[float, Call]] = {
     "TrackedQueue.retire": (REPLY_S, lambda c: c.app.retire(queue="default")),
     "TrackedQueue.recover": (REPLY_S, lambda c: c.app.recover()),
     "TrackedQueue.read_schedules": (REPLY_S, lambda c: c.app.read_schedules()),
-    "TrackedQueue.find_shards": (REPLY_S, lambda c: TrackedQueue(c.app.settings.redis_url, reply_timeout=REPLY_S).find_shards()),
+    "Operator.queues": (REPLY_S, lambda c: c.app.operator.queues()),
+    "Operator.queue_age": (REPLY_S, lambda c: c.app.operator.queue_age("default")),
+    "Operator.knows": (REPLY_S, lambda c: c.app.operator.knows(queue="default")),
+    "Operator.instances": (REPLY_S, lambda c: c.app.operator.instances()),
+    "Operator.active": (REPLY_S, lambda c: c.app.operator.active(INSTANCE)),
+    "Operator.schedules": (REPLY_S, lambda c: c.app.operator.schedules()),
+    "Operator.dead": (REPLY_S, lambda c: c.app.operator.dead()),
+    "Operator.examine": (REPLY_S, lambda c: c.app.operator.examine()),
+    "Operator.unheld": (REPLY_S, lambda c: c.app.operator.unheld({0: "a-lease"})),
+    "Operator.requeue": (REPLY_S, lambda c: c.app.operator.requeue(["some-job"])),
+    "Operator.purge": (REPLY_S, lambda c: c.app.operator.purge(["some-job"])),
+    "Operator.cancel": (REPLY_S, lambda c: c.app.operator.cancel(["some-job"])),
+    "Operator.cancel_many": (REPLY_S, lambda c: c.app.operator.cancel_many(queue="default")),
+    "Operator.retire": (REPLY_S, lambda c: c.app.operator.retire(queue="default")),
+    "Operator.pause": (REPLY_S, lambda c: c.app.operator.pause(queue="default")),
+    "Operator.resume": (REPLY_S, lambda c: c.app.operator.resume(queue="default")),
+    "Operator.quiet": (REPLY_S, lambda c: c.app.operator.quiet("label")),
+    "Operator.recover": (REPLY_S, lambda c: c.app.operator.recover()),
+    "Operator.trigger": (ENQUEUE_S, lambda c: c.app.operator.trigger("late")),
     "Job.status": (REPLY_S, lambda c: c.job.status()),
     "Job.info": (REPLY_S, lambda c: c.job.info()),
     "Job.progress": (REPLY_S, lambda c: c.job.progress()),
@@ -83,18 +108,14 @@ CALLS: dict[str, tuple[float, Call]] = {
     "Group.results": (RESULT_S, lambda c: Group(jobs=(c.job, c.job)).results(RESULT_S)),
     "Group.progress": (REPLY_S, lambda c: Group(jobs=(c.job,)).progress()),
 }  # fmt: skip
-# What has no limit, or asks nobody: a worker; an app that is opened or closed; what handles and tasks end in.
-NO_CALLS = {
-    "TrackedQueue.run_worker", "TrackedQueue.aclose", "TrackedQueue.enqueue_call", "TrackedQueue.enqueue_call_sync",
-    "TrackedQueue.enqueue_named", "TrackedQueue.job_info", "TrackedQueue.job_states", "TrackedQueue.job_result",
-    "TrackedQueue.job_cancel", "TrackedQueue.job_watch", "Task.app",
-}  # fmt: skip
+# What has no limit: a worker; an app that is closed.
+NO_CALLS = {"TrackedQueue.run_worker", "TrackedQueue.aclose"}
 
 
 def test_every_public_call_is_here() -> None:
     """A new one can't be forgotten."""
     found = set()
-    for kind in (TrackedQueue, Task, BoundTask, NamedEnqueue, Job, Group):
+    for kind in (TrackedQueue, Operator, Task, TaskWithOptions, NamedEnqueue, Job, Group):
         for name, member in vars(kind).items():
             waits = inspect.iscoroutinefunction(member) or inspect.isasyncgenfunction(member) or name == "watch"
             if not name.startswith("_") and (waits or name.endswith("_sync")):
@@ -185,7 +206,7 @@ async def test_all_connections_in_use(namespace: str) -> None:
         async with callers(server.url, namespace, max_connections=1) as made:
             await warm(made)
             server.freeze()
-            busy = [asyncio.ensure_future(one.app.store.read(("PING",))) for one in made.values()]
+            busy = [asyncio.ensure_future(connections_of(one.app).store.read(("PING",))) for one in made.values()]
             await asyncio.sleep(0)
             await all_calls(made)
             server.thaw()
@@ -202,7 +223,9 @@ async def test_many_who_wait_for_results_take_no_connection_from_an_enqueue(name
             one = made["Task.enqueue"]
             await warm({"Task.enqueue": one})
             waiters = [asyncio.ensure_future(one.job.result()) for _ in range(200)]
-            await wait_until(lambda: one.app._clients_here().of_id("some-job").results._waiters, what="them to wait")
+            await wait_until(
+                lambda: connections_of(one.app).here().of_id("some-job").results._waiters, what="them to wait"
+            )
             server.freeze()
             _, seconds, error = await timed("Task.enqueue", one)
             assert seconds < ENQUEUE_S + MORE_S and isinstance(error, StoreUnavailableError)
@@ -252,7 +275,7 @@ async def test_a_result_comes_although_the_subscription_was_forgotten(server: Re
             async with waiting:
                 job = await t.enqueue(7)
                 result = asyncio.ensure_future(waiting.job(job.id).result(20))
-                hub = waiting._clients_here().of_id(job.id).results
+                hub = connections_of(waiting).here().of_id(job.id).results
                 await wait_until(lambda: hub._connected and hub._waiters, what="it to wait")
                 proxy.freeze_open_connections()
                 await direct.run_worker(burst=True, handle_signals=False)
@@ -280,9 +303,9 @@ async def test_who_waits_for_a_record_that_vanishes_hears_of_it(server: RedisSer
     async with app:
         job = await app.enqueue("t", 1)
         result = asyncio.ensure_future(job.result(20))
-        hub = app._clients_here().of_id(job.id).results
+        hub = connections_of(app).here().of_id(job.id).results
         await wait_until(lambda: hub._connected and hub._waiters, what="it to wait")
-        await app.store.read(("DEL", app.keys.named("job", job.id)))
+        await connections_of(app).store.read(("DEL", connections_of(app).keys.named("job", job.id)))
         began = time.monotonic()
         with pytest.raises(JobNotFoundError):
             await result
@@ -297,7 +320,7 @@ async def test_answers_to_our_own_unsubscriptions_reset_nobody(
     async with app:
         jobs = [await app.enqueue("t", n) for n in range(20)]
         waiters = [asyncio.ensure_future(job.result()) for job in jobs]
-        hub = app._clients_here().of_id(jobs[0].id).results
+        hub = connections_of(app).here().of_id(jobs[0].id).results
         await wait_until(lambda: len(hub._subscribed) == 20 and all(one.is_set() for one in hub._subscribed.values()))
         resets: list[bool] = []
         close = hub._link.close
@@ -321,7 +344,7 @@ async def test_the_look_at_many_jobs_outlives_those_that_leave_meanwhile(server:
     async with TrackedQueue(server.url, namespace=namespace) as app:
         jobs = [await app.enqueue("t", n) for n in range(3)]
         ids = [f"none-{n}" for n in range(600)]
-        hub = app._clients_here().of_id(jobs[0].id).results
+        hub = connections_of(app).here().of_id(jobs[0].id).results
         async with contextlib.AsyncExitStack() as first, contextlib.AsyncExitStack() as rest:
             for one in ids[:300]:
                 await first.enter_async_context(hub._listening(one))

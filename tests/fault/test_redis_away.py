@@ -14,9 +14,11 @@ from tests.harness import wait_until
 from tests.process.test_workers import ended
 from tests.process.worker import Notes, Worker
 from tracked_queue import EnqueueUnavailableError, Job, State, TrackedQueue
+from tracked_queue.app import connections_of, producer_of
 from tracked_queue.chaos.proxy import Proxy
 from tracked_queue.chaos.server import RedisServer
-from tracked_queue.reports import read_instances, read_overview
+from tracked_queue.reports.instances import read_instances
+from tracked_queue.reports.queues import read_overview
 
 Start = Callable[..., Worker]
 pytestmark = pytest.mark.timeout(120)
@@ -110,7 +112,7 @@ async def test_flushall_under_a_running_worker(
     worker.ready()
     await queue.enqueue("sleep", 2.0)
     notes.wait("start", 1)
-    await queue.store.read(("FLUSHALL",))
+    await connections_of(queue).store.read(("FLUSHALL",))
     worker.ready(2)
     jobs = [await queue.enqueue("noop", n) for n in range(5)]
     assert [await job.result(timeout=10) for job in jobs] == list(range(5))
@@ -174,13 +176,14 @@ async def _calls(queue: TrackedQueue, count: int) -> list[object]:
 
     options = JobOptions()
     return [
-        PreparedCall(queue._named_request("noop", options, (n,), {}), None, options, (n,), {}) for n in range(count)
+        PreparedCall(producer_of(queue)._named_request("noop", options, (n,), {}), None, options, (n,), {})
+        for n in range(count)
     ]
 
 
 async def _nothing_owned(queue: TrackedQueue) -> bool:
-    overview = await read_overview(queue.stores)
-    return all(item.owned == 0 for item in await read_instances(queue.store)) and all(
+    overview = await read_overview(connections_of(queue).stores)
+    return all(item.owned == 0 for item in await read_instances(connections_of(queue).store)) and all(
         item.length == 0 for item in overview.queues
     )
 
@@ -192,7 +195,7 @@ async def test_scripts_are_flushed_all_the_while(start: Start, queue: TrackedQue
 
     async def flush() -> None:
         while not stop.is_set():
-            await queue.store.read(("SCRIPT", "FLUSH"))
+            await connections_of(queue).store.read(("SCRIPT", "FLUSH"))
             await asyncio.sleep(0.02)
 
     flushing = asyncio.ensure_future(flush())
@@ -282,7 +285,7 @@ async def test_a_server_that_can_not_be_used(
     said: str,
 ) -> None:
     """CASE-67: one line, exit 2."""
-    await queue.store.read(prepare)
+    await connections_of(queue).store.read(prepare)
     worker = start(*options)
     assert await asyncio.to_thread(worker.wait) == 2
     lines = [line for line in worker.log.read_text().splitlines() if not line.startswith("{")]
@@ -291,7 +294,7 @@ async def test_a_server_that_can_not_be_used(
 
 async def test_a_wrong_password_is_no_outage(start: Start, queue: TrackedQueue, server: RedisServer) -> None:
     """CASE-67, CASE-77: one line, exit 2, and the password is not in it."""
-    await queue.store.read(("CONFIG", "SET", "requirepass", "secret"))
+    await connections_of(queue).store.read(("CONFIG", "SET", "requirepass", "secret"))
     for user in ("", "nobody"):
         worker = start(url=server.url.replace("//", f"//{user}:WRONG@"))
         assert await asyncio.to_thread(worker.wait) == 2
@@ -301,7 +304,7 @@ async def test_a_wrong_password_is_no_outage(start: Start, queue: TrackedQueue, 
 
 async def test_an_eviction_policy_is_warned_of(start: Start, queue: TrackedQueue) -> None:
     """CASE-24."""
-    await queue.store.read(("CONFIG", "SET", "maxmemory-policy", "allkeys-lru"))
+    await connections_of(queue).store.read(("CONFIG", "SET", "maxmemory-policy", "allkeys-lru"))
     worker = start()
     (event,) = worker.wait_event("redis.unsafe")
     assert "allkeys-lru" in event["problem"] and "noeviction" in event["problem"]
@@ -312,7 +315,7 @@ async def test_a_user_without_admin_rights(
     start: Start, queue: TrackedQueue, notes: Notes, server: RedisServer
 ) -> None:
     """A narrow ACL: no INFO, no CLIENT UNBLOCK, no channels; jobs run, results arrive, SIGTERM ends in order."""
-    await queue.store.read(
+    await connections_of(queue).store.read(
         ("ACL", "SETUSER", "narrow", "on", ">pw", "~*", "+@all", "-@admin", "-@dangerous", "resetchannels")
     )
     url = server.url.replace("//", "//narrow:pw@")

@@ -41,7 +41,7 @@ from tracked_queue.protocol import transitions as t
 from tracked_queue.protocol.packing import decode_extras, encode_extras
 from tracked_queue.protocol.states import State
 from tracked_queue.protocol.transitions import Ended
-from tracked_queue.reports import make_info
+from tracked_queue.reports.jobs import make_info
 
 pytestmark = pytest.mark.timeout(600)
 

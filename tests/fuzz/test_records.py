@@ -18,12 +18,15 @@ import pytest
 
 from tests.fuzz.test_pure import CORPUS
 from tracked_queue import Concurrency, Rate, TrackedQueue, Unique, current_job
+from tracked_queue.app import connections_of, producer_of
 from tracked_queue.chaos.server import RedisServer
 from tracked_queue.errors import JobError
 from tracked_queue.model.cipher import Cipher
 from tracked_queue.protocol import transitions as t
 from tracked_queue.protocol.states import State
-from tracked_queue.reports import DeadFilter, read_active, read_dead, read_instances, read_overview
+from tracked_queue.reports.dead import DeadFilter, read_dead
+from tracked_queue.reports.instances import read_active, read_instances
+from tracked_queue.reports.queues import read_overview
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -97,7 +100,7 @@ async def store_jobs(app: TrackedQueue, chance: random.Random) -> list[str]:
 
 
 async def damage(app: TrackedQueue, ids: list[str], chance: random.Random) -> None:
-    store, keys = app.store, app.keys
+    store, keys = connections_of(app).store, connections_of(app).keys
     for id in ids:
         key = keys.named("job", id)
         what = chance.randrange(12)
@@ -119,12 +122,12 @@ async def damage(app: TrackedQueue, ids: list[str], chance: random.Random) -> No
 
 async def look_at_everything(app: TrackedQueue, ids: list[str]) -> None:
     """What people look at shows what it can, with an error of ours for the rest."""
-    await read_overview(app.stores)
-    for instance in await read_instances(app.store):
-        await read_active(app.store, instance.lease)
-    async for _ in read_dead(app.store, DeadFilter(), Cipher([])):
+    await read_overview(connections_of(app).stores)
+    for instance in await read_instances(connections_of(app).store):
+        await read_active(connections_of(app).store, instance.lease)
+    async for _ in read_dead(connections_of(app).store, DeadFilter(), Cipher([])):
         pass
-    await app.job_states(ids)
+    await producer_of(app).job_states(ids)
     for id in ids:
         with contextlib.suppress(JobError):
             await app.job(id).info()
@@ -137,25 +140,25 @@ async def test_a_worker_among_damaged_records(app: TrackedQueue) -> None:
         chance = random.Random(f"{os.environ.get('FUZZ_SEED', '1')}.{round_}")
         ids = await store_jobs(app, chance)
         if round_ % 3 == 2:  # some are with an instance that is lost while they are damaged
-            await app.store.run(t.register("lost", 2, 0.2, {"label": "lost"}))
-            await app.store.run(t.fetch("lost", 1, 20, 5, ["default"]))
+            await connections_of(app).store.run(t.register("lost", 2, 0.2, {"label": "lost"}))
+            await connections_of(app).store.run(t.fetch("lost", 1, 20, 5, ["default"]))
         await damage(app, ids, chance)
         good = [await plain.enqueue(n) for n in range(10)] + [await bound.enqueue(n) for n in range(10)]
         if round_ % 3 == 2:
-            await app.store.run(t.release("lost", t.End.DIED))
+            await connections_of(app).store.run(t.release("lost", t.End.DIED))
         await look_at_everything(app, ids)
         try:
             code = await asyncio.wait_for(app.run_worker(burst=True, handle_signals=False), 30)
         except Exception as error:
             raise AssertionError(f"round {round_}: the worker ended with {error!r}") from error
         assert code == 0, round_
-        states = await app.job_states([job.id for job in good])
+        states = await producer_of(app).job_states([job.id for job in good])
         assert states == [State.SUCCEEDED] * len(good), (round_, states)
         await look_at_everything(app, ids)
         await app.cancel_many(queue="default")
-        keys = [key for (found,) in [await app.store.read(("KEYS", "*"))] for key in found]
-        await app.store.read(("DEL", *keys))
-        app.layout.agreed = True
+        keys = [key for (found,) in [await connections_of(app).store.read(("KEYS", "*"))] for key in found]
+        await connections_of(app).store.read(("DEL", *keys))
+        connections_of(app).agreement.agreed = True
 
 
 async def test_the_command_line_over_damaged_records(app: TrackedQueue, server: RedisServer) -> None:
@@ -165,7 +168,9 @@ async def test_the_command_line_over_damaged_records(app: TrackedQueue, server: 
         ids = await store_jobs(app, chance)
         await damage(app, ids, chance)
         await asyncio.wait_for(app.run_worker(burst=True, handle_signals=False), 30)
-        await app.store.read(("ZADD", app.keys.single("dead"), 5, chance.choice(CORPUS), 6, chance.choice(ids)))
+        await connections_of(app).store.read(
+            ("ZADD", connections_of(app).keys.single("dead"), 5, chance.choice(CORPUS), 6, chance.choice(ids))
+        )
         for command in (
             ["queues"], ["instances", "--jobs"], ["dead", "list"], ["schedules"], ["recover"], ["cancel", *ids[:3]], ["job", ids[0]],
             ["dead", "requeue", "--all"], ["dead", "purge", "--all"], ["cancel", "--queue", "default"],
@@ -176,5 +181,5 @@ async def test_the_command_line_over_damaged_records(app: TrackedQueue, server: 
             )  # fmt: skip
             assert done.returncode in (0, 1), (command, done.stdout, done.stderr)
             assert "Traceback" not in done.stderr and "\x1b" not in done.stdout + done.stderr, (command, done.stderr)
-        keys = [key for (found,) in [await app.store.read(("KEYS", "*"))] for key in found]
-        await app.store.read(("DEL", *keys))
+        keys = [key for (found,) in [await connections_of(app).store.read(("KEYS", "*"))] for key in found]
+        await connections_of(app).store.read(("DEL", *keys))

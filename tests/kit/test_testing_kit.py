@@ -26,6 +26,7 @@ from tracked_queue import (
     UsageError,
     current_job,
 )
+from tracked_queue.app import producer_of
 from tracked_queue.chaos.server import RedisServer
 from tracked_queue.testing import Fake, QueueKit, fake, inline
 
@@ -97,7 +98,7 @@ async def test_inline_runs_at_once_with_lifespan_and_errors() -> None:
     async def lifespan() -> AsyncIterator[dict[str, int]]:
         yield {"base": 40}
 
-    app.around.lifespan = lifespan
+    producer_of(app).definitions.hooks.lifespan = lifespan
     try:
         async with inline(app):
             assert await (await welcome.enqueue(7)).result() == "7:en" and ran[-2:] == [7, 8]
@@ -105,7 +106,7 @@ async def test_inline_runs_at_once_with_lifespan_and_errors() -> None:
             with pytest.raises(ValueError, match="unlucky"):
                 await welcome.enqueue(13)
     finally:
-        app.around.lifespan = None
+        producer_of(app).definitions.hooks.lifespan = None
 
 
 async def test_inline_runs_workflows() -> None:
@@ -257,7 +258,7 @@ async def test_crash_after_runs_jobs_as_a_worker_does(queue_kit: QueueKit) -> No
     async def lifespan() -> AsyncIterator[dict[str, int]]:
         yield {"base": 40}
 
-    app.around.lifespan = lifespan
+    producer_of(app).definitions.hooks.lifespan = lifespan
     try:
         async with queue_kit as kit:
             doubled.clear()
@@ -272,7 +273,7 @@ async def test_crash_after_runs_jobs_as_a_worker_does(queue_kit: QueueKit) -> No
             await kit.drain()
             assert await last.result(1) == 12
     finally:
-        app.around.lifespan = None
+        producer_of(app).definitions.hooks.lifespan = None
 
 
 async def test_drain_advance_and_the_job_s_own_error(queue_kit: QueueKit) -> None:

@@ -13,6 +13,7 @@ import pytest
 
 from tests.harness import wait_for
 from tracked_queue import SettingsError, TrackedQueue
+from tracked_queue.app import connections_of
 from tracked_queue.transport.embedded import answers, folder_of, socket_path, start_embedded
 
 USER = """
@@ -76,7 +77,7 @@ def test_jobs_survive_the_end_of_the_server(tmp_path: Path) -> None:
     app.close()
     wait_for(lambda: gone(tmp_path / "data"), what="the server to end")
     again = TrackedQueue(url)
-    again.endpoint()
+    connections_of(again).endpoint()
     import redis
 
     with redis.Redis(unix_socket_path=str(socket_path(tmp_path / "data"))) as client:

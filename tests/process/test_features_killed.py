@@ -15,8 +15,9 @@ from tests.harness import wait_until
 from tests.process import feature_jobs
 from tests.process.worker import Notes, Worker
 from tracked_queue import JobCancelledError, JobFailedError, State, TrackedQueue
+from tracked_queue.app import connections_of
 from tracked_queue.chaos.server import RedisServer
-from tracked_queue.reports import read_schedules
+from tracked_queue.reports.schedules import read_schedules
 
 Start = Callable[..., Worker]
 pytestmark = pytest.mark.timeout(90)
@@ -105,11 +106,11 @@ async def test_three_workers_tick_once_a_second_and_a_killed_one_is_not_missed(
     extra = sum(counted.values()) - len(counted)
     assert extra <= 1, "once each; the one that the killed worker ran may have run again"
     assert sorted(counted) == list(range(min(ticks), max(ticks) + 1))
-    (schedule,) = await read_schedules(jobs.store)
+    (schedule,) = await read_schedules(connections_of(jobs).store)
     assert schedule.name == "tick" and schedule.seen_s < 60
     assert await jobs.pause(schedule="tick")
     ran = len(notes.starting("tick-"))
-    last = (await read_schedules(jobs.store))[0].last_tick
+    last = (await read_schedules(connections_of(jobs).store))[0].last_tick
     await wait_until(lambda: _ticked_after(jobs, last), 10, "a tick that is passed over")
     assert len(notes.starting("tick-")) <= ran + 1
     await jobs.resume(schedule="tick")
@@ -160,7 +161,7 @@ async def test_hosts_whose_clocks_are_an_hour_apart_agree_on_what_is_due(
 
 
 async def _ticked_after(app: TrackedQueue, last: object) -> bool:
-    return (await read_schedules(app.store))[0].last_tick != last
+    return (await read_schedules(connections_of(app).store))[0].last_tick != last
 
 
 async def test_an_isolated_job_is_ended_by_its_timeout_and_its_cancel_and_its_crash_is_its_own(

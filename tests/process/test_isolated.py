@@ -16,7 +16,7 @@ import pytest
 from tests.harness import wait_until
 from tests.process.isolated_tasks import gone, lingering, quick, renamed, slow
 from tracked_queue.errors import ProcessLostError
-from tracked_queue.model.hooks import Surroundings
+from tracked_queue.model.hooks import Hooks
 from tracked_queue.worker.invoke import invoker
 from tracked_queue.worker.processes import ProcessPool, _Child
 
@@ -29,7 +29,7 @@ async def pool() -> AsyncIterator[ProcessPool]:
 
 
 async def call(pool: ProcessPool, task: Any, *args: Any) -> Any:
-    return await invoker(task, Surroundings(None, ()), anyio.CapacityLimiter(1), pool)(args, {})
+    return await invoker(task, Hooks(None, ()), anyio.CapacityLimiter(1), pool)(args, {})
 
 
 def children() -> set[int]:

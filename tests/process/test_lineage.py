@@ -17,8 +17,9 @@ import pytest
 from tests.harness import wait_for, wait_until
 from tests.process.worker import Notes, Worker, environment
 from tracked_queue import State, TrackedQueue
+from tracked_queue.app import connections_of
 from tracked_queue.chaos.server import RedisServer
-from tracked_queue.reports import read_instances
+from tracked_queue.reports.instances import read_instances
 
 APP = "tests.process.lineage_jobs:app"
 Start = Callable[..., Worker]
@@ -229,7 +230,7 @@ async def test_a_log_that_cannot_be_written_costs_only_its_lines(
                 return all([(await job.info()).state is State.DEAD for job in jobs])
 
             await wait_until(all_dead, 20, "the failing jobs to be recorded")
-            assert len(await read_instances(queue.store)) == 1 and worker.poll() is None
+            assert len(await read_instances(connections_of(queue).store)) == 1 and worker.poll() is None
             worker.terminate()
             assert worker.wait(20) == 0
         finally:

@@ -16,6 +16,7 @@ from tests.harness import wait_until
 from tests.process.test_workers import ended
 from tests.process.worker import Worker, environment
 from tracked_queue import Job, TrackedQueue
+from tracked_queue.app import connections_of, producer_of
 from tracked_queue.chaos.server import RedisServer
 from tracked_queue.protocol.states import State
 
@@ -34,7 +35,7 @@ def worker(start: Start) -> Callable[..., Worker]:
 
 
 async def states_of(queue: TrackedQueue, jobs: list[Job[Any]]) -> Counter[State | None]:
-    return Counter(await queue.job_states([job.id for job in jobs]))
+    return Counter(await producer_of(queue).job_states([job.id for job in jobs]))
 
 
 async def all_ended(queue: TrackedQueue, jobs: list[Job[Any]], timeout: float) -> Counter[State | None]:
@@ -56,7 +57,9 @@ async def many(queue: TrackedQueue, count: int) -> list[Job[Any]]:
 
 async def charged(queue: TrackedQueue, jobs: list[Job[Any]]) -> Counter[int]:
     """How many jobs have how many charges."""
-    found = await queue.store.read(*(("HGET", queue.keys.named("job", job.id), "charges") for job in jobs))
+    found = await connections_of(queue).store.read(
+        *(("HGET", connections_of(queue).keys.named("job", job.id), "charges") for job in jobs)
+    )
     return Counter(int(value or 0) for value in found)
 
 

@@ -13,7 +13,8 @@ from tests.harness import wait_until
 from tests.process.test_workers import ended
 from tests.process.worker import Notes, Worker
 from tracked_queue import State, TrackedQueue
-from tracked_queue.reports import InstanceReport, read_instances
+from tracked_queue.app import connections_of
+from tracked_queue.reports.instances import InstanceReport, read_instances
 from tracked_queue.worker.predecessors import Origin, born_at, origin_of, proof_of_death, sharing
 
 Start = Callable[..., Worker]
@@ -112,5 +113,5 @@ async def test_a_process_that_has_done_its_share_is_replaced_in_order(
     infos = [await job.info() for job in (*jobs, long)]
     assert not any(info.recoveries or info.attempts > 1 for info in infos)
     assert not worker.events("process.died"), "it is no death"
-    instances = [item for item in await read_instances(queue.store) if item.alive]
+    instances = [item for item in await read_instances(connections_of(queue).store) if item.alive]
     assert len(instances) <= 2

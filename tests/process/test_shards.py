@@ -15,9 +15,10 @@ import pytest
 from tests.process.test_workers import ended
 from tests.process.worker import Notes, Worker, environment
 from tracked_queue import TrackedQueue
+from tracked_queue.app import connections_of
 from tracked_queue.chaos.server import RedisServer
 from tracked_queue.protocol.states import State
-from tracked_queue.reports import read_instances
+from tracked_queue.reports.instances import read_instances
 
 Start = Callable[..., Worker]
 SHARDS = 3
@@ -48,10 +49,10 @@ async def test_a_killed_process_is_recovered_in_every_shard(
         worker.ready(LEASES if supervised else SHARDS)
     # Long enough that all of them still run when the process is killed, on a busy machine too.
     jobs = [await several.enqueue("sleep", 5.0) for _ in range(60)]
-    assert set(Counter(several.shards.of_id(job.id) for job in jobs)) == set(range(SHARDS))
+    assert set(Counter(connections_of(several).shards.of_id(job.id) for job in jobs)) == set(range(SHARDS))
     notes.wait("start", 60)
     owned: dict[int, set[int]] = {}
-    for shard, store in enumerate(several.stores):
+    for shard, store in enumerate(connections_of(several).stores):
         for one in await read_instances(store):
             owned.setdefault(one.pid, set()).update([shard] if one.owned else [])
     if supervised:
@@ -65,7 +66,9 @@ async def test_a_killed_process_is_recovered_in_every_shard(
     assert set(await ended(jobs, 40)) == {State.SUCCEEDED}
     infos = [await job.info() for job in jobs]
     assert all(info.charges == 0 for info in infos)
-    lost = Counter(several.shards.of_id(job.id) for job, info in zip(jobs, infos, strict=True) if info.recoveries)
+    lost = Counter(
+        connections_of(several).shards.of_id(job.id) for job, info in zip(jobs, infos, strict=True) if info.recoveries
+    )
     assert set(lost) <= owned[victim] and len(lost) > 0
 
 
@@ -87,12 +90,16 @@ async def test_an_innocent_suspect_is_not_charged_for_one_of_another_shard(
         bad = await several.options(id="bad~0").enqueue("poison")
         good = [await several.options(id=f"good{n}~1").enqueue("short", 0.3) for n in range(4)]
         for job in (bad, *good):  # as recovery leaves them after their second death
-            keys = several.shards.keys(several.shards.of_id(job.id))
-            await several.store_of(job.id).read(
-                ("HSET", keys.named("job", job.id), "pool", 2, "past", 100, "deaths", 1, "delivery", 1),
-                ("LREM", keys.named("queue", "default"), 1, job.id),
-                ("ZADD", keys.named("suspected", "default"), 1, job.id),
-                ("SADD", keys.single("suspecting"), "default"),
+            keys = connections_of(several).shards.keys(connections_of(several).shards.of_id(job.id))
+            await (
+                connections_of(several)
+                .store_of(job.id)
+                .read(
+                    ("HSET", keys.named("job", job.id), "pool", 2, "past", 100, "deaths", 1, "delivery", 1),
+                    ("LREM", keys.named("queue", "default"), 1, job.id),
+                    ("ZADD", keys.named("suspected", "default"), 1, job.id),
+                    ("SADD", keys.single("suspecting"), "default"),
+                )
             )
         start("--concurrency", "10", TRACKED_QUEUE_SHARDS="2")
         assert await ended([bad], 60) == [State.DEAD]

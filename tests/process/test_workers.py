@@ -15,8 +15,10 @@ import pytest
 from tests.harness import wait_until
 from tests.process.worker import Notes, Worker
 from tracked_queue import Job, JobCancelledError, JobFailedError, State, TrackedQueue
+from tracked_queue.app import connections_of
 from tracked_queue.chaos.server import RedisServer
-from tracked_queue.reports import read_instances, read_overview
+from tracked_queue.reports.instances import read_instances
+from tracked_queue.reports.queues import read_overview
 
 Start = Callable[..., Worker]
 pytestmark = pytest.mark.timeout(90)
@@ -45,7 +47,7 @@ async def test_a_killed_child_is_recovered_at_once_by_its_supervisor(
     notes.wait("start", 200)
     leases = {lease for _, _, lease, _ in notes.all("start")}
     assert len(leases) == 2, "both work"
-    (victim,) = [item for item in await read_instances(queue.store) if item.lease == sorted(leases)[0]]
+    (victim,) = [item for item in await read_instances(connections_of(queue).store) if item.lease == sorted(leases)[0]]
     killed_at = time.monotonic()
     os.kill(victim.pid, signal.SIGKILL)
     worker.wait_event("lease.recovered")
@@ -184,7 +186,7 @@ async def test_sigterm_lets_a_running_job_end(start: Start, queue: TrackedQueue,
     assert worker.wait() == 0
     assert await running.status() is State.SUCCEEDED
     assert {await job.status() for job in waiting} == {State.QUEUED}
-    assert await read_instances(queue.store) == [], "it deregistered"
+    assert await read_instances(connections_of(queue).store) == [], "it deregistered"
     assert len(notes.all("start")) == 1
 
 
@@ -228,7 +230,7 @@ async def test_an_idle_worker_stops_in_order(start: Start, queue: TrackedQueue) 
     worker.ready(2)
     worker.signal(signal.SIGTERM)
     assert worker.wait() == 0
-    assert await read_instances(queue.store) == []
+    assert await read_instances(connections_of(queue).store) == []
 
 
 async def test_sigusr1_only_stops_fetching(start: Start, queue: TrackedQueue, notes: Notes) -> None:
@@ -357,7 +359,7 @@ async def test_a_rolling_deploy_parks_and_unparks(start: Start, queue: TrackedQu
     assert all((info.attempts, info.recoveries, info.interruptions) == (1, 0, 0) for info in infos)
     assert old.events("job.parked") or new.events("instance.registered")
     await busy.result(timeout=10)
-    overview = await read_overview(queue.stores)
+    overview = await read_overview(connections_of(queue).stores)
     assert overview.parked == ()
 
 
@@ -373,7 +375,9 @@ async def test_an_unknown_task_waits_visibly(start: Start, queue: TrackedQueue) 
 
 
 async def _parked(queue: TrackedQueue) -> bool:
-    return [(item.task, item.length) for item in (await read_overview(queue.stores)).parked] == [("new-task", 1)]
+    return [(item.task, item.length) for item in (await read_overview(connections_of(queue).stores)).parked] == [
+        ("new-task", 1)
+    ]
 
 
 async def test_full_collections_leave_out_what_was_loaded(start: Start, queue: TrackedQueue) -> None:

@@ -36,6 +36,7 @@ from tracked_queue import (
     current_job,
 )
 from tracked_queue import errors as all_errors
+from tracked_queue.app import connections_of, producer_of
 from tracked_queue.chaos.server import RedisServer
 from tracked_queue.producer.client import _enqueue_sync as enqueue_sync_here
 from tracked_queue.protocol import transitions as t
@@ -190,7 +191,7 @@ async def test_a_handle_by_id_alone_has_the_type_of_the_records_task(app: Tracke
         job = await span.enqueue()
         assert await job.result(10) == timedelta(seconds=5)
         assert await app.job(job.id).result(1) == timedelta(seconds=5)
-    await app.store.read(("HSET", app.keys.named("job", job.id), "result", b"\xa1x"))
+    await connections_of(app).store.read(("HSET", connections_of(app).keys.named("job", job.id), "result", b"\xa1x"))
     for handle in (job, app.job(job.id)):
         with pytest.raises(all_errors.UnreadableResultError, match="span"):
             await handle.result(1)
@@ -257,7 +258,7 @@ async def test_one_call_s_further_names_fail_no_other_caller(
     app: TrackedQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = [await app.enqueue("t", n) for n in range(3)]
-    client = app._clients_here().all[0]
+    client = connections_of(app).here().all[0]
     insist = client._insist
 
     async def refused(call: Any, *rest: Any) -> Any:
@@ -394,7 +395,12 @@ def test_include_takes_all_or_nothing_and_what_comes_later_is_refused() -> None:
         main = TrackedQueue()
         with pytest.raises(UsageError):
             main.include(one, two)
-        assert not list(main.tasks) and not main.schedules and not main.queue_limits and not main.around.carry
+        assert (
+            not list(main.tasks)
+            and not main.schedules
+            and not producer_of(main).definitions.queue_limits
+            and not producer_of(main).definitions.hooks.carry
+        )
     own = sub(task="a")
     main = TrackedQueue()
     with pytest.raises(UsageError, match="twice"):

@@ -25,6 +25,7 @@ from tracked_queue import (
     UsageError,
     current_job,
 )
+from tracked_queue.app import connections_of
 from tracked_queue.chaos.proxy import Proxy
 from tracked_queue.chaos.server import RedisServer
 
@@ -98,21 +99,21 @@ async def test_enqueue_many_keeps_the_order_and_checks_all_first(app: TrackedQue
     assert len({job.id for job in jobs}) == 1000 and all(job.created for job in jobs)
     again = await app.enqueue_many([tasks.double.options(id=jobs[0].id).call(1), tasks.double.call(2)])
     assert [job.created for job in again] == [False, True], "duplicates are answered one by one"
-    (ids,) = await app.store.read(("LRANGE", app.keys.named("queue", "math"), 0, -1))
+    (ids,) = await connections_of(app).store.read(("LRANGE", connections_of(app).keys.named("queue", "math"), 0, -1))
     assert [id.decode() for id in reversed(ids)][:1000] == [job.id for job in jobs]
     with pytest.raises(UsageError, match="item 1"):
         await app.enqueue_many([tasks.double.call(1), tasks.double])
     with pytest.raises(ArgumentError):
         await app.enqueue_many([tasks.double.call(n) for n in (1, 2, "x")])
-    (length,) = await app.store.read(("LLEN", app.keys.named("queue", "math")))
+    (length,) = await connections_of(app).store.read(("LLEN", connections_of(app).keys.named("queue", "math")))
     assert length == 1001
 
 
 async def test_concurrent_enqueues_share_calls(app: TrackedQueue, tasks: Any) -> None:
     await tasks.double.enqueue(0)
-    before = (await app.store.read(("INFO", "commandstats")))[0]
+    before = (await connections_of(app).store.read(("INFO", "commandstats")))[0]
     await asyncio.gather(*(tasks.double.enqueue(n) for n in range(500)))
-    after = (await app.store.read(("INFO", "commandstats")))[0]
+    after = (await connections_of(app).store.read(("INFO", "commandstats")))[0]
 
     def calls(text: bytes) -> int:
         line = next(line for line in text.decode().splitlines() if line.startswith("cmdstat_evalsha:"))
@@ -138,7 +139,9 @@ async def test_a_caller_that_gives_up_takes_nobody_along(server: RedisServer, na
         jobs = await asyncio.gather(*others)
         assert all(job.created for job in jobs)
         assert (await producer.enqueue("x")).created, "the next one that is alone is sent too"
-        (length,) = await producer.store.read(("LLEN", producer.keys.named("queue", "default")))
+        (length,) = await connections_of(producer).store.read(
+            ("LLEN", connections_of(producer).keys.named("queue", "default"))
+        )
         assert length in (51, 52), "the one that gave up may have been on its way"
 
 
@@ -151,7 +154,7 @@ async def test_who_was_left_in_the_queue_is_taken_along_by_the_next(server: Redi
         await proxy.down()
         sent = [asyncio.ensure_future(producer.enqueue("x", n)) for n in range(600)]
         await asyncio.sleep(0.05)
-        client = producer._clients_here().all[0]
+        client = connections_of(producer).here().all[0]
         flushes = list(client._flushes)
         for flush in flushes:
             flush.cancel()
@@ -173,7 +176,7 @@ async def test_closing_waits_for_what_is_being_sent(
         await proxy.down()
         sent = [asyncio.ensure_future(producer.enqueue("x", n)) for n in range(callers)]
         await asyncio.sleep(0)
-        client = producer._clients_here().all[0]
+        client = connections_of(producer).here().all[0]
         closing = [asyncio.ensure_future(client.close()) for _ in range(2)]
         await asyncio.sleep(0)
         assert not any(task.done() for task in closing), "it is not stored yet"
@@ -181,7 +184,7 @@ async def test_closing_waits_for_what_is_being_sent(
         await asyncio.wait_for(asyncio.gather(*closing), 10)
         await producer.aclose()
         assert all(job.done() and job.result().created for job in sent)
-        (length,) = await app.store.read(("LLEN", app.keys.named("queue", "default")))
+        (length,) = await connections_of(app).store.read(("LLEN", connections_of(app).keys.named("queue", "default")))
         assert length == 1 + callers
 
 
@@ -242,8 +245,12 @@ async def test_arguments_that_no_longer_fit_are_dead(
 
 async def test_a_record_that_does_not_decode_is_dead(app: TrackedQueue, tasks: Any) -> None:
     jobs = [await tasks.double.enqueue(n) for n in range(3)]
-    await app.store.read(("HSET", app.keys.named("job", jobs[0].id), "args", b"\xc1garbage"))
-    await app.store.read(("HSET", app.keys.named("job", jobs[1].id), "delivery", "0", "options", b"\xc1garbage"))
+    await connections_of(app).store.read(
+        ("HSET", connections_of(app).keys.named("job", jobs[0].id), "args", b"\xc1garbage")
+    )
+    await connections_of(app).store.read(
+        ("HSET", connections_of(app).keys.named("job", jobs[1].id), "delivery", "0", "options", b"\xc1garbage")
+    )
     async with running_worker(app):
         for job in jobs[:2]:
             with pytest.raises(JobFailedError):
@@ -257,10 +264,10 @@ async def test_a_job_of_a_newer_format_is_left_for_a_newer_worker(app: TrackedQu
     job = await tasks.double.enqueue(1)
     import msgspec
 
-    await app.store.read(
+    await connections_of(app).store.read(
         (
             "HSET",
-            app.keys.named("job", job.id),
+            connections_of(app).keys.named("job", job.id),
             "delivery",
             "0",
             "options",
@@ -345,7 +352,7 @@ async def test_payload_above_the_limit(server: RedisServer, namespace: str) -> N
         await take.enqueue(b"x" * 900)
         with pytest.raises(PayloadTooLargeError, match="max_payload"):
             await take.enqueue(b"x" * 1100)
-        (length,) = await app.store.read(("LLEN", app.keys.named("queue", "default")))
+        (length,) = await connections_of(app).store.read(("LLEN", connections_of(app).keys.named("queue", "default")))
         assert length == 1
 
 
@@ -378,7 +385,7 @@ async def test_waiting_leaves_nothing_behind(app: TrackedQueue, tasks: Any) -> N
         await asyncio.sleep(0.05)
         waiter.cancel()
         await asyncio.wait({waiter})
-    hub = app._clients_here().all[0].results
+    hub = connections_of(app).here().all[0].results
     assert not hub._waiters and not hub._subscribed
 
 
@@ -410,7 +417,7 @@ async def test_a_lost_reply_stores_one_job(server: RedisServer, app: TrackedQueu
         assert not job.created, "the first send had created it"
         proxy.drop_replies = 1
         await producer.enqueue_many([])
-        (length,) = await app.store.read(("LLEN", app.keys.named("queue", "default")))
+        (length,) = await connections_of(app).store.read(("LLEN", connections_of(app).keys.named("queue", "default")))
         assert length == 2
 
 
@@ -452,7 +459,7 @@ async def test_enqueue_waits_for_a_short_outage(server: RedisServer, namespace: 
 async def test_a_url_with_its_own_timeout_changes_nothing(server: RedisServer, namespace: str) -> None:
     """CASE-17."""
     async with TrackedQueue(f"{server.url}?socket_timeout=0.01&retry_on_timeout=yes", namespace=namespace) as app:
-        await app.store.read(("BZPOPMIN", app.keys.named("wake", "nothing"), "0.3"))
+        await connections_of(app).store.read(("BZPOPMIN", connections_of(app).keys.named("wake", "nothing"), "0.3"))
 
 
 # Sync, loops, threads, forks (CASE-73)
@@ -533,7 +540,7 @@ def test_making_an_app_opens_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_password_is_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     """CASE-77."""
     app = TrackedQueue("redis://user:s%40crt@127.0.0.1:1/3?password=s%40crt", enqueue_timeout=0.2)
-    shown = [repr(app), repr(app.settings), repr(app.endpoint())]
+    shown = [repr(app), repr(app.settings), repr(connections_of(app).endpoint())]
     try:
         app.enqueue_sync("x")
     except EnqueueUnavailableError as error:

@@ -15,6 +15,7 @@ import redis
 from tests.redis.test_client import running_worker
 from tests.rights import ROOT, acl_line
 from tracked_queue import Concurrency, Rate, TrackedQueue, Unique, current_job
+from tracked_queue.app import connections_of
 from tracked_queue.chaos.server import RedisServer
 from tracked_queue.operator.doctor import _IN_SCRIPTS, Facts, Finding, Level, examine, judge
 from tracked_queue.settings import resolve
@@ -127,7 +128,7 @@ async def test_everything_works_with_the_rights_in_the_docs(limited: tuple[Redis
             assert await cancelled.cancel() and await app.cancel_many(task="tick") >= 0
             assert await app.pause(queue="other") and await app.resume(queue="other")
             assert everything.enqueue_sync(22).created
-        findings = await examine(app.stores, app.settings)
+        findings = await examine(connections_of(app).stores, app.settings)
         (rights,) = [finding for finding in findings if finding.name == "ACL"]
         assert rights.level is Level.OK, rights
         with redis.Redis.from_url(server.url) as client:
@@ -135,7 +136,7 @@ async def test_everything_works_with_the_rights_in_the_docs(limited: tuple[Redis
             refused = {entry["object"] for entry in client.acl_log() if entry["reason"] != "auth"}
             assert refused <= {"config|get", "config", "scan"}, refused
             client.execute_command("ACL", "SETUSER", "tracked_queue", "-lpush", "-evalsha")
-        (rights,) = [item for item in await examine(app.stores, app.settings) if item.name == "ACL"]
+        (rights,) = [item for item in await examine(connections_of(app).stores, app.settings) if item.name == "ACL"]
         assert rights.level is Level.PROBLEM and rights.found == "refused: EVALSHA, LPUSH"
 
 

@@ -16,6 +16,7 @@ import redis
 from tests.redis.test_client import running_worker
 from tests.rights import admin
 from tracked_queue import Discard, JobFailedError, SettingsError, TrackedQueue, Unique, current_job
+from tracked_queue.app import connections_of
 from tracked_queue.chaos.server import RedisServer
 from tracked_queue.errors import SealedError
 from tracked_queue.model.cipher import Cipher
@@ -97,7 +98,7 @@ async def test_nothing_that_a_job_carries_is_readable_in_redis(server: RedisServ
         assert (await discarded.info()).reason == "discarded"
         await waits.status()
         with redis.Redis.from_url(admin(server.url)) as client:
-            for key in client.scan_iter(match=app.keys.tag.replace("{", "[{]") + "*"):
+            for key in client.scan_iter(match=connections_of(app).keys.tag.replace("{", "[{]") + "*"):
                 content = client.dump(key) or b""
                 texts = [content, key, *(client.hgetall(key) if client.type(key) == b"hash" else {}).values()]  # type: ignore[union-attr]
                 assert not any(SECRET.encode() in text for text in texts), key
@@ -122,9 +123,11 @@ async def test_keys_are_rotated_while_jobs_wait(server: RedisServer, namespace: 
 
 async def test_a_first_key_is_brought_to_everyone_before_it_is_used(server: RedisServer, namespace: str) -> None:
     async with app_at(server.url, namespace, f"plain,{NEW}") as stage, app_at(server.url, namespace, NEW) as app:
-        assert not stage.cipher.active and app.cipher.active
+        assert not connections_of(stage).cipher.active and connections_of(app).cipher.active
         early = await stage.tasks.get("give").enqueue("early")  # type: ignore[union-attr]
-        (args,) = await stage.store.read(("HGET", stage.keys.named("job", early.id), "args"))
+        (args,) = await connections_of(stage).store.read(
+            ("HGET", connections_of(stage).keys.named("job", early.id), "args")
+        )
         assert b"early" in args
         sealed = await app.tasks.get("give").enqueue("sealed")  # type: ignore[union-attr]
         assert await stage.run_worker(burst=True, handle_signals=False) == 0
@@ -146,7 +149,7 @@ async def test_a_worker_without_the_key_sets_the_job_aside_and_a_requeue_runs_it
             )
         from tracked_queue.protocol.transitions import requeue
 
-        await app.store.run(requeue([job.id for job in jobs]))
+        await connections_of(app).store.run(requeue([job.id for job in jobs]))
         assert await app.run_worker(burst=True, handle_signals=False) == 0
         assert [await job.result(5) for job in jobs] == [SECRET, SECRET]
 
@@ -156,9 +159,9 @@ async def test_tampered_bytes_are_refused(server: RedisServer, namespace: str) -
         give = app.tasks.get("give")
         assert give is not None
         job = await give.enqueue(SECRET)
-        key = app.keys.named("job", job.id)
-        (args,) = await app.store.read(("HGET", key, "args"))
-        await app.store.read(("HSET", key, "args", args[:-5] + b"AAAA="))
+        key = connections_of(app).keys.named("job", job.id)
+        (args,) = await connections_of(app).store.read(("HGET", key, "args"))
+        await connections_of(app).store.read(("HSET", key, "args", args[:-5] + b"AAAA="))
         assert await app.run_worker(burst=True, handle_signals=False) == 0
         assert await job.status() is State.DEAD
 

@@ -39,8 +39,9 @@ from tracked_queue import (
     UsageError,
     current_job,
 )
+from tracked_queue.app import connections_of, producer_of
 from tracked_queue.protocol.transitions import close, purge, requeue
-from tracked_queue.reports import DeadFilter, read_dead
+from tracked_queue.reports.dead import DeadFilter, read_dead
 
 QUICKLY = Fixed(0.01)
 
@@ -686,7 +687,7 @@ async def test_weights_serve_every_queue_and_caps_hold(app: TrackedQueue) -> Non
 
 async def test_a_queue_at_its_cap_is_served_again_as_soon_as_it_has_room(app: TrackedQueue) -> None:
     """The wait that left it out ends by itself, long before a block time."""
-    app._settings = replace(app._settings, block=60.0)
+    connections_of(app).settings = replace(app.settings, block=60.0)
 
     @app.task(name="other", queue="a")
     async def other() -> None: ...
@@ -881,20 +882,26 @@ async def test_a_retired_queue_and_task_leave_nothing(app: TrackedQueue) -> None
         await wait_until(lambda: _parked(app, 1500), what="them to be parked")
     await app.resume(task="legacy")
     assert await app.retire(queue="retired") == 1500 and await app.retire(task="removed") == 1500
-    assert await app.store.run(close("look")) == "paused"
+    assert await connections_of(app).store.run(close("look")) == "paused"
     await app.resume(task="removed")
-    assert await app.store.run(close("look")) == ""
+    assert await connections_of(app).store.run(close("look")) == ""
     without = [
-        key for key in await look(app, "KEYS", f"{app.keys.tag}:job:*") if (await app.store.read(("PTTL", key)))[0] < 0
+        key
+        for key in await look(app, "KEYS", f"{connections_of(app).keys.tag}:job:*")
+        if (await connections_of(app).store.read(("PTTL", key)))[0] < 0
     ]
-    assert not without and b"retired" not in (await app.store.read(("SMEMBERS", app.keys.single("queues"))))[0]
+    assert (
+        not without
+        and b"retired"
+        not in (await connections_of(app).store.read(("SMEMBERS", connections_of(app).keys.single("queues"))))[0]
+    )
     for wrong in ({}, {"queue": "a", "task": "b"}):
         with pytest.raises(UsageError, match="queue= or task="):
             await app.retire(**wrong)
 
 
 async def _parked(app: TrackedQueue, n: int) -> bool:
-    return (await app.store.read(("LLEN", app.keys.named("parked", "removed"))))[0] == n
+    return (await connections_of(app).store.read(("LLEN", connections_of(app).keys.named("parked", "removed"))))[0] == n
 
 
 async def test_a_fan_in_over_many_reads_their_results_as_it_goes(app: TrackedQueue) -> None:
@@ -934,7 +941,7 @@ async def test_a_fan_in_over_many_reads_their_results_as_it_goes(app: TrackedQue
 
 
 async def _none_of(app: TrackedQueue, pattern: str) -> bool:
-    return not await look(app, "KEYS", f"{app.keys.tag}:{pattern}")
+    return not await look(app, "KEYS", f"{connections_of(app).keys.tag}:{pattern}")
 
 
 async def test_a_fan_in_over_thousands_and_over_fan_ins(app: TrackedQueue) -> None:
@@ -980,9 +987,9 @@ async def test_a_requeued_job_brings_back_what_follows_it(app: TrackedQueue) -> 
             with pytest.raises(JobFailedError, match="comes after"):
                 await job.result(10)
         fails = False
-        dead = [job async for job in read_dead(app.store, DeadFilter(), app.cipher)]
+        dead = [job async for job in read_dead(connections_of(app).store, DeadFilter(), connections_of(app).cipher)]
         assert len(dead) == 2
-        await app.store.run(requeue([job.id for job in dead]))
+        await connections_of(app).store.run(requeue([job.id for job in dead]))
         await wait_until(lambda: _has_state(last, State.SUCCEEDED), what="the chain to come back")
         assert await last.result(10) == 4 and await group.then.result(10) == 3
 
@@ -1081,7 +1088,7 @@ async def test_lifespan_context_middleware_headers_and_carried_variables(app: Tr
         yield {"answer": 42}
         log.append("down")
 
-    app.around.lifespan, app.around.carry = lifespan, (request_id,)
+    producer_of(app).definitions.hooks.lifespan, producer_of(app).definitions.hooks.carry = lifespan, (request_id,)
 
     @app.middleware
     async def outer(job: Any, call_next: Any) -> Any:
@@ -1168,7 +1175,7 @@ async def test_whatever_a_thread_raises_is_that_jobs_outcome(app: TrackedQueue, 
 
 
 async def test_a_job_that_timed_out_while_it_waited_for_a_thread_never_begins(app: TrackedQueue) -> None:
-    app._settings = replace(app._settings, threads=1)
+    connections_of(app).settings = replace(app.settings, threads=1)
     began: list[int] = []
 
     @app.task(name="slow", max_attempts=1)
@@ -1296,17 +1303,17 @@ async def test_no_key_of_a_job_stays_whatever_became_of_it(app: TrackedQueue) ->
         for job in (*jobs, group.then, chain, *running, dead):
             with contextlib.suppress(JobFailedError, JobCancelledError):
                 await job.result(30)
-        await app.store.run(purge([job.id for job in (dead, *jobs)]))
+        await connections_of(app).store.run(purge([job.id for job in (dead, *jobs)]))
     async with TrackedQueue(**_same_place(app)) as last:
         # What is cancelled while it waits leaves its list with the next fetch.
         for queue in ("default", "narrow", "elsewhere"):
             last.task(name=queue, queue=queue)(_nothing)
         await last.run_worker(burst=True, handle_signals=False)
         kinds = set()
-        for raw in await look(last, "KEYS", app.keys.tag.replace("{", "[{]") + ":*"):
+        for raw in await look(last, "KEYS", connections_of(app).keys.tag.replace("{", "[{]") + ":*"):
             ttl = await look(last, "PTTL", raw)
             if ttl == -1:
-                kinds.add(raw.decode().removeprefix(app.keys.tag + ":"))
+                kinds.add(raw.decode().removeprefix(connections_of(app).keys.tag + ":"))
     # A marker that nobody has waited for stays until the queue's next fetch; there is one a queue.
     kinds -= {f"wake:{queue}" for queue in ("default", "narrow", "elsewhere")}
     assert kinds <= {"queues", "shards", "limits", "contact", "timer", "schedules", "schedule:beat"}, kinds

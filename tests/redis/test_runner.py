@@ -18,10 +18,11 @@ from tests.harness import wait_until
 from tests.redis.test_client import running_worker
 from tests.rights import look
 from tracked_queue import Exponential, JobFailedError, Retry, State, TrackedQueue, current_job
+from tracked_queue.app import connections_of, producer_of
 from tracked_queue.chaos.server import RedisServer
 from tracked_queue.model.task import Task
 from tracked_queue.protocol.transitions import Delivered, Fetched, fetch, pause, register, resume
-from tracked_queue.reports import read_instances
+from tracked_queue.reports.instances import read_instances
 from tracked_queue.worker.instance import Instance
 from tracked_queue.worker.late_limits import Binder
 from tracked_queue.worker.runner import Pools, Runner
@@ -270,10 +271,14 @@ async def test_the_buffer_is_refilled_while_every_slot_is_taken(
     async def nobody_asks(call: object) -> None:
         raise AssertionError(call)
 
-    binder, slots, pools = Binder(app.tasks, app.queue_limits, app.shards), Slots(4), Pools(app.settings)
+    binder, slots, pools = (
+        Binder(app.tasks, producer_of(app).definitions.queue_limits, connections_of(app).shards),
+        Slots(4),
+        Pools(app.settings),
+    )
     runner = Runner(
-        app.tasks, app.settings, "w", lambda _: None, app.around, None, nobody_asks, binder, slots, pools,
-        None, app.cipher,
+        app.tasks, app.settings, "w", lambda _: None, producer_of(app).definitions.hooks, None, nobody_asks, binder, slots, pools,
+        None, connections_of(app).cipher,
     )  # fmt: skip
     monkeypatch.setattr(runner, "_buffer_target", lambda: 8)
 
@@ -294,7 +299,7 @@ async def test_the_buffer_is_refilled_while_every_slot_is_taken(
 
 
 async def _instances(app: TrackedQueue, count: int) -> bool:
-    return len(await read_instances(app.store)) == count
+    return len(await read_instances(connections_of(app).store)) == count
 
 
 def _low_and_high(app: TrackedQueue) -> tuple[Task[[], None], Task[[], None], list[str]]:
@@ -318,11 +323,13 @@ async def test_what_may_not_wait_here_is_not_overtaken_by_a_backlog(app: Tracked
     jobs = await app.enqueue_many([low.call() for _ in range(6000)])
     async with running_worker(app, concurrency=20, queues=["high", "low"]):
         await wait_until(lambda: len(order) > 1000, what="a busy worker")
-        await app.store.run(pause("queue:high"))
+        await connections_of(app).store.run(pause("queue:high"))
         handed_back = await high.enqueue()
         # As a recovery leaves it.
-        await app.store.read(("HSET", app.keys.named("job", handed_back.id), "buffered", "never", "delivery", "0"))
-        await app.store.run(resume("queue:high"))
+        await connections_of(app).store.read(
+            ("HSET", connections_of(app).keys.named("job", handed_back.id), "buffered", "never", "delivery", "0")
+        )
+        await connections_of(app).store.run(resume("queue:high"))
         await jobs[-1].result(timeout=30)
         await handed_back.result(timeout=30)
     assert order.index("high") < 5000
@@ -361,9 +368,8 @@ async def test_a_worker_that_is_cancelled_hands_its_jobs_back(app: TrackedQueue,
         started.set()
         await asyncio.sleep(60)
 
-    app.configure(grace=0.1) if not app._clients else None
     job = await long.enqueue()
-    app._settings = type(app.settings)(**{**_values(app), "grace": 0.1})
+    connections_of(app).settings = type(app.settings)(**{**_values(app), "grace": 0.1})
     if how == "cancel":
         task = asyncio.ensure_future(app.run_worker(handle_signals=False))
         await asyncio.wait_for(started.wait(), 10)
@@ -378,7 +384,7 @@ async def test_a_worker_that_is_cancelled_hands_its_jobs_back(app: TrackedQueue,
                 scope.cancel()
     info = await job.info()
     assert info.state is State.QUEUED and info.interruptions == 1 and info.attempts == 0
-    assert await read_instances(app.store) == []
+    assert await read_instances(connections_of(app).store) == []
 
 
 def _values(app: TrackedQueue) -> dict[str, Any]:
@@ -408,7 +414,7 @@ async def test_a_revoked_instance_cancels_its_jobs_and_registers_anew(app: Track
     with capture_logs() as logs:
         async with running_worker(app):
             await wait_until(lambda: leases, what="the job to start")
-            await app.store.run(t.release(leases[0], t.End.DIED))
+            await connections_of(app).store.run(t.release(leases[0], t.End.DIED))
             await asyncio.wait_for(cleaned.wait(), 10)
             assert await job.result(timeout=10) == leases[1]
     assert leases[0] != leases[1]
@@ -428,14 +434,25 @@ async def test_a_stray_in_the_processing_list_is_handed_back(app: TrackedQueue) 
     with capture_logs() as logs:
         async with running_worker(app):
             await wait_until(lambda: _instances(app, 1), what="the worker")
-            (instance,) = await read_instances(app.store)
+            (instance,) = await read_instances(connections_of(app).store)
             job = await task.options(delay=60).enqueue()
             # As if a fetch had taken it and its reply had been lost for good: a number far ahead is used up.
-            await app.store.read(("ZREM", app.keys.single("scheduled"), job.id))
-            await app.store.read(
-                ("HSET", app.keys.named("job", job.id), "state", "active", "delivery", "7", "lease", instance.lease)
+            await connections_of(app).store.read(("ZREM", connections_of(app).keys.single("scheduled"), job.id))
+            await connections_of(app).store.read(
+                (
+                    "HSET",
+                    connections_of(app).keys.named("job", job.id),
+                    "state",
+                    "active",
+                    "delivery",
+                    "7",
+                    "lease",
+                    instance.lease,
+                )
             )
-            await app.store.read(("SADD", app.keys.named("processing", instance.lease), job.id))
+            await connections_of(app).store.read(
+                ("SADD", connections_of(app).keys.named("processing", instance.lease), job.id)
+            )
             assert await job.result(timeout=20) == 5
     assert any(entry["event"] == "job.stray" for entry in logs)
     assert t is not None
@@ -498,17 +515,18 @@ async def test_ten_thousand_orphans_and_eight_recoverers(server: RedisServer, na
         async def task(n: int) -> None: ...
 
         jobs = await app.enqueue_many([task.call(n) for n in range(10_000)])
-        await app.store.run(t.register("dead", 30, 5, {}))
+        await connections_of(app).store.run(t.register("dead", 30, 5, {}))
         for number in range(1, 41):
-            await app.store.run(t.fetch("dead", number, 250, 0, ["default"]))
-        await app.store.run(t.release("dead", t.End.INTERRUPTED))
+            await connections_of(app).store.run(t.fetch("dead", number, 250, 0, ["default"]))
+        await connections_of(app).store.run(t.release("dead", t.End.INTERRUPTED))
         apps = [TrackedQueue(server.url, namespace=namespace) for _ in range(8)]
         moved = [one for some in await asyncio.gather(*(each.recover() for each in apps)) for one in some]
         for each in apps:
             await each.aclose()
         assert sorted(one.id for one in moved) == sorted(job.id for job in jobs)
-        queued, instances = await app.store.read(
-            ("LRANGE", app.keys.named("queue", "default"), 0, -1), ("ZCARD", app.keys.single("instances"))
+        queued, instances = await connections_of(app).store.read(
+            ("LRANGE", connections_of(app).keys.named("queue", "default"), 0, -1),
+            ("ZCARD", connections_of(app).keys.single("instances")),
         )
         assert sorted(id.decode() for id in queued) == sorted(job.id for job in jobs) and instances == 0
 
@@ -611,13 +629,13 @@ async def test_nothing_is_left_of_jobs_and_instances(server: RedisServer, namesp
         for job in cancelled:
             await job.cancel()
         assert await app.run_worker(burst=True, handle_signals=False) == 0
-        await app.store.read(
-            *(("DEL", app.keys.named("job", job.id)) for job in jobs[:50])
+        await connections_of(app).store.read(
+            *(("DEL", connections_of(app).keys.named("job", job.id)) for job in jobs[:50])
         )  # the dead stay for a person
-        await app.store.read(("DEL", app.keys.single("dead")))
+        await connections_of(app).store.read(("DEL", connections_of(app).keys.single("dead")))
 
         async def left() -> list[str]:
-            keys = await look(app, "KEYS", app.keys.tag.replace("{", "[{]") + ":*")
+            keys = await look(app, "KEYS", connections_of(app).keys.tag.replace("{", "[{]") + ":*")
             kinds = {key.decode().split(":")[1] for key in keys}
             return sorted(kinds - {"queues", "shards", "contact", "stats", "wake", "wake_timer", "timer", "hold"})
 
@@ -641,7 +659,7 @@ async def test_a_lost_node_with_ten_thousand_running_jobs_harms_none(app: Tracke
         running -= 1
 
     jobs = await app.enqueue_many([minute.call() for _ in range(10_000)])
-    store, keys = app.store, app.keys
+    store, keys = connections_of(app).store, connections_of(app).keys
     leases = [f"node.{n}" for n in range(5)]
     for lease in leases:
         await store.run(register(lease, 30, 5, {"label": "node"}))

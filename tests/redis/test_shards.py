@@ -21,11 +21,12 @@ from tracked_queue import (
     UsageError,
     current_job,
 )
+from tracked_queue.app import connections_of, producer_of
 from tracked_queue.chaos.server import RedisServer
 from tracked_queue.protocol import transitions as t
 from tracked_queue.protocol.states import State
-from tracked_queue.reports import read_overview
-from tracked_queue.sharding.agreement import Layout
+from tracked_queue.reports.queues import read_overview
+from tracked_queue.sharding.agreement import Agreement
 from tracked_queue.sharding.placement import deciding
 from tracked_queue.sharding.shards import Shards
 from tracked_queue.transport.cluster import parse_cluster_url
@@ -142,7 +143,7 @@ async def test_members_of_a_workflow_share_a_shard(server: RedisServer, namespac
         for _ in range(5):
             group = await app.group([double.call(n) for n in range(6)], then=total.step())
             assert len(by_shard(app, [*group.jobs, group.then])) == 1  # type: ignore[list-item]
-        home = app.shards.of_id((await limited.enqueue([1])).id)
+        home = connections_of(app).shards.of_id((await limited.enqueue([1])).id)
         held = await app.group([double.call(n) for n in range(6)], then=limited.step())
         assert set(by_shard(app, [*held.jobs, held.then])) == {home}, "the limit decides for all"  # type: ignore[list-item]
         chain = await app.chain(double.call(4), double.step(), double.step())
@@ -160,10 +161,12 @@ async def test_what_fails_in_one_shard_names_only_its_jobs(server: RedisServer, 
     async with app_at(server.url, namespace, 3) as app:
         double = task_of(app, "double")
         await app.enqueue_many([double.call(n) for n in range(3)])
-        await app.stores[1].read(("SADD", app.shards.keys(1).single("paused"), "closed"))
+        await (
+            connections_of(app).stores[1].read(("SADD", connections_of(app).shards.keys(1).single("paused"), "closed"))
+        )
         with pytest.raises(StoreRefusedError, match="another number of shards"):
             await app.enqueue_many([double.options(id=f"x{n}~{n}").call(n) for n in range(3)])
-        assert await app.job_states(["x0~0", "x1~1", "x2~2"]) == [State.QUEUED, None, State.QUEUED]
+        assert await producer_of(app).job_states(["x0~0", "x1~1", "x2~2"]) == [State.QUEUED, None, State.QUEUED]
 
 
 # Workers
@@ -174,7 +177,7 @@ async def test_shards_take_turns_and_keep_their_priorities(server: RedisServer, 
         order: list[tuple[int, str]] = []
 
         async def note(name: str) -> None:
-            order.append((app.shards.of_id(name), name.split("-")[0]))
+            order.append((connections_of(app).shards.of_id(name), name.split("-")[0]))
             await asyncio.sleep(0.005)
 
         @app.task(name="high", queue="high")
@@ -204,7 +207,7 @@ async def test_one_place_goes_round(server: RedisServer, namespace: str) -> None
 
         @app.task(name="work")
         async def work() -> None:
-            order.append(app.shards.of_id(current_job().id))
+            order.append(connections_of(app).shards.of_id(current_job().id))
             await asyncio.sleep(0.002)
 
         await app.enqueue_many([work.options(id=f"w{n}~{n % 4}").call() for n in range(200)])
@@ -236,7 +239,7 @@ async def test_all_shards_share_the_slots_and_the_caps(server: RedisServer, name
         await app.enqueue_many([task.call() for _ in range(60) for task in (work, few)])
         assert await app.run_worker(queue_concurrency={"few": 2}, burst=True, handle_signals=False) == 0
         assert (most, most_capped) == (6, 2)
-        overview = await read_overview(app.stores)
+        overview = await read_overview(connections_of(app).stores)
         assert sum(queue.length for queue in overview.queues) == 0
 
 
@@ -269,7 +272,7 @@ async def test_jobs_that_came_by_name_are_held_to_a_limit_in_their_own_shard(
 
         @app.task(name="one", limit=Concurrency(1))
         async def one() -> None:
-            shard = app.shards.of_id(current_job().id)
+            shard = connections_of(app).shards.of_id(current_job().id)
             now[shard] += 1
             most[shard] = max(most[shard], now[shard])
             await asyncio.sleep(0.01)
@@ -303,7 +306,10 @@ async def test_suspects_of_one_shard_run_beside_nothing_of_another(server: Redis
         ]  # fmt: skip
         for job in jobs:
             if job.id[0] == "s":
-                keys, store = app.shards.keys(app.shards.of_id(job.id)), app.store_of(job.id)
+                keys, store = (
+                    connections_of(app).shards.keys(connections_of(app).shards.of_id(job.id)),
+                    connections_of(app).store_of(job.id),
+                )
                 await store.read(
                     ("HSET", keys.named("job", job.id), "pool", 2, "past", 0, "deaths", 1, "delivery", 1),
                     ("LREM", keys.named("queue", "default"), 1, job.id),
@@ -321,19 +327,25 @@ async def test_a_shard_that_fails_ends_the_others_in_order(server: RedisServer, 
     async with app_at(server.url, namespace, 2, heartbeat_ttl=2.0, cancel_grace=0.3, grace=0.3) as app:
         slow = task_of(app, "slow")
         job = await slow.options(id="s~0").enqueue(60.0)
-        await app.stores[1].read(("SADD", app.shards.keys(1).single("paused"), "closed"))
+        await (
+            connections_of(app).stores[1].read(("SADD", connections_of(app).shards.keys(1).single("paused"), "closed"))
+        )
         with pytest.raises(StoreRefusedError, match="another number"):
             await app.run_worker(handle_signals=False)
-        await app.stores[1].read(("SREM", app.shards.keys(1).single("paused"), "closed"))
+        await (
+            connections_of(app).stores[1].read(("SREM", connections_of(app).shards.keys(1).single("paused"), "closed"))
+        )
         worker = asyncio.ensure_future(app.run_worker(handle_signals=False))
 
         async def active() -> bool:
             return await job.status() is State.ACTIVE
 
         await wait_until(active, what="it to run")
-        (lease,) = await app.stores[0].read(("ZRANGE", app.keys.single("instances"), 0, -1))
+        (lease,) = (
+            await connections_of(app).stores[0].read(("ZRANGE", connections_of(app).keys.single("instances"), 0, -1))
+        )
         # The other shard refuses its next lease for good.
-        keys, store = app.shards.keys(1), app.stores[1]
+        keys, store = connections_of(app).shards.keys(1), connections_of(app).stores[1]
         await store.read(("SADD", keys.single("paused"), "closed"))
         (other,) = await store.read(("ZRANGE", keys.single("instances"), 0, -1))
         await store.read(("ZADD", keys.single("instances"), 0, other[0]))
@@ -341,7 +353,9 @@ async def test_a_shard_that_fails_ends_the_others_in_order(server: RedisServer, 
             await asyncio.wait_for(worker, 20)
         info = await job.info()
         assert (info.state, info.interruptions, info.recoveries) == (State.QUEUED, 1, 0), "handed back"
-        assert await app.stores[0].read(("ZSCORE", app.keys.single("instances"), lease[0])) == [None]
+        assert await connections_of(app).stores[0].read(
+            ("ZSCORE", connections_of(app).keys.single("instances"), lease[0])
+        ) == [None]
 
 
 async def test_a_full_cap_and_a_due_job_make_no_busy_loop(
@@ -380,16 +394,16 @@ async def test_a_schedule_ticks_once_in_the_shard_of_its_jobs(server: RedisServe
             await wait_until(lambda: len(ticks) >= 2, what="two ticks")
             (report,) = await app.read_schedules()
             assert report.name == "beat"
-        assert len(set(ticks)) == len(ticks) and len({app.shards.of_id(id) for id in ticks}) == 1
-        home = app.shards.of_id((await tick.enqueue()).id)
-        assert {app.shards.of_id(id) for id in ticks} == {home}
+        assert len(set(ticks)) == len(ticks) and len({connections_of(app).shards.of_id(id) for id in ticks}) == 1
+        home = connections_of(app).shards.of_id((await tick.enqueue()).id)
+        assert {connections_of(app).shards.of_id(id) for id in ticks} == {home}
 
 
 async def test_operators_reach_every_shard(server: RedisServer, namespace: str) -> None:
     async with app_at(server.url, namespace, 3) as app:
         double = task_of(app, "double")
         lease = "gone"
-        for shard, store in enumerate(app.stores):
+        for shard, store in enumerate(connections_of(app).stores):
             await double.options(id=f"o{shard}~{shard}").enqueue(1)
             await store.run(t.register(lease, 30, 5, {}))
             await store.run(t.fetch(lease, 1, 5, 0, ["default"]))
@@ -400,11 +414,11 @@ async def test_operators_reach_every_shard(server: RedisServer, namespace: str) 
         assert await app.run_worker(burst=True, handle_signals=False) == 0
         jobs = await app.enqueue_many([double.call(n) for n in range(30)])
         assert await app.pause(queue="default") and not await app.pause(queue="default")
-        overview = await read_overview(app.stores)
+        overview = await read_overview(connections_of(app).stores)
         assert [(q.queue, q.length, q.paused) for q in overview.queues] == [("default", 30, True)]
         assert await app.resume(queue="default")
         assert await app.cancel_many(queue="default") == 30
-        assert set(await app.job_states([job.id for job in jobs])) == {State.CANCELLED}
+        assert set(await producer_of(app).job_states([job.id for job in jobs])) == {State.CANCELLED}
 
 
 # Agreeing on their number
@@ -451,8 +465,8 @@ async def test_a_change_that_was_cut_short_is_taken_up_or_back(server: RedisServ
             await task_of(old, "double").enqueue(1)
             assert await old.run_worker(burst=True, handle_signals=False) == 0
             for at, call in enumerate(steps[:how_far]):
-                keys = base.layout_keys if at == 0 else Shards(namespace, 2).keys(at - 1)
-                link = Link(old.endpoint())
+                keys = base.base_keys if at == 0 else Shards(namespace, 2).keys(at - 1)
+                link = Link(connections_of(old).endpoint())
                 await Store(link, keys).run(call)
                 await link.close()
 
@@ -479,13 +493,13 @@ async def test_tools_find_the_number_by_themselves(server: RedisServer, namespac
     async with app_at(server.url, namespace, 3) as app:
         job = await task_of(app, "double").enqueue(1)
         tool = TrackedQueue(server.url, namespace=namespace)
-        await tool.find_shards()
+        await connections_of(tool).find_shards()
         async with tool:
-            assert tool.shards.count == 3 and (await tool.job(job.id).info()).state is State.QUEUED
+            assert connections_of(tool).shards.count == 3 and (await tool.job(job.id).info()).state is State.QUEUED
             assert (await tool.enqueue("double", 4)).id.endswith(("~0", "~1", "~2"))
         wrong = TrackedQueue(server.url, namespace=namespace, shards=2)
         with pytest.raises(UsageError, match="has 3 shards, and shards is set to 2 here"):
-            await wrong.find_shards()
+            await connections_of(wrong).find_shards()
 
 
 async def test_a_program_that_was_told_no_number_never_changes_it(server: RedisServer, namespace: str) -> None:
@@ -521,7 +535,7 @@ async def test_what_is_paused_is_paused_in_all_shards_or_not_at_all(server: Redi
             ):
                 with pytest.raises(StoreRefusedError, match="has 3 shards and this program is set to 5"):
                     await use
-        overview = await read_overview(app.stores)
+        overview = await read_overview(connections_of(app).stores)
         assert [(queue.length, queue.paused) for queue in overview.queues] == [(1, False)]
 
 
@@ -538,7 +552,7 @@ def test_a_shard_at_its_share_leaves_places_to_one_that_is_short() -> None:
 
 
 def test_a_refused_change_of_the_number_has_written_nothing() -> None:
-    steps = Layout(Shards("n", 4), True)._steps()
+    steps = Agreement(Shards("n", 4), True)._steps()
     asked = [next(steps)[1]]
     with pytest.raises(StoreRefusedError):
         for value in ("2", "", "queue q", "2"):  # the second of two shards is not empty

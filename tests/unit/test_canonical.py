@@ -202,7 +202,7 @@ def test_what_has_no_value_is_no_part_of_a_key() -> None:
 @pytest.mark.parametrize("seed", ["1", "2", "3"])
 def test_a_key_is_the_same_in_every_process(seed: str) -> None:
     """Sets came in the order of the hash seed."""
-    code = "from tracked_queue.canonical import canonical; print(canonical({'red', 'green', 'blue', 'white'}))"
+    code = "from tracked_queue.model.canonical import canonical; print(canonical({'red', 'green', 'blue', 'white'}))"
     said = subprocess.run(
         [sys.executable, "-c", code], env={"PYTHONHASHSEED": seed}, capture_output=True, text=True, check=True
     )

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tracked_queue import TrackedQueue, UsageError
+from tracked_queue.app import producer_of
 from tracked_queue.model.schedules import Schedule
 
 app = TrackedQueue()
@@ -134,5 +135,5 @@ def test_the_decorators_refuse_what_is_no_task_and_an_interval_below_a_second() 
 
 
 def test_a_tick_has_the_id_of_its_time_and_its_arguments() -> None:
-    request = app.tick(schedule(every_ms=1000, args=(3,)), 5000, "store")
+    request = producer_of(app).tick(schedule(every_ms=1000, args=(3,)), 5000, "store")
     assert request.id == "cron:s:5000" and request.args == b"\x91\x03"

@@ -29,7 +29,7 @@ from tracked_queue import (
     Unique,
     UsageError,
 )
-from tracked_queue.app import NamedEnqueue
+from tracked_queue.app import NamedEnqueue, producer_of
 from tracked_queue.model.context import CurrentJob
 from tracked_queue.model.options import JobOptionsArgs
 from tracked_queue.model.workflow import Group
@@ -294,7 +294,9 @@ def test_include_changes_nothing_when_it_refuses() -> None:
     sub.middleware(hook)
     with pytest.raises(UsageError, match="task called b"):
         main.include(sub)
-    assert [task.name for task in main.tasks] == ["b"] and not main.around.run and clash.app is sub
+    assert (
+        [task.name for task in main.tasks] == ["b"] and not producer_of(main).definitions.hooks.run and clash.app is sub
+    )
 
 
 def test_include_loses_nothing_in_silence() -> None:
@@ -309,7 +311,7 @@ def test_include_loses_nothing_in_silence() -> None:
     variable: ContextVar[str] = ContextVar("tenant")
     sub = TrackedQueue(carry=[variable])
     main.include(sub)
-    assert main.around.carry == (variable,)
+    assert producer_of(main).definitions.hooks.carry == (variable,)
     with pytest.raises(UsageError, match="included"):
         main.include(sub)
     with pytest.raises(UsageError, match="included"):
@@ -395,8 +397,9 @@ def test_extend_timeout_takes_seconds(value: Any) -> None:
 
 
 def test_unknown_settings_are_named_wherever_they_are_given() -> None:
+    wrong: Any = {"concurency": 5}
     with pytest.raises(UsageError, match="did you mean 'concurrency'"):
-        TrackedQueue(concurency=5)
-    with pytest.raises(UsageError, match="foo"):
-        app().configure(foo=1)
+        TrackedQueue(**wrong)
+    with pytest.raises(UsageError, match="did you mean 'concurrency'"):
+        app().configure(**wrong)
     assert isinstance(app().options(delay=dt.timedelta(seconds=1)), NamedEnqueue)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from ..app import TrackedQueue
+from ..app import TrackedQueue, connections_of
 
 # How far ahead of the machine's the clock may be. Records are kept for longer than between any two of them.
 JUMPS_S = (-86_400, -3600, -60, 0, 60, 3600, 86_400)
@@ -36,8 +36,7 @@ redis.call('SET', clock, ARGV[1])
 
 def go_by_it(app: TrackedQueue) -> None:
     """Let the scripts of an app that is not open yet go by this clock."""
-    app._clock = "now_ms_ahead"
-    app._set_shards()
+    connections_of(app).use(app.settings, "now_ms_ahead")
 
 
 async def set_clock(client: Any, tags: Sequence[str], ahead_s: float) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 import redis.exceptions
 
-from ..app import TrackedQueue
+from ..app import TrackedQueue, connections_of
 from ..model.job import Job
 from .calls import REMEMBERED_S
 from .checker import POISON
@@ -160,7 +160,7 @@ class Faults:
     async def _enqueue(self, task: str, *args: Any, id: str | None = None) -> Job[Any] | None:
         """A job of .tasks that is part of a fault; None if the server is away just now."""
         async with self._queue() as queue:
-            id = id or queue.shards.new_id()
+            id = id or connections_of(queue).shards.new_id()
             now = time.monotonic()
             self._recent.append((now, id, task, args))
             while self._recent[0][0] < now - REMEMBERED_S:

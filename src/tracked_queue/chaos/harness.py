@@ -113,7 +113,7 @@ async def _records(client: Any, shards: Shards, ids: list[str]) -> dict[str, dic
         portion = ids[at : at + AT_ONCE]
         pipe = client.pipeline(transaction=False)
         for id in portion:
-            pipe.hgetall(shards.keys(shards.of_id(id)).named("job", id))
+            pipe.hgetall(shards.keys(shards.of_id(id)).record_of(id))
         for id, record in zip(portion, await pipe.execute(), strict=True):
             found[id] = {_text(name): _text(value) for name, value in record.items()}
             if b"limits" in record:

@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from ..app import TrackedQueue
+from ..app import TrackedQueue, producer_of
 from ..model.context import CurrentJob
 from ..protocol.transitions import Outcome, Verdict
 from .clock import go_by_it
@@ -54,4 +54,4 @@ def note_settled(lease: str, outcomes: list[Outcome], verdicts: list[Verdict]) -
     )
 
 
-app.around.settled.append(note_settled)
+producer_of(app).definitions.hooks.settled.append(note_settled)

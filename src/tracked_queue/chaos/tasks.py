@@ -11,7 +11,7 @@ import time
 from datetime import timedelta
 from typing import Any
 
-from ..app import TrackedQueue
+from ..app import TrackedQueue, connections_of
 from ..model.constraints import Concurrency, Rate, Unique
 from ..model.context import current_job
 from ..model.retry import Fixed, Snooze
@@ -209,10 +209,11 @@ def chaos_calls(chance: random.Random) -> list[PreparedCall[Any]]:
         case "isolated":
             return [echo_isolated.call(f"token{chance.getrandbits(64)}")]
         case "joined":
-            first = app.shards.new_id()
-            ids = [first, *(app.shards.new_like(first) for _ in range(chance.randint(0, 7)))]
+            shards = connections_of(app).shards
+            first = shards.new_id()
+            ids = [first, *(shards.new_like(first) for _ in range(chance.randint(0, 7)))]
             members = [chance.choice((short, flaky)).options(id=id).call(n) for id in ids]
-            last = joined.options(id=app.shards.new_like(first), after=ids, on_failure="ignore")
+            last = joined.options(id=shards.new_like(first), after=ids, on_failure="ignore")
             return [*members, last.call(n)]
         case "delayed":
             return [short.options(delay=chance.random() * 3).call(n)]

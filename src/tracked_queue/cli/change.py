@@ -8,11 +8,9 @@ from typing import Annotated, Any
 
 import typer
 
-from .. import reports
 from ..app import TrackedQueue
 from ..errors import JobFailedError, UsageError, did_you_mean
-from ..model.checks import check_name
-from ..protocol import transitions
+from ..protocol.transitions import CancelWord
 from ..worker import log_setup
 from .common import (
     EXIT_FAILED,
@@ -129,34 +127,21 @@ def cancel(
     check_known(target, app, "queue", queue)
     check_known(target, app, "task", task)
     if not ids:
-        count = run(target, lambda chosen: chosen.cancel_many(queue=queue, task=task))
+        count = run(target, lambda chosen: chosen.operator.cancel_many(queue=queue, task=task))
         acted("cancel_many", queue=queue, task=task, jobs=count)
         print(f"{count} jobs cancelled, or asked to end")
         return
-    for job_id in ids:
-        check_name("job id", job_id)
-
-    async def work(chosen: TrackedQueue) -> list[transitions.CancelWord]:
-        keep = chosen.settings.ended_ttl
-        words: dict[str, transitions.CancelWord] = {}
-        for shard, own in chosen.shards.by_shard(ids).items():
-            for at in range(0, len(own), transitions.MAX_RICH):
-                batch = own[at : at + transitions.MAX_RICH]
-                answers = await chosen.stores[shard].run(transitions.cancel(batch, keep))
-                words.update(zip(batch, answers, strict=True))
-        return [words[job_id] for job_id in ids]
-
-    words = run(target, work)
+    words = run(target, lambda chosen: chosen.operator.cancel(ids))
     said = {
         "cancelled": "cancelled",
         "requested": "its instance was asked to cancel it",
         "ended": "had ended already",
         "gone": "no such job",
     }
-    for job_id, word in zip(ids, words, strict=True):
+    for job_id, word in words.items():
         acted("cancel", job_id=job_id, answer=word.value)
         print(f"{clean(job_id)}: {said[word.value]}")
-    if any(word in (transitions.CancelWord.ENDED, transitions.CancelWord.GONE) for word in words):
+    if any(word in (CancelWord.ENDED, CancelWord.GONE) for word in words.values()):
         raise typer.Exit(EXIT_FAILED)
 
 
@@ -173,7 +158,7 @@ def retire(
     log_setup.set_up()
     if (queue is None) == (task is None):
         raise UsageError("name one of --queue and --task")
-    count = run(chosen_app(app, redis_url, namespace), lambda chosen: chosen.retire(queue=queue, task=task))
+    count = run(chosen_app(app, redis_url, namespace), lambda chosen: chosen.operator.retire(queue=queue, task=task))
     acted("retire", queue=queue, task=task, jobs=count)
     print(f"{count} jobs cancelled, or asked to end")
 
@@ -229,24 +214,20 @@ def _pause_or_resume(action: str, what: dict[str, str | None], app: TrackedQueue
     ((kind, name),) = given.items()
 
     async def work(chosen: TrackedQueue) -> bool:
-        if action == "pause" and kind != "schedule" and not await _is_known(chosen, kind, name):
+        operator = chosen.operator
+        if (
+            action == "pause"
+            and kind != "schedule"
+            and await operator.instances()
+            and not await operator.knows(**given)
+        ):
             say(f"{kind} {name!r}: no instance and no job knows that name; it is paused all the same")
-        return await (chosen.pause(**given) if action == "pause" else chosen.resume(**given))
+        return await (operator.pause(**given) if action == "pause" else operator.resume(**given))
 
     changed = run(app, work)
     acted(action, what=f"{kind}:{name}", changed=changed)
     said = f"{action}d" if changed else f"was {'' if action == 'pause' else 'not '}paused"
     print(f"{kind}:{clean(name)}: {said}")
-
-
-async def _is_known(app: TrackedQueue, kind: str, name: str) -> bool:
-    """Whether anybody has had to do with a queue or task of that name; without instances nobody can tell."""
-    instances = [item for store in app.stores for item in await reports.read_instances(store)]
-    if not instances or any(name in (item.queues if kind == "queue" else item.task_names) for item in instances):
-        return True
-    of_all = "queues" if kind == "queue" else "parked"
-    found = [(await store.read(("SISMEMBER", store.keys.single(of_all), name)))[0] for store in app.stores]
-    return any(found)
 
 
 @cli.command()
@@ -259,7 +240,7 @@ def trigger(
 ) -> None:
     """Run a schedule's task now, beside its ticks; prints the job's id."""
     log_setup.set_up()
-    stored = run(chosen_app(app, redis_url, namespace), lambda chosen: chosen.trigger(schedule))
+    stored = run(chosen_app(app, redis_url, namespace), lambda chosen: chosen.operator.trigger(schedule))
     acted("trigger", schedule=schedule, job_id=stored.id)
     print(stored.id)
 
@@ -275,10 +256,7 @@ def recover(
     """Recover the jobs of lost instances now; live leases, and a hold after an outage, are respected."""
     log_setup.set_up(level="error")
 
-    async def work(chosen: TrackedQueue) -> list[transitions.Recovered]:
-        return await chosen.recover()
-
-    moved = run(chosen_app(app, redis_url, namespace), work)
+    moved = run(chosen_app(app, redis_url, namespace), lambda chosen: chosen.operator.recover())
     log_setup.set_up()
     acted("recover", jobs=len(moved))
     if as_json:
@@ -301,16 +279,7 @@ def quiet(
     """Tell an instance to fetch no more jobs; what runs there goes on."""
     log_setup.set_up()
 
-    async def work(chosen: TrackedQueue) -> list[str]:
-        return [
-            item.lease
-            for store in chosen.stores
-            for item in await reports.read_instances(store)
-            if instance in (item.lease, item.label) and item.alive
-            if await store.run(transitions.quiet(item.lease, not undo))
-        ]
-
-    leases = run(chosen_app(app, redis_url, namespace), work)
+    leases = run(chosen_app(app, redis_url, namespace), lambda chosen: chosen.operator.quiet(instance, undo=undo))
     if not leases:
         raise fail(f"no live instance has the lease or label {instance!r}; see `instances`", EXIT_FAILED)
     for lease in leases:

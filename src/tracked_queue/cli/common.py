@@ -25,7 +25,7 @@ from rich.table import Table
 from rich.text import Text
 
 from .. import log
-from ..app import TrackedQueue
+from ..app import TrackedQueue, connections_of
 from ..errors import (
     SettingsError,
     StoreRefusedError,
@@ -186,7 +186,7 @@ def run(app: TrackedQueue, work: Callable[[TrackedQueue], Coroutine[Any, Any, T]
         deadline = loop.time() + app.settings.enqueue_timeout
         while True:
             try:
-                await app.find_shards()
+                await connections_of(app).find_shards()
                 break
             except StoreUnavailableError:
                 if not patient or loop.time() >= deadline:

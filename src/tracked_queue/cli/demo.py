@@ -32,7 +32,6 @@ from ..errors import UsageError
 from ..model.job import Job
 from ..model.record import JobInfo
 from ..protocol.states import State
-from ..reports import read_instances, read_overview
 from ..transport.embedded import start_embedded
 from .common import clean, console
 from .demo_tasks import LEDGER_VARIABLE, digest, digest_file
@@ -227,7 +226,7 @@ async def _watch(
     """Wait until all is done; kill a worker process on the way, and mark the kill and the recovery."""
     moved_at, last, killed_at, victim = time.monotonic(), -1, 0.0, ""
     while True:
-        overview, instances = await read_overview(app.stores), await read_instances(app.stores[0])
+        overview, instances = await app.operator.queues(), await app.operator.instances()
         waiting = sum(item.length for item in overview.queues)
         owned = sum(item.owned for item in instances)
         done = total - waiting - owned - overview.scheduled

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from ..operator.doctor import Finding, Level, examine
+from ..operator.doctor import Finding, Level
 from .common import (
     EXIT_FAILED,
     AppOption,
@@ -26,7 +26,7 @@ def doctor(
     app: AppOption = None, redis_url: UrlOption = None, namespace: NamespaceOption = None, json: JsonOption = False
 ) -> None:
     """Check server and settings for what the promise rests on. Exit 0: no problem, 1: a problem, 3: no Redis."""
-    findings = run(chosen_app(app, redis_url, namespace), lambda chosen: examine(chosen.stores, chosen.settings))
+    findings = run(chosen_app(app, redis_url, namespace), lambda chosen: chosen.operator.examine())
     if json:
         print_json(findings)
     else:

@@ -6,7 +6,6 @@ from typing import Annotated, Any
 
 import typer
 
-from .. import reports
 from ..app import TrackedQueue
 from ..settings import setting_doc, setting_names
 from ..transport.link import Endpoint
@@ -84,7 +83,7 @@ def schedules(
     as_json: JsonOption = False,
 ) -> None:
     """Schedules: when they run, their last tick, and whether an instance still runs them."""
-    found = run(chosen_app(app, redis_url, namespace), lambda chosen: chosen.read_schedules())
+    found = run(chosen_app(app, redis_url, namespace), lambda chosen: chosen.operator.schedules())
     if as_json:
         print_json(found)
         return
@@ -123,10 +122,7 @@ def queues(
 ) -> None:
     """Queues: length, age of the oldest job, rates, pauses, and who serves them."""
 
-    async def work(chosen: TrackedQueue) -> reports.Overview:
-        return await reports.read_overview(chosen.stores)
-
-    overview = run(chosen_app(app, redis_url, namespace), work)
+    overview = run(chosen_app(app, redis_url, namespace), lambda chosen: chosen.operator.queues())
     if as_json:
         print_json(overview)
         return
@@ -179,22 +175,16 @@ def instances(
     """Instances: who they are, what they own, when they were last seen; lost ones with orphans too."""
 
     async def work(chosen: TrackedQueue) -> Any:
-        return [
-            (shard, item, await reports.read_active(store, item.lease) if jobs else [])
-            for shard, store in enumerate(chosen.stores)
-            for item in await reports.read_instances(store)
-        ]
+        operator = chosen.operator
+        return [(item, await operator.active(item) if jobs else []) for item in await operator.instances()]
 
     found = run(chosen_app(app, redis_url, namespace), work)
     if as_json:
         print_json(
-            [
-                {"shard": shard, **fields_of(item), "alive": item.alive, **({"jobs": owned} if jobs else {})}
-                for shard, item, owned in found
-            ]
+            [{**fields_of(item), "alive": item.alive, **({"jobs": owned} if jobs else {})} for item, owned in found]
         )
         return
-    several = any(shard for shard, _, _ in found)
+    several = any(item.shard for item, _ in found)
     print_table(
         "Instances",
         (
@@ -212,7 +202,7 @@ def instances(
         [
             (
                 item.lease,
-                *((shard,) if several else ()),
+                *((item.shard,) if several else ()),
                 item.host,
                 item.pid,
                 item.version,
@@ -222,11 +212,11 @@ def instances(
                 span(item.seen_s),
                 ("quiet" if item.quiet else "alive") if item.alive else ("revoked" if item.revoked else "RUN OUT"),
             )
-            for shard, item, _ in found
+            for item, _ in found
         ],
         "no instances",
     )
-    for _, item, owned in found:
+    for item, owned in found:
         for one in owned:
             waits = " (waits for a slot)" if one.buffered else ""
             orphan = "" if item.alive else " ORPHAN"

@@ -7,7 +7,6 @@ from typing import Annotated
 
 import typer
 
-from .. import reports
 from ..app import TrackedQueue
 from ..errors import JobError, StoreRefusedError, UsageError
 from ..model.checks import check_name
@@ -47,21 +46,17 @@ def health(
 
 
 def _health_queue(app: TrackedQueue, queue: str, limit: float) -> None:
-    known: list[bool] = []
-
-    async def work(chosen: TrackedQueue) -> float | None:
+    async def work(chosen: TrackedQueue) -> tuple[float | None, bool]:
         async with asyncio.timeout(READY_LIMIT_S):
-            ages = [await reports.queue_age(store, queue) for store in chosen.stores]
-            known.extend([await reports.queue_known(store, queue) for store in chosen.stores])
-            return max((age for age in ages if age is not None), default=None)
+            return await chosen.operator.queue_age(queue), await chosen.operator.knows(queue=queue)
 
     try:
-        age = run(app, work)
+        age, known = run(app, work)
     except TimeoutError:
         raise fail("Redis gave no answer in time", EXIT_FAILED) from None
     if age is not None and age > limit:
         raise fail(f"queue {queue}: its oldest job has waited {span(age)}, more than {span(limit)}", EXIT_FAILED)
-    empty = "empty" if any(known) else "empty; no job was ever in a queue of this name"
+    empty = "empty" if known else "empty; no job was ever in a queue of this name"
     print(f"queue {clean(queue)}: " + (empty if age is None else f"oldest job {span(age)}"))
 
 
@@ -81,18 +76,11 @@ def _health_instance(app: TrackedQueue, settings: Settings, ready: bool) -> None
 
     async def work(chosen: TrackedQueue) -> list[str]:
         async with asyncio.timeout(READY_LIMIT_S):
-            problems = []
-            for shard, store in enumerate(chosen.stores):
-                (role,) = await store.read(("ROLE",))
-                if role[0] != b"master":
-                    return [f"Redis is a {role[0].decode()}, not the primary"]
-                for sign in signs:
-                    lease = sign.leases.get(shard)
-                    left = None if lease is None else await reports.lease_deadline(store, lease)
-                    if left is None or left <= 0:
-                        where = f" of shard {shard}" if len(chosen.stores) > 1 else ""
-                        problems.append(f"process {sign.pid}: its lease {lease or '-'}{where} is not held")
-            return problems
+            return [
+                f"process {sign.pid}: {problem}"
+                for sign in signs
+                for problem in await chosen.operator.unheld(sign.leases)
+            ]
 
     try:
         problems = run(app, work)

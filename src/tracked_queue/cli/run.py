@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import typer
 
 from .. import log
-from ..app import TrackedQueue
+from ..app import TrackedQueue, connections_of, producer_of
 from ..errors import UsageError
 from ..worker import log_setup
 from ..worker.queues import Queues, parse_most, parse_queues
@@ -100,12 +100,11 @@ def _run_child(
     pipe = SupervisorPipe(pipe_ends)
 
     async def work(app: TrackedQueue) -> int:
-        endpoint = await asyncio.to_thread(app.endpoint)
-
+        producer = producer_of(app)
         instance = Instance(
-            app,
+            producer,
             app.settings,
-            endpoint,
+            await producer.connections.endpoint_async(),
             queues=queues,
             queue_concurrency=most,
             burst=burst,
@@ -175,14 +174,14 @@ def _supervise(
     async def work(app: TrackedQueue) -> int:
         Served(app.tasks, *served)
         app.tasks.check()
-        endpoint = await asyncio.to_thread(app.endpoint)
+        connections = connections_of(app)
         command = [sys.executable, *interpreter_options(), "-m", "tracked_queue", *sys.argv[1:]]
         supervisor = Supervisor(
             command,
             processes,
             app.settings,
-            endpoint,
-            app.shards,
+            await connections.endpoint_async(),
+            connections.shards,
             burst=burst,
             changes=_source_changes() if reload else None,
         )

@@ -38,7 +38,7 @@ Lifespan = Callable[[], AbstractAsyncContextManager[Any]]
 
 
 @dataclass(slots=True)
-class Surroundings:
+class Hooks:
     """All of it, of one app."""
 
     lifespan: Lifespan | None = None

@@ -162,7 +162,7 @@ class Computed:
 
 
 RetryPolicy = Exponential | Fixed | Delays | Computed
-RetryArgument = RetryPolicy | Sequence[Seconds] | Callable[[int, BaseException], Seconds]
+RetryArgument = Exponential | Fixed | Sequence[Seconds] | Callable[[int, BaseException], Seconds]
 
 
 def retry_policy(given: RetryArgument | None) -> RetryPolicy:

@@ -33,6 +33,9 @@ _NO_JOB_OPTIONS = JobOptions()
 class Enqueuer(Protocol):
     """What a task needs of its app: to turn a call into a request, and to store it."""
 
+    @property
+    def app(self) -> Any: ...
+
     def request(
         self, task: Task[..., Any], options: JobOptions, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Request: ...
@@ -105,10 +108,15 @@ class Task(Generic[P, R]):
     Source: docs/tutorial.md.
     """
 
-    def __init__(self, name: str, function: Callable[..., Any], options: TaskOptions, app: Enqueuer) -> None:
+    def __init__(self, name: str, function: Callable[..., Any], options: TaskOptions, enqueuer: Enqueuer) -> None:
         # First, so that no attribute that a decorator left on the function takes the place of one of ours.
         update_wrapper(self, function)
-        self.name, self.function, self.task_options, self._app = check_name("task name", name), function, options, app
+        self.name, self.function, self.task_options, self.enqueuer = (
+            check_name("task name", name),
+            function,
+            options,
+            enqueuer,
+        )
         self.is_async = inspect.iscoroutinefunction(function)
         if self.is_async:
             _mark_as_coroutine_function(self)
@@ -128,13 +136,9 @@ class Task(Generic[P, R]):
         return takes_context(self.function)
 
     @property
-    def app(self) -> Enqueuer:
+    def app(self) -> Any:
         """The app through which it enqueues."""
-        return self._app
-
-    def move_to(self, app: Enqueuer) -> None:
-        """Enqueue through another app: that of `include`."""
-        self._app = app
+        return self.enqueuer.app
 
     def _called(self, *args: Any, **kwargs: Any) -> Any:
         return self.function(*((JobContext.of_call(),) if self.takes_context else ()), *args, **kwargs)
@@ -170,24 +174,24 @@ class Task(Generic[P, R]):
 
     async def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> Job[R]:
         """Store a call as a job. Raises ArgumentError before anything is sent, and EnqueueUnavailableError."""
-        return await self._app.enqueue_call(self, _NO_JOB_OPTIONS, args, kwargs)
+        return await self.enqueuer.enqueue_call(self, _NO_JOB_OPTIONS, args, kwargs)
 
     def enqueue_sync(self, *args: P.args, **kwargs: P.kwargs) -> Job[R]:
         """`enqueue` for code without an event loop: safe in threads and after a fork."""
-        return self._app.enqueue_call_sync(self, _NO_JOB_OPTIONS, args, kwargs)
+        return self.enqueuer.enqueue_call_sync(self, _NO_JOB_OPTIONS, args, kwargs)
 
     def call(self, *args: P.args, **kwargs: P.kwargs) -> PreparedCall[R]:
         """A checked call for `app.enqueue_many`."""
-        request = self._app.request(self, _NO_JOB_OPTIONS, args, kwargs)
+        request = self.enqueuer.request(self, _NO_JOB_OPTIONS, args, kwargs)
         return PreparedCall(request, self, _NO_JOB_OPTIONS, args, kwargs)
 
     def step(self, *args: Any, **kwargs: Any) -> Step:
         """A call for `app.chain` or `app.group` whose first argument comes from there; checked when it is stored."""
         return Step(self, _NO_JOB_OPTIONS, args, kwargs)
 
-    def options(self, **options: Unpack[JobOptionsArgs]) -> BoundTask[P, R]:
+    def options(self, **options: Unpack[JobOptionsArgs]) -> TaskWithOptions[P, R]:
         """The same task with options (see JobOptions) for the next enqueue; they never mix with the function's arguments."""
-        return BoundTask(self, job_options(options), self._app)
+        return TaskWithOptions(self, job_options(options))
 
 
 class SyncTask(Task[P, R]):
@@ -199,30 +203,30 @@ class SyncTask(Task[P, R]):
         return result
 
 
-class BoundTask(Generic[P, R]):
+class TaskWithOptions(Generic[P, R]):
     """A task with the options of one enqueue."""
 
-    def __init__(self, task: Task[P, R], options: JobOptions, app: Enqueuer) -> None:
-        self._task, self._options, self._app = task, options, app
+    def __init__(self, task: Task[P, R], options: JobOptions) -> None:
+        self._task, self._options = task, options
 
-    def __deepcopy__(self, _memo: Any) -> BoundTask[P, R]:
+    def __deepcopy__(self, _memo: Any) -> TaskWithOptions[P, R]:
         return self
 
-    def options(self, **options: Unpack[JobOptionsArgs]) -> BoundTask[P, R]:
+    def options(self, **options: Unpack[JobOptionsArgs]) -> TaskWithOptions[P, R]:
         """The same task with further options; of one that is given again the last counts."""
-        return BoundTask(self._task, job_options(options, self._options), self._app)
+        return TaskWithOptions(self._task, job_options(options, self._options))
 
     async def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> Job[R]:
         """See `Task.enqueue`."""
-        return await self._app.enqueue_call(self._task, self._options, args, kwargs)
+        return await self._task.enqueuer.enqueue_call(self._task, self._options, args, kwargs)
 
     def enqueue_sync(self, *args: P.args, **kwargs: P.kwargs) -> Job[R]:
         """See `Task.enqueue_sync`."""
-        return self._app.enqueue_call_sync(self._task, self._options, args, kwargs)
+        return self._task.enqueuer.enqueue_call_sync(self._task, self._options, args, kwargs)
 
     def call(self, *args: P.args, **kwargs: P.kwargs) -> PreparedCall[R]:
         """See `Task.call`."""
-        request = self._app.request(self._task, self._options, args, kwargs)
+        request = self._task.enqueuer.request(self._task, self._options, args, kwargs)
         return PreparedCall(request, self._task, self._options, args, kwargs)
 
     def step(self, *args: Any, **kwargs: Any) -> Step:

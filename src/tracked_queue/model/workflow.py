@@ -53,7 +53,7 @@ class Group:
 
 
 def check_calls(
-    what: str, calls: Any, app: object, kinds: tuple[type, ...] = (PreparedCall,), most: float = MAX_AFTER
+    what: str, calls: Any, enqueuer: object, kinds: tuple[type, ...] = (PreparedCall,), most: float = MAX_AFTER
 ) -> None:
     """Refuse what was not made by `task.call(...)`, or as `kinds` say, of this app's tasks, and more calls than `most`."""
     how = "task.call(...)"
@@ -61,25 +61,30 @@ def check_calls(
         how += " or task.step(...)"
     for position, call in enumerate(check_list(what, calls, f"calls made by {how}")):
         # Of this one there may be a million.
-        if type(call) is PreparedCall and PreparedCall in kinds and call.task is not None and call.task.app is app:
+        if (
+            type(call) is PreparedCall
+            and PreparedCall in kinds
+            and call.task is not None
+            and call.task.enqueuer is enqueuer
+        ):
             continue
         if isinstance(call, Job) and Job in kinds:
             continue
         if not isinstance(call, kinds) or not isinstance(call, PreparedCall | Step):
             raise UsageError(f"{what}: item {position} is a {type(call).__qualname__}; make it with {how}")
-        if call.task is not None and call.task.app is not app:
+        if call.task is not None and call.task.enqueuer is not enqueuer:
             _refuse_app(f"{what}: item {position}", call)
     if len(calls) > most:
         raise UsageError(f"{what}: {len(calls)} jobs; one job can come after at most {MAX_AFTER}, so split it")
 
 
-def check_step(what: str, step: Any, app: object) -> None:
+def check_step(what: str, step: Any, enqueuer: object) -> None:
     """Refuse what is no step."""
     if step is None:
         return
     if not isinstance(step, PreparedCall | Step):
         raise UsageError(f"{what}: {step!r} must be made with task.step(...) or task.call(...)")
-    if step.task.app is not app:
+    if step.task.enqueuer is not enqueuer:
         _refuse_app(what, step)
 
 

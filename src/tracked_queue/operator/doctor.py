@@ -11,7 +11,7 @@ from typing import Any
 
 from ..errors import InvariantError, StoreRefusedError
 from ..protocol.packing import encode_extras
-from ..reports import InstanceReport, read_instances
+from ..reports.instances import InstanceReport, read_instances
 from ..settings import Settings
 from ..transport.store import Store
 
@@ -142,15 +142,15 @@ async def read_facts(store: Store) -> Facts:
     told = await ask("TIME")
     skew = 0.0 if told is None else int(told[0]) + int(told[1]) / 1e6 - (before + time.time()) / 2
     await ask("CLIENT", "ID")
-    await ask("GET", store.keys.single("contact"))
+    await ask("GET", store.keys.contact)
     try:
         await store.read(("EVALSHA", "0" * 40, 1, store.keys.tag))
     except InvariantError:
         pass  # there is no such script, which is an answer
     except StoreRefusedError:  # also of one who doesn't know the command
         refused.append("EVALSHA")
-    await ask("BZPOPMIN", store.keys.named("wake", "doctor"), "0.01")
-    await ask("PUBLISH", store.keys.named("ended", "doctor"), "")
+    await ask("BZPOPMIN", store.keys.wake_of("doctor"), "0.01")
+    await ask("PUBLISH", store.keys.channel_of("doctor"), "")
     await ask("SCAN", "0", "COUNT", "1")
     if info.get("role") != "slave":
         refused += [_text(name) for name in await _try_in_scripts(store) or ()]

@@ -29,7 +29,7 @@ from ..protocol.packing import decode_extras, encode_extras
 from ..protocol.request import Request
 from ..protocol.transitions import MAX_BATCH, MAX_BYTES, Call, Conflict, FollowWord, Stored, enqueue, follow
 from ..settings import Settings
-from ..sharding.agreement import Layout
+from ..sharding.agreement import Agreement
 from ..sharding.shards import Shards
 from ..transport.backoff import client_pauses
 from ..transport.link import Endpoint, LinkPool
@@ -111,7 +111,7 @@ class _Waiting:
 class Clients:
     """What one event loop uses of an app, for each shard: made at first use, closed with the app."""
 
-    def __init__(self, settings: Settings, endpoint: Endpoint, shards: Shards, layout: Layout) -> None:
+    def __init__(self, settings: Settings, endpoint: Endpoint, shards: Shards, layout: Agreement) -> None:
         self._endpoint, self._shards, self._layout = endpoint, shards, layout
         self.all = [
             Client(settings, endpoint.of(keys), keys, self.agree) for keys in map(shards.keys, range(shards.count))
@@ -136,7 +136,7 @@ class Clients:
         return merged(requests, list(parts.values()), replies)
 
     async def agree(self) -> None:
-        """See Layout.agree."""
+        """See Agreement.agree."""
         await self._layout.agree(self._endpoint)
 
     async def close(self) -> None:

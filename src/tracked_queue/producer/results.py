@@ -22,6 +22,7 @@ from ..errors import (
 from ..model.cipher import Cipher
 from ..model.codec import decode_any, decode_error
 from ..protocol.states import ENDED, State
+from ..protocol.text import to_bytes
 from ..protocol.transitions import MAX_BATCH, Ended, await_end
 from ..transport.backoff import client_pauses
 from ..transport.link import Endpoint, Link, refused_reply
@@ -109,7 +110,7 @@ class ResultHub:
 
     @contextlib.asynccontextmanager
     async def _listening(self, job_id: str) -> AsyncIterator[asyncio.Event]:
-        channel = self._store.keys.named("ended", job_id).encode("utf-8", "surrogateescape")
+        channel = to_bytes(self._store.keys.channel_of(job_id))
         notice = asyncio.Event()
         self._waiters.setdefault(channel, set()).add(notice)
         self._job_ids[channel] = job_id
@@ -214,7 +215,7 @@ class ResultHub:
         for at in range(0, len(channels), MAX_BATCH):
             # Some may have left since.
             portion = [channel for channel in channels[at : at + MAX_BATCH] if channel in self._job_ids]
-            keys = (self._store.keys.named("job", self._job_ids[channel]) for channel in portion)
+            keys = (self._store.keys.record_of(self._job_ids[channel]) for channel in portion)
             states = await self._store.read_records(*(("HGET", key, "state") for key in keys))
             for channel, state in zip(portion, states, strict=True):
                 if state is None or state in _ENDS:

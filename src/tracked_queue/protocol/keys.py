@@ -31,6 +31,42 @@ class Keys:
         """The key of one thing of a kind: job, queue, suspected, processing, instance, wake, parked, cancel, ended."""
         return f"{self.tag}:{kind}:{name}"
 
+    def record_of(self, job_id: str) -> str:
+        """A job's record."""
+        return self.named("job", job_id)
+
+    def channel_of(self, job_id: str) -> str:
+        """The channel on which a job's end and its progress are published."""
+        return self.named("ended", job_id)
+
+    def wake_of(self, queue: str) -> str:
+        """The marker for which idle workers wait: something of this queue can be taken."""
+        return self.named("wake", queue)
+
+    def processing_of(self, lease: str) -> str:
+        """What an instance owns."""
+        return self.named("processing", lease)
+
+    @property
+    def contact(self) -> str:
+        """When the fleet last reached the server."""
+        return self.single("contact")
+
+    @property
+    def parked(self) -> str:
+        """The tasks with parked jobs."""
+        return self.single("parked")
+
+    @property
+    def shard_count(self) -> str:
+        """The number of shards of the namespace; in its first tag only."""
+        return self.single("shards")
+
+    @property
+    def moved_clock(self) -> str:
+        """What the clock of a test or a chaos run says."""
+        return self.single("clock")
+
     def markers(self, queues: Sequence[str], *, fresh: bool, suspects: bool) -> list[str]:
         """
         What an idle worker stands behind.
@@ -39,7 +75,7 @@ class Keys:
             fresh: For fresh jobs of these queues, and for what lies in time.
             suspects: For their suspects.
         """
-        found = [self.named("wake", queue) for queue in queues] + [self.single("wake_timer")] if fresh else []
+        found = [self.wake_of(queue) for queue in queues] + [self.single("wake_timer")] if fresh else []
         return found + [self.named("wake_suspects", queue) for queue in queues] if suspects else found
 
     def single(self, kind: str) -> str:

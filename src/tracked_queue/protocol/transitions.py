@@ -19,6 +19,7 @@ from ..errors import InvariantError, StoreRefusedError
 from .packing import encode_extras
 from .request import Request
 from .states import State
+from .text import to_bytes, to_text
 
 T = TypeVar("T")
 
@@ -45,16 +46,6 @@ class Call(msgspec.Struct, Generic[T], frozen=True):
 
 def _ms(seconds: float) -> int:
     return max(1, round(seconds * 1000))
-
-
-def _text(data: bytes) -> str:
-    """Text from Redis; bytes that are no UTF-8 are kept visible and can be turned back."""
-    return data.decode("utf-8", "surrogateescape")
-
-
-def _raw(text: str) -> bytes:
-    """The bytes of an id or name, also of one that came from `_text`."""
-    return text.encode("utf-8", "surrogateescape")
 
 
 def _unknown(script: str, word: Any) -> InvariantError:
@@ -86,12 +77,12 @@ def _word(script: str, known: Mapping[bytes, T]) -> Callable[[Any], T]:
 
 def layout(was: str, wanted: str) -> Call[str]:
     """Set the number of shards where it is as said (`was`, or '' for none yet); what it is now."""
-    return Call("layout", [was, wanted], lambda reply: _text(reply[0]))
+    return Call("layout", [was, wanted], lambda reply: to_text(reply[0]))
 
 
 def close(what: str) -> Call[str]:
     """Close an empty shard (`close`), look whether it is empty (`look`), or `open` it; what is not empty, or ''."""
-    return Call("close", [what], lambda reply: "" if reply[0] == b"ok" else _text(reply[1]))
+    return Call("close", [what], lambda reply: "" if reply[0] == b"ok" else to_text(reply[1]))
 
 
 def _refuse_closed(reply: Any) -> None:
@@ -150,7 +141,7 @@ def _read_enqueue(reply: Any) -> list[Stored]:
     _refuse_closed(reply)
     for item in reply:
         if isinstance(item, list) and item[0] in (b"held", b"replaced", b"unknown", b"taken"):
-            stored.append(Conflict(_text(item[0]), _text(item[1])))
+            stored.append(Conflict(to_text(item[0]), to_text(item[1])))
         elif isinstance(item, bytes) and item in _STORED:
             stored.append(_STORED[item])
         else:
@@ -197,9 +188,9 @@ def follow(job_id: str, first: int, wants: int, ids: Sequence[str], *, last: boo
 def _read_follow(reply: Any) -> FollowWord | Conflict:
     match reply:
         case [b"unknown", missing]:
-            return Conflict("unknown", _text(missing))
+            return Conflict("unknown", to_text(missing))
         case [(b"ok" | b"again") as word]:
-            return FollowWord(_text(word))
+            return FollowWord(to_text(word))
     raise _unknown("follow", reply)
 
 
@@ -251,10 +242,10 @@ def _read_beat(reply: Any) -> Beat | None:
             return Beat(
                 quiet == b"1",
                 run_out == b"1",
-                tuple(map(_text, cancels)),
-                tuple(map(_text, parked)),
+                tuple(map(to_text, cancels)),
+                tuple(map(to_text, parked)),
                 tend == b"1",
-                tuple(map(_text, suspecting)),
+                tuple(map(to_text, suspecting)),
             )
     raise _unknown("heartbeat", reply)
 
@@ -297,7 +288,7 @@ _READ_QUIET = _word("quiet", {b"ok": True, b"gone": False})
 def owned(lease: str) -> Call[list[tuple[str, str]]]:
     """(id, delivery) of what stands in the instance's processing list."""
     return Call(
-        "owned", [lease], lambda reply: [(_text(a), _text(b)) for a, b in zip(reply[::2], reply[1::2], strict=True)]
+        "owned", [lease], lambda reply: [(to_text(a), to_text(b)) for a, b in zip(reply[::2], reply[1::2], strict=True)]
     )
 
 
@@ -331,7 +322,7 @@ class Delivered(msgspec.Struct, gc=False):
     @property
     def task(self) -> str:
         """The task's name; empty for a record that has none."""
-        return _text(self.record[2] or b"")
+        return to_text(self.record[2] or b"")
 
     @property
     def args(self) -> bytes:
@@ -431,7 +422,7 @@ def _read_fetch(reply: Any) -> Fetched | Refusal:
         due = None if due_ms < 0 else due_ms / 1000
         more, must_start = reply[1] in (b"1", b"n"), reply[1] == b"n"
         held = int(reply[4]) / 1000
-        return Fetched(jobs, more, due, tuple(map(_text, reply[3])), must_start, held, reply[5] == b"1")
+        return Fetched(jobs, more, due, tuple(map(to_text, reply[3])), must_start, held, reply[5] == b"1")
     try:
         return _REFUSALS[reply[0]]
     except KeyError:
@@ -577,25 +568,25 @@ def _read_recover(reply: Any) -> Portion:
     match reply:
         case [b"ok", remaining, label, *rest]:
             jobs = tuple(
-                Recovered(_text(job_id), _text(task), Fate(_text(fate)), int(recoveries), int(charges))
+                Recovered(to_text(job_id), to_text(task), Fate(to_text(fate)), int(recoveries), int(charges))
                 for job_id, task, fate, recoveries, charges in zip(*(rest[at::5] for at in range(5)), strict=True)
             )
-            return Portion("ok", jobs, int(remaining), 0.0, _text(label))
+            return Portion("ok", jobs, int(remaining), 0.0, to_text(label))
         case [(b"alive" | b"hold") as word, wait_ms]:
-            return Portion(_text(word), wait=int(wait_ms) / 1000)
+            return Portion(to_text(word), wait=int(wait_ms) / 1000)
         case [(b"busy" | b"gone") as word]:
-            return Portion(_text(word))
+            return Portion(to_text(word))
     raise _unknown("recover", reply)
 
 
 def sweep(ttl: float) -> Call[list[str]]:
     """Leases (at most 100) that may need recovery."""
-    return Call("sweep", [_ms(ttl)], lambda reply: [_text(lease) for lease in reply])
+    return Call("sweep", [_ms(ttl)], lambda reply: [to_text(lease) for lease in reply])
 
 
 def unpark(task: str, queues: Sequence[str], n: int = MAX_RICH) -> Call[tuple[int, int]]:
     """Move up to n parked jobs of a task back to their queues: (moved, remaining); (0, 0) while it is paused."""
-    return Call("unpark", [_raw(task), n, *map(_raw, queues)], _read_unpark)
+    return Call("unpark", [to_bytes(task), n, *map(to_bytes, queues)], _read_unpark)
 
 
 def _read_unpark(reply: Any) -> tuple[int, int]:
@@ -614,12 +605,12 @@ def trim(max_age: float, max_count: int, n: int = MAX_RICH) -> Call[int]:
 
 def drop(kind: str, name: str, n: int = MAX_RICH) -> Call[int]:
     """Take ended jobs off the head of a list (`queue`, `suspects`, `lane`, `parked`); how many: n of them means, call again."""
-    return Call("drop", [kind, _raw(name), n], int)
+    return Call("drop", [kind, to_bytes(name), n], int)
 
 
 def forget(queue: str) -> Call[bool]:
     """Let go of the name of a queue; False if it holds jobs."""
-    return Call("forget", [_raw(queue)], _word("forget", {b"ok": True, b"busy": False}))
+    return Call("forget", [to_bytes(queue)], _word("forget", {b"ok": True, b"busy": False}))
 
 
 # results
@@ -639,13 +630,13 @@ class Ended:
 
 def await_end(job_id: str) -> Call[Ended | bool]:
     """The outcome; True while the job has not ended (its end will be published); False for no record."""
-    return Call("await", [_raw(job_id)], _read_await)
+    return Call("await", [to_bytes(job_id)], _read_await)
 
 
 def _read_await(reply: Any) -> Ended | bool:
     match reply:
         case [b"ended", state, result, reason, error, task, left_out]:
-            return Ended(State(_text(state)), result, _text(reason), error, _text(task), int(left_out))
+            return Ended(State(to_text(state)), result, to_text(reason), error, to_text(task), int(left_out))
         case [b"waiting", _]:
             return True
         case [b"gone"]:
@@ -667,7 +658,7 @@ class CancelWord(StrEnum):
 
 def cancel(ids: Sequence[str], keep: float) -> Call[list[CancelWord]]:
     """Cancel up to MAX_RICH jobs; their records stay for `keep` seconds."""
-    return Call("cancel", [_ms(keep), *map(_raw, ids)], _READ_CANCEL)
+    return Call("cancel", [_ms(keep), *map(to_bytes, ids)], _READ_CANCEL)
 
 
 _READ_CANCEL = _words("cancel", {word.value.encode(): word for word in CancelWord})
@@ -690,19 +681,19 @@ _READ_PURGE = _words("purge", _DEAD_WORDS)
 
 def requeue(ids: Sequence[str]) -> Call[list[DeadWord]]:
     """Queue up to MAX_RICH dead jobs again."""
-    return Call("requeue", list(map(_raw, ids)), _READ_REQUEUE)
+    return Call("requeue", list(map(to_bytes, ids)), _READ_REQUEUE)
 
 
 def purge(ids: Sequence[str]) -> Call[list[DeadWord]]:
     """Remove up to MAX_RICH dead jobs."""
-    return Call("purge", list(map(_raw, ids)), _READ_PURGE)
+    return Call("purge", list(map(to_bytes, ids)), _READ_PURGE)
 
 
 def pause(what: str) -> Call[bool]:
     """Pause 'queue:<name>' or 'task:<name>'; False if it was paused already."""
-    return Call("pause", [_raw(what)], _word("pause", {b"ok": True, b"again": False}))
+    return Call("pause", [to_bytes(what)], _word("pause", {b"ok": True, b"again": False}))
 
 
 def resume(what: str) -> Call[bool]:
     """Undo a pause; False if there was none."""
-    return Call("resume", [_raw(what)], _word("resume", {b"ok": True, b"again": False}))
+    return Call("resume", [to_bytes(what)], _word("resume", {b"ok": True, b"again": False}))

@@ -46,7 +46,7 @@ def _after(steps: Generator[Step, Any, None], value: Any) -> Step | None:
         return None
 
 
-class Layout:
+class Agreement:
     """
     Whether this process has made sure that its number of shards is the namespace's.
 
@@ -97,7 +97,7 @@ class Layout:
 
     def _steps(self) -> Generator[Step, Any, None]:
         """What has to be called, one after the other; each yields the value of the call before."""
-        shards, base = self._shards, self._shards.layout_keys
+        shards, base = self._shards, self._shards.base_keys
         wanted = str(shards.count)
         for _ in range(TRIES):
             found: str = yield base, layout("", wanted)
@@ -125,7 +125,7 @@ class Layout:
 
     def _change(self, found: str, old: Shards) -> Generator[Step, Any, bool]:
         """From the number that was to ours; whether it is done, else somebody else was faster."""
-        shards, base = self._shards, self._shards.layout_keys
+        shards, base = self._shards, self._shards.base_keys
         changing, wanted = f"{old.count}>{shards.count}", str(shards.count)
         if found != changing:
             # First without changing anything: a program that is refused harms nobody.
@@ -153,7 +153,7 @@ class Layout:
 
     def _take_back(self, changing: str, new: Shards) -> Generator[Step, Any, bool]:
         """Undo a change that was begun, unless something is in the new shards already."""
-        shards, base = self._shards, self._shards.layout_keys
+        shards, base = self._shards, self._shards.base_keys
         for shard in range(new.count):
             busy = yield new.keys(shard), close("close")
             if busy:

@@ -50,7 +50,7 @@ def deciding(
     return first
 
 
-def wanted(
+def required_shards(
     shards: Shards,
     task: str,
     queue: str,

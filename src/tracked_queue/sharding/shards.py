@@ -47,7 +47,7 @@ class Shards:
         return Keys(self.namespace if self.count == 1 else f"{self.namespace}:{shard}/{self.count}", self.clock)
 
     @property
-    def layout_keys(self) -> Keys:
+    def base_keys(self) -> Keys:
         """The key names under which the number of shards is kept."""
         return Keys(self.namespace, self.clock)
 

@@ -15,14 +15,12 @@ import anyio
 from .. import log
 from ..errors import LifespanError
 from ..model.cipher import Cipher
-from ..model.constraints import Limit
-from ..model.hooks import Surroundings
+from ..model.definitions import Definitions
 from ..model.schedules import Schedule
-from ..model.task import Registry
 from ..protocol.request import Request
 from ..protocol.transitions import Mode
 from ..settings import Settings
-from ..sharding.agreement import Layout
+from ..sharding.agreement import Agreement
 from ..sharding.placement import deciding
 from ..sharding.shards import Shards
 from ..transport.link import Endpoint
@@ -51,33 +49,34 @@ def package_version() -> str:
         return "unknown"
 
 
-class App(Protocol):
-    """What an instance needs of its app."""
-
-    @property
-    def tasks(self) -> Registry: ...
+class Namespace(Protocol):
+    """What an instance needs of its app's connections."""
 
     @property
     def shards(self) -> Shards: ...
 
     @property
-    def layout(self) -> Layout: ...
+    def agreement(self) -> Agreement: ...
 
     @property
     def cipher(self) -> Cipher: ...
 
-    @property
-    def queue_limits(self) -> Mapping[str, tuple[Limit, ...]]: ...
+    def child_settings(self, settings: Settings) -> Mapping[str, Any]: ...
+
+
+class Producer(Protocol):
+    """What an instance needs of its app: its definitions, what its connections rest on, and the jobs of its schedules."""
 
     @property
-    def around(self) -> Surroundings: ...
+    def app(self) -> object: ...
 
     @property
-    def schedules(self) -> Mapping[str, Schedule]: ...
+    def definitions(self) -> Definitions: ...
+
+    @property
+    def connections(self) -> Namespace: ...
 
     def tick(self, schedule: Schedule, tick_ms: int, mode: str) -> Request: ...
-
-    def child_settings(self, settings: Settings) -> Mapping[str, Any]: ...
 
 
 class Instance:
@@ -92,7 +91,7 @@ class Instance:
 
     def __init__(
         self,
-        app: App,
+        producer: Producer,
         settings: Settings,
         endpoint: Endpoint,
         *,
@@ -110,38 +109,40 @@ class Instance:
     ) -> None:
         self._origin = origin_of(os.getpid(), program or os.getpid())
         self.recycled = False  # it ended because it had reached max_jobs or max_memory
-        self._tasks, self._settings, self._around = app.tasks, settings, app.around
+        definitions, connections = producer.definitions, producer.connections
+        tasks = definitions.tasks
+        self._tasks, self._settings, self._hooks = tasks, settings, definitions.hooks
         self._ready, self._tell_suspects, self._tell_sign = ready, suspects, sign
         self._suspects_at = time.monotonic()  # when some were seen last
-        app.tasks.check()
+        tasks.check()
         self._label = settings.instance_id or default_label()
-        served = Served(app.tasks, queues, queue_concurrency)
+        served = Served(tasks, queues, queue_concurrency)
         self._queues = served.names
         if served.unknown:
-            log.queues_unnamed(queues=served.unknown, named=app.tasks.queues())
+            log.queues_unnamed(queues=served.unknown, named=tasks.queues())
         self._sign = SignOfLife(settings.namespace, self._label)
-        shards = app.shards
+        shards = connections.shards
         if shards.count > 1:
-            for task in app.tasks:
+            for task in tasks:
                 options, queue = task.task_options, task.task_options.queue
-                deciding(task.name, queue, options.unique, options.limits, app.queue_limits.get(queue, ()))
+                deciding(task.name, queue, options.unique, options.limits, definitions.queue_limits.get(queue, ()))
         # Its arguments fit, or the start says so; and it is kept in the shard of its jobs.
-        homes = [(item, shards.of_id(app.tick(item, 1000, "pass").id)) for item in app.schedules.values()]
+        homes = [(item, shards.of_id(producer.tick(item, 1000, "pass").id)) for item in definitions.schedules.values()]
         self._supervised = program is not None
         self.stop = Stop(ending)
-        isolates = any(task.task_options.isolate for task in app.tasks)
-        setup = setup_of(app, app.child_settings(settings)) if isolates else b""
+        isolates = any(task.task_options.isolate for task in tasks)
+        setup = setup_of(producer.app, connections.child_settings(settings)) if isolates else b""
         watch_forks()
         self._host = Host(
-            tasks=app.tasks,
+            tasks=tasks,
             settings=settings,
             endpoint=endpoint,
             served=served,
-            binder=Binder(app.tasks, app.queue_limits, shards),
-            limits=known_limits(app.tasks, app.queue_limits),
-            around=app.around,
-            tick=app.tick,
-            layout=Layout(shards, app.layout.chosen),  # asked anew at each start
+            binder=Binder(tasks, definitions.queue_limits, shards),
+            limits=known_limits(tasks, definitions.queue_limits),
+            hooks=definitions.hooks,
+            tick=producer.tick,
+            agreement=Agreement(shards, connections.agreement.chosen),  # asked anew at each start
             about=self._about(),
             origin=self._origin,
             label=self._label,
@@ -151,7 +152,7 @@ class Instance:
             stop=self.stop,
             slots=Slots(settings.concurrency, several=shards.count > 1),
             pools=Pools(settings, setup),
-            cipher=app.cipher,
+            cipher=connections.cipher,
             mode=mode,
             saw_suspects=self._saw_suspects,
             began=began,
@@ -266,11 +267,11 @@ class Instance:
     @contextlib.asynccontextmanager
     async def _lifespan(self) -> AsyncIterator[None]:
         """The app's own set-up around all work of this process; its end is bounded by what is left of the grace."""
-        if self._around.lifespan is None:
+        if self._hooks.lifespan is None:
             yield
             return
         try:
-            manager = self._around.lifespan()
+            manager = self._hooks.lifespan()
             if not hasattr(manager, "__aenter__"):
                 raise TypeError(
                     f"it returned a {type(manager).__qualname__}; write a function under @contextlib.asynccontextmanager"

@@ -15,7 +15,7 @@ import anyio.to_thread
 from ..errors import IsolatedError
 from ..model.codec import decode_error, encode_any
 from ..model.context import CurrentJob, JobContext, current
-from ..model.hooks import Surroundings, chained
+from ..model.hooks import Hooks, chained
 from ..model.retry import Dead, Discard, Retry, Signal, Snooze
 from ..model.task import Task
 from .lineage import end_fork, guard, is_fork
@@ -24,20 +24,18 @@ from .processes import ProcessPool
 Invoke = Callable[[tuple[Any, ...], dict[str, Any]], Awaitable[Any]]
 
 
-def invoker(
-    task: Task[..., Any], around: Surroundings, threads: anyio.CapacityLimiter, processes: ProcessPool
-) -> Invoke:
+def invoker(task: Task[..., Any], hooks: Hooks, threads: anyio.CapacityLimiter, processes: ProcessPool) -> Invoke:
     """How the runner calls a task, with everything that is around it; made once for each task."""
-    call = _call(task, around, threads, processes)
+    call = _call(task, hooks, threads, processes)
     if task.takes_context:
         call = _with_context(call)
-    return _with_middleware(call, around) if around.run else call
+    return _with_middleware(call, hooks) if hooks.run else call
 
 
-def _call(task: Task[..., Any], around: Surroundings, threads: anyio.CapacityLimiter, processes: ProcessPool) -> Invoke:
+def _call(task: Task[..., Any], hooks: Hooks, threads: anyio.CapacityLimiter, processes: ProcessPool) -> Invoke:
     function = task.function
     if task.task_options.isolate == "process":
-        return _in_process(task, around, processes)
+        return _in_process(task, hooks, processes)
     if task.is_async:
         return lambda args, kwargs: function(*args, **kwargs)
 
@@ -83,14 +81,14 @@ def _outcome(
 guard(_outcome)
 
 
-def _in_process(task: Task[..., Any], around: Surroundings, processes: ProcessPool) -> Invoke:
+def _in_process(task: Task[..., Any], hooks: Hooks, processes: ProcessPool) -> Invoke:
     module, name = task.function.__module__, task.function.__qualname__
     script = str(getattr(sys.modules["__main__"], "__file__", "")) if module == "__main__" else ""
     function = (module, script, name)
 
     async def in_process(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         packed = task.signature.encode(args, kwargs, 2**62)
-        call = (task.name, function, *packed, _plain(around.carried()), _facts())
+        call = (task.name, function, *packed, _plain(hooks.carried()), _facts())
         kind, data, kinds, seconds = await processes.run(task.name, call)
         if kind and not kinds:
             raise _signal(kind, data.decode(), seconds)
@@ -137,16 +135,16 @@ def _with_context(call: Invoke) -> Invoke:
     return called
 
 
-def _with_middleware(call: Invoke, around: Surroundings) -> Invoke:
+def _with_middleware(call: Invoke, hooks: Hooks) -> Invoke:
     def called(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Awaitable[Any]:
         job = current.get()
         assert isinstance(job, CurrentJob)
-        return _run_through(around, job, lambda: call(args, kwargs))
+        return _run_through(hooks, job, lambda: call(args, kwargs))
 
     return called
 
 
-async def _run_through(around: Surroundings, job: CurrentJob, call: Callable[[], Awaitable[Any]]) -> Any:
+async def _run_through(hooks: Hooks, job: CurrentJob, call: Callable[[], Awaitable[Any]]) -> Any:
     """Run a job through the middleware; one that asks for the rest and awaits nothing would let a job succeed unrun."""
     asked = begun = False
 
@@ -160,7 +158,7 @@ async def _run_through(around: Surroundings, job: CurrentJob, call: Callable[[],
         begun = True
         return await call()
 
-    value = await chained(around.run, job, innermost)
+    value = await chained(hooks.run, job, innermost)
     if asked and not begun:
         raise TypeError("a middleware called call_next() and did not await it, so the job's function never ran")
     return value

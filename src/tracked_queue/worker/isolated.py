@@ -20,8 +20,8 @@ import msgspec
 import structlog
 
 from ..errors import UnguardedScriptError
-from ..model import hooks
 from ..model.codec import encode_exception
+from ..model.definitions import Definitions
 from ..model.retry import Dead, Retry, Signal, Snooze, leaves_of, meant_by
 from ..model.task import Registry, Task
 from . import log_setup
@@ -86,10 +86,21 @@ class App(Protocol):
     @property
     def tasks(self) -> Registry: ...
 
-    @property
-    def around(self) -> hooks.Surroundings: ...
+
+class Connections(Protocol):
+    """Those of the app, of which a child changes the settings."""
 
     def adopt(self, values: Mapping[str, Any]) -> None: ...
+
+
+class Producer(Protocol):
+    """What stands behind the app's tasks."""
+
+    @property
+    def definitions(self) -> Definitions: ...
+
+    @property
+    def connections(self) -> Connections: ...
 
 
 Reply = tuple[str, bytes, list[str], float | None]
@@ -208,13 +219,21 @@ def _task_of(call: Call) -> tuple[Task[..., Any], tuple[Any, ...]]:
     """The task as the worker's app has it, and the variables that travel to it."""
     app = _app()
     task = None if app is None else app.tasks.get(call.task)
-    if app is not None and task is not None:
-        return task, app.around.carry
-    task = _task_at(call.function.module, call.function.script, call.function.name)
-    own: Any = task.app
-    if _setup.settings:
-        own.adopt(_setup.settings)
-    return task, own.around.carry
+    if task is None:
+        task = _task_at(call.function.module, call.function.script, call.function.name)
+    producer: Producer = task.enqueuer  # type: ignore[assignment]
+    _adopt(producer)
+    return task, producer.definitions.hooks.carry
+
+
+_adopted: list[Producer] = []
+
+
+def _adopt(producer: Producer) -> None:
+    """Once: the settings of the worker count here."""
+    if _setup.settings and producer not in _adopted:
+        _adopted.append(producer)
+        producer.connections.adopt(_setup.settings)
 
 
 @cache
@@ -223,7 +242,6 @@ def _app() -> App | None:
     if place is None:
         return None
     app: App = _attribute(_space(place.module, place.script), place.name)
-    app.adopt(_setup.settings)
     return app
 
 

@@ -9,8 +9,9 @@ from ..model.constraints import Limit, of_queue, of_task
 from ..model.options import bounds_of
 from ..model.task import Registry, Task
 from ..protocol.packing import encode_extras
+from ..protocol.text import to_text
 from ..protocol.transitions import LEDGERS, Delivered
-from ..sharding.placement import wanted
+from ..sharding.placement import required_shards
 from ..sharding.shards import Shards
 
 
@@ -61,8 +62,10 @@ class Binder:
     def _look_at_shard(self, job: Delivered, task: Task[..., object], bounds: Mapping[str, object]) -> None:
         """Its producer could not know the shard of its key or limit; it is bound where it is."""
         options, limits = task.task_options, self._of_queues.get(job.queue, ())
-        where = wanted(self._shards, task.name, job.queue.decode(), options.unique, options.limits, limits, bounds)
-        shard = self._shards.of_id(job.id.decode("utf-8", "surrogateescape"))
+        where = required_shards(
+            self._shards, task.name, job.queue.decode(), options.unique, options.limits, limits, bounds
+        )
+        shard = self._shards.of_id(to_text(job.id))
         if where and where[0][1] != shard:
             self._told.add(task.name)
             log.limits_split(task=task.name, shard=shard, home=where[0][1])

@@ -17,7 +17,7 @@ from pathlib import Path
 from .. import log
 from ..errors import StoreUnavailableError
 from ..protocol.transitions import End, release
-from ..reports import InstanceReport, read_instances
+from ..reports.instances import InstanceReport, read_instances
 from ..transport.store import Store
 
 PROC = Path("/proc")

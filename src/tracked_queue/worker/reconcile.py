@@ -12,6 +12,7 @@ import asyncio
 from collections.abc import Callable
 
 from .. import log
+from ..protocol.text import to_bytes
 from ..protocol.transitions import Outcome, owned
 from ..transport.store import Store
 
@@ -37,7 +38,7 @@ class Reconciler:
         now = asyncio.get_running_loop().time()
         listed = await self._store.run(owned(self._lease))
         known = self._known()
-        strays = [item for item in listed if (_raw(item[0]), item[1].encode()) not in known]
+        strays = [item for item in listed if (to_bytes(item[0]), item[1].encode()) not in known]
         oldest = self._oldest_fetch()
         handed_back = 0
         for job_id, delivery in strays:
@@ -51,8 +52,4 @@ class Reconciler:
     def hand_back(self, job_id: str, delivery: str) -> None:
         """Return one stray to the head of its queue; it never ran here."""
         log.job_stray(job_id=job_id, lease=self._lease)
-        self._settle(Outcome(_raw(job_id), delivery.encode() or b"0", "unstarted", 0, b"", ""))
-
-
-def _raw(job_id: str) -> bytes:
-    return job_id.encode("utf-8", "surrogateescape")
+        self._settle(Outcome(to_bytes(job_id), delivery.encode() or b"0", "unstarted", 0, b"", ""))

@@ -9,7 +9,7 @@ import random
 from .. import log
 from ..errors import StoreUnavailableError
 from ..protocol.transitions import MAX_RICH, Fate, Portion, Recovered, recover, sweep, trim
-from ..reports import drop_ended
+from ..reports.jobs import drop_ended
 from ..settings import Settings
 from ..transport.store import Store
 from .outage import Outage

@@ -23,10 +23,11 @@ from ..errors import ArgumentError, IsolatedError, OwnershipLostError, SealedErr
 from ..model.cipher import Cipher
 from ..model.codec import FORMAT, NIL, decode_options, encode_error, encode_exception, packed_list
 from ..model.context import CurrentJob, current
-from ..model.hooks import Surroundings
+from ..model.hooks import Hooks
 from ..model.inputs import Results
 from ..model.retry import Dead, Discard, Exponential, Retry, Snooze, leaves_of, meant_by, retry_delay
 from ..model.task import Registry, Task
+from ..protocol.text import to_bytes, to_text
 from ..protocol.transitions import MAX_BATCH, Call, Delivered, NoteWord, Outcome, count_of, inputs, note
 from ..settings import Settings
 from .invoke import Invoke, invoker
@@ -104,14 +105,14 @@ class Delivery:
     @property
     def id(self) -> str:
         """The job's id as text."""
-        return self.job.id.decode("utf-8", "surrogateescape")
+        return to_text(self.job.id)
 
     def fact(self, name: str) -> str:
         """id, task, queue or delivery, for `current_job()`."""
         if name == "task":
             return self.task.name
         raw: bytes = getattr(self.job, name)
-        return raw.decode("utf-8", "surrogateescape")
+        return to_text(raw)
 
     def count(self, name: str) -> int:
         """A ledger before this delivery."""
@@ -154,7 +155,7 @@ class Runner:
         settings: Settings,
         lease: str,
         settle: Callable[[Outcome], None],
-        around: Surroundings,
+        hooks: Hooks,
         state: Any,
         ask: Ask,
         binder: Binder,
@@ -169,10 +170,10 @@ class Runner:
         self._binder, self._capped = binder, capped
         self.seat = slots.join(self._fill, self.owned_of)
         self.max_payload = settings.max_payload
-        self._around, self._ask = around, ask
+        self._hooks, self._ask = hooks, ask
         # By the bytes that a record holds: no name is decoded for each job.
         self._recipes: dict[bytes | None, Recipe] = {
-            task.name.encode(): Recipe(task, invoker(task, around, pools.threads, pools.processes), settings.result_ttl)
+            task.name.encode(): Recipe(task, invoker(task, hooks, pools.threads, pools.processes), settings.result_ttl)
             for task in tasks
         }
         self._settle = settle
@@ -328,7 +329,7 @@ class Runner:
             args, kwargs = delivery.task.signature.decode(packed_args, packed_kwargs, len(first))
             current.set(CurrentJob(delivery, self))
             if delivery.context:
-                for variable in self._around.carry:
+                for variable in self._hooks.carry:
                     if variable.name in delivery.context:
                         variable.set(delivery.context[variable.name])
             called = True
@@ -574,7 +575,7 @@ class Runner:
 
     def cancel(self, job_id: str) -> None:
         """Somebody wishes this job's end; without effect for one that is not here or is ending already."""
-        raw = job_id.encode("utf-8", "surrogateescape")
+        raw = to_bytes(job_id)
         for delivery in list(self.running):
             if delivery.job.id == raw:
                 self._cancel(delivery, Cause.CANCEL)

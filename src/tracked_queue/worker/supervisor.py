@@ -434,7 +434,7 @@ class Supervisor:
         for shard, lease in leases:
             store = self._shards[shard][0]
             try:
-                (length,) = await store.read(("SCARD", store.keys.named("processing", lease)))
+                (length,) = await store.read(("SCARD", store.keys.processing_of(lease)))
             except TrackedQueueError:
                 length = 1
             count += length

@@ -14,14 +14,14 @@ import anyio
 from .. import log
 from ..errors import StoreRefusedError, StoreUnavailableError
 from ..model.cipher import Cipher
-from ..model.hooks import Surroundings
+from ..model.hooks import Hooks
 from ..model.schedules import Schedule
 from ..model.task import Registry
 from ..protocol.keys import Keys
 from ..protocol.request import Request
 from ..protocol.transitions import Beat, Call, End, Mode, Outcome, Verdict, register, release, tend, unpark
 from ..settings import Settings
-from ..sharding.agreement import Layout
+from ..sharding.agreement import Agreement
 from ..transport.link import Endpoint, Link, LinkPool, SyncLink
 from ..transport.store import Store, SyncStore, check_server
 from .fetcher import Fetcher
@@ -78,9 +78,9 @@ class Host:
     served: Served
     binder: Binder
     limits: Mapping[str, int]
-    around: Surroundings
+    hooks: Hooks
     tick: Callable[[Schedule, int, str], Request]
-    layout: Layout
+    agreement: Agreement
     about: Mapping[str, str]
     origin: Origin
     label: str
@@ -129,7 +129,7 @@ class Tenure:
                 try:
                     for problem in await check_server(Store(link, self._keys)):
                         log.redis_unsafe(problem=problem)
-                    await self._host.layout.agree(self._host.endpoint)
+                    await self._host.agreement.agree(self._host.endpoint)
                 except StoreUnavailableError as error:
                     self._outage.failed(f"{error.problem} (waiting for it)")
                     await link.close()  # the name, or the cluster, may lead to another server by now
@@ -227,7 +227,7 @@ class Tenure:
         def recorded(_lease: str, _batch: list[Outcome], _verdicts: list[Verdict]) -> None:
             fetcher.recorded()
 
-        told = (*host.around.settled, recorded)
+        told = (*host.hooks.settled, recorded)
         settler = Settler(links.settle, state.lease, settings, outage, lambda: state.lost, told)
 
         async def ask(call: Call[T]) -> T | None:
@@ -238,7 +238,7 @@ class Tenure:
             settings,
             state.lease,
             settler.add,
-            host.around,
+            host.hooks,
             host.state,
             ask,
             host.binder,

@@ -1,0 +1,368 @@
+"""What a person sees and does, from Python: `app.operator`. The command line parses and prints, and asks this."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+from ..errors import UsageError
+from ..model.checks import check_flag, check_list, check_name
+from ..model.job import Job
+from ..model.task import Task
+from ..producer.connections import Connections
+from ..producer.producer import Producer
+from ..protocol.states import State
+from ..protocol.transitions import (
+    MAX_RICH,
+    CancelWord,
+    DeadWord,
+    Recovered,
+    cancel,
+    forget,
+    pause,
+    purge,
+    quiet,
+    requeue,
+    resume,
+    unpark,
+)
+from ..reports.dead import DeadFilter, DeadJob, read_dead
+from ..reports.instances import ActiveJob, InstanceReport, lease_deadline, read_active, read_instances
+from ..reports.jobs import drop_ended, read_open_jobs, read_states
+from ..reports.queues import Overview, queue_age, queue_known, read_overview
+from ..reports.schedules import ScheduleReport, read_schedules
+from ..transport.store import Store
+from ..worker.recovery import recover_once
+from .doctor import Finding, examine
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeadOutcome:
+    """What became of dead jobs: how many were requeued or purged (or would be), and why others were not, by id."""
+
+    done: int = 0
+    refused: Mapping[str, DeadWord] = field(default_factory=dict)
+
+
+class Operator:
+    """
+    Everything that the command line can do, over all shards of the app's namespace.
+
+    Every method raises StoreUnavailableError when Redis does not answer, and StoreRefusedError when it refuses.
+    Source: docs/how-to/operate.md.
+    """
+
+    def __init__(self, connections: Connections, producer: Producer) -> None:
+        self._connections, self._producer = connections, producer
+
+    # What there is
+
+    async def queues(self) -> Overview:
+        """Queues with lengths, ages, rates and pauses; parked tasks; how many jobs are scheduled and dead."""
+        return await read_overview(await self._connections.agreed())
+
+    async def queue_age(self, queue: str) -> float | None:
+        """Seconds that the oldest job of a queue has waited; None for an empty queue."""
+        check_name("queue", queue)
+        ages = [await queue_age(store, queue) for store in await self._connections.agreed()]
+        return max((age for age in ages if age is not None), default=None)
+
+    async def knows(self, *, queue: str | None = None, task: str | None = None) -> bool:
+        """Whether an instance serves this queue or has this task, or a job was ever in the queue, or waits for the task."""
+        kind, name = _one_of(queue=queue, task=task)
+        instances = await self.instances()
+        if any(name in (item.queues if kind == "queue" else item.task_names) for item in instances):
+            return True
+        for store in self._connections.stores:
+            if kind == "queue" and await queue_known(store, name):
+                return True
+            if kind == "task" and (await store.read(("SISMEMBER", store.keys.parked, name)))[0]:
+                return True
+        return False
+
+    async def instances(self) -> list[InstanceReport]:
+        """All instances, shard by shard; those that were lost and still own jobs included."""
+        return [
+            replace(item, shard=shard)
+            for shard, store in enumerate(await self._connections.agreed())
+            for item in await read_instances(store)
+        ]
+
+    async def active(self, instance: InstanceReport, limit: int = 250) -> list[ActiveJob]:
+        """The jobs that an instance owns, the oldest first."""
+        return await read_active((await self._connections.agreed())[instance.shard], instance.lease, limit)
+
+    async def schedules(self) -> list[ScheduleReport]:
+        """The schedules that the fleet runs, with their last ticks."""
+        found = [one for store in await self._connections.agreed() for one in await read_schedules(store)]
+        return sorted(found, key=lambda item: item.name)
+
+    async def dead(self, which: DeadFilter | None = None, *, limit: int = 100) -> list[DeadJob]:
+        """Dead jobs that match, the oldest first, at most `limit`."""
+        wanted = _filter(which)
+        if limit < 1:
+            raise UsageError(f"limit={limit}: it must be 1 or more")
+        found: list[DeadJob] = []
+        for store in await self._connections.agreed():
+            of_shard = 0
+            async for one in read_dead(store, wanted, self._connections.cipher):
+                if of_shard >= limit:
+                    break
+                of_shard += 1
+                found.append(one)
+        return sorted(found, key=lambda one: one.age_s, reverse=True)[:limit]
+
+    async def examine(self) -> list[Finding]:
+        """What `doctor` finds: whether server and settings keep the promise."""
+        return await examine(await self._connections.agreed(), self._connections.settings)
+
+    async def unheld(self, leases: Mapping[int, str]) -> list[str]:
+        """
+        What keeps a process from working: a server that is not the primary, or a lease that is not held; empty if all is well.
+
+        Args:
+            leases: Of the process, by shard.
+        """
+        stores, problems = await self._connections.agreed(), []
+        for shard, store in enumerate(stores):
+            (role,) = await store.read(("ROLE",))
+            if role[0] != b"master":
+                return [f"Redis is a {role[0].decode()}, not the primary"]
+            lease = leases.get(shard)
+            left = None if lease is None else await lease_deadline(store, lease)
+            if left is None or left <= 0:
+                where = f" of shard {shard}" if len(stores) > 1 else ""
+                problems.append(f"its lease {lease or '-'}{where} is not held")
+        return problems
+
+    # Dead jobs
+
+    async def requeue(
+        self,
+        ids: Sequence[str] = (),
+        *,
+        matching: DeadFilter | None = None,
+        everything: bool = False,
+        rate: float | None = None,
+        dry_run: bool = False,
+    ) -> DeadOutcome:
+        """
+        Queue dead jobs again: those of these ids, those that match, or all.
+
+        Args:
+            rate: At most this many a second.
+            dry_run: Only look at what would be done.
+
+        Raises:
+            UsageError: Not exactly one of the three was given.
+        """
+        return await self._change_dead(requeue, ids, matching, everything, rate, dry_run)
+
+    async def purge(
+        self,
+        ids: Sequence[str] = (),
+        *,
+        matching: DeadFilter | None = None,
+        everything: bool = False,
+        rate: float | None = None,
+        dry_run: bool = False,
+    ) -> DeadOutcome:
+        """Remove dead jobs for good; arguments as those of `requeue`."""
+        return await self._change_dead(purge, ids, matching, everything, rate, dry_run)
+
+    async def _change_dead(
+        self,
+        make: Any,
+        ids: Sequence[str],
+        matching: DeadFilter | None,
+        everything: bool,
+        rate: float | None,
+        dry_run: bool,
+    ) -> DeadOutcome:
+        wanted = _filter(matching)
+        check_flag("everything", everything)
+        check_flag("dry_run", dry_run)
+        for job_id in check_list("ids", ids, "ids"):
+            check_name("job id", job_id)
+        if bool(ids) + (wanted != DeadFilter()) + everything != 1:
+            raise UsageError("give ids, or a filter, or everything=True (one of them)")
+        if rate is not None and not (isinstance(rate, int | float) and 0 < rate < float("inf")):
+            raise UsageError(f"rate={rate!r}: it must be a number above 0")
+        size = MAX_RICH if rate is None else max(1, min(MAX_RICH, int(rate)))
+        done, refused = 0, dict[str, DeadWord]()
+        started, sent = time.monotonic(), 0
+        stores = await self._connections.agreed()
+        by_shard = self._connections.shards.by_shard(ids)
+        for shard, store in enumerate(stores):
+            source = _each(by_shard.get(shard, [])) if ids else _ids_of(store, wanted, self._connections)
+            async for batch in _batches(source, size):
+                if dry_run:
+                    words = [_would_be(state) for state in await read_states(store, batch)]
+                else:
+                    if rate is not None:
+                        await asyncio.sleep(max(0.0, started + sent / rate - time.monotonic()))
+                    words = await store.run(make(batch))
+                    sent += len(batch)
+                done += words.count(DeadWord.OK)
+                refused.update((id, word) for id, word in zip(batch, words, strict=True) if word is not DeadWord.OK)
+        return DeadOutcome(done=done, refused=refused)
+
+    # Jobs
+
+    async def cancel(self, ids: Sequence[str]) -> dict[str, CancelWord]:
+        """Cancel jobs: at once if they have not started, else within a second. What became of each, in the order given."""
+        for job_id in check_list("ids", ids, "ids"):
+            check_name("job id", job_id)
+        stores, keep = await self._connections.agreed(), self._connections.settings.ended_ttl
+        words: dict[str, CancelWord] = {}
+        for shard, own in self._connections.shards.by_shard(ids).items():
+            for at in range(0, len(own), MAX_RICH):
+                batch = own[at : at + MAX_RICH]
+                answers = await stores[shard].run(cancel(batch, keep))
+                words.update(zip(batch, answers, strict=True))
+        return {job_id: words[job_id] for job_id in ids}
+
+    async def cancel_many(self, *, queue: str | None = None, task: str | Task[..., Any] | None = None) -> int:
+        """
+        Cancel the jobs of a queue or a task that are queued, scheduled, waiting for others, parked or running now.
+
+        Returns:
+            How many were cancelled, or asked to end.
+        """
+        if (queue is None) == (task is None):
+            raise UsageError("cancel_many: give queue= or task=")
+        if queue is not None:
+            check_name("queue", queue)
+        named = None if task is None else _name_of(task)
+        count, keep = 0, self._connections.settings.ended_ttl
+        for store in await self._connections.agreed():
+            async for ids in read_open_jobs(store, queue=queue, task=named):
+                for at in range(0, len(ids), MAX_RICH):
+                    answers = await store.run(cancel(ids[at : at + MAX_RICH], keep))
+                    count += sum(word in (CancelWord.CANCELLED, CancelWord.REQUESTED) for word in answers)
+            await drop_ended(store, queue=queue, task=named)
+        return count
+
+    async def retire(self, *, queue: str | None = None, task: str | Task[..., Any] | None = None) -> int:
+        """
+        Let a queue that nobody serves any more, or a task that was removed from the code, leave nothing behind: its jobs are
+        cancelled as by `cancel_many`, and the queue's name is forgotten. A later enqueue begins anew.
+
+        Returns:
+            How many jobs were cancelled.
+        """
+        count = await self.cancel_many(queue=queue, task=task)
+        if queue is not None:
+            kept = [store for store in self._connections.stores if not await store.run(forget(queue))]
+            if kept:
+                raise UsageError(
+                    f"retire: queue {queue!r} got further jobs meanwhile; stop what enqueues there, and retire it again"
+                )
+        return count
+
+    # The fleet
+
+    async def pause(
+        self, *, queue: str | None = None, task: str | Task[..., Any] | None = None, schedule: str | None = None
+    ) -> bool:
+        """Pause a queue, a task or a schedule over the whole fleet; False if it was paused."""
+        what = ":".join(_one_of(queue=queue, task=task, schedule=schedule))
+        changed = [await store.run(pause(what)) for store in await self._connections.agreed()]
+        return any(changed)
+
+    async def resume(
+        self, *, queue: str | None = None, task: str | Task[..., Any] | None = None, schedule: str | None = None
+    ) -> bool:
+        """Undo a pause; False if there was none. A task's parked jobs go back to their queues."""
+        kind, name = _one_of(queue=queue, task=task, schedule=schedule)
+        changed = False
+        for store in await self._connections.agreed():
+            changed = await store.run(resume(f"{kind}:{name}")) or changed
+            while kind == "task":
+                moved, remaining = await store.run(unpark(name, []))
+                if not moved or not remaining:
+                    break
+        return changed
+
+    async def quiet(self, instance: str, *, undo: bool = False) -> list[str]:
+        """
+        Tell the live instances of a lease or a label to fetch no more jobs; what runs there goes on.
+
+        Args:
+            undo: Let them fetch again.
+
+        Returns:
+            The leases of those that were told.
+        """
+        check_name("instance", instance)
+        check_flag("undo", undo)
+        return [
+            item.lease
+            for item in await self.instances()
+            if instance in (item.lease, item.label) and item.alive
+            if await self._connections.stores[item.shard].run(quiet(item.lease, not undo))
+        ]
+
+    async def recover(self) -> list[Recovered]:
+        """
+        Recover the jobs of all run-out leases now, and return what was moved; what `auto_recovery=False` leaves to
+        a person. Leases that are alive, and a hold after an outage, are respected.
+        """
+        moved: list[Recovered] = []
+        for store in await self._connections.agreed():
+            moved += await recover_once(store, self._connections.settings, owner="app.recover")
+        return moved
+
+    async def trigger(self, schedule: str) -> Job[Any]:
+        """Run a schedule's task now, beside its ticks. Raises UsageError for a name that this app doesn't have."""
+        return await self._producer.trigger(schedule)
+
+
+def _filter(given: DeadFilter | None) -> DeadFilter:
+    if given is not None and not isinstance(given, DeadFilter):
+        raise UsageError(f"{given!r} is a {type(given).__qualname__}; give a DeadFilter(...)")
+    return given or DeadFilter()
+
+
+def _would_be(state: State | None) -> DeadWord:
+    return DeadWord.OK if state is State.DEAD else DeadWord.GONE if state is None else DeadWord.NOT_DEAD
+
+
+def _name_of(task: Any) -> str:
+    return check_name("task", task.name if isinstance(task, Task) else task)
+
+
+Kind = Literal["queue", "task", "schedule"]
+
+
+def _one_of(queue: Any = None, task: Any = None, schedule: Any = None) -> tuple[Kind, str]:
+    given: dict[Kind, Any] = {"queue": queue, "task": task, "schedule": schedule}
+    named = {kind: name for kind, name in given.items() if name is not None}
+    if len(named) != 1:
+        raise UsageError("give one of queue=, task= and schedule=")
+    ((kind, name),) = named.items()
+    return kind, check_name(kind, name.name if kind == "task" and isinstance(name, Task) else name)
+
+
+async def _each(ids: Sequence[str]) -> AsyncIterator[str]:
+    for job_id in ids:
+        yield job_id
+
+
+async def _ids_of(store: Store, wanted: DeadFilter, connections: Connections) -> AsyncIterator[str]:
+    async for one in read_dead(store, wanted, connections.cipher):
+        yield one.id
+
+
+async def _batches(ids: AsyncIterator[str], size: int) -> AsyncIterator[list[str]]:
+    batch: list[str] = []
+    async for job_id in ids:
+        batch.append(job_id)
+        if len(batch) >= size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch

@@ -1,0 +1,1 @@
+"""A reader of each thing that people look at: jobs, queues, instances, dead jobs, schedules."""

@@ -1,0 +1,126 @@
+"""Instances, what they own, and when they were last seen."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from ..protocol.text import to_bytes
+from ..transport.store import Store
+from .reading import PAGE, now_ms, number_of, scan, text_of, time_of
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InstanceReport:
+    """One instance: who it is, what it serves, what it owns, and when it was last seen."""
+
+    lease: str
+    label: str
+    host: str
+    pid: int
+    version: str
+    queues: tuple[str, ...]
+    task_names: tuple[str, ...]
+    concurrency: int
+    started_at: datetime | None
+    seen_s: float | None
+    deadline_s: float
+    revoked: bool
+    quiet: bool
+    owned: int
+    tests: bool
+    machine: str
+    born: str
+    program: str
+    shard: int = 0
+
+    @property
+    def alive(self) -> bool:
+        """Its lease is open and not past its deadline."""
+        return not self.revoked and self.deadline_s > 0
+
+
+async def read_instances(store: Store, limit: int = 1000) -> list[InstanceReport]:
+    """All instances, the dead ones that still own jobs included."""
+    keys = store.keys
+    now = await now_ms(store)
+    (flat,) = await store.read(("ZRANGE", keys.single("instances"), 0, limit - 1, "WITHSCORES"))
+    leases = [(text_of(lease), float(score)) for lease, score in zip(flat[::2], flat[1::2], strict=True)]
+    about_all: list[tuple[list[bytes], int]] = []
+    for at in range(0, len(leases), PAGE):
+        page = [lease for lease, _ in leases[at : at + PAGE]]
+        replies = await store.read(
+            *(("HGETALL", keys.named("instance", lease)) for lease in page),
+            *(("SCARD", keys.named("processing", lease)) for lease in page),
+        )
+        about_all += zip(replies[: len(page)], replies[len(page) :], strict=True)
+    found = []
+    for (lease, deadline), (fields, owned) in zip(leases, about_all, strict=True):
+        about = {text_of(name): value for name, value in zip(fields[::2], fields[1::2], strict=True)}
+        seen = about.get("seen_ms")
+        found.append(
+            InstanceReport(
+                lease=lease,
+                label=text_of(about.get("label")),
+                host=text_of(about.get("host")),
+                pid=number_of(about.get("pid")),
+                version=text_of(about.get("version")),
+                queues=tuple(text_of(about.get("queues")).split("\n")) if about.get("queues") else (),
+                task_names=tuple(text_of(about.get("tasks")).split("\n")) if about.get("tasks") else (),
+                concurrency=number_of(about.get("concurrency")),
+                started_at=time_of(about.get("started_ms")),
+                seen_s=(now - number_of(seen)) / 1000 if seen else None,
+                deadline_s=(deadline - now) / 1000 if deadline else 0.0,
+                revoked=deadline == 0,
+                quiet=about.get("quiet") == b"1",
+                owned=owned,
+                tests="held" in about,
+                machine=text_of(about.get("machine")),
+                born=text_of(about.get("born")),
+                program=text_of(about.get("program")),
+            )
+        )
+    return found
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ActiveJob:
+    """A job in some instance's processing list."""
+
+    id: str
+    task: str
+    lease: str
+    age_s: float | None
+    buffered: bool
+
+
+async def read_active(store: Store, lease: str, limit: int = PAGE) -> list[ActiveJob]:
+    """The first `limit` jobs of one instance, the oldest first."""
+    now = await now_ms(store)
+    prefix = store.keys.named("job", "").encode()
+    active: dict[str, ActiveJob] = {}
+    async for ids in scan(store, "SSCAN", store.keys.named("processing", lease)):
+        for at in range(0, len(ids), PAGE):
+            page = ids[at : at + PAGE]
+            found = await store.read_records(
+                *(("HMGET", prefix + job_id, "task", "delivery", "buffered") for job_id in page)
+            )
+            for job_id, record in zip(page, found, strict=True):
+                task, delivery, buffered = record or (None, None, None)
+                active[text_of(job_id)] = ActiveJob(
+                    id=text_of(job_id),
+                    task=text_of(task),
+                    lease=lease,
+                    age_s=max(0.0, (now - abs(number_of(delivery))) / 1000) if delivery else None,
+                    buffered=buffered == b"1",
+                )
+    return sorted(active.values(), key=lambda job: (-(job.age_s or 0.0), job.id))[:limit]
+
+
+async def lease_deadline(store: Store, lease: str) -> float | None:
+    """Seconds until a lease's deadline (negative: past it); None when it is revoked or gone."""
+    now = await now_ms(store)
+    (score,) = await store.read(("ZSCORE", store.keys.single("instances"), to_bytes(lease)))
+    if score is None or float(score) == 0:
+        return None
+    return (float(score) - now) / 1000
