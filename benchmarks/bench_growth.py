@@ -186,7 +186,7 @@ def widest(url: str) -> dict[str, float]:
         found[name] = max(found.get(name, 0.0), (script_us(q) - before) / 1000)
         return answer
 
-    def fetched(name: str) -> list[t.Delivered]:
+    def fetched(name: str) -> list[t.FetchedJob]:
         q.numbers["w"] = q.numbers.get("w", 0) + 1
         return list(run(name, t.fetch("w", q.numbers["w"], 250, 0, ["q"])).jobs)
 

@@ -105,13 +105,13 @@ class Scripts:
             number = self.numbers[lease] = self.numbers.get(lease, 0) + 1
         return self.store.run(t.fetch(lease, number, start, buffer, queues, mode=mode))
 
-    def take(self, lease: str, **options: Any) -> list[t.Delivered]:
+    def take(self, lease: str, **options: Any) -> list[t.FetchedJob]:
         reply = self.fetch(lease, **options)
         assert isinstance(reply, t.Fetched), reply
         return reply.jobs
 
     def settle(
-        self, lease: str, job: t.Delivered, outcome: str, ms: int = 0, payload: bytes = b"", reason: str = ""
+        self, lease: str, job: t.FetchedJob, outcome: str, ms: int = 0, payload: bytes = b"", reason: str = ""
     ) -> t.Verdict:
         (verdict,) = self.store.run(
             t.settle(lease, [t.Outcome(job.id, job.delivery, outcome, ms, payload, reason)], 120.0)

@@ -147,7 +147,7 @@ THINGS: tuple[Setup, ...] = (
 )  # fmt: skip
 
 
-def a_job(q: Scripts, job: str, **fields: object) -> t.Delivered:
+def a_job(q: Scripts, job: str, **fields: object) -> t.FetchedJob:
     """One that a new instance has taken from a queue of its own."""
     q.store.run(t.enqueue([request(job, queue="own", **fields)]))  # type: ignore[arg-type]
     q.register("own")

@@ -37,7 +37,21 @@ from .model.retry import Dead, Discard, Retry, Signal, Snooze, meant_by
 from .model.task import Task
 from .protocol.states import State
 from .protocol.text import to_text
-from .protocol.transitions import Delivered, End, Fetched, Outcome, enqueue, fetch, recover, register, release, schedule
+from .protocol.transitions import (
+    End,
+    Fetched,
+    FetchedJob,
+    NoteKind,
+    Outcome,
+    OutcomeKind,
+    PortionWord,
+    enqueue,
+    fetch,
+    recover,
+    register,
+    release,
+    schedule,
+)
 from .reports.dead import DeadFilter, read_dead
 from .settings import Seconds
 from .transport.embedded import start_embedded
@@ -289,11 +303,11 @@ class QueueKit:
         def note(_lease: str, outcomes: list[Outcome], _verdicts: list[Any]) -> None:
             for outcome in outcomes:
                 asked = outcome.reason.startswith(("discarded: ", "set aside: "))
-                if outcome.outcome in ("failed", "dead") and not asked:
+                if outcome.kind in (OutcomeKind.FAILED, OutcomeKind.DEAD) and not asked:
                     id = to_text(outcome.id)
                     found = decode_error(self._connections.cipher.peek(outcome.payload))
                     facts = (found.type, found.message, found.traceback) if found else ("", "", "")
-                    ended.append(JobFailedError(id, outcome.outcome, outcome.reason, *facts))
+                    ended.append(JobFailedError(id, outcome.kind.value, outcome.reason, *facts))
 
         async def watch(job: CurrentJob, call_next: Any) -> Any:
             nonlocal runs
@@ -343,7 +357,7 @@ class QueueKit:
         lease = f"crashing.{next(_number)}"
         store, settings = self._connections.store, self._connections.settings
         await store.run(register(lease, settings.heartbeat_ttl, settings.heartbeat_interval, {"label": "crashing"}))
-        taken: list[Delivered] = []
+        taken: list[FetchedJob] = []
         for number in range(1, 4):  # the first ones may only promote what is due
             reply = await store.run(fetch(lease, number, jobs - len(taken), 0, self.app.tasks.queues()))
             assert isinstance(reply, Fetched)
@@ -364,10 +378,10 @@ class QueueKit:
                     interval=settings.heartbeat_interval,
                 )
             )
-            if portion.word != "ok" or not portion.remaining:
+            if portion.word is not PortionWord.OK or not portion.remaining:
                 return len(taken)
 
-    async def _run_unrecorded(self, lease: str, jobs: list[Delivered]) -> None:
+    async def _run_unrecorded(self, lease: str, jobs: list[FetchedJob]) -> None:
         """Run what a fetch brought as a worker does, and tell nobody how it ended."""
         definitions, connections = self._producer.definitions, self._connections
         tasks, settings = definitions.tasks, connections.settings
@@ -572,7 +586,7 @@ async def _call(
     headers: Any = MappingProxyType({}), attempt: int = 1,
 ) -> Any:  # fmt: skip
     host = _Host(state, app.settings.max_payload)
-    delivery = _Delivery({"id": job_id, "task": task.name, "queue": queue, "delivery": "1"}, headers)
+    delivery = _Delivery(job_id, task.name, queue, headers)
     delivery.attempt, delivery.max_attempts = attempt, task.task_options.max_attempts
     token = current.set(CurrentJob(delivery, host))
     producer = producer_of(app)
@@ -587,21 +601,13 @@ async def _call(
 class _Delivery:
     """A delivery that no worker made."""
 
-    attempt, max_attempts = 1, 1
+    attempt, max_attempts, number = 1, 1, 1
+    interruptions = recoveries = 0
     tick_ms: int | None = None
 
-    def __init__(self, facts: dict[str, str], headers: Any) -> None:
-        self._facts, self.headers = facts, headers
-        self.saved = b""
-
-    def fact(self, name: str) -> str:
-        return self._facts[name]
-
-    def count(self, name: str) -> int:
-        return 0
-
-    def checkpoint(self) -> bytes:
-        return self.saved
+    def __init__(self, id: str, task_name: str, queue: str, headers: Any) -> None:
+        self.id, self.task_name, self.queue, self.headers = id, task_name, queue, headers
+        self.checkpoint = b""
 
 
 class _Host:
@@ -612,9 +618,9 @@ class _Host:
     def __init__(self, state: Any, max_payload: int) -> None:
         self.state, self.max_payload = state, max_payload
 
-    async def note(self, delivery: Any, kind: str, value: bytes) -> None:
-        if kind == "checkpoint":
-            delivery.saved = value
+    async def note(self, delivery: Any, kind: NoteKind, value: bytes) -> None:
+        if kind is NoteKind.CHECKPOINT:
+            delivery.checkpoint = value
 
     def opened(self, data: bytes) -> bytes:
         return data

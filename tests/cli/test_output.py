@@ -14,7 +14,8 @@ import pytest
 from tests.process.worker import environment
 from tracked_queue import TrackedQueue
 from tracked_queue.chaos.server import RedisServer
-from tracked_queue.cli.common import EXIT_OUTPUT, print_json
+from tracked_queue.cli.common import print_json
+from tracked_queue.worker.exits import OUTPUT_EXIT
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 pytestmark = pytest.mark.timeout(90)
@@ -81,13 +82,13 @@ def test_a_full_disk_is_one_line_that_says_what_was_done(cli: Cli, server: Redis
     with open("/dev/full", "w") as full:
         done = cli("enqueue", "t", "--id", "stored", capture_output=False, stdout=full, stderr=subprocess.PIPE)
         assert (
-            done.returncode == EXIT_OUTPUT
+            done.returncode == OUTPUT_EXIT
             and "was done" in done.stderr.splitlines()[-1]
             and "Traceback" not in done.stderr
         )
         looked = cli("queues", capture_output=False, stdout=full, stderr=subprocess.PIPE)
         assert (
-            looked.returncode == EXIT_OUTPUT
+            looked.returncode == OUTPUT_EXIT
             and "could not be written" in looked.stderr
             and "was done" not in looked.stderr
         )

@@ -10,7 +10,7 @@ from tracked_queue.protocol import transitions as t
 from tracked_queue.protocol.transitions import End, Fate, Mode, Verdict
 
 
-def ids(jobs: list[t.Delivered]) -> list[str]:
+def ids(jobs: list[t.FetchedJob]) -> list[str]:
     return [job.id.decode() for job in jobs]
 
 
@@ -108,7 +108,7 @@ def test_only_the_one_job_of_a_process_is_charged_and_dead_at_the_third(q: Scrip
             assert taken == ["poison", "good"]
         elif taken == ["good"]:
             assert q.settle(
-                lease, t.Delivered(b"good", q.job("good")["delivery"].encode(), b"0", b"q", []), "succeeded"
+                lease, t.FetchedJob(b"good", q.job("good")["delivery"].encode(), b"0", b"q", []), "succeeded"
             )
             taken = ids(q.take(lease))
         q.pass_time(0.2)
@@ -441,7 +441,7 @@ def test_poison_is_set_aside_and_nobody_else_is_charged(q: Scripts, poison: int,
     """One process without a supervisor, again and again, until all has ended: 0 healthy charged, few deaths."""
     names = [f"h{n}" for n in range(healthy)] + [f"p{n}" for n in range(poison)]
     q.enqueue(*names[::2], *names[1::2])
-    deaths, lease, running = 0, "w0", list[t.Delivered]()
+    deaths, lease, running = 0, "w0", list[t.FetchedJob]()
     q.register(lease)
     for _ in range(2000):
         open_jobs = [name for name in names if q.state(name) not in ("succeeded", "dead")]

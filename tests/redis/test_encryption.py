@@ -22,7 +22,7 @@ from tracked_queue.errors import SealedError
 from tracked_queue.model.cipher import Cipher
 from tracked_queue.protocol.states import State
 from tracked_queue.settings import resolve
-from tracked_queue.worker.runner import _without_text
+from tracked_queue.worker.outcome import without_text
 
 SECRET = "4929-1234-5678"
 OLD, NEW, OTHER = (Fernet.generate_key().decode() for _ in range(3))
@@ -209,4 +209,4 @@ async def test_logs_never_carry_arguments(server: RedisServer, namespace: str) -
     ],
 )
 def test_what_is_left_of_a_reason(reason: str, left: str) -> None:
-    assert _without_text(reason) == left
+    assert without_text(reason) == left

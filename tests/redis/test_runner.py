@@ -21,7 +21,7 @@ from tracked_queue import Exponential, JobFailedError, Retry, State, TrackedQueu
 from tracked_queue.app import connections_of, producer_of
 from tracked_queue.chaos.server import RedisServer
 from tracked_queue.model.task import Task
-from tracked_queue.protocol.transitions import Delivered, Fetched, fetch, pause, register, resume
+from tracked_queue.protocol.transitions import Fetched, FetchedJob, fetch, pause, register, resume
 from tracked_queue.reports.instances import read_instances
 from tracked_queue.worker.instance import Instance
 from tracked_queue.worker.late_limits import Binder
@@ -280,20 +280,23 @@ async def test_the_buffer_is_refilled_while_every_slot_is_taken(
         app.tasks, app.settings, "w", lambda _: None, producer_of(app).definitions.hooks, None, nobody_asks, binder, slots, pools,
         None, connections_of(app).cipher,
     )  # fmt: skip
-    monkeypatch.setattr(runner, "_buffer_target", lambda: 8)
+    monkeypatch.setattr(runner.appetite, "_buffer_target", lambda _: 8)
 
-    def brought(count: int) -> list[Delivered]:
+    def room() -> tuple[int, int]:
+        return runner.appetite.room(asyncio.get_running_loop().time())
+
+    def brought(count: int) -> list[FetchedJob]:
         record: list[bytes | None] = [b"queued", None, waits.name.encode(), b""]
-        return [Delivered(b"%d" % n, b"1", b"0", b"default", record) for n in range(count)]
+        return [FetchedJob(b"%d" % n, b"1", b"0", b"default", record) for n in range(count)]
 
-    assert runner.room() == (4, 8)
+    assert room() == (4, 8)
     runner.take(brought(7))
-    assert len(runner.buffer) == 3 and runner.room() == (0, 5)
+    assert len(runner.buffer) == 3 and room() == (0, 5)
     runner.take(brought(2))
-    assert runner.room() == (0, 0), "in halves: one fetch for many"
+    assert room() == (0, 0), "in halves: one fetch for many"
     gate.set()
     await wait_until(lambda: runner.ran == 9, what="all of them")
-    assert runner.room() == (4, 8)
+    assert room() == (4, 8)
     runner.close()
     await pools.close()
 

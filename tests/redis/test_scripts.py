@@ -199,7 +199,7 @@ def test_fetch_moves_in_priority_order_and_numbers_deliveries(q: Scripts) -> Non
     q.register("w")
     jobs = q.take("w", queues=("high", "low"))
     assert [(job.id, job.queue) for job in jobs] == [(b"high", b"high"), (b"low", b"low")]
-    assert jobs[0].task == "t" and jobs[0].args == b"\x91\x01" and jobs[0].ledger("attempts") == 0
+    assert jobs[0].task == "t" and jobs[0].args == b"\x91\x01" and jobs[0].attempts == 0
     assert q.listed("processing", "w") == ["high", "low"]
     record = q.job("high")
     assert record["state"] == "active" and record["lease"] == "w" and record["delivery"] == jobs[0].delivery.decode()
@@ -493,7 +493,7 @@ def test_settle_retry_schedules_and_spends_an_attempt(q: Scripts) -> None:
     assert q.settle("w", job, "retry", 1500, b"err") is Verdict.AGAIN
     q.pass_time(1.5)
     (job,) = q.take("w")
-    assert job.ledger("attempts") == 1
+    assert job.attempts == 1
     assert q.settle("w", job, "retry", 0) is Verdict.OK
     assert q.state("a") == "queued", "without a delay it is takeable at once"
 
@@ -537,7 +537,7 @@ def test_settle_parked_and_unpark(q: Scripts) -> None:
     beat = q.beat("w")
     assert beat is not None and beat.parked == ()
     (job,) = q.take("w")
-    assert job.ledger("attempts") == 0
+    assert job.attempts == 0
 
 
 def test_one_bad_item_spoils_no_batch(q: Scripts) -> None:

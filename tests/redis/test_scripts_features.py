@@ -30,13 +30,13 @@ def after(*ids: str, on_failure: str = "fail", wants: int = 0, more: int = 0) ->
     return extras(after=ids, on_failure=on_failure, wants=wants, more_after=more)
 
 
-def ids(jobs: list[t.Delivered]) -> list[str]:
+def ids(jobs: list[t.FetchedJob]) -> list[str]:
     return [job.id.decode() for job in jobs]
 
 
-def drain(q: Scripts, lease: str = "w") -> list[t.Delivered]:
+def drain(q: Scripts, lease: str = "w") -> list[t.FetchedJob]:
     """Fetch until nothing more comes: the first ones may only tell followers."""
-    found: list[t.Delivered] = []
+    found: list[t.FetchedJob] = []
     for _ in range(6):
         found += q.take(lease)
     return found
@@ -286,7 +286,7 @@ def test_a_job_is_bound_by_its_worker_in_one_step(q: Scripts) -> None:
     assert q.state("b") == "cancelled" and "job a holds" in q.job("b")["reason"]
     assert q.enqueue("d", extras=unique("k")) == [Conflict("held", "a")]
     (again,) = drain(q)
-    assert again.id == b"a" and again.bound and again.ledger("attempts") == 0
+    assert again.id == b"a" and again.bound and again.attempts == 0
     assert q.redis.scard(q.keys.named("permits", "L")) == 1
     q.settle("w", again, "succeeded")
     assert q.redis.scard(q.keys.named("permits", "L")) == 0
@@ -986,7 +986,7 @@ def tick(name: str, ms: int, mode: str = "store") -> Request:
 def test_a_tick_is_stored_once_and_never_one_before_the_last(q: Scripts) -> None:
     """CASE-41."""
     told = q.store.run(t.schedule([("s", "t", "q", "every 1 s")]))
-    assert told == q.store.run(t.schedule([("s", "t", "q", "every 1 s")])) == t.Told(START_MS, (START_MS,))
+    assert told == q.store.run(t.schedule([("s", "t", "q", "every 1 s")])) == t.Ticks(START_MS, (START_MS,))
     ms = START_MS + 1000
     assert q.store.run(t.enqueue([tick("s", ms), tick("s", ms + 1000)])) == [True, True]
     before = q.snapshot()

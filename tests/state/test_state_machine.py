@@ -55,7 +55,7 @@ class Machine(RuleBasedStateMachine):
         self.limits: dict[str, tuple[str, ...]] = {}
         self.after: dict[str, tuple[list[str], str]] = {}
         self.wants: dict[str, int] = {}
-        self.held: list[tuple[str, t.Delivered]] = []
+        self.held: list[tuple[str, t.FetchedJob]] = []
         self.settled: set[tuple[bytes, bytes]] = set()
         self.expiring: set[str] = set()
         self.starts: list[int] = []
@@ -300,7 +300,7 @@ class Machine(RuleBasedStateMachine):
             paused = f"queue:{queue}" in view.get("paused", ())
             assert (f"wake_suspects:{queue}" in view) != paused, "nobody would be woken for them"
 
-    def hold(self, lease: str, jobs: list[t.Delivered]) -> None:
+    def hold(self, lease: str, jobs: list[t.FetchedJob]) -> None:
         """Note what an instance got. What has a rate starts no more often than it says, retries included."""
         now = self.q.now()
         self.held += [(lease, job) for job in jobs]
@@ -344,7 +344,7 @@ class Machine(RuleBasedStateMachine):
         else:
             self.note(lease, job, what)
 
-    def bind(self, lease: str, job: t.Delivered) -> None:
+    def bind(self, lease: str, job: t.FetchedJob) -> None:
         """The worker puts limits on a job that came without them, before it runs."""
         name = job.id.decode()
         if not job.bound and self.unique.get(name) is None and self.q.job(name).get("lease") == lease:
@@ -359,7 +359,7 @@ class Machine(RuleBasedStateMachine):
                     self.limits[name] = ("one",)
             self.held.remove((lease, job))
 
-    def note(self, lease: str, job: t.Delivered, kind: str) -> None:
+    def note(self, lease: str, job: t.FetchedJob, kind: str) -> None:
         """Only the delivery that owns a job stores anything."""
         record = self.q.job(job.id.decode())
         owns = (record.get("delivery"), record.get("lease"), record.get("state")) == (

@@ -46,7 +46,7 @@ def note_settled(lease: str, outcomes: list[Outcome], verdicts: list[Verdict]) -
                 "id": outcome.id.decode(),
                 "fence": int(outcome.delivery),
                 "lease": lease,
-                "word": outcome.outcome,
+                "word": outcome.kind.value,
                 "verdict": verdict.value,
             }
             for outcome, verdict in zip(outcomes, verdicts, strict=True)

@@ -12,8 +12,8 @@ from ..app import TrackedQueue
 from ..errors import JobFailedError, UsageError, did_you_mean
 from ..protocol.transitions import CancelWord
 from ..worker import log_setup
+from ..worker.exits import FAILED_EXIT
 from .common import (
-    EXIT_FAILED,
     AppOption,
     JsonOption,
     NamespaceOption,
@@ -76,8 +76,8 @@ def enqueue(
         if as_json:
             print_json({**known, "error": str(error)})
         if isinstance(error, JobFailedError):
-            raise fail(f"it is {error.state}: {error.reason}; see `job {error.job_id}`", EXIT_FAILED) from None
-        raise fail(str(error), EXIT_FAILED) from None
+            raise fail(f"it is {error.state}: {error.reason}; see `job {error.job_id}`", FAILED_EXIT) from None
+        raise fail(str(error), FAILED_EXIT) from None
     if as_json:
         print_json({"id": stored.id, "created": stored.created, **({} if wait is None else {"result": result})})
     elif wait is None:
@@ -142,7 +142,7 @@ def cancel(
         acted("cancel", job_id=job_id, answer=word.value)
         print(f"{clean(job_id)}: {said[word.value]}")
     if any(word in (CancelWord.ENDED, CancelWord.GONE) for word in words.values()):
-        raise typer.Exit(EXIT_FAILED)
+        raise typer.Exit(FAILED_EXIT)
 
 
 @cli.command()
@@ -281,7 +281,7 @@ def quiet(
 
     leases = run(chosen_app(app, redis_url, namespace), lambda chosen: chosen.operator.quiet(instance, undo=undo))
     if not leases:
-        raise fail(f"no live instance has the lease or label {instance!r}; see `instances`", EXIT_FAILED)
+        raise fail(f"no live instance has the lease or label {instance!r}; see `instances`", FAILED_EXIT)
     for lease in leases:
         acted("quiet", lease=lease, on=not undo)
         print(f"{clean(lease)}: {'fetches again' if undo else 'fetches no more jobs'}")

@@ -17,7 +17,8 @@ from ..chaos.calls import calls_of
 from ..chaos.checker import Judgement
 from ..chaos.harness import run_chaos
 from ..chaos.ledger import DEFAULT_APP
-from .common import EXIT_FAILED, cli, guarded, print_table
+from ..worker.exits import FAILED_EXIT
+from .common import cli, guarded, print_table
 
 
 @cli.command()
@@ -45,11 +46,11 @@ def chaos(
         found = asyncio.run(run_chaos(folder, app, seconds, chosen, told, shards, instances))
     except (KeyboardInterrupt, asyncio.CancelledError):
         print(f"stopped early, and not judged; what there is of its history is in {folder}")
-        raise typer.Exit(EXIT_FAILED) from None
+        raise typer.Exit(FAILED_EXIT) from None
     show(found)
     if found.problems:
         print(f"NOT WELL: {len(found.problems)} problems; history kept in {folder}")
-        raise typer.Exit(EXIT_FAILED)
+        raise typer.Exit(FAILED_EXIT)
     if keep is None:
         shutil.rmtree(folder, ignore_errors=True)
     print("nothing was lost; every further run has a recorded cause")

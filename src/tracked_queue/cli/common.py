@@ -35,6 +35,7 @@ from ..errors import (
     did_you_mean,
 )
 from ..model.checks import MAX_SECONDS
+from ..worker.exits import FAILED_EXIT, OUTPUT_EXIT, UNAVAILABLE_EXIT, USAGE_EXIT
 from ..worker.liveness import user_id
 
 cli = typer.Typer(
@@ -51,11 +52,6 @@ cli.add_typer(dead_cli, name="dead")
 P = ParamSpec("P")
 T = TypeVar("T")
 
-EXIT_FAILED = 1
-EXIT_USAGE = 2
-EXIT_UNAVAILABLE = 3
-# The command's own output could not be written (a full disk); what it was to do is done.
-EXIT_OUTPUT = 4
 AGAIN_S = 0.3
 
 AppOption = Annotated[str | None, typer.Option("--app", help="module:app whose settings and tasks to use.")]
@@ -90,15 +86,15 @@ def told(error: Exception) -> int:
     """The exit code of an error, of which one line is printed: 2 for wrong use, 3 for no Redis, 1 for the rest of ours."""
     match error:
         case UsageError() | StoreRefusedError():
-            code = EXIT_USAGE
+            code = USAGE_EXIT
         case StoreUnavailableError():
-            code = EXIT_UNAVAILABLE
+            code = UNAVAILABLE_EXIT
         case TrackedQueueError():
-            code = EXIT_FAILED
+            code = FAILED_EXIT
         case _:
             with contextlib.suppress(OSError, ValueError):
                 traceback.print_exception(error)
-            return EXIT_FAILED
+            return FAILED_EXIT
     say(str(error))
     return code
 
@@ -113,10 +109,10 @@ def guarded(function: Callable[P, T]) -> Callable[P, T]:
         except TrackedQueueError as error:
             raise typer.Exit(told(error)) from None
         except BrokenPipeError:
-            raise typer.Exit(EXIT_FAILED) from None  # whoever read it has seen enough
+            raise typer.Exit(FAILED_EXIT) from None  # whoever read it has seen enough
         except OSError as error:
             what = "; what the command does was done, or is under way" if _acted else ""
-            raise fail(f"the output could not be written: {error.strerror or error}{what}", EXIT_OUTPUT) from None
+            raise fail(f"the output could not be written: {error.strerror or error}{what}", OUTPUT_EXIT) from None
         except KeyboardInterrupt:
             raise typer.Exit(130) from None
 

@@ -14,8 +14,8 @@ from ..model.checks import check_name
 from ..operator.operator import DeadOutcome
 from ..reports.dead import DeadFilter
 from ..worker import log_setup
+from ..worker.exits import FAILED_EXIT
 from .common import (
-    EXIT_FAILED,
     AppOption,
     JsonOption,
     NamespaceOption,
@@ -165,4 +165,4 @@ def _say_refused(refused: Sequence[str]) -> None:
     for line in refused[:20]:
         print(clean(line), file=sys.stderr)
     if refused:
-        raise typer.Exit(EXIT_FAILED)
+        raise typer.Exit(FAILED_EXIT)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import typer
 
 from ..operator.doctor import Finding, Level
+from ..worker.exits import FAILED_EXIT
 from .common import (
-    EXIT_FAILED,
     AppOption,
     JsonOption,
     NamespaceOption,
@@ -33,7 +33,7 @@ def doctor(
         for finding in findings:
             print(line_of(finding))
     if any(finding.level is Level.PROBLEM for finding in findings):
-        raise typer.Exit(EXIT_FAILED)
+        raise typer.Exit(FAILED_EXIT)
 
 
 def line_of(finding: Finding) -> str:

@@ -11,8 +11,9 @@ from ..app import TrackedQueue
 from ..errors import JobError, StoreRefusedError, UsageError
 from ..model.checks import check_name
 from ..settings import Settings
+from ..worker.exits import FAILED_EXIT
 from ..worker.liveness import default_label, liveness_folder, read_signs
-from .common import EXIT_FAILED, NamespaceOption, UrlOption, clean, cli, fail, guarded, run, seconds, span
+from .common import NamespaceOption, UrlOption, clean, cli, fail, guarded, run, seconds, span
 
 READY_LIMIT_S = 4.0
 
@@ -53,9 +54,9 @@ def _health_queue(app: TrackedQueue, queue: str, limit: float) -> None:
     try:
         age, known = run(app, work)
     except TimeoutError:
-        raise fail("Redis gave no answer in time", EXIT_FAILED) from None
+        raise fail("Redis gave no answer in time", FAILED_EXIT) from None
     if age is not None and age > limit:
-        raise fail(f"queue {queue}: its oldest job has waited {span(age)}, more than {span(limit)}", EXIT_FAILED)
+        raise fail(f"queue {queue}: its oldest job has waited {span(age)}, more than {span(limit)}", FAILED_EXIT)
     empty = "empty" if known else "empty; no job was ever in a queue of this name"
     print(f"queue {clean(queue)}: " + (empty if age is None else f"oldest job {span(age)}"))
 
@@ -64,12 +65,12 @@ def _health_instance(app: TrackedQueue, settings: Settings, ready: bool) -> None
     label = settings.instance_id or default_label()
     signs = read_signs(settings.namespace, label)
     if liveness_folder(settings.namespace, label) is None:
-        raise fail("no folder for temporary files can be read here, so nothing tells of the worker", EXIT_FAILED)
+        raise fail("no folder for temporary files can be read here, so nothing tells of the worker", FAILED_EXIT)
     if not signs:
-        raise fail(f"no worker process with the label {label} runs on this machine", EXIT_FAILED)
+        raise fail(f"no worker process with the label {label} runs on this machine", FAILED_EXIT)
     for sign in signs:
         if not sign.live:
-            raise fail(f"process {sign.pid}: its event loop has not turned for {span(sign.silent_s)}", EXIT_FAILED)
+            raise fail(f"process {sign.pid}: its event loop has not turned for {span(sign.silent_s)}", FAILED_EXIT)
     if not ready:
         print(f"live: {len(signs)} process(es)")
         return
@@ -85,7 +86,7 @@ def _health_instance(app: TrackedQueue, settings: Settings, ready: bool) -> None
     try:
         problems = run(app, work)
     except (TimeoutError, StoreRefusedError, JobError) as error:
-        raise fail(str(error) or "Redis gave no answer in time", EXIT_FAILED) from None
+        raise fail(str(error) or "Redis gave no answer in time", FAILED_EXIT) from None
     if problems:
-        raise fail("; ".join(problems), EXIT_FAILED)
+        raise fail("; ".join(problems), FAILED_EXIT)
     print(f"ready: {len(signs)} process(es)")

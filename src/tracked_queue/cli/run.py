@@ -94,8 +94,9 @@ def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
 def _run_child(
     path: str, options: dict[str, Any], queues: Queues | None, most: dict[str, int], burst: bool, pipe_ends: str
 ) -> int:
+    from ..worker.exits import RECYCLED_EXIT
     from ..worker.instance import Instance
-    from ..worker.supervisor import RECYCLED_EXIT, SupervisorPipe
+    from ..worker.supervisor import SupervisorPipe
 
     pipe = SupervisorPipe(pipe_ends)
 

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from typing import Any, Generic, Protocol, TypeVar
 
 from ..errors import ArgumentError, PayloadTooLargeError, UsageError
+from ..protocol.transitions import NoteKind
 from ..settings import Seconds
 from .checks import check_text, check_whole, to_seconds
 from .codec import MAX_MESSAGE, decode_any, encode_any
@@ -20,21 +21,36 @@ T = TypeVar("T")
 
 
 class RunningDelivery(Protocol):
-    """What the runner knows of a delivery; facts are made only when a job asks for them."""
+    """What the runner knows of a delivery; most is worked out only when a job asks for it."""
 
     attempt: int
     max_attempts: int
     headers: Mapping[str, Any]
     tick_ms: int | None
 
-    def fact(self, name: str) -> str: ...
+    @property
+    def id(self) -> str: ...
 
-    def count(self, name: str) -> int: ...
+    @property
+    def task_name(self) -> str: ...
 
+    @property
+    def queue(self) -> str: ...
+
+    @property
+    def number(self) -> int: ...
+
+    @property
+    def interruptions(self) -> int: ...
+
+    @property
+    def recoveries(self) -> int: ...
+
+    @property
     def checkpoint(self) -> bytes: ...
 
 
-class Host(Protocol):
+class RunningOn(Protocol):
     """What a running job needs of the instance that runs it."""
 
     @property
@@ -46,7 +62,7 @@ class Host(Protocol):
     @property
     def max_payload(self) -> int: ...
 
-    async def note(self, delivery: Any, kind: str, value: bytes) -> None: ...
+    async def note(self, delivery: Any, kind: NoteKind, value: bytes) -> None: ...
 
     def opened(self, data: bytes, /) -> bytes: ...
 
@@ -60,7 +76,7 @@ class CurrentJob:
 
     __slots__ = ("_delivery", "_host", "_iterated", "_saved")
 
-    def __init__(self, delivery: RunningDelivery, host: Host) -> None:
+    def __init__(self, delivery: RunningDelivery, host: RunningOn) -> None:
         self._delivery, self._host = delivery, host
         self._saved: Any = None
         self._iterated = False
@@ -71,7 +87,7 @@ class CurrentJob:
     @property
     def id(self) -> str:
         """The job's id, the same in every attempt and delivery."""
-        return self._delivery.fact("id")
+        return self._delivery.id
 
     @property
     def lease(self) -> str:
@@ -86,12 +102,12 @@ class CurrentJob:
     @property
     def task(self) -> str:
         """The task's name."""
-        return self._delivery.fact("task")
+        return self._delivery.task_name
 
     @property
     def queue(self) -> str:
         """The queue that it came from."""
-        return self._delivery.fact("queue")
+        return self._delivery.queue
 
     @property
     def attempt(self) -> int:
@@ -111,17 +127,17 @@ class CurrentJob:
     @property
     def interruptions(self) -> int:
         """How often a shutdown or an outage handed it back before."""
-        return self._delivery.count("interruptions")
+        return self._delivery.interruptions
 
     @property
     def recoveries(self) -> int:
         """How often its instance was lost before."""
-        return self._delivery.count("recoveries")
+        return self._delivery.recoveries
 
     @property
     def fence(self) -> int:
         """Grows with every delivery of this job: an external system that keeps the highest one can refuse an older."""
-        return int(self._delivery.fact("delivery"))
+        return self._delivery.number
 
     @property
     def headers(self) -> Mapping[str, Any]:
@@ -167,19 +183,19 @@ class CurrentJob:
             packed = encode_any([done, total, check_text("progress: note", note)[:MAX_MESSAGE]])
         except TypeError as error:
             raise UsageError(f"progress: {error}") from None
-        await self._host.note(self._delivery, "progress", packed)
+        await self._host.note(self._delivery, NoteKind.PROGRESS, packed)
 
     async def log(self, text: str) -> None:
         """Keep a line with the job; the last 100 stay. Raises OwnershipLostError."""
         await self._host.note(
-            self._delivery, "log", check_text("log: text", text)[:MAX_MESSAGE].encode("utf-8", "replace")
+            self._delivery, NoteKind.LOG, check_text("log: text", text)[:MAX_MESSAGE].encode("utf-8", "replace")
         )
 
     @property
     def saved(self) -> Any:
         """The last checkpoint of this job, also one of an earlier run; None if there is none."""
         if self._saved is None:
-            self._saved = decode_any(self._host.opened(self._delivery.checkpoint()))
+            self._saved = decode_any(self._host.opened(self._delivery.checkpoint))
         return self._saved
 
     async def checkpoint(self, state: Any) -> None:
@@ -197,7 +213,7 @@ class CurrentJob:
             raise ArgumentError(self.task, "checkpoint", str(error)) from None
         if len(packed) > self._host.max_payload:
             raise PayloadTooLargeError(self.task, len(packed), self._host.max_payload)
-        await self._host.note(self._delivery, "checkpoint", packed)
+        await self._host.note(self._delivery, NoteKind.CHECKPOINT, packed)
         self._saved = state
 
     async def each(

@@ -27,7 +27,17 @@ from ..model.options import AFTER_AT_ONCE
 from ..protocol.keys import Keys
 from ..protocol.packing import decode_extras, encode_extras
 from ..protocol.request import Request
-from ..protocol.transitions import MAX_BATCH, MAX_BYTES, Call, Conflict, FollowWord, Stored, enqueue, follow
+from ..protocol.transitions import (
+    MAX_BATCH,
+    MAX_BYTES,
+    Call,
+    Conflict,
+    ConflictWord,
+    FollowWord,
+    Stored,
+    enqueue,
+    follow,
+)
 from ..settings import Settings
 from ..sharding.agreement import Agreement
 from ..sharding.shards import Shards
@@ -64,7 +74,7 @@ def portions(requests: Sequence[Request]) -> list[list[Request]]:
 def note_stand_ins(known: dict[str, str], requests: Sequence[Request], stored: Sequence[Stored]) -> None:
     """Note which jobs of a call were not stored because another one holds their unique key, and which that is."""
     for request, one in zip(requests, stored, strict=False):
-        if isinstance(one, Conflict) and one.word in ("held", "replaced"):
+        if isinstance(one, Conflict) and one.word in (ConflictWord.HELD, ConflictWord.REPLACED):
             known[request.id] = one.id
 
 

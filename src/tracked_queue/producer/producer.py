@@ -33,7 +33,7 @@ from ..model.workflow import Group, check_calls, check_step
 from ..protocol.packing import encode_extras
 from ..protocol.request import Request
 from ..protocol.states import State
-from ..protocol.transitions import CancelWord, Stored, cancel
+from ..protocol.transitions import CancelWord, ConflictWord, Stored, cancel
 from ..reports.jobs import read_job, read_states
 from ..settings import Seconds
 from ..sharding.placement import required_shards
@@ -259,12 +259,12 @@ class Producer:
         if isinstance(stored, bool):
             return Job(request.id, stored, self, request.result, request.durability)
         task = self.definitions.tasks.get(request.task)
-        if stored.word == "unknown":
+        if stored.word is ConflictWord.UNKNOWN:
             raise JobNotFoundError(stored.id)
-        if stored.word == "taken":
+        if stored.word is ConflictWord.TAKEN:
             raise DuplicateJobError(request.id, request.task, f"the id belongs to a job of task {stored.id}")
         unique = task.task_options.unique if task is not None else None
-        if unique is not None and stored.word == "held" and unique.conflict != "existing":
+        if unique is not None and stored.word is ConflictWord.HELD and unique.conflict != "existing":
             problem = "another job holds its unique key"
             if unique.conflict == "replace":
                 problem = "the job that holds its unique key has started, and can't be replaced"

@@ -95,14 +95,20 @@ def _refuse_closed(reply: Any) -> None:
 # enqueue
 
 
+class ConflictWord(StrEnum):
+    """Why a job was not stored: its key is held, it replaced the holder, it comes after an unknown job, or its id is taken."""
+
+    HELD = "held"
+    REPLACED = "replaced"
+    UNKNOWN = "unknown"
+    TAKEN = "taken"
+
+
 @dataclass(frozen=True, slots=True)
 class Conflict:
-    """
-    A job that was not stored: `word` is held (its unique key), replaced, unknown (what it comes after), or taken (its id, and
-    then `id` is the task that has it).
-    """
+    """A job that was not stored: why, and the id of the other job (of a taken id: the task that has it)."""
 
-    word: str
+    word: ConflictWord
     id: str
 
 
@@ -134,14 +140,15 @@ def _more_of(request: Request) -> bytes:
 
 
 _STORED = {b"created": True, b"exists": False}
+_CONFLICTS = {word.value.encode(): word for word in ConflictWord}
 
 
 def _read_enqueue(reply: Any) -> list[Stored]:
     stored: list[Stored] = []
     _refuse_closed(reply)
     for item in reply:
-        if isinstance(item, list) and item[0] in (b"held", b"replaced", b"unknown", b"taken"):
-            stored.append(Conflict(to_text(item[0]), to_text(item[1])))
+        if isinstance(item, list) and item[0] in _CONFLICTS:
+            stored.append(Conflict(_CONFLICTS[item[0]], to_text(item[1])))
         elif isinstance(item, bytes) and item in _STORED:
             stored.append(_STORED[item])
         else:
@@ -150,20 +157,20 @@ def _read_enqueue(reply: Any) -> list[Stored]:
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class Ticks:
     """The server's time, and per schedule its last tick."""
 
     now_ms: int
     last_ms: tuple[int, ...]
 
 
-def schedule(about: Sequence[tuple[str, str, str, str]]) -> Call[Told]:
+def schedule(about: Sequence[tuple[str, str, str, str]]) -> Call[Ticks]:
     """Tell of schedules (name, task, queue, rule), and learn their last ticks."""
     return Call("schedule", [part for item in about for part in item], _read_schedule)
 
 
-def _read_schedule(reply: Any) -> Told:
-    return Told(int(reply[0]), tuple(map(int, reply[1:])))
+def _read_schedule(reply: Any) -> Ticks:
+    return Ticks(int(reply[0]), tuple(map(int, reply[1:])))
 
 
 class FollowWord(StrEnum):
@@ -188,7 +195,7 @@ def follow(job_id: str, first: int, wants: int, ids: Sequence[str], *, last: boo
 def _read_follow(reply: Any) -> FollowWord | Conflict:
     match reply:
         case [b"unknown", missing]:
-            return Conflict("unknown", to_text(missing))
+            return Conflict(ConflictWord.UNKNOWN, to_text(missing))
         case [(b"ok" | b"again") as word]:
             return FollowWord(to_text(word))
     raise _unknown("follow", reply)
@@ -304,13 +311,12 @@ class Refusal(StrEnum):
     LOST = "lost"
 
 
-class Delivered(msgspec.Struct, gc=False):
+class FetchedJob(msgspec.Struct, gc=False):
     """
     One job as a fetch hands it over; `delivery` is b"0" for an untracked one, which needs no settling.
 
-    `record` is the list of the script's header: state, delivery before, task, args; for a job that is no plain one, or
-    was delivered before, also kwargs, options, tracked, attempts, interruptions, recoveries, buffered before, checkpoint,
-    bound.
+    `record` is the list of the script's header; of a plain job that was never delivered it ends after `args`. Nothing else
+    reads it by position.
     """
 
     id: bytes
@@ -320,39 +326,72 @@ class Delivered(msgspec.Struct, gc=False):
     record: list[bytes | None]
 
     @property
+    def task_name(self) -> bytes | None:
+        """The task's name as it is stored; None for a record that has none."""
+        return self.record[_TASK]
+
+    @property
     def task(self) -> str:
-        """The task's name; empty for a record that has none."""
-        return to_text(self.record[2] or b"")
+        """The task's name as text."""
+        return to_text(self.record[_TASK] or b"")
 
     @property
     def args(self) -> bytes:
         """Encoded positional arguments."""
-        return self.record[3] or b""
+        return self.record[_ARGS] or b""
 
     @property
     def kwargs(self) -> bytes:
         """Encoded named arguments."""
-        return (self.record[4] or b"") if len(self.record) > 4 else b""
+        return self._further(_KWARGS) or b""
 
     @property
     def options(self) -> bytes:
         """Encoded options of the job's own."""
-        return (self.record[5] or b"") if len(self.record) > 5 else b""
+        return self._further(_OPTIONS) or b""
 
     @property
     def checkpoint(self) -> bytes:
         """What an earlier run stored, encoded."""
-        return (self.record[11] or b"") if len(self.record) > 11 else b""
+        return self._further(_CHECKPOINT) or b""
 
     @property
     def bound(self) -> bool:
         """Whether its task's unique key and limits were put on its record."""
-        return len(self.record) > 12 and self.record[12] is not None
+        return self._further(_BOUND) is not None
 
-    def ledger(self, name: str) -> int:
-        """attempts, interruptions or recoveries before this delivery."""
-        at = LEDGERS[name]
-        return count_of(self.record[at]) if len(self.record) > at else 0
+    @property
+    def attempts(self) -> int:
+        """Runs before this delivery that failed by themselves."""
+        return count_of(self._further(_ATTEMPTS))
+
+    @property
+    def interruptions(self) -> int:
+        """Deliveries before this one that were handed back by a shutdown or an outage."""
+        return count_of(self._further(_INTERRUPTIONS))
+
+    @property
+    def recoveries(self) -> int:
+        """Deliveries before this one whose instance was lost."""
+        return count_of(self._further(_RECOVERIES))
+
+    def _further(self, at: int) -> bytes | None:
+        record = self.record
+        return record[at] if len(record) > at else None
+
+
+# Places in the list of a fetched job; see lua/fetch.lua.
+_TASK, _ARGS, _KWARGS, _OPTIONS, _ATTEMPTS, _INTERRUPTIONS, _RECOVERIES, _CHECKPOINT, _BOUND = (
+    2,
+    3,
+    4,
+    5,
+    7,
+    8,
+    9,
+    11,
+    12,
+)
 
 
 def count_of(raw: bytes | None) -> int:
@@ -363,9 +402,6 @@ def count_of(raw: bytes | None) -> int:
         return 0
 
 
-LEDGERS = {"attempts": 7, "interruptions": 8, "recoveries": 9}
-
-
 class Fetched(msgspec.Struct, frozen=True):
     """
     The jobs of one fetch; `more` says that a further one would bring some, `next_due` seconds after which this
@@ -374,7 +410,7 @@ class Fetched(msgspec.Struct, frozen=True):
     instance becomes empty before; `suspects` that some are in its queues, or among these jobs.
     """
 
-    jobs: list[Delivered]
+    jobs: list[FetchedJob]
     more: bool
     next_due: float | None
     buried: tuple[str, ...]
@@ -417,7 +453,7 @@ _REFUSALS = {refusal.value.encode(): refusal for refusal in Refusal}
 def _read_fetch(reply: Any) -> Fetched | Refusal:
     if reply[0] == b"ok":
         # After a head of six, the five fields of each job in turn.
-        jobs = list(map(Delivered, reply[6::5], reply[7::5], reply[8::5], reply[9::5], reply[10::5]))
+        jobs = list(map(FetchedJob, reply[6::5], reply[7::5], reply[8::5], reply[9::5], reply[10::5]))
         due_ms = int(reply[2])
         due = None if due_ms < 0 else due_ms / 1000
         more, must_start = reply[1] in (b"1", b"n"), reply[1] == b"n"
@@ -432,12 +468,27 @@ def _read_fetch(reply: Any) -> Fetched | Refusal:
 # settle
 
 
+class OutcomeKind(StrEnum):
+    """What a delivery came to; lua/settle.lua says what each means."""
+
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    DEAD = "dead"
+    CANCELLED = "cancelled"
+    RETRY = "retry"
+    SNOOZED = "snoozed"
+    INTERRUPTED = "interrupted"
+    UNSTARTED = "unstarted"
+    PARKED = "parked"
+    BOUND = "bound"
+
+
 class Outcome(msgspec.Struct, gc=False):
     """One delivery's outcome; the fields are those of lua/settle.lua."""
 
     id: bytes
     delivery: bytes
-    outcome: str
+    kind: OutcomeKind
     ms: int
     payload: bytes
     reason: str
@@ -466,7 +517,7 @@ def settle(
     run: bytes | None = None  # the delivery number of the plain successes that are being counted
     count_at = 0
     for it in outcomes:
-        if it.outcome == "succeeded" and it.ms == keep_ms and not it.payload:
+        if it.kind == OutcomeKind.SUCCEEDED and it.ms == keep_ms and not it.payload:
             if it.delivery != run:
                 run, count_at = it.delivery, len(args) + 2
                 args += (run, b"", 0)
@@ -474,7 +525,7 @@ def settle(
             args.append(it.id)
         else:
             run = None
-            args += (it.delivery, _packed(it.outcome, str(it.ms), it.payload, it.reason.encode()), 1, it.id)
+            args += (it.delivery, _packed(it.kind, str(it.ms), it.payload, it.reason.encode()), 1, it.id)
     return Call("settle", args, _READ_SETTLE)
 
 
@@ -492,7 +543,15 @@ class NoteWord(StrEnum):
     GONE = "gone"
 
 
-def note(lease: str, job_id: bytes, delivery: bytes, kind: str, value: bytes) -> Call[NoteWord]:
+class NoteKind(StrEnum):
+    """What a running job has stored beside its outcome."""
+
+    PROGRESS = "progress"
+    CHECKPOINT = "checkpoint"
+    LOG = "log"
+
+
+def note(lease: str, job_id: bytes, delivery: bytes, kind: NoteKind, value: bytes) -> Call[NoteWord]:
     """Store progress, a checkpoint or a log line of a delivery that still owns its job."""
     return Call("note", [lease, job_id, delivery, kind, value], _READ_NOTE)
 
@@ -535,14 +594,24 @@ class Recovered:
     charges: int
 
 
+class PortionWord(StrEnum):
+    """What a recover call found: jobs to move, a live lease, a hold, another instance at work, or nothing."""
+
+    OK = "ok"
+    ALIVE = "alive"
+    HOLD = "hold"
+    BUSY = "busy"
+    GONE = "gone"
+
+
 @dataclass(frozen=True, slots=True)
 class Portion:
     """
-    One recover call: `word` is ok, alive, hold, busy or gone; `wait` seconds for alive and hold, `remaining`
+    One recover call: its word; `wait` seconds for alive and hold, `remaining`
     jobs for ok.
     """
 
-    word: str
+    word: PortionWord
     jobs: tuple[Recovered, ...] = ()
     remaining: int = 0
     wait: float = 0.0
@@ -571,11 +640,11 @@ def _read_recover(reply: Any) -> Portion:
                 Recovered(to_text(job_id), to_text(task), Fate(to_text(fate)), int(recoveries), int(charges))
                 for job_id, task, fate, recoveries, charges in zip(*(rest[at::5] for at in range(5)), strict=True)
             )
-            return Portion("ok", jobs, int(remaining), 0.0, to_text(label))
+            return Portion(PortionWord.OK, jobs, int(remaining), 0.0, to_text(label))
         case [(b"alive" | b"hold") as word, wait_ms]:
-            return Portion(to_text(word), wait=int(wait_ms) / 1000)
+            return Portion(PortionWord(to_text(word)), wait=int(wait_ms) / 1000)
         case [(b"busy" | b"gone") as word]:
-            return Portion(to_text(word))
+            return Portion(PortionWord(to_text(word)))
     raise _unknown("recover", reply)
 
 

@@ -2,29 +2,28 @@
 Asking for jobs: at once while there are some, else standing in Redis behind the markers of the instance's queues.
 
 Each fetch has the next number; one whose reply is missing is repeated with its number until it is answered, and none
-is ever cancelled in flight. Source: lua/fetch.lua; docs/explanation/waiting.md.
+is ever cancelled in flight. Source: lua/fetch.lua; docs/explanation/waking.md.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 
 from .. import log
 from ..errors import StoreRefusedError, StoreUnavailableError
-from ..protocol.transitions import MAX_BATCH, Call, Fetched, Mode, Refusal, fetch, quiet
+from ..protocol.transitions import Call, Fetched, Mode, Refusal, fetch, quiet
 from ..settings import Settings
 from ..transport.link import Link
 from ..transport.store import Store
+from .appetite import Want
 from .lease import LeaseState
 from .outage import Outage, insist, pauses
 from .queues import Served
 from .runner import Runner
 from .slots import Slots
 
-# A standing fetch takes few: a burst spreads over the idle workers, and a frozen one can't swallow a hundred jobs.
-STANDING = 8
 # After a fetch that brought nothing although something is left (due jobs were promoted, cancelled ones dropped).
 EMPTY_PAUSE_S = 0.005
 LATE_PAUSE_S = 0.1
@@ -76,14 +75,9 @@ class Fetcher:
         self._ask_at = 0.0
         # Until then nothing joins the suspects that are here, unless they end before.
         self._held_until = 0.0
-        # It left some that may not wait here: the buffer runs empty, so that there is a slot for them.
-        self._must_start = False
         self._loop = asyncio.get_running_loop()
         self._number = 0
-        # How many jobs the next fetch may start: few after a rest, then twice as many each time, so that a burst is
-        # shared by the workers that it wakes one after the other.
-        self._step = STANDING
-        self._more = True
+        self._appetite = runner.appetite
         self._due_at: float | None = None
         self._quiet = False
         self._stopping = False
@@ -100,8 +94,8 @@ class Fetcher:
     def _room_changed(self) -> None:
         """A slot was freed."""
         if self._capped:
-            self._more = True  # perhaps one of a queue that had as many as it may have here
-        if self._standing is not None and not (self._more or self._suspects_left or self._due_at is not None):
+            self._appetite.more = True  # perhaps one of a queue that had as many as it may have here
+        if self._standing is not None and not (self._appetite.more or self._suspects_left or self._due_at is not None):
             return  # it waits in Redis already, and there is nothing else to ask for
         if not self._changed.is_set():
             self._changed.set()
@@ -111,7 +105,7 @@ class Fetcher:
         if on and not self._quiet and not self._stopping:
             log.instance_quieted(lease=self._state.lease)
         if self._quiet and not on:
-            self._more = True
+            self._appetite.more = True
         self._quiet = on
         self._changed.set()
 
@@ -147,6 +141,10 @@ class Fetcher:
             and self._is_empty
             and not (self._suspects_left and self._loop.time() < self._ask_at)
         )
+
+    @property
+    def _has_room(self) -> bool:
+        return self._appetite.room(self._loop.time())[0] > 0
 
     @property
     def _suspects_at(self) -> float | None:
@@ -199,41 +197,33 @@ class Fetcher:
                     await self._wait(left_s, for_due=False)
                     continue
                 self._let_others()
-            start, buffer = self._runner.room()
-            queues, most = self._served.plan(self._slots.owned_of)
-            if not queues:
-                start = buffer = 0
-            elif most or (self._must_start and not start):
-                buffer = 0
+            want = self._appetite.want(self._loop.time(), *self._served.plan(self._slots.owned_of))
             asked = self._standing_asks if self._standing is not None and self._standing_number == self._number else 0
             due = self._due_at is not None and self._loop.time() >= self._due_at
             suspects_at = self._suspects_at
-            suspects = start > 0 and suspects_at is not None and self._loop.time() >= suspects_at
-            if ((self._more or suspects) and (start or buffer)) or due:
+            suspects = want.start > 0 and suspects_at is not None and self._loop.time() >= suspects_at
+            if ((self._appetite.more or suspects) and (want.start or want.buffer)) or due:
                 # A standing fetch that may still take jobs has spoken for its slots; past it a number makes it stale.
-                step = MAX_BATCH if suspects else self._step
-                await self._fetch(min(max(start - asked, 1), step) if start else 0, buffer, queues, most)
-                self._step = min(self._step * 2, MAX_BATCH)
+                await self._fetch(self._appetite.next_fetch(want, standing=asked, suspects=suspects), want)
             elif self._burst:
                 if self._slots.idle and self._settled():
-                    await self._fetch(max(1, start), 0, queues, most)
-                    if self._slots.idle and not self._more and not self._suspects_left:
+                    await self._fetch(max(1, want.start), want._replace(buffer=0))
+                    if self._slots.idle and not self._appetite.more and not self._suspects_left:
                         return
                 else:
                     await self._wait(LATE_PAUSE_S)
-                    self._more = True  # what runs may have enqueued what it waits for
-            elif start and self._standing is None and (not self._only or self._may_stand_for_suspects):
-                self._step = STANDING
-                self._stand(min(start, self._seat.standing(STANDING)), queues, most)
+                    self._appetite.more = True  # what runs may have enqueued what it waits for
+            elif want.start and self._standing is None and (not self._only or self._may_stand_for_suspects):
+                self._stand(self._appetite.next_standing(want), want)
             else:
-                await self._wait(None, for_due=bool(queues))
+                await self._wait(None, for_due=bool(want.queues))
 
     async def _wait(self, seconds: float | None, *, for_due: bool = True) -> None:
         """Until room changes, the standing fetch is answered, what lies in time is due, or for so long."""
         if for_due:
             # Who has the timer calls at its time also when no place is free any more: then others get it.
             times = [self._due_at] if self._due_at is not None else []
-            if (suspects_at := self._suspects_at) is not None and self._runner.room()[0]:
+            if (suspects_at := self._suspects_at) is not None and self._has_room:
                 times.append(suspects_at)
             for at in times:
                 until = max(0.0, at - self._loop.time())
@@ -242,16 +232,15 @@ class Fetcher:
             async with asyncio.timeout(seconds):
                 await self._changed.wait()
 
-    def _next_call(
-        self, start: int, buffer: int, queues: Sequence[str], most: Mapping[str, int], mode: Mode
-    ) -> tuple[int, Call[Fetched | Refusal]]:
+    def _next_call(self, start: int, want: Want, mode: Mode) -> tuple[int, Call[Fetched | Refusal]]:
         self._number += 1
-        return self._number, fetch(self._state.lease, self._number, start, buffer, queues, most=most, mode=mode)
+        call = fetch(self._state.lease, self._number, start, want.buffer, want.queues, most=want.most, mode=mode)
+        return self._number, call
 
-    async def _fetch(self, start: int, buffer: int, queues: Sequence[str], most: Mapping[str, int]) -> None:
-        wanted = self._mode if self._seat.alone or self._suspects_left else Mode.NONE
-        with self._seat.asking(wanted, start) as mode:
-            number, call = self._next_call(start, buffer, queues, most, mode)
+    async def _fetch(self, start: int, want: Want) -> None:
+        suspects = self._mode if self._seat.alone or self._suspects_left else Mode.NONE
+        with self._seat.asking(suspects, start) as mode:
+            number, call = self._next_call(start, want, mode)
             await self._answered(number, call, start)
 
     async def _answered(self, number: int, call: Call[Fetched | Refusal], start: int = 0) -> None:
@@ -299,17 +288,17 @@ class Fetcher:
     def _gave_up(self) -> bool:
         return self._state.lost or self._stopping
 
-    def _stand(self, start: int, queues: Sequence[str], most: Mapping[str, int]) -> None:
+    def _stand(self, start: int, want: Want) -> None:
         # A process with other jobs takes no suspect, nor one with several shards: by then others may have some.
         mode = self._mode if self._may_stand_for_suspects else Mode.NONE
-        self._standing_number, call = self._next_call(start, 0, queues, most, mode)
+        self._standing_number, call = self._next_call(start, want._replace(buffer=0), mode)
         self._standing_asks = start
         self._standing_call = call
         self._in_flight[self._standing_number] = self._loop.time()
         block = self._settings.block
-        if len(queues) < len(self._served.names):
+        if len(want.queues) < len(self._served.names):
             block = min(block, CAPPED_BLOCK_S)  # it waits for some queues only, until the others have room again
-        markers = self._markers(queues, fresh=not self._only, suspects=self._may_stand_for_suspects)
+        markers = self._markers(want.queues, fresh=not self._only, suspects=self._may_stand_for_suspects)
         self._standing = self._loop.create_task(self._wait_and_accept(markers, block, call))
         self._standing.add_done_callback(lambda _: self._changed.set())
 
@@ -344,8 +333,8 @@ class Fetcher:
         """Take in what a fetch brought."""
         if self._state.lost or not isinstance(reply, Fetched):
             return  # whatever it brought belongs to a lease that is over
-        self._more = self._seat.hungry = reply.more
-        self._must_start = reply.must_start
+        self._appetite.more = self._seat.hungry = reply.more
+        self._appetite.must_start = reply.must_start
         self._suspects_left = reply.suspects or (self._only and not self._seat.alone)  # those don't stand, see below
         if reply.suspects:
             self._saw_suspects()
@@ -378,15 +367,14 @@ class Fetcher:
             return
         if isinstance(reply, Fetched):
             if reply.more and not reply.jobs:
-                start, _ = self._runner.room()
                 # What is left can't wait here (it must start at once): only a freed slot helps.
-                await self._wait(EMPTY_PAUSE_S if start else None)
+                await self._wait(EMPTY_PAUSE_S if self._has_room else None)
         elif reply is Refusal.LOST:
             self._lost()
         elif reply is Refusal.QUIET:
             self.stay_quiet(True)
         elif reply is Refusal.LATE:
-            self._more = True
+            self._appetite.more = True
             await asyncio.sleep(LATE_PAUSE_S)
 
     # Stopping

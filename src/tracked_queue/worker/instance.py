@@ -34,8 +34,10 @@ from .predecessors import origin_of
 from .queues import Queues, Served
 from .recycle import share_done
 from .runner import Pools, Runner
+from .shard import ShardWorker
 from .slots import Slots
-from .tenure import Host, Stop, Tenure
+from .stop import Stop
+from .term import Host
 
 # A process for suspects ends after so long without one.
 SUSPECTS_IDLE_S = 5.0
@@ -157,8 +159,8 @@ class Instance:
             saw_suspects=self._saw_suspects,
             began=began,
         )
-        self._tenures = [
-            Tenure(self._host, shard, shards.keys(shard), [item for item, home in homes if home == shard])
+        self._shards = [
+            ShardWorker(self._host, shard, shards.keys(shard), [item for item, home in homes if home == shard])
             for shard in range(shards.count)
         ]
 
@@ -190,7 +192,7 @@ class Instance:
         with self._signals() if handle_signals else contextlib.nullcontext():
             watch = LoopWatch(
                 self._settings,
-                leases=lambda: [tenure.lease for tenure in self._tenures],
+                leases=lambda: [worker.lease for worker in self._shards],
                 running=lambda: [item for runner in self._runners() for item in list(runner.running)],
                 tick=self._sign.touch,
                 sign=self._tell_sign,
@@ -209,15 +211,15 @@ class Instance:
         codes: list[int] = []
         any_ready, live, over = asyncio.Event(), asyncio.Event(), asyncio.Event()
         errors: list[Exception] = []
-        left = len(self._tenures)
+        left = len(self._shards)
 
-        async def serve(tenure: Tenure) -> None:
+        async def serve(worker: ShardWorker) -> None:
             nonlocal left
             try:
-                if await tenure.ready():
+                if await worker.ready():
                     any_ready.set()
                     await live.wait()
-                    codes.append(await tenure.run())
+                    codes.append(await worker.run())
             except Exception as error:  # the others hand back what they have, in order, before it is raised
                 errors.append(error)
                 self.stop.ask(f"a part of it has failed: {type(error).__qualname__}")
@@ -228,8 +230,8 @@ class Instance:
 
         cancelled = False
         async with anyio.create_task_group() as group:
-            for tenure in self._tenures:
-                group.start_soon(serve, tenure)
+            for worker in self._shards:
+                group.start_soon(serve, worker)
             if self._settings.max_jobs or self._settings.max_memory:
                 group.start_soon(self._recycle)
             if self._host.mode in (Mode.ONLY, Mode.SHORT):
@@ -262,7 +264,7 @@ class Instance:
         return cancelled
 
     def _runners(self) -> list[Runner]:
-        return [tenure.runner for tenure in self._tenures if tenure.runner is not None]
+        return [worker.runner for worker in self._shards if worker.runner is not None]
 
     @contextlib.asynccontextmanager
     async def _lifespan(self) -> AsyncIterator[None]:
@@ -317,8 +319,8 @@ class Instance:
     def _go_quiet(self, name: str) -> None:
         log.signal_received(name=name, meaning="fetching no more jobs")
         self._host.quiet = True
-        for tenure in self._tenures:
-            tenure.go_quiet()
+        for worker in self._shards:
+            worker.go_quiet()
 
     def _about(self) -> dict[str, str]:
         return {
@@ -351,9 +353,9 @@ class Instance:
         """Ask for the end of this process when it has done its share."""
         why = await share_done(
             self._settings,
-            lambda: sum(tenure.ran for tenure in self._tenures) + sum(runner.ran for runner in self._runners()),
+            lambda: sum(worker.ran for worker in self._shards),
         )
-        log.process_recycled(lease=self._tenures[0].lease, why=why)
+        log.process_recycled(lease=self._shards[0].lease, why=why)
         self.recycled = True
         self.stop.ask("recycled")
 

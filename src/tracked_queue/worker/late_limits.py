@@ -10,7 +10,7 @@ from ..model.options import bounds_of
 from ..model.task import Registry, Task
 from ..protocol.packing import encode_extras
 from ..protocol.text import to_text
-from ..protocol.transitions import LEDGERS, Delivered
+from ..protocol.transitions import FetchedJob
 from ..sharding.placement import required_shards
 from ..sharding.shards import Shards
 
@@ -29,11 +29,11 @@ class Binder:
         self._of_queues = {name.encode(): limits for name, limits in of_queues.items() if limits}
         self.any = bool(self._tasks or self._of_queues)
 
-    def lacks(self, job: Delivered, task: Task[..., object]) -> bool:
+    def lacks(self, job: FetchedJob, task: Task[..., object]) -> bool:
         """Whether a job has to be bound before it may run."""
         return (task in self._tasks or job.queue in self._of_queues) and not job.bound
 
-    def bounds(self, job: Delivered, task: Task[..., object], packed: tuple[bytes, bytes], given: int) -> bytes:
+    def bounds(self, job: FetchedJob, task: Task[..., object], packed: tuple[bytes, bytes], given: int) -> bytes:
         """
         What the job's record lacks, encoded.
 
@@ -55,11 +55,11 @@ class Binder:
         )
         if self._shards.count > 1 and task.name not in self._told:
             self._look_at_shard(job, task, bounds)
-        if any(map(job.ledger, LEDGERS)):
+        if job.attempts or job.interruptions or job.recoveries:
             bounds.pop("unique", None)  # it began before its task had a key: what is half done is not dropped for one
         return encode_extras(bounds)
 
-    def _look_at_shard(self, job: Delivered, task: Task[..., object], bounds: Mapping[str, object]) -> None:
+    def _look_at_shard(self, job: FetchedJob, task: Task[..., object], bounds: Mapping[str, object]) -> None:
         """Its producer could not know the shard of its key or limit; it is bound where it is."""
         options, limits = task.task_options, self._of_queues.get(job.queue, ())
         where = required_shards(

@@ -27,11 +27,10 @@ from typing import Any, NoReturn
 
 from .. import log
 from . import signals
+from .exits import FAILED_EXIT
 
 # With the phases of a shutdown (shutdown.py) this stays within the 5 s that a supervisor waits beyond the grace.
 EXIT_HOOKS_S = 2.0
-# What a fork ends with whose function came back with an error, as a program that ends by one.
-FAILED_EXIT = 1
 # Processes of a dead worker that start others while they are being killed are looked for so often.
 PASSES = 5
 

@@ -14,12 +14,11 @@ from collections.abc import Callable, Iterable
 
 from .. import log
 from ..settings import Settings
+from .exits import STALLED_EXIT
 from .runner import Delivery
 
 # Exit codes of a process that was given up; a supervisor starts another. The first is its job's doing; the second is
 # an outage's, in which a job did not end in time, and counts as an interruption.
-STALLED_EXIT = 70
-FENCED_EXIT = 71
 # How long the line that says why a process ends may take.
 LAST_WORD_S = 0.5
 # A block shorter than this is not worth a line.

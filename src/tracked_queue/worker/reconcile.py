@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 from .. import log
 from ..protocol.text import to_bytes
-from ..protocol.transitions import Outcome, owned
+from ..protocol.transitions import Outcome, OutcomeKind, owned
 from ..transport.store import Store
 
 
@@ -52,4 +52,4 @@ class Reconciler:
     def hand_back(self, job_id: str, delivery: str) -> None:
         """Return one stray to the head of its queue; it never ran here."""
         log.job_stray(job_id=job_id, lease=self._lease)
-        self._settle(Outcome(to_bytes(job_id), delivery.encode() or b"0", "unstarted", 0, b"", ""))
+        self._settle(Outcome(to_bytes(job_id), delivery.encode() or b"0", OutcomeKind.UNSTARTED, 0, b"", ""))

@@ -8,7 +8,7 @@ import random
 
 from .. import log
 from ..errors import StoreUnavailableError
-from ..protocol.transitions import MAX_RICH, Fate, Portion, Recovered, recover, sweep, trim
+from ..protocol.transitions import MAX_RICH, Fate, Portion, PortionWord, Recovered, recover, sweep, trim
 from ..reports.jobs import drop_ended
 from ..settings import Settings
 from ..transport.store import Store
@@ -25,7 +25,9 @@ async def recover_lease(store: Store, settings: Settings, lease: str, owner: str
     return (await _recover_lease(store, settings, lease, owner))[0]
 
 
-async def _recover_lease(store: Store, settings: Settings, lease: str, owner: str) -> tuple[list[Recovered], str]:
+async def _recover_lease(
+    store: Store, settings: Settings, lease: str, owner: str
+) -> tuple[list[Recovered], PortionWord]:
     """What it moved, and the script's last word."""
     moved: list[Recovered] = []
     while True:
@@ -46,11 +48,11 @@ async def _recover_lease(store: Store, settings: Settings, lease: str, owner: st
                     recoveries=job.recoveries, charges=job.charges,
                 )  # fmt: skip
         moved += portion.jobs
-        if portion.word != "ok":
+        if portion.word is not PortionWord.OK:
             return moved, portion.word
         if portion.remaining == 0:
             log.lease_recovered(lease=lease, label=portion.label, jobs=len(moved))
-            return moved, "ok"
+            return moved, PortionWord.OK
 
 
 async def recover_once(store: Store, settings: Settings, owner: str) -> list[Recovered]:
@@ -59,7 +61,7 @@ async def recover_once(store: Store, settings: Settings, owner: str) -> list[Rec
     for lease in await store.run(sweep(settings.heartbeat_ttl)):
         of_lease, word = await _recover_lease(store, settings, lease, owner)
         moved += of_lease
-        if word in ("hold", "busy"):
+        if word in (PortionWord.HOLD, PortionWord.BUSY):
             break  # nobody may be called dead now, or another instance is going through this list
     return moved
 

@@ -8,10 +8,8 @@ import contextvars
 import math
 import os
 import random
-import re
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
-from enum import StrEnum
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, Protocol, TypeVar
 
@@ -19,50 +17,30 @@ import anyio
 import msgspec
 
 from .. import log
-from ..errors import ArgumentError, IsolatedError, OwnershipLostError, SealedError, StoreFullError, UsageError
+from ..errors import ArgumentError, OwnershipLostError, SealedError, StoreFullError, UsageError
 from ..model.cipher import Cipher
 from ..model.codec import FORMAT, NIL, decode_options, encode_error, encode_exception, packed_list
 from ..model.context import CurrentJob, current
 from ..model.hooks import Hooks
 from ..model.inputs import Results
-from ..model.retry import Dead, Discard, Exponential, Retry, Snooze, leaves_of, meant_by, retry_delay
 from ..model.task import Registry, Task
 from ..protocol.text import to_bytes, to_text
-from ..protocol.transitions import MAX_BATCH, Call, Delivered, NoteWord, Outcome, count_of, inputs, note
+from ..protocol.transitions import Call, FetchedJob, NoteKind, NoteWord, Outcome, OutcomeKind, inputs, note
 from ..settings import Settings
+from .appetite import Appetite
 from .invoke import Invoke, invoker
-from .isolated import class_name
 from .late_limits import Binder
 from .lineage import end_fork, guard, is_fork
+from .outcome import MAX_REASON, Cause, Decision, named, of_error, of_value, without_text
 from .processes import ProcessPool
 from .slots import Slots
 
 T = TypeVar("T")
 
-# Jobs wait in the instance only while they would start within about this time at the rate seen lately; so long jobs
-# are never hoarded.
-BUFFER_S = 0.02
-# The rate is measured over this time, or as soon as twice the concurrency has ended: then it is no chance that jobs which began
-# together ended together.
-RATE_WINDOW_S, SHORT_WINDOW_S = 0.02, 0.005
-# And never more than so many times the concurrency: enough that the next fetch is answered before they have run.
-BUFFER_TIMES = 3
 # A buffered job that has waited for so long goes back to its queue, where another instance can take it.
 MAX_BUFFERED_S = 1.0
-# The rate is forgotten when nothing has ended for so long.
-RATE_MEMORY_S = 0.1
 
 UNTRACKED = b"0"
-
-
-class Cause(StrEnum):
-    """Why a running job was cancelled; it decides the outcome."""
-
-    TIMEOUT = "timeout"
-    CANCEL = "cancel"
-    SHUTDOWN = "shutdown"
-    DOUBT = "doubt"
-    LOST = "lost"
 
 
 class Recipe:
@@ -95,10 +73,9 @@ class Delivery:
     inputs = ""
     tick_ms: int | None = None
 
-    def __init__(self, job: Delivered, recipe: Recipe) -> None:
+    def __init__(self, job: FetchedJob, recipe: Recipe) -> None:
         self.job, self.recipe, self.task = job, recipe, recipe.task
-        record = job.record
-        self.attempt = count_of(record[7]) + 1 if len(record) > 7 else 1
+        self.attempt = job.attempts + 1
         self.untracked = job.delivery == UNTRACKED
         self.timeout, self.max_attempts = recipe.timeout, recipe.max_attempts
 
@@ -107,17 +84,32 @@ class Delivery:
         """The job's id as text."""
         return to_text(self.job.id)
 
-    def fact(self, name: str) -> str:
-        """id, task, queue or delivery, for `current_job()`."""
-        if name == "task":
-            return self.task.name
-        raw: bytes = getattr(self.job, name)
-        return to_text(raw)
+    @property
+    def task_name(self) -> str:
+        """The task's name."""
+        return self.task.name
 
-    def count(self, name: str) -> int:
-        """A ledger before this delivery."""
-        return self.job.ledger(name)
+    @property
+    def queue(self) -> str:
+        """The queue that it came from."""
+        return to_text(self.job.queue)
 
+    @property
+    def number(self) -> int:
+        """The delivery's number, which fences."""
+        return int(self.job.delivery)
+
+    @property
+    def interruptions(self) -> int:
+        """Of earlier deliveries."""
+        return self.job.interruptions
+
+    @property
+    def recoveries(self) -> int:
+        """Of earlier deliveries."""
+        return self.job.recoveries
+
+    @property
     def checkpoint(self) -> bytes:
         """What an earlier delivery stored, encoded."""
         return self.job.checkpoint
@@ -188,35 +180,11 @@ class Runner:
         self._accepting = True
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = math.inf
-        self._ended = self.ran = 0
+        self.ran = 0
         self._waiting, self._told_waiting = 0, False  # jobs that wait for other jobs' results
-        self._rate = 0.0
-        self._rate_at = self._last_end = self._loop.time()
+        self.appetite = Appetite(self.seat, settings.concurrency, self._loop.time())
 
-    # Room and taking
-
-    def room(self) -> tuple[int, int]:
-        """How many jobs could start now, and how many more may wait; together at most one fetch."""
-        if self.seat.slots.used > self.seat.slots.total:
-            return 0, 0  # untracked jobs that could not wait on were started beyond it
-        start = max(0, self.seat.free())
-        target = self._buffer_target() if self.seat.may_hoard() else 0
-        # Refilled in halves: one fetch for many jobs.
-        free = target - len(self.buffer)
-        buffer = free if free * 2 >= target else 0
-        start = min(start, MAX_BATCH)
-        return start, max(0, min(buffer, MAX_BATCH - start))
-
-    def _buffer_target(self) -> int:
-        now = self._loop.time()
-        if now - self._last_end > RATE_MEMORY_S:
-            self._rate = 0.0
-        elapsed = now - self._rate_at
-        many = self._ended >= 2 * self._settings.concurrency
-        if elapsed >= (SHORT_WINDOW_S if many else RATE_WINDOW_S):
-            self._rate = (self._rate + self._ended / elapsed) / 2
-            self._ended, self._rate_at = 0, now
-        return min(BUFFER_TIMES * self._settings.concurrency, int(self._rate * BUFFER_S))
+    # Taking
 
     def owned_of(self, queue: bytes) -> int:
         """How many jobs of a queue are here."""
@@ -227,16 +195,16 @@ class Runner:
         """(id, delivery) of everything that is here."""
         return {(item.job.id, item.job.delivery) for item in (*self.running, *self.buffer)}
 
-    def take(self, jobs: list[Delivered], *, hand_back: bool = False) -> None:
+    def take(self, jobs: list[FetchedJob], *, hand_back: bool = False) -> None:
         """Accept what a fetch brought: start it, or let it wait for a slot; or return it all unstarted."""
         known, is_open, binds, capped = self._recipes, self.seat.open, self._binder.any, self._capped
         for job in jobs:
-            recipe = known.get(job.record[2])
+            recipe = known.get(job.task_name)
             if recipe is None:
                 self._park(job, job.task)
                 continue
             delivery = Delivery(job, recipe)
-            if len(job.record) > 5 and job.record[5] and not self._apply_options(delivery):
+            if job.options and not self._apply_options(delivery):
                 continue
             if binds and self._bind(delivery):
                 continue
@@ -251,10 +219,10 @@ class Runner:
                 self.buffer.append(delivery)
                 self.seat.waiting += 1
 
-    def _park(self, job: Delivered, name: str) -> None:
+    def _park(self, job: FetchedJob, name: str) -> None:
         log.job_parked(task=name, job_id=job.id.decode("utf-8", "replace"))
         if job.delivery != UNTRACKED:
-            self._settle(Outcome(job.id, job.delivery, "parked", 0, b"", ""))
+            self._settle(Outcome(job.id, job.delivery, OutcomeKind.PARKED, 0, b"", ""))
 
     def _apply_options(self, delivery: Delivery) -> bool:
         """The job's own options; False if that ended the delivery."""
@@ -287,14 +255,14 @@ class Runner:
         except UsageError as error:
             self._unusable(delivery, str(error))
         except Exception as error:  # a key function of the user's
-            self._unusable(delivery, f"its keys can't be told: {_named(error)}")
+            self._unusable(delivery, f"its unique key or limits can't be computed: {named(error)}")
         else:
-            self._record(delivery, "bound", 0, bounds, "")
+            self._record(delivery, OutcomeKind.BOUND, 0, bounds, "")
         return True
 
     def _unusable(self, delivery: Delivery, problem: str) -> None:
         log.job_unusable(task=delivery.task.name, job_id=delivery.id, problem=problem)
-        self._record(delivery, "dead", 0, encode_error("ArgumentError", problem), problem[:500])
+        self._record(delivery, OutcomeKind.DEAD, 0, encode_error("ArgumentError", problem), problem)
 
     # Running
 
@@ -359,9 +327,9 @@ class Runner:
 
     def _untold(self, delivery: Delivery, error: BaseException, worse: BaseException) -> None:
         """What its error comes to can't be worked out: it is dead, with its own error, and the reason says what came on top."""
-        reason = f"{_named(error)} (and what follows from it can't be told: {_named(worse)})"
+        reason = f"{named(error)} (and its outcome can't be encoded: {named(worse)})"
         log.job_unusable(task=delivery.task.name, job_id=delivery.id, problem=reason[:300])
-        self._record(delivery, "dead", 1, encode_exception(error, _OWN_FRAMES), reason[:500])
+        self._record(delivery, OutcomeKind.DEAD, 1, encode_exception(error, _OWN_FRAMES), reason)
 
     def _unfit(self, delivery: Delivery, error: ArgumentError | SealedError) -> None:
         """What is stored for it can't be turned into arguments."""
@@ -393,7 +361,7 @@ class Runner:
         packed, more = found
         return [self.opened(item) or NIL for item in packed], more
 
-    async def note(self, delivery: Delivery, kind: str, value: bytes) -> None:
+    async def note(self, delivery: Delivery, kind: NoteKind, value: bytes) -> None:
         """See `CurrentJob.progress`, `checkpoint` and `log`. An untracked job has no record: nothing is stored."""
         if delivery.untracked:
             return
@@ -403,9 +371,9 @@ class Runner:
             try:
                 word = await self._ask(note(self.lease, delivery.job.id, delivery.job.delivery, kind, sealed))
             except StoreFullError:
-                if kind == "checkpoint":
+                if kind is NoteKind.CHECKPOINT:
                     raise
-                log.note_dropped(task=delivery.task.name, job_id=delivery.id, kind=kind)
+                log.note_dropped(task=delivery.task.name, job_id=delivery.id, kind=kind.value)
                 return
         if word is not NoteWord.OK:
             raise OwnershipLostError(delivery.id)
@@ -431,24 +399,9 @@ class Runner:
         if delivery.cause is Cause.LOST:
             self._disowned(delivery)
             return
-        payload, keep_ms = b"", delivery.recipe.keep_ms
-        if value is not None:
-            problem = ""
-            if keep_ms > 0 and not delivery.untracked:
-                try:
-                    payload = delivery.task.signature.result.encode(value)
-                    if len(payload) > self._settings.max_result:
-                        problem = f"result too large: {len(payload)} bytes, max_result is {self._settings.max_result}"
-                except BaseException as error:  # also what a type's own code raises
-                    problem = f"result not serialisable: {type(value).__qualname__}: {_named(error)}"
-            elif hasattr(type(value), "__await__"):
-                problem = (
-                    f"result not serialisable: this {type(value).__qualname__} was not awaited, so nothing was done"
-                )
-            if problem:
-                self._failed(delivery, "failed", encode_error("ResultError", problem), problem, 0.0)
-                return
-        self._record(delivery, "succeeded", keep_ms, payload, "")
+        codec, keep_ms = delivery.task.signature.result, delivery.recipe.keep_ms
+        decision = of_value(value, codec, keep_ms, self._settings.max_result, untracked=delivery.untracked)
+        self._decided(delivery, decision)
 
     def _disowned(self, delivery: Delivery) -> None:
         """The lease was lost while this job ran: whatever it did here changes nothing any more."""
@@ -459,58 +412,43 @@ class Runner:
         """The outcome of a delivery that raised, or did not end although it was cancelled (then `note` says so)."""
         if delivery.settled:
             return
-        error = meant_by(error)
-        cause = delivery.cause
-        if cause is Cause.LOST:
+        if delivery.cause is Cause.LOST:
             self._disowned(delivery)
             return
-        ran_ms = self._ran_ms(delivery)
-        if cause is Cause.CANCEL:
-            log.job_cancelled(task=delivery.task.name, job_id=delivery.id, ran_ms=ran_ms)
-            self._record(delivery, "cancelled", delivery.recipe.keep_ms, b"", "cancelled while it ran" + note)
-        elif cause is not None and cause is not Cause.TIMEOUT:
-            count = delivery.job.ledger("interruptions") + 1
-            log.job_interrupted(task=delivery.task.name, job_id=delivery.id, ran_ms=ran_ms, interruptions=count)
-            self._record(delivery, "interrupted", 0, b"", "")
-        elif cause is Cause.TIMEOUT:
-            text = f"the attempt took longer than its timeout of {delivery.timeout:g} s{note}"
-            self._raised(delivery, TimeoutError(text), f"TimeoutError: {text}", encode_error("TimeoutError", text))
-        elif isinstance(error, Snooze):
-            log.job_snoozed(task=delivery.task.name, job_id=delivery.id, seconds=error.for_, reason=error.reason[:300])
-            self._record(delivery, "snoozed", round(error.for_ * 1000), b"", "")
-        elif isinstance(error, Discard):
-            self._failed(delivery, "failed", encode_error("Discard", error.reason), f"discarded: {error.reason}", 0.0)
-        elif isinstance(error, Dead):
-            self._failed(delivery, "dead", encode_error("Dead", error.reason), f"set aside: {error.reason}", 0.0)
-        elif isinstance(error, IsolatedError):
-            self._raised(delivery, error, error.text, error.packed)
-        else:
-            self._raised(delivery, error, _named(error), encode_exception(error, _OWN_FRAMES))
+        options, keep_ms = delivery.task.task_options, delivery.recipe.keep_ms
+        decision = of_error(error, delivery, options, keep_ms, random.random, hidden=_OWN_FRAMES, note=note)
+        if decision.broken is not None:
+            log.hook_failed(
+                hook="retry", task=delivery.task.name, job_id=delivery.id, error=named(decision.broken)[:300]
+            )
+        if options.on_exhausted is not None:
+            delivery.exhausted_by = decision.spent_by
+        self._decided(delivery, decision)
 
-    def _raised(self, delivery: Delivery, error: BaseException, reason: str, packed: bytes) -> None:
-        """The attempt failed: again later, or not, as the task says."""
-        options = delivery.task.task_options
-        wanted = isinstance(error, Retry) or (
-            not _is_a(error, options.give_up_on, any) and (not options.retry_on or _is_a(error, options.retry_on, all))
-        )
-        if not wanted:
-            self._failed(delivery, "failed", packed, f"not retried: {reason}", 0.0)
-        elif delivery.attempt >= delivery.max_attempts:
-            why = f"attempts exhausted ({delivery.attempt} of {delivery.max_attempts}): {reason}"
-            self._failed(delivery, "dead", packed, why, 0.0)
-            if options.on_exhausted is not None:
-                delivery.exhausted_by = error
-        else:
-            self._failed(delivery, "retry", packed, reason, self._retry_s(delivery, error))
-
-    def _retry_s(self, delivery: Delivery, error: BaseException) -> float:
-        if isinstance(error, Retry) and error.after is not None:
-            return error.after
-        try:
-            return retry_delay(delivery.task.task_options.retry, delivery.attempt, error, random.random)
-        except BaseException as broken:  # a function of the user's
-            log.hook_failed(hook="retry", task=delivery.task.name, job_id=delivery.id, error=_named(broken)[:300])
-            return Exponential().delay(delivery.attempt, random.random)
+    def _decided(self, delivery: Delivery, decision: Decision) -> None:
+        """Log what was decided, and record it."""
+        kind, reason = decision.kind, decision.reason
+        if kind is not OutcomeKind.SUCCEEDED:
+            about: dict[str, Any] = {"task": delivery.task.name, "job_id": delivery.id}
+            ran_ms = round((self._loop.time() - delivery.started_at) * 1000)
+            if kind is OutcomeKind.CANCELLED:
+                log.job_cancelled(**about, ran_ms=ran_ms)
+            elif kind is OutcomeKind.INTERRUPTED:
+                log.job_interrupted(**about, ran_ms=ran_ms, interruptions=delivery.interruptions + 1)
+            elif kind is OutcomeKind.SNOOZED:
+                log.job_snoozed(**about, seconds=decision.ms / 1000, reason=reason[:300])
+                reason = ""
+            else:
+                retry_s = decision.ms / 1000 if kind is OutcomeKind.RETRY else 0.0
+                log.job_failed(
+                    **about,
+                    attempt=delivery.attempt,
+                    ran_ms=ran_ms,
+                    error=reason[:300],
+                    outcome=kind.value,
+                    retry_s=retry_s,
+                )
+        self._record(delivery, kind, decision.ms, decision.payload, reason)
 
     async def _exhausted(self, delivery: Delivery) -> None:
         """Call the task's on_exhausted; whatever it does, the job is dead already."""
@@ -520,45 +458,26 @@ class Runner:
             async with asyncio.timeout(self._settings.cancel_grace):
                 await hook(CurrentJob(delivery, self), error)
         except BaseException as broken:
-            log.hook_failed(
-                hook="on_exhausted", task=delivery.task.name, job_id=delivery.id, error=_named(broken)[:300]
-            )
+            log.hook_failed(hook="on_exhausted", task=delivery.task.name, job_id=delivery.id, error=named(broken)[:300])
 
-    def _failed(self, delivery: Delivery, outcome: str, packed: bytes, reason: str, retry_s: float) -> None:
-        log.job_failed(
-            task=delivery.task.name,
-            job_id=delivery.id,
-            attempt=delivery.attempt,
-            ran_ms=self._ran_ms(delivery),
-            error=reason[:300],
-            outcome=outcome,
-            retry_s=retry_s,
-        )
-        ms = {"failed": delivery.recipe.keep_ms, "dead": 1}.get(outcome, round(retry_s * 1000))
-        self._record(delivery, outcome, ms, packed, reason[:500])
-
-    def _record(self, delivery: Delivery, outcome: str, ms: int, payload: bytes, reason: str) -> None:
+    def _record(self, delivery: Delivery, kind: OutcomeKind, ms: int, payload: bytes, reason: str) -> None:
         delivery.settled = True
         if not delivery.untracked:
             if reason:
-                reason = reason.encode("utf-8", "replace").decode()
-            if self._cipher is not None and outcome != "bound":
+                reason = reason[:MAX_REASON].encode("utf-8", "replace").decode()
+            if self._cipher is not None and kind is not OutcomeKind.BOUND:
                 # Texts of errors may say what the arguments were; what is left says of which kind the end was.
-                payload, reason = self._cipher.seal(payload), _without_text(reason)
+                payload, reason = self._cipher.seal(payload), without_text(reason)
             job = delivery.job
-            self._settle(Outcome(job.id, job.delivery, outcome, ms, payload, reason, job.bound))
+            self._settle(Outcome(job.id, job.delivery, kind, ms, payload, reason, job.bound))
 
     def _finish(self, delivery: Delivery) -> None:
         self.running.discard(delivery)
         self.seat.end()
         if delivery.untracked:
             self.seat.slots.untracked -= 1
-        now = self._loop.time()
-        if now - self._last_end > RATE_MEMORY_S:
-            self._rate, self._ended, self._rate_at = 0.0, 0, now
-        self._ended += 1
+        self.appetite.ended(self._loop.time())
         self.ran += 1
-        self._last_end = now
         self.seat.slots.freed()
 
     def _fill(self) -> None:
@@ -567,9 +486,6 @@ class Runner:
             self.seat.waiting -= 1
             self._start(self.buffer.popleft())
         self.on_room()
-
-    def _ran_ms(self, delivery: Delivery) -> int:
-        return round((self._loop.time() - delivery.started_at) * 1000)
 
     # Ending
 
@@ -607,7 +523,7 @@ class Runner:
         if delivery.untracked:
             self._start(delivery)  # it is nowhere but here, and may run once
         else:
-            self._record(delivery, "unstarted", 0, b"", "")
+            self._record(delivery, OutcomeKind.UNSTARTED, 0, b"", "")
 
     def cancel_all(self, cause: Cause) -> None:
         """Cancel everything that runs, and let go of what waits."""
@@ -685,24 +601,6 @@ _OWN_FRAMES = (Runner._run.__code__,)
 guard(Runner._run)
 
 
-_PUBLIC = re.compile(r"(?:attempts exhausted \(\d+ of \d+\): |not retried: )?[A-Za-z_][\w.]*(?=: |$)|[^:]*")
-
-
-def _without_text(reason: str) -> str:
-    """A reason without what an error, or the job itself, said: `attempts exhausted (3 of 3): ValueError`."""
-    found = _PUBLIC.match(reason)
-    return found[0] if found else ""
-
-
-def _is_a(
-    error: BaseException, kinds: tuple[type[BaseException], ...], which: Callable[[Iterable[bool]], bool]
-) -> bool:
-    """Whether an error is of one of these classes; of a group `any` or `all` of what is in it, unless the group itself is."""
-    if isinstance(error, IsolatedError):
-        return any(class_name(kind) in error.kinds for kind in kinds)
-    return isinstance(error, kinds) or which(isinstance(leaf, kinds) for leaf in leaves_of(error))
-
-
 def _fitting(delivery: Delivery, data: bytes) -> Any:
     """A result, or all of them, as the function's first parameter says. Raises ArgumentError."""
     try:
@@ -711,11 +609,3 @@ def _fitting(delivery: Delivery, data: bytes) -> Any:
         raise
     except Exception as error:
         raise ArgumentError(delivery.task.name, "", f"the results before it don't fit: {error}") from None
-
-
-def _named(error: BaseException) -> str:
-    try:
-        within = "; ".join(map(_named, leaves_of(error))) if isinstance(error, BaseExceptionGroup) else ""
-        return f"{type(error).__qualname__}: {error}{f' ({within})' if within else ''}"
-    except BaseException:
-        return type(error).__qualname__

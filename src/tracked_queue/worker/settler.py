@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 
 from .. import log
-from ..protocol.transitions import MAX_BATCH, MAX_BYTES, MAX_RICH, Outcome, Verdict, settle
+from ..protocol.transitions import MAX_BATCH, MAX_BYTES, MAX_RICH, Outcome, OutcomeKind, Verdict, settle
 from ..settings import Settings
 from ..transport.store import Store
 from .outage import Outage, insist
@@ -114,7 +114,7 @@ class Settler:
         pending = self._pending
         while pending and room > 0:
             outcome = pending.popleft()
-            room -= RICH if outcome.rich or outcome.outcome != "succeeded" else 1
+            room -= RICH if outcome.rich or outcome.kind != OutcomeKind.SUCCEEDED else 1
             size += len(outcome.payload) + len(outcome.reason)
             if size > MAX_BYTES and batch:
                 pending.appendleft(outcome)

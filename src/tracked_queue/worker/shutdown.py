@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Protocol
 
 from .. import log
 from ..errors import StoreUnavailableError
@@ -12,21 +11,16 @@ from ..settings import Settings
 from ..transport.store import Store
 from .fetcher import Fetcher
 from .lease import LeaseState
+from .outcome import Cause
 from .reconcile import Reconciler
-from .runner import Cause, Runner
+from .runner import Runner
 from .settler import Settler
+from .stop import Stop
 
 # Limits of the phases around `grace`; together they stay within the 3 s that a killer may be relied on to wait.
 STOP_FETCHING_S = 0.5
 CANCEL_S = 1.5
 FLUSH_S = 0.8
-
-
-class StopWish(Protocol):
-    """What asks for the stop: events, set when it is to begin and when it is to skip the grace."""
-
-    asked: asyncio.Event
-    at_once: asyncio.Event
 
 
 class Shutdown:
@@ -40,7 +34,7 @@ class Shutdown:
         *,
         state: LeaseState,
         settings: Settings,
-        stop: StopWish,
+        stop: Stop,
         runner: Runner,
         settler: Settler,
         fetcher: Fetcher,

@@ -33,15 +33,12 @@ from ..sharding.shards import Shards
 from ..transport.link import Endpoint, LinkPool
 from ..transport.store import Store
 from . import signals
+from .exits import FENCED_EXIT, RECYCLED_EXIT, USAGE_EXIT
 from .lease import EXIT_PART
 from .lineage import child_environment, end_session, first_to_go, is_stopped, keep_from_forks
-from .loopwatch import FENCED_EXIT
 from .outage import Outage, insist
 from .recovery import recover_lease
 
-USAGE_EXIT = 2
-# A child ended in order since it had reached max_jobs or max_memory.
-RECYCLED_EXIT = 72
 # A process that dies younger than this is restarted with a growing delay, an older one at once.
 YOUNG_S = 5.0
 FIRST_DELAY_S = 0.2

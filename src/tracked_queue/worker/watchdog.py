@@ -16,8 +16,9 @@ from ..errors import TrackedQueueError
 from ..protocol.transitions import Beat, heartbeat
 from ..settings import Settings
 from ..transport.store import SyncStore
+from .exits import FENCED_EXIT
 from .lease import EXIT_PART, FENCE_PART, LeaseState
-from .loopwatch import FENCED_EXIT, Periodic, give_up
+from .loopwatch import Periodic, give_up
 from .runner import Runner
 
 # A last good beat older than this many intervals makes the watchdog beat.
