@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import contextlib
+import importlib
 import re
 import subprocess
 import sys
@@ -58,33 +60,95 @@ def test_a_script_names_every_reply_word_in_its_header(name: str) -> None:
     assert all(f"'{word}'" in head for word in words), words
 
 
-@pytest.mark.parametrize("name", SCRIPTS)
-def test_a_script_uses_only_what_it_includes(name: str) -> None:
-    text = load_scripts()[name].text
-    provided = {
-        "keys": ("named", "single"), "now_ms": ("now_ms", "digits"), "writable": ("begin_writing",), "paused": ("read_paused",),
-        "wake": ("wake",), "contact": ("read_hold", "note_contact"), "ended": ("end_job", "tell_waiters"),
-        "garbage": ("bury_garbage",), "stats": ("count",), "packed": ("read_packed",), "record": ("read_fields",),
-    }  # fmt: skip
-    for functions in provided.values():
-        for function in functions:
-            if re.search(rf"(?<![\w.:]){function}\(", text):
-                assert f"local function {function}(" in text, f"{name} calls {function}"
-    assert "redis.call('KEYS'" not in text and "'SCAN'" not in text
+def test_a_script_has_every_function_that_it_calls() -> None:
+    """Of its own, or of an include; and looks at no whole database."""
+    includes = "".join(path.read_text() for path in (SOURCE / "lua" / "include").glob("*.lua"))
+    known = set(re.findall(r"local function (\w+)", includes))
+    assert len(known) > 40
+    for name, script in load_scripts().items():
+        text = re.sub(r"--.*", "", script.text)
+        defined = set(re.findall(r"local function (\w+)", text))
+        called = set(re.findall(r"(?<![\w.:])(\w+)\(", text)) & known
+        assert called <= defined, f"{name} calls {called - defined}"
+        assert not re.search(r"'(KEYS|SCAN|RANDOMKEY|FLUSH\w+)'", text), name
 
 
-def test_no_other_module_names_a_redis_key_or_reads_the_environment() -> None:
-    for path in SOURCE.rglob("*.py"):
-        text = path.read_text()
-        if path.name not in ("keys.py",):
-            assert "{{" + "}}:" not in text
-        if "worker" in path.parts:
-            assert "keys.single" not in text and not re.search(r"['\"]:(?:job|queue|processing):", text), path
-        if (
-            path.name not in ("settings.py", "lineage.py", "isolated.py", "demo.py", "demo_tasks.py")
-            and "chaos" not in path.parts
-        ):
-            assert "os.environ" not in text, path
+# Who may make the name of a key of any kind; the others take it from a method of `Keys`.
+NAMERS = {"protocol", "transport", "reports"}
+# And who may read the environment.
+READERS = {"settings.py", "lineage.py", "isolated.py", "demo.py", "demo_tasks.py"}
+
+
+def modules() -> list[tuple[Path, ast.Module]]:
+    return [(path, ast.parse(path.read_text())) for path in SOURCE.rglob("*.py")]
+
+
+def test_keys_are_named_in_one_place() -> None:
+    for path, tree in modules():
+        unit = path.relative_to(SOURCE).parts[0]
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+                named = node.func.attr in ("named", "single") and unit not in NAMERS
+                assert not named, f"{path}:{node.lineno}: give Keys a method for it"
+
+
+def test_the_environment_is_read_in_few_places() -> None:
+    for path, tree in modules():
+        if path.name not in READERS and "chaos" not in path.parts:
+            found = [
+                node
+                for node in ast.walk(tree)
+                if isinstance(node, ast.Attribute) and node.attr in ("environ", "getenv")
+            ]
+            assert not found, path
+
+
+def test_requests_and_replies_are_read_by_position_in_one_place() -> None:
+    """What a fetch brings is a list for speed; everybody but the protocol asks it by name."""
+    for path, tree in modules():
+        if "protocol" in path.parts:
+            continue
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Subscript) and isinstance(node.value, ast.Attribute):
+                assert node.value.attr != "record", f"{path}:{node.lineno}"
+
+
+def places(text: str) -> list[str]:
+    """The files and pages that a text says it rests on."""
+    found = re.findall(r"Source: (.*?)(?:\n\s*\n|\n[A-Z]|\Z)", text, re.DOTALL)
+    return re.findall(r"(?:lua|docs)/[\w/.<>-]+?\.(?:lua|md)", " ".join(found))
+
+
+def test_every_source_is_there() -> None:
+    count = 0
+    for _, tree in modules():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+                for place in places(ast.get_docstring(node) or ""):
+                    count += 1
+                    root = SOURCE if place.startswith("lua") else ROOT
+                    assert "<" in place or (root / place).exists(), place
+    assert count > 10
+
+
+def test_the_architecture_page_names_what_is_there() -> None:
+    page = (ROOT / "docs" / "explanation" / "architecture.md").read_text()
+    names = set(re.findall(r"`(tracked_queue\.[\w.]+)`", page))
+    assert len(names) > 20
+    for name in names:
+        parts = name.split(".")
+        found, at = None, len(parts)
+        while found is None:
+            with contextlib.suppress(ModuleNotFoundError):
+                found = importlib.import_module(".".join(parts[:at]))
+            at -= 0 if found else 1
+            assert at, name
+        for part in parts[at:]:
+            found = getattr(found, part)
+    for script in set(re.findall(r"`(lua/[\w/]+\.lua)`", page)):
+        assert (SOURCE / script).exists(), script
+    units = {path.name for path in SOURCE.iterdir() if path.is_dir() and (path / "__init__.py").exists()}
+    assert units <= set(re.findall(r"\w+", page)), "every folder is in the picture"
 
 
 def test_nothing_unpickles_or_evaluates_data() -> None:

@@ -334,7 +334,7 @@ def test_an_error_among_outcomes_costs_no_other_its_place(q: Scripts) -> None:
     jobs = q.take("w")
     q.redis.set(q.keys.named("parked", "t"), "foreign")
     outcomes = [t.Outcome(job.id, job.delivery, "succeeded", 0, b"", "") for job in jobs]
-    outcomes[2] = structs.replace(outcomes[2], outcome="parked")
+    outcomes[2] = structs.replace(outcomes[2], kind="parked")
     with pytest.raises(InvariantError):
         q.store.run(t.settle("w", outcomes, 120))
     assert [q.state(name) for name in "abde"] == ["succeeded", "succeeded", "active", "active"]

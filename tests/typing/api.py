@@ -4,18 +4,26 @@ from datetime import timedelta
 from typing import Any, assert_type
 
 from tracked_queue import (
+    CancelWord,
     Concurrency,
+    DeadFilter,
+    DeadJob,
+    DeadOutcome,
     Group,
+    InstanceReport,
     Job,
     JobContext,
     JobInfo,
     PreparedCall,
     Progress,
+    QueueReport,
     State,
     Step,
     Task,
     TrackedQueue,
+    Unique,
 )
+from tracked_queue.settings import Durability
 
 app = TrackedQueue()
 
@@ -86,6 +94,28 @@ async def wrong_too() -> None:
     await blocking.enqueue("x")  # type: ignore[arg-type]
     app.task(limit=3)  # type: ignore[arg-type]
     app.task(retry="often")  # type: ignore[arg-type]
+    app.task(unique="until_strated")  # type: ignore[arg-type]
+    app.task(isolate="thread")  # type: ignore[arg-type]
+    Unique(until="dome")  # type: ignore[arg-type]
+    Unique(conflict="replaces")  # type: ignore[arg-type]
+    app.every(60, missed="never")  # type: ignore[arg-type]
+    with_context.options(durability="disk")  # type: ignore[arg-type]
+    with_context.options(on_failure="stop")  # type: ignore[arg-type]
+    TrackedQueue(heartbeat_til=3)  # type: ignore[call-arg]
+    TrackedQueue(heartbeat_ttl="3")  # type: ignore[arg-type]
+    TrackedQueue(durability="disk")  # type: ignore[arg-type]
+    app.configure(concurency=3)  # type: ignore[call-arg]
+    await app.operator.requeue(matching="mail")  # type: ignore[arg-type]
+
+
+async def right_for_operators() -> None:
+    assert_type(await app.operator.dead(DeadFilter(task="x"), limit=5), list[DeadJob])
+    assert_type(await app.operator.requeue(["a"], rate=20), DeadOutcome)
+    assert_type(await app.operator.cancel(["a"]), dict[str, CancelWord])
+    assert_type((await app.operator.queues()).queues, tuple[QueueReport, ...])
+    assert_type(await app.operator.instances(), list[InstanceReport])
+    assert_type(await app.operator.quiet("web-1"), list[str])
+    assert_type(TrackedQueue(heartbeat_ttl=timedelta(seconds=30), durability="fsync").settings.durability, Durability)
 
 
 def names(task: Task[[int], str]) -> str:

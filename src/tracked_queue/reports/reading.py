@@ -22,6 +22,7 @@ def number_of(raw: bytes | None) -> int:
 
 
 def time_of(ms: bytes | None) -> datetime | None:
+    """A moment that a script wrote in ms since 1970; None for none, and for one beyond the range of dates."""
     try:
         return datetime.fromtimestamp(number_of(ms) / 1000, UTC) if ms else None
     except (ValueError, OverflowError, OSError):
@@ -29,6 +30,7 @@ def time_of(ms: bytes | None) -> datetime | None:
 
 
 def state_of(raw: bytes | None) -> State | None:
+    """A state; None for none, and for an unknown one."""
     try:
         return State(text_of(raw))
     except ValueError:
@@ -42,10 +44,12 @@ def _delivered(delivery: bytes | None) -> datetime | None:
 
 
 def text_of(data: bytes | None) -> str:
+    """Text to show; empty for none."""
     return (data or b"").decode("utf-8", "replace")
 
 
 async def now_ms(store: Store) -> int:
+    """The server's time."""
     ((seconds, micros),) = await store.read(("TIME",))
     return int(seconds) * 1000 + int(micros) // 1000
 
@@ -72,6 +76,7 @@ async def pages_of(store: Store, key: str) -> AsyncIterator[list[bytes]]:
 
 
 async def waiting_s(store: Store, job_id: bytes, now: int) -> float | None:
+    """Seconds that a job has waited in its queue, or since it was due; None where its record does not say."""
     key = store.keys.named("job", "").encode() + job_id
     queued, due = (await store.read_records(("HMGET", key, "queued_ms", "due_ms")))[0] or (None, None)
     since = max(number_of(queued), number_of(due))
