@@ -120,10 +120,10 @@ class JobNotFoundError(JobError):
 
 
 class UnreadableJobError(JobError):
-    """The key of this job's record holds something that is none of ours."""
+    """The key of this job's record holds something that is not a job record."""
 
     def __str__(self) -> str:
-        return f"job {self.job_id}: its key in Redis is no job record; something else has written it"
+        return f"job {self.job_id}: its key in Redis does not hold a job record; something else wrote it"
 
 
 class UnreadableResultError(JobError):

@@ -179,7 +179,7 @@ def lease_lost(*, lease: str, running: int) -> None:
 
 
 def lease_doubted(*, lease: str, running: int, silent_s: float) -> None:
-    """No beat got through for so long that the lease may soon run out: running jobs are cancelled here."""
+    """No beat got through for a while, so the lease may soon run out: running jobs are cancelled here."""
     log.warning("lease.doubted", lease=lease, running=running, silent_s=round(silent_s, 1))
 
 

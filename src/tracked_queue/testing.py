@@ -342,7 +342,7 @@ class QueueKit:
 
     async def crash_after(self, jobs: int = 1, *, run: bool = True) -> int:
         """
-        A worker takes up to so many jobs, runs each to its end, and dies before it has recorded anything; then its jobs
+        A worker takes up to `jobs` jobs, runs each to its end, and dies before it has recorded anything; then its jobs
         are recovered. What your tasks do twice now, they do twice in production.
 
         Args:

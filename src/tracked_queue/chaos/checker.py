@@ -20,11 +20,11 @@ POISON = "poison"
 BLAMED = "its process died"
 # Kinds of faults after which the store may stand where it stood a moment ago: writes that it had answered are gone.
 ROLLBACKS = frozenset({"failover", "late_failover", "redis_restart_everysec"})
-# What a server gave out just before it was lost may begin only so much later; the one that took over knows nothing of it.
+# A job that a server gave out just before it was lost may begin this much later; the server that took over knows nothing of it.
 GIVEN_OUT_NS = 2 * 10**9
 # What is done to a process is noted before it is done: it may begin a run in between.
 NOTED_NS = 10**9
-# A job may wait so long when no more faults come, and for a lease more: for one that has to run out, a process that starts
+# How long a job may wait after the last fault, beside a lease's time: for a lease that has to run out, a process that starts
 # anew, the suspects of the last fault, and those before it in line.
 WAIT_S = 18.0
 # A call may take this much longer than its limit: a last look at a record, and a machine that is busy with faults.

@@ -1,5 +1,5 @@
 """
-The clock of a chaos run's servers: that of the machine and so many seconds more, which jump.
+The clock of a chaos run's servers: the machine's clock plus an offset that jumps.
 
 A program that fakes the clock of a whole process can't be put before every server, so the scripts of a run add what the key
 `clock` says, and every expiry moves with it: it is an absolute time for a server, and a jump changes what is left of it.
@@ -40,7 +40,7 @@ def go_by_it(app: TrackedQueue) -> None:
 
 
 async def set_clock(client: Any, tags: Sequence[str], ahead_s: float) -> None:
-    """Let the clock of these namespaces jump to so many seconds ahead of the machine's."""
+    """Let the clock of these namespaces jump to `ahead_s` seconds ahead of the machine's."""
     head = "if redis.replicate_commands then redis.replicate_commands() end\n"
     for tag in tags:
         await client.eval(head + _JUMP, 1, tag, round(ahead_s * 1000), tag.replace("{", "[{]") + ":*")

@@ -24,7 +24,7 @@ from .programs import Program, send
 from .world import NAMESPACE, World
 
 Fault = Callable[[], Coroutine[Any, Any, None]]
-# How far a replica is behind that takes over late: the jobs of so long are sent again.
+# How far behind a replica is that takes over late, in seconds; producers send the jobs of that time again.
 LATE_S = (0.5, 3.0)
 
 

@@ -34,7 +34,7 @@ async def run_chaos(
     instances: int = 0,
 ) -> Judgement:
     """
-    Let producers and workers work for so long under random faults, then let all end, and judge.
+    Let producers and workers run under random faults for `seconds`, let everything end, and judge.
 
     Args:
         folder: Where ledgers, logs and history are kept.

@@ -118,7 +118,7 @@ def move_slot(slot: int, source: RedisServer, target: RedisServer, *, most: int 
     Begin to move a slot, and move its keys; `end_move` makes it the target's.
 
     Args:
-        most: Only so many of its keys; the rest stay.
+        most: At most this many of its keys; the rest stay.
     """
     ask(target, "CLUSTER", "SETSLOT", slot, "IMPORTING", ask(source, "CLUSTER", "MYID"))
     ask(source, "CLUSTER", "SETSLOT", slot, "MIGRATING", ask(target, "CLUSTER", "MYID"))

@@ -72,7 +72,7 @@ class RedisServer:
             self.process.send_signal(number)
 
     def forget_primary(self) -> None:
-        """It was promoted: started again it is no replica."""
+        """It was promoted: when it starts again it is a primary."""
         if "--replicaof" in self._options:
             at = self._options.index("--replicaof")
             del self._options[at : at + 3]

@@ -41,7 +41,7 @@ def enqueue(
     queue: Annotated[str | None, typer.Option("--queue", "-q")] = None,
     id: Annotated[str | None, typer.Option(help="The job's id.")] = None,
     delay: Annotated[str | None, typer.Option(help="90, 90s, 15m, 2h, 7d.")] = None,
-    wait: Annotated[str | None, typer.Option(help="Wait so long for the result and print it.")] = None,
+    wait: Annotated[str | None, typer.Option(help="Wait this long for the result, and print it.")] = None,
     app: AppOption = None,
     redis_url: UrlOption = None,
     namespace: NamespaceOption = None,
@@ -87,7 +87,7 @@ def enqueue(
 
 
 def _refuse_constant(name: str) -> Any:
-    raise ValueError(f"{name} is no JSON")
+    raise ValueError(f"{name} is not JSON")
 
 
 def _finite(text: str) -> float:
@@ -103,7 +103,7 @@ def _json(name: str, text: str, kind: type) -> Any:
     except RecursionError:
         raise UsageError(f"--{name}: it is nested too deep") from None
     except ValueError as error:
-        raise UsageError(f"--{name}: it is no JSON: {error}") from None
+        raise UsageError(f"--{name}: it is not valid JSON: {error}") from None
     if not isinstance(value, kind):
         raise UsageError(f"--{name}: it must be a JSON {'array' if kind is list else 'object'}")
     return value

@@ -227,7 +227,7 @@ def seconds(text: str) -> float:
     except ValueError:
         value = -1.0
     if not 0 <= value <= MAX_SECONDS:
-        raise UsageError(f"{text!r} is no duration up to a century; write 90, 90s, 15m, 2h or 7d")
+        raise UsageError(f"{text!r} is not a duration of up to a century; write 90, 90s, 15m, 2h or 7d")
     return value
 
 

@@ -36,8 +36,10 @@ from .common import (
 TaskFilter = Annotated[str | None, typer.Option("--task", help="Only this task.")]
 QueueFilter = Annotated[str | None, typer.Option("--queue", "-q", help="Only this queue.")]
 ReasonFilter = Annotated[str | None, typer.Option("--reason", help="Only with this text in the reason or error.")]
-AgeFilter = Annotated[str | None, typer.Option("--older-than", help="Only dead for so long: 90s, 15m, 2h, 7d.")]
-RateOption = Annotated[float | None, typer.Option("--rate", help="At most so many a second.")]
+AgeFilter = Annotated[
+    str | None, typer.Option("--older-than", help="Only those that died at least this long ago: 90s, 15m, 2h, 7d.")
+]
+RateOption = Annotated[float | None, typer.Option("--rate", help="At most this many a second.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say how many it would be.")]
 
 
@@ -58,7 +60,7 @@ def dead_list(
     queue: QueueFilter = None,
     reason: ReasonFilter = None,
     older_than: AgeFilter = None,
-    limit: Annotated[int, typer.Option(help="At most so many rows.")] = 100,
+    limit: Annotated[int, typer.Option(help="At most this many rows.")] = 100,
     app: AppOption = None,
     redis_url: UrlOption = None,
     namespace: NamespaceOption = None,

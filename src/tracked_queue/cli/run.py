@@ -242,7 +242,7 @@ def _run_loop(work: Callable[[], Coroutine[Any, Any, int]]) -> int:
 @guarded
 def demo(
     folder: Annotated[Path | None, typer.Argument(help="Default: the Python standard library's folder.")] = None,
-    limit: Annotated[int | None, typer.Option(help="At most so many files.")] = None,
+    limit: Annotated[int | None, typer.Option(help="At most this many files.")] = None,
 ) -> None:
     """Hash every file below FOLDER by jobs, kill a worker midway, and prove that nothing was lost."""
     from .demo import run_demo

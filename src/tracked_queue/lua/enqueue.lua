@@ -19,8 +19,8 @@
 --              limits      list of name, kind, number, ms, bytes of the name without its key; see lua/include/lanes.lua
 --              after       ids (at most 250) of the jobs that it comes after; one of this batch that was not stored, since
 --                          another holds its unique key, stands for that other
---              more_after  int   so many further ones will be named by follow
---              wants       int   of the first so many of `after` it wants the results
+--              more_after  int   how many further ones follow will name
+--              wants       int   it wants the results of this many of `after`, from the first
 --              tick        schedule, ms of the tick, mode: 'store'; 'coalesce' stores nothing while the job of the last tick
 --                          waits in its queue; 'pass' stores nothing
 --              on_failure  'fail', 'ignore' or 'fallback': what an unsuccessful end of one of those means
@@ -62,7 +62,7 @@
 -- include expiry
 -- include after
 -- include ahead
--- A job whose enqueue names more than one call can take, and stops halfway, ends after so long.
+-- After this long a job ends whose enqueue names more than one call can take, and stopped halfway.
 local GATHER_MS = 3600000
 local now, job_prefix = now_ms(), named('job', '')
 -- Mostly nothing is paused and no id is known, which one call tells.

@@ -69,11 +69,11 @@
 -- So many are looked at in a call, one with a unique key or limits counts as RICH; and so many more read at once where what was read
 -- first has to be dropped.
 local LOOK, RICH, FURTHER = 300, 4, 50
--- Of the groups that are open so many are looked at, of each queue.
+-- How many open groups are looked at, for each queue.
 local GROUPS = 20
--- Who has the timer and does not call for so long is dead, or stands still.
+-- An instance that has the timer and does not call for this long is dead, or stands still.
 local LATE_MS = 250
--- Above so many arguments queues are asked for one by one: Lua can't hand over more than 8,000 values at once.
+-- Above this many arguments queues are asked for one by one: Lua can't pass more than 8,000 values at once.
 local ASKED = 6000
 -- Beyond its time, so that what counts is this clock and not when the server expires a key (a test's clock may stand still).
 local RATE_KEPT_MS = 60000
@@ -81,7 +81,7 @@ local lease, number = ARGV[1], tonumber(ARGV[2])
 local start, buffer, max_bytes = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
 local instance, processing = named('instance', lease), named('processing', lease)
 local now = now_ms()
--- Of suspects so many are looked at for one group.
+-- How many suspects are looked at for one group.
 local GROUP_LOOK = 50
 -- What runs in a process of their own is joined by a further group when it has run for so long; one that should run alone waits so
 -- long for an empty process.

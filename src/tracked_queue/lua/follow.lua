@@ -3,7 +3,7 @@
 -- KEYS[1]  tag
 -- ARGV[1]  id     text
 -- ARGV[2]  from   int   how many were named before
--- ARGV[3]  wants  int   of the first so many of these it wants the results
+-- ARGV[3]  wants  int   it wants the results of this many of these, from the first
 -- ARGV[4]  last   '1' if these are the last, else '0'
 -- ARGV[5..] id    text  at most 250 in all
 -- Derived: job:<id>, followers:<id>, told:<id>, after:<id>, dependents, ended, scheduled, dead, timer, wake_timer,

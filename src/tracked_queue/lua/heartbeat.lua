@@ -25,7 +25,7 @@
 -- include contact
 -- include timer
 local SWEEP_MS = 1000
--- Who has the timer and does not call for so long is dead, or stands still.
+-- An instance that has the timer and does not call for this long is dead, or stands still.
 local LATE_MS = 250
 local lease, ttl_ms, interval_ms = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local now = now_ms()

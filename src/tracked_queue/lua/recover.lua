@@ -46,7 +46,7 @@
 -- include ended
 -- include garbage
 -- include stats
--- Who has died unseen lived for so long after its last beat at most: while jobs run it beats so often.
+-- A process that died unseen lived for at most this long after its last beat, the longest time between beats while jobs run.
 local BEAT_MS = 1000
 local lease, n, max_recoveries = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local owner, lock_ttl, window, interval = ARGV[4], tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])

@@ -23,7 +23,7 @@
 -- include paused
 -- include wake
 -- include timer
--- Of an earlier version's suspects so many are taken over at a start.
+-- How many suspects of an earlier version are taken over at a start.
 local TAKEN_OVER = 250
 local lease, ttl_ms, interval_ms = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local now = now_ms()

@@ -90,7 +90,7 @@ def check_text(name: str, value: object) -> str:
 
 def check_function(name: str, value: Any, shape: str, given: int, *, waits: bool) -> None:
     """
-    A function that can be called with so many arguments.
+    A function that can be called with `given` arguments.
 
     Args:
         shape: How it is written, for the error.

@@ -228,7 +228,7 @@ class ValueCodec:
     """Bytes of one value of one annotated type, with the promise that it arrives as it was sent."""
 
     def __init__(self, kind: Any) -> None:
-        """Raises TypeError for a type that can't be served."""
+        """Raises TypeError for a type that is not supported."""
         self.kind = kind
         self.loose = _is_loose(kind)
         # The type for MessagePack: the annotation, or for a union that it can't serve one that tells the members apart.
@@ -355,7 +355,7 @@ def _codec(task: str, name: str, kind: Any) -> ValueCodec:
     except TypeError as error:
         raise ArgumentError(
             task, name,
-            f"its annotation can't be served: {' '.join(str(error).split())}. A union of such types is served as the whole of "
+            f"its annotation is not supported: {' '.join(str(error).split())}. A union of such types stands for the whole of "
             "an argument, not inside of a container: put it into a field of a pydantic model, or use msgspec Structs with tags",
         ) from None  # fmt: skip
 
@@ -609,7 +609,7 @@ def encode_options(options: Options) -> bytes:
 
 
 def decode_options(data: bytes | None) -> Options:
-    """Raises msgspec.DecodeError for bytes that are none of ours."""
+    """Raises msgspec.DecodeError for bytes that this package did not write."""
     return shallow(_options_decoder.decode, data) if data else _NO_OPTIONS
 
 
@@ -647,7 +647,7 @@ def _clean(text: str) -> str:
 
 
 def decode_error(data: bytes | None) -> ErrorInfo | None:
-    """An error's text; None for none. Bytes that are none of ours come back as a message that says so."""
+    """An error's text; None for none. Bytes that this package did not write come back as a message that says so."""
     if not data:
         return None
     try:

@@ -145,7 +145,7 @@ class Rate:
     Args:
         most: 1 or more.
         per: Seconds.
-        key, name: As of Concurrency.
+        key, name: As for Concurrency.
     """
 
     most: int
@@ -165,11 +165,11 @@ class Rate:
         return max(1, round(to_seconds("per", self.per) * 1000))
 
     def base(self, owner: str) -> str:
-        """As of Concurrency. The period is part of it: a rate a second and one an hour of the same owner are two."""
+        """As for Concurrency. The period is part of it: a rate a second and one an hour of the same owner are two."""
         return _base(self.name, owner, self.key) + part("p", str(self.per_ms))
 
     def parts(self, owner: str, arguments: Mapping[str, Any]) -> list[Any]:
-        """As of Concurrency."""
+        """As for Concurrency."""
         base = self.base(owner)
         return [_limit_name(base, self.key, arguments), "rate", self.most, self.per_ms, len(base.encode())]
 

@@ -156,7 +156,7 @@ class CurrentJob:
         return None if ms is None else datetime.fromtimestamp(ms / 1000, UTC)
 
     def extend_timeout(self, seconds: Seconds) -> None:
-        """Let this attempt run for so many seconds (or a timedelta) from now, whatever its timeout was."""
+        """Let this attempt run for this many seconds (or a timedelta) from now, whatever its timeout was."""
         self._host.extend(self._delivery, to_seconds("extend_timeout(seconds)", seconds, above=True))
 
     @contextlib.contextmanager

@@ -39,7 +39,7 @@ Lifespan = Callable[[], AbstractAsyncContextManager[Any]]
 
 @dataclass(slots=True)
 class Hooks:
-    """All of it, of one app."""
+    """What one app puts around its jobs."""
 
     lifespan: Lifespan | None = None
     carry: tuple[ContextVar[Any], ...] = ()

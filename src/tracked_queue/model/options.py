@@ -208,7 +208,7 @@ class JobOptions:
 
 
 def job_options(given: Mapping[str, Any], before: JobOptions | None = None) -> JobOptions:
-    """What `options(...)` was given, on top of what was there before. Raises UsageError for a name that is no option."""
+    """What `options(...)` was given, on top of what was there before. Raises UsageError for an unknown option."""
     for name in given:
         if name not in JobOptionsArgs.__annotations__:
             known = JobOptionsArgs.__annotations__
@@ -228,7 +228,7 @@ def _seconds(name: str, value: Any, *, above: bool = False, negative: bool = Fal
 
 
 def check_attempts(value: object) -> None:
-    """Refuse what is no number of runs: `max_attempts` 1 means no retry."""
+    """Refuse what is not a number of runs: `max_attempts` 1 means no retry."""
     if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= MOST_ATTEMPTS:
         raise UsageError(f"max_attempts={value!r}: it must be a whole number from 1 (no retry) to {MOST_ATTEMPTS:,}")
 

@@ -181,7 +181,7 @@ def retry_policy(given: RetryArgument | None) -> RetryPolicy:
 
 
 def retry_delay(policy: RetryPolicy, attempt: int, error: BaseException, random: Callable[[], float]) -> float:
-    """Seconds until the next attempt. Raises whatever a function of the user's raises, and UsageError for its nonsense."""
+    """Seconds until the next attempt. Raises what the task's own function raises, and UsageError if it returns no delay."""
     if isinstance(policy, Computed):
         return to_seconds("the delay of the retry function", policy.function(attempt, error))
     return policy.delay(attempt, random)

@@ -58,14 +58,14 @@ class Schedule:
         try:
             zone = ZoneInfo(self.tz)
         except (ZoneInfoNotFoundError, ValueError, OSError) as error:
-            raise UsageError(f"schedule {self.name}: tz={self.tz[:60]!r} is no known timezone") from error
+            raise UsageError(f"schedule {self.name}: tz={self.tz[:60]!r} is not a known timezone") from error
         if self.cron is not None:
             try:
                 next(CronSim(self.cron, datetime(2026, 1, 1, tzinfo=zone)))
             except (CronSimError, StopIteration) as error:
                 why = f": {error}" if isinstance(error, CronSimError) else ""
                 raise UsageError(
-                    f"schedule {self.name}: expression {self.cron!r} is no cron expression that ever fires{why}"
+                    f"schedule {self.name}: expression {self.cron!r} is not a cron expression that ever fires{why}"
                 ) from error
 
     def ticks(self, after_ms: int) -> Iterator[int]:

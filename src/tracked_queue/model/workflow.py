@@ -79,7 +79,7 @@ def check_calls(
 
 
 def check_step(what: str, step: Any, enqueuer: object) -> None:
-    """Refuse what is no step."""
+    """Refuse what is not a step."""
     if step is None:
         return
     if not isinstance(step, PreparedCall | Step):

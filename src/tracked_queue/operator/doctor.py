@@ -19,7 +19,7 @@ from ..transport.store import Store
 MAX_LAG_S, MAX_SKEW_S = 5.0, 1.0
 # A usual failover; leases that are shorter run out in one.
 FAILOVER_S = 10.0
-# Kubernetes kills a pod so long after SIGTERM unless terminationGracePeriodSeconds says another time.
+# Kubernetes kills a pod this long after SIGTERM unless terminationGracePeriodSeconds says otherwise.
 POD_GRACE_S = 30.0
 
 # Commands of the scripts, each with arguments that fit a key of its kind; see docs/reference/acl.md.

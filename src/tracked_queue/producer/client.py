@@ -50,7 +50,7 @@ T = TypeVar("T")
 
 # Calls of the batcher that may be under way at once: while the server works on one, the next is made.
 FLUSHES = 2
-# A try at the end of the time has so long at least.
+# The least that the last try gets.
 MIN_TRY_S = 0.05
 # A limit that is no longer than this is not divided.
 SHORT_TRY_S = 1.0
@@ -534,7 +534,7 @@ def enqueue_sync(
     `Clients.enqueue_many` without an event loop: one shard after the other.
 
     Args:
-        opened: Makes sure in so many seconds that jobs may be stored.
+        opened: Makes sure, within the seconds given, that jobs may be stored.
     """
     if shards.count == 1:
         with stores.lent(0) as store:

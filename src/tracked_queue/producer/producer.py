@@ -134,7 +134,7 @@ class Producer:
         )  # fmt: skip
 
     def _travelling(self, task: str, options: JobOptions, headers: Mapping[str, Any] | None, size: int) -> bytes:
-        """What goes with a job beside its arguments, of so many bytes: it is held to what they are."""
+        """Headers, carried variables and options, encoded; with the arguments' `size` they are held to max_payload."""
         sent, context = {**(options.headers or {}), **(headers or {})}, self.definitions.hooks.carried()
         for what, values in (("headers", sent), ("carry", context)):
             for name, value in values.items():

@@ -60,7 +60,7 @@ class ResultHub:
         self._heard = True  # since the last look
 
     async def close(self) -> None:
-        """End the subscription; whoever still waits gets an error."""
+        """End the subscription; callers that still wait get an error."""
         self._closed = True
         tasks = [task for task in (self._reader, self._looker) if task is not None]
         for task in tasks:
@@ -95,7 +95,7 @@ class ResultHub:
 
     @contextlib.asynccontextmanager
     async def notices(self, job_id: str) -> AsyncIterator[Callable[[float], Awaitable[None]]]:
-        """While it is open, the server tells of the job; what it yields waits for the next word, at most so long."""
+        """Subscribe to a job while it is open; what it yields waits for the next message, up to the seconds given."""
         async with self._listening(job_id) as notice:
             with contextlib.suppress(StoreUnavailableError):  # then the watcher sees it when it looks by itself
                 await self._store.run(await_end(job_id))

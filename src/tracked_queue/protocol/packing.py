@@ -20,7 +20,7 @@ def shallow(decode: Callable[[bytes], T], data: bytes) -> T:
     except RecursionError:
         raise msgspec.DecodeError("it is nested too deep") from None
     except UnicodeDecodeError as error:
-        raise msgspec.DecodeError(f"a text in it is no UTF-8: {error.reason}") from None
+        raise msgspec.DecodeError(f"a text in it is not UTF-8: {error.reason}") from None
 
 
 def encode_extras(extras: Mapping[str, Any]) -> bytes:

@@ -186,7 +186,7 @@ def follow(job_id: str, first: int, wants: int, ids: Sequence[str], *, last: boo
 
     Args:
         first: How many were named before.
-        wants: Of the first so many of these it wants the results.
+        wants: It wants the results of the first `wants` of these.
         last: Whether these are all that were left.
     """
     return Call("follow", [job_id, first, wants, "1" if last else "0", *ids], _read_follow)

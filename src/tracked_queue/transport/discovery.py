@@ -24,13 +24,13 @@ def parse_hosts(location: str, default_port: int, what: str) -> list[tuple[str, 
     The addresses in `host1[:port],host2`.
 
     Raises:
-        SettingsError: No host, or a port that is no number; `what` says of what.
+        SettingsError: No host, or a port that is not a number; `what` says of what.
     """
     hosts = []
     for item in location.split(","):
         host, colon, port = item.rpartition(":") if ":" in item and not item.endswith("]") else (item, "", "")
         if not host or (colon and not port.isdigit()):
-            raise SettingsError("redis_url", f"{item!r} is no host or host:port of {what}")
+            raise SettingsError("redis_url", f"{item!r} is not a host or host:port of {what}")
         hosts.append((host.strip("[]"), int(port) if port else default_port))
     return hosts
 

@@ -52,7 +52,7 @@ from .wire import Wire, handing_over
 
 Command = Sequence[Any]
 
-# A link that was idle for longer is asked whether it is still there, and has so long to answer.
+# A link that was idle for longer than IDLE_S is asked whether it is still there, and has CHECK_S to answer.
 IDLE_S = 1.0
 CHECK_S = 1.0
 # What a limit that has passed still gives a socket: 0 would mean that it may not wait at all.
@@ -153,7 +153,7 @@ class Endpoint:
         return self._cluster is not None
 
     def doubt(self) -> None:
-        """The server that it led to is no primary, or has the slot no more."""
+        """The server that it led to is not a primary, or no longer has the slot."""
         if self._cluster is not None:
             self._cluster.doubt()
 
@@ -215,7 +215,7 @@ def refused_reply(error: Exception) -> TrackedQueueError:
         return StoreUnavailableError(text, may_have_run=False)
     if _MISSING.search(text):
         return MissingCommandError(
-            f"this server lacks a command ({text}): it was renamed away, or this is no Redis or Valkey; `doctor` says more"
+            f"this server lacks a command ({text}): it was renamed, or this is not Redis or Valkey; `doctor` says more"
         )
     if "DB index is out of range" in text or "invalid DB index" in text:
         return StoreRefusedError(
@@ -235,7 +235,7 @@ _CONNECT_FAILED = (rex.RedisError, TimeoutError, OSError, ValueError, RuntimeErr
 
 
 def _demoted(reply: Any) -> bool:
-    """Whether a reply says that this server is no primary any more, or not that of the slot."""
+    """Whether a reply says that this server is no longer a primary, or not the slot's."""
     return isinstance(reply, Exception) and (
         isinstance(reply, rex.ReadOnlyError | rex.MovedError | rex.ClusterDownError) or "READONLY" in str(reply)
     )

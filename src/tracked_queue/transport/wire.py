@@ -69,7 +69,7 @@ class Wire(asyncio.Protocol):
 
     async def call(self, packed: Sequence[bytes], wanted: int, seconds: float) -> list[Any]:
         """
-        Send, and wait for so many replies for at most so long; one caller at a time, and only if it is usable.
+        Send, and wait up to `seconds` for `wanted` replies; one caller at a time, and only if it is usable.
 
         Raises:
             TimeoutError: They did not come in time.
@@ -118,7 +118,7 @@ class Wire(asyncio.Protocol):
             del self._replies[:wanted]
 
     def close(self) -> None:
-        """Give it up; whoever still waits hears so."""
+        """Give it up; a caller that still waits gets an error."""
         self._end(rex.ConnectionError("Connection closed by us"))
         self._transport.close()
 

@@ -15,7 +15,7 @@ from .slots import Seat
 
 # A standing fetch takes few: a burst spreads over the idle workers, and a frozen one can't swallow a hundred jobs.
 STANDING = 8
-# Jobs wait in the instance only while they would start within about this time at the rate seen lately; so long jobs
+# Jobs wait in the instance only while they would start within about this time at the rate seen lately; so jobs that take long
 # are never hoarded.
 BUFFER_S = 0.02
 # The rate is measured over this time, or as soon as twice the concurrency has ended: then it is no chance that jobs which began
@@ -80,7 +80,7 @@ class Appetite:
         return min(BUFFER_TIMES * self._concurrency, int(self._rate * BUFFER_S))
 
     def want(self, now: float, queues: Sequence[str], most: Mapping[str, int]) -> Want:
-        """What could be taken from these queues, of which at most so many jobs each may come (see Served.plan)."""
+        """What could be taken from these queues, at most `most` jobs of each (see Served.plan)."""
         start, buffer = self.room(now)
         if not queues:
             start = buffer = 0

@@ -33,7 +33,7 @@ CAPPED_BLOCK_S = 0.25
 FOR_EVER_S = 1e9
 # Suspects that could not be taken (the process has other jobs, a limit is full) are asked for again so soon.
 SUSPECTS_PAUSE_S = 1.0
-# For so long a fetch keeps the places for its jobs from the other shards of its process.
+# How long a fetch may keep places for its jobs from the other shards of its process.
 PATIENCE_S = 0.25
 
 
@@ -219,7 +219,7 @@ class Fetcher:
                 await self._wait(None, for_due=bool(want.queues))
 
     async def _wait(self, seconds: float | None, *, for_due: bool = True) -> None:
-        """Until room changes, the standing fetch is answered, what lies in time is due, or for so long."""
+        """Until room changes, the standing fetch is answered, the next timed job is due, or `seconds` have passed."""
         if for_due:
             # Who has the timer calls at its time also when no place is free any more: then others get it.
             times = [self._due_at] if self._due_at is not None else []
@@ -381,7 +381,7 @@ class Fetcher:
 
     async def stop(self, seconds: float) -> None:
         """
-        Take no more jobs, and wait for what is in flight, for at most so long.
+        Take no more jobs, and wait up to `seconds` for what is in flight.
 
         The lease is marked quiet in Redis first, so that a standing fetch takes nothing when its wait is ended; only
         then, if it doesn't come back, its connection is given up.

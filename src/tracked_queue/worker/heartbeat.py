@@ -13,7 +13,7 @@ from ..transport.store import Store
 from .lease import FENCE_PART, LeaseState
 from .outage import Outage, pauses
 
-# While jobs run a beat comes at least so often: cancel requests travel with it.
+# The longest time between beats while jobs run: cancel requests travel with them.
 BUSY_INTERVAL_S = 1.0
 
 
@@ -68,7 +68,7 @@ class Heartbeat:
             await asyncio.sleep(min(left, busy_interval))
 
     async def watch(self) -> None:
-        """Call `doubt` each time no beat has got through for so long that running jobs must end (self-fencing)."""
+        """Call `doubt` whenever beats have failed for long enough that running jobs must end (self-fencing)."""
         limit = self._state.ttl * FENCE_PART
         doubted = False
         while not self._state.lost:

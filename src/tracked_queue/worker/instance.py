@@ -39,7 +39,7 @@ from .slots import Slots
 from .stop import Stop
 from .term import Host
 
-# A process for suspects ends after so long without one.
+# A process for suspects ends after this long without one.
 SUSPECTS_IDLE_S = 5.0
 
 

@@ -275,11 +275,11 @@ def _task_at(module: str, script: str, name: str) -> Task[..., Any]:
     for value in space.values():
         if isinstance(value, Task) and value.function is found:
             return value
-    raise TypeError(f"{module}.{name} is no task in the child process")
+    raise TypeError(f"{module}.{name} is not a task in the child process")
 
 
 def class_name(kind: type) -> str:
-    """How an exception's class is told over the socket: no object of the user's travels there."""
+    """An exception's class as it is sent over the socket, where no objects travel."""
     module = "__main__" if kind.__module__ == SCRIPT else kind.__module__
     return f"{module}.{kind.__qualname__}"
 

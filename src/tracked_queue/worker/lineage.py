@@ -31,7 +31,7 @@ from .exits import FAILED_EXIT
 
 # With the phases of a shutdown (shutdown.py) this stays within the 5 s that a supervisor waits beyond the grace.
 EXIT_HOOKS_S = 2.0
-# Processes of a dead worker that start others while they are being killed are looked for so often.
+# How often to look for processes of a dead worker that start others while they are being killed.
 PASSES = 5
 
 # The import path of a supervisor, for its children: a launcher may have changed it.

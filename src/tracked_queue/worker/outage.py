@@ -18,7 +18,7 @@ from ..transport.store import Store
 T = TypeVar("T")
 
 REMIND_S = 10.0
-# A call that was under way when Redis came back may still fail; an outage that begins now is told after so long.
+# A call that was under way when Redis came back may still fail; a new outage is logged after this long.
 SETTLE_S = 1.0
 FIRST_PAUSE_S = 0.05
 # Small, so that the first job after an outage doesn't wait long.

@@ -116,7 +116,7 @@ def here_before(me: Origin, label: str, other: InstanceReport) -> bool:
 
 
 async def watch_label(store: Store, me: Origin, label: str, every_s: float) -> None:
-    """Two live programs with one exclusive label are a mistake of whoever set it: both say so, once for each other one."""
+    """Two live programs must not share an exclusive label; each logs the other once."""
     told: set[str] = set()
     while True:
         with contextlib.suppress(StoreUnavailableError):

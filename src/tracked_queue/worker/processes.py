@@ -20,11 +20,11 @@ import msgspec
 from ..errors import ProcessLostError
 from .lineage import end_group, forget, interpreter_options, keep_from_forks
 
-# A child that has had no job for so long is ended when the next job comes.
+# A child that has had no job for this long is ended when the next job comes.
 IDLE_S = 300.0
-# A child whose socket has closed is given so long to end by itself, before it is killed.
+# How long a child whose socket has closed may take to end by itself before it is killed.
 END_S = 2.0
-# Killed children are waited for at most so long at the end.
+# How long the end waits for killed children.
 CLOSE_S = 2.0
 # The import path is the parent's, so that whatever the parent could import the child can.
 _START = (

@@ -47,7 +47,7 @@ class Served:
         return [queue for queue in names if left.get(queue, 1) > 0], left
 
     def cap(self, owned: Callable[[bytes], int]) -> Callable[[bytes], bool] | None:
-        """Tells whether a queue has as many jobs here as it may have; None if there is no such number for any."""
+        """A function that says whether a queue is at its limit in this worker; None if no queue has one."""
         if not self._most:
             return None
         most = {queue.encode(): count for queue, count in self._most.items()}
@@ -82,7 +82,7 @@ def parse_queues(given: Sequence[str] | None) -> Queues | None:
     Queues as the command line names them: `critical`, or `critical=5` with a weight.
 
     Raises:
-        UsageError: Some have a weight and some have none, or a weight is no number.
+        UsageError: Some have a weight and some have none, or a weight is not a number.
     """
     if not given:
         return None
@@ -109,4 +109,4 @@ def _number(text: str, what: str) -> float:
     try:
         return float(text)
     except ValueError:
-        raise UsageError(f"{what}: the weight {text!r} is no number") from None
+        raise UsageError(f"{what}: the weight {text!r} is not a number") from None

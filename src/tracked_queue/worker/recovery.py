@@ -16,7 +16,7 @@ from .outage import Outage
 
 # The dead are trimmed by every instance now and then; a trim that finds nothing costs one short call.
 TRIM_EVERY_S = 60.0
-# Ended jobs at the head of lists that nobody fetches from are cleared away so often.
+# How often ended jobs are cleared from the heads of lists that nobody fetches from.
 DROP_EVERY_S = 600.0
 
 

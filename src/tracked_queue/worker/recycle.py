@@ -1,4 +1,4 @@
-"""When a worker process has done its share: so many jobs, or so much memory."""
+"""When a worker process is replaced: after `max_jobs` jobs, or above `max_memory` bytes."""
 
 from __future__ import annotations
 

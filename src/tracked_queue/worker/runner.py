@@ -37,7 +37,7 @@ from .slots import Slots
 
 T = TypeVar("T")
 
-# A buffered job that has waited for so long goes back to its queue, where another instance can take it.
+# A buffered job that has waited for this long goes back to its queue, where another instance can take it.
 MAX_BUFFERED_S = 1.0
 
 UNTRACKED = b"0"

@@ -12,7 +12,7 @@ from ..settings import Settings
 from ..transport.store import Store
 from .outage import Outage, insist
 
-# Results and errors that wait to be recorded may take so much of the worker's memory, and those of the jobs that run beside it.
+# How much memory results and errors may take while they wait to be recorded; those of running jobs come on top.
 HEAVY_BYTES = 16 * MAX_BYTES
 
 # What an outcome counts that is no plain success.
@@ -34,7 +34,7 @@ class Settler:
         self._store, self._lease, self._settings = store, lease, settings
         self._outage, self._give_up, self._told = outage, give_up, told
         self._pending: deque[Outcome] = deque()
-        # Set unless so many bytes wait to be recorded that a job with a result of its own had better not start yet.
+        # Cleared while too many bytes wait to be recorded for another job with a result to end.
         self.light = asyncio.Event()
         self.light.set()
         self._bytes, self._relaxed = 0, False
@@ -65,7 +65,7 @@ class Settler:
         return {(outcome.id, outcome.delivery) for outcome in (*self._pending, *self._in_flight)}
 
     async def drained(self, seconds: float) -> bool:
-        """Wait until everything is recorded, for at most so long."""
+        """Wait until everything is recorded, for at most `seconds`."""
         try:
             async with asyncio.timeout(seconds):
                 await self._empty.wait()

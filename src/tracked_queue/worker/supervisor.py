@@ -42,16 +42,17 @@ from .recovery import recover_lease
 # A process that dies younger than this is restarted with a growing delay, an older one at once.
 YOUNG_S = 5.0
 FIRST_DELAY_S = 0.2
-# A second process for suspects is started when some still wait so long after the first one is there.
+# A second process for suspects is started if some still wait this long after the first one is there.
 SECOND_AFTER_S = 1.0
-# Signs of its children are counted so often; only its own turns count, so that a machine that stood still blames nobody.
+# How often the children's signs of life are counted. Only the supervisor's own turns count, so that a machine that stood
+# still blames nobody.
 LOOK_S = 1.0
 MAX_DELAY_S = 30.0
 # After the grace a child gets this long for its last phases before it is killed.
 KILL_AFTER_S = 5.0
 # What a dead child had told is in the pipe; reading it to its end takes no longer than this.
 LAST_NEWS_S = 1.0
-# At the end the supervisor waits so long for the recovery of a child that died; else another instance does it.
+# How long the supervisor waits at its end for the recovery of a child that died; after that another instance does it.
 LAST_RECOVERY_S = 1.0
 # Between two tries to recover a dead child's jobs when Redis went away in the middle.
 AGAIN_S = 1.0
@@ -426,7 +427,7 @@ class Supervisor:
             log.redis_unsafe(problem=f"the jobs of a dead process wait for another instance: {error}")
 
     async def _owned(self, leases: Sequence[tuple[int, str]]) -> int:
-        """How many jobs a dead child has in other shards; one where that can't be told, so that nobody counts as alone."""
+        """How many jobs a dead child has in other shards; 1 where that cannot be determined, so that no job counts as alone."""
         count = 0
         for shard, lease in leases:
             store = self._shards[shard][0]
@@ -454,7 +455,7 @@ class Supervisor:
 
 
 def _end_of(child: _Child, code: int) -> End:
-    """What a child's end says about its jobs. What we end ourselves, and what ended in order, is no job's doing."""
+    """What a child's end says about its jobs. A child that we ended, or that ended in order, says nothing against its jobs."""
     if child.stuck:
         return End.DIED
     if child.ended_by_us or code in (0, FENCED_EXIT, RECYCLED_EXIT) or (code > 0 and child.limit is not None):

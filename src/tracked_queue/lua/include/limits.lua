@@ -124,7 +124,7 @@ local function offer(name, round, now, paused)
   end
   return visited
 end
--- offer_due: what `opens` says; at most so many queues are visited.  The entry of a raised limit stands there until all limits of
+-- offer_due: what `opens` says; at most `most` queues are visited.  The entry of a raised limit stands there until all limits of
 -- that base have been entered.
 local function offer_due(now, paused, most)
   local visited = 0

@@ -32,7 +32,7 @@ local function tend(now, paused, some_due, some_opens)
   end
 
   local budget = TOLD
-  -- head: at most so many entries of a list as the budget allows at a price; of a foreign key none.  Of what may be cut short nothing
+  -- head: as many entries of a list as the budget allows at a price; none of a foreign key.  Of what may be cut short nothing
   -- is left of the budget.
   local function head(list, price)
     local most = math.floor(budget / price)
