@@ -6,7 +6,8 @@
 -- ARGV[2]  name  text  of the queue, the lane or the task
 -- ARGV[3]  n     int   looked at by one call, at most 70
 -- Derived: queue:<q>, lane:<lane>, lanes:<q>, laned, laned:<q>, waiting:<limit>\n<q>, waits:<limit>, open:<q>,
---          opens, about:<limit>, waited:<base>, parked, parked:<task>, job:<id>, dead, followers:<id>, told:<id>, after:<id>, ended
+--          opens, about:<limit>, waited:<base>, parked, parked:<task>, job:<id>, dead, followers:<id>, told:<id>, after:<id>,
+--          ended
 --
 -- Returns how many left the list.  Ended jobs behind one that may still run stay: a fetch of that one drops them.
 -- include keys

@@ -35,8 +35,8 @@
 --   {'held', id}      its unique key is held by that job, or this tick is dealt with; nothing written for this one, but
 --                     that its schedule has ticked
 --   {'replaced', id}  that job holds the key and has not begun: it got the arguments, options, due time, expiry, lane and limits
---                     of this one.  It stays in its queue, after the jobs that it comes after; one that stands in its queue keeps its
---                     place there, and is due now
+--                     of this one.  It stays in its queue, after the jobs that it comes after; one that stands in its queue
+--                     keeps its place there, and is due now
 --   {'unknown', id}   it comes after that job, which has no record, or is untracked; nothing written for this one
 -- Refuses: a full Redis (OOM), before the first write; a shard that was closed (see close.lua): the one word 'closed'.
 -- A record has the fields kwargs and options only if one of them says something, or it has extras; delivery '0' is the sign of
@@ -86,8 +86,8 @@ local function moment(text)
   end
   return string.sub(text, 1, 1) == '+' and now + tonumber(string.sub(text, 2)) or tonumber(text)
 end
--- is_named: whether that is a time that the caller named, and no delay.  `set_ms` says on a record from when a delay counts, where that is
--- not when the job was stored; '0' for such a time (see tend).
+-- is_named: whether that is a time that the caller named, and no delay.  `set_ms` says on a record from when a delay counts,
+-- where that is not when the job was stored; '0' for such a time (see tend).
 local function is_named(text)
   return string.find(text, '^%d') ~= nil
 end

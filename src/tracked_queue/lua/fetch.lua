@@ -16,8 +16,8 @@
 --   queue  text
 --   most   int  jobs of this queue that may be taken, '' for no limit of its own
 -- Derived: instances, instance:<lease>, processing:<lease>, scheduled, queue:<q>, suspected:<q>, suspecting, testing, draining,
---          lanes:<q>, lane:<lane>, laned, laned:<q>, waiting:<limit>\n<q>, waits:<limit>, open:<q>, opens, about:<limit>, waited:<base>, timer,
---          wake_timer, permits:<limit>, rate:<limit>, limits, unique:<key>, ended,
+--          lanes:<q>, lane:<lane>, laned, laned:<q>, waiting:<limit>\n<q>, waits:<limit>, open:<q>, opens, about:<limit>,
+--          waited:<base>, timer, wake_timer, permits:<limit>, rate:<limit>, limits, unique:<key>, ended,
 --          followers:<id>, told:<id>, after:<id>, dependents, wake:<q>, wake_suspects:<q>, job:<id>, paused, parked,
 --          parked:<task>, dead, stats:<minute>, queues
 --
@@ -30,8 +30,8 @@
 --                      once, so that it would never be taken by an instance whose buffer never runs empty
 --            next_due  ms after which this instance is to ask again for what lies in time; -1 if that is another's affair
 --            buried    ids without a record that were set aside as dead
---            held      ms for which this instance gets nothing more, unless its list becomes empty before: it runs suspects, or is
---                      to become empty for some; else 0
+--            held      ms for which this instance gets nothing more, unless its list becomes empty before: it runs suspects, or
+--                      is to become empty for some; else 0
 --            suspects  '1' if suspects are left in the queues of this call, or were taken by it
 --   'stale'  a later number was used; nothing taken
 --   'quiet'  the instance was asked to fetch nothing; nothing taken
@@ -42,7 +42,8 @@
 -- gate, but those that were taken with it, and of those no more than each of their pools allows; no limit
 -- has more permits out than its number, no rate more starts in any window of its time.
 -- Order: what is due and what follows on ended jobs is made takeable first (see lua/include/tend.lua), a bounded number a call,
--- so that it has its place among the others.  Then a group of suspects, or each queue: its list's right end and its lanes in turns.
+-- so that it has its place among the others.  Then a group of suspects, or each queue: its list's right end and its lanes in
+-- turns.
 -- include keys
 -- include number
 -- include now_ms
@@ -66,8 +67,8 @@
 -- include after
 -- include followers
 -- include tend
--- So many are looked at in a call, one with a unique key or limits counts as RICH; and so many more read at once where what was read
--- first has to be dropped.
+-- LOOK: how many jobs a call looks at, of which one with a unique key or limits counts as RICH.  FURTHER: how many more are read
+-- at once where what was read first has to be dropped.
 local LOOK, RICH, FURTHER = 300, 4, 50
 -- How many open groups are looked at, for each queue.
 local GROUPS = 20
@@ -83,13 +84,13 @@ local instance, processing = named('instance', lease), named('processing', lease
 local now = now_ms()
 -- How many suspects are looked at for one group.
 local GROUP_LOOK = 50
--- What runs in a process of their own is joined by a further group when it has run for so long; one that should run alone waits so
--- long for an empty process.
+-- PATIENCE_MS: suspects that have run for this long in a process of their own are joined by a further group.  ALONE_MS: how long
+-- one that should run alone waits for an empty process.
 local PATIENCE_MS, ALONE_MS = 5000, 10000
 -- Gates that some processes don't take: an ordinary one, and those that others wait for.
 local IDLE_GATE_MS, SHORT_GATE_MS = 10000, 60000
--- Without processes of their own: suspects that have waited for so long make one process take nothing fresh, for so long, until it
--- is empty; then, as long again, none.
+-- Without processes of their own: suspects that have waited for DRAIN_AFTER_MS make one process take nothing fresh until it is
+-- empty, for at most DRAIN_MS; then, for as long again, none.
 local DRAIN_AFTER_MS, DRAIN_MS, AGAIN_MS = 60000, 60000, 1000
 -- A clock that is so far behind what it said before went back.
 local WRONG_MS = 60000
@@ -373,8 +374,8 @@ local function take_list(queue, list, room)
   end
   return cut, redis.call('LLEN', list) > cut
 end
--- Lanes take turns: one job of each, and again, while there is room.  home: the zset that they stand in; own: its limit, if that is
--- a group.
+-- Lanes take turns: one job of each, and again, while there is room.  home: the zset that they stand in; own: its limit, if
+-- that is a group.
 local function take_turns(queue, room, home, own)
   if room <= 0 then
     return
@@ -504,7 +505,8 @@ end
 -- Whether half of the instances run suspects while fresh jobs wait.
 local function enough_test()
   local others = math.max(0, redis.call('ZCARD', single('instances')) - 1)
-  local testing = #redis.call('ZRANGEBYSCORE', single('testing'), '(' .. digits(now), '+inf', 'LIMIT', 0, others + 1) - (own[5] and 1 or 0)
+  local testing = #redis.call('ZRANGEBYSCORE', single('testing'), '(' .. digits(now), '+inf', 'LIMIT', 0, others + 1)
+    - (own[5] and 1 or 0)
   if testing < math.max(1, math.ceil(others / 2)) then
     return false
   end

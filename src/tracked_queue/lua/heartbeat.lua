@@ -4,8 +4,8 @@
 -- ARGV[1]  lease        text
 -- ARGV[2]  ttl_ms       int
 -- ARGV[3]  interval_ms  int  of idle beats
--- Derived: instances, instance:<lease>, cancel:<lease>, parked, ended, suspecting, paused, contact, hold, sweeper, scheduled, opens,
---          timer, wake_timer
+-- Derived: instances, instance:<lease>, cancel:<lease>, parked, ended, suspecting, paused, contact, hold, sweeper, scheduled,
+--          opens, timer, wake_timer
 --
 -- Returns {'lost'}: the lease is revoked or gone; nothing written.  Else
 --   {'ok', quiet, run_out, cancels, parked, tend, suspecting}
@@ -14,8 +14,8 @@
 --            second
 --   cancels  ids (at most 250) of active jobs here whose cancellation is asked for; repeated until they settle
 --   parked   names (at most 50) of tasks with parked jobs
---   tend     '1' if something that lies in time is due and nobody has the timer (with every place of a fleet taken nobody fetches), or
---            if delays have to be counted again, since the clock went back; else '0'
+--   tend     '1' if something that lies in time is due and nobody has the timer (with every place of a fleet taken nobody
+--            fetches), or if delays have to be counted again, since the clock went back; else '0'
 --   suspecting  names (at most 50) of queues with suspects that are not paused
 -- A beat after the deadline but before the revocation extends the lease.
 -- include keys
@@ -84,8 +84,9 @@ if lies_in_time then
     call_timer(-1)
   elseif not holder[1] and redis.call('ZADD', single('wake_timer'), 0, 'takeable') == 0 then
     -- It lies there, and nobody stands: whoever beats does what is due.
-    local heads = { redis.call('ZRANGE', single('scheduled'), 0, 0, 'WITHSCORES')[2], redis.call('ZRANGE', single('opens'), 0, 0, 'WITHSCORES')[2] }
-    if redis.call('EXISTS', single('ended')) == 1 or number_of(heads[1], now + 1) <= now or number_of(heads[2], now + 1) <= now then
+    local due_at = redis.call('ZRANGE', single('scheduled'), 0, 0, 'WITHSCORES')[2]
+    local opens_at = redis.call('ZRANGE', single('opens'), 0, 0, 'WITHSCORES')[2]
+    if redis.call('EXISTS', single('ended')) == 1 or number_of(due_at, now + 1) <= now or number_of(opens_at, now + 1) <= now then
       tend = '1'
     end
   end

@@ -24,10 +24,10 @@
 -- Blame (docs/explanation/blame.md).  Only a process that is known to have died (cause 'died', or 'container': with others beside
 -- it) is evidence.  Of the jobs in it, those without a pool, and the suspects that had not outlived their gates, come under
 -- suspicion: next time each runs in a quarter of that company (of a container: at first in all of it).  The others are acquitted.
--- A job that was alone in the process is charged.  What ran out, or was ended on purpose, says nothing about its jobs: suspects stay what they are.
--- What ran out around a hold, or was ended on purpose, counts as an interruption, all else as a recovery.
--- A lease that was revoked on somebody's word (release) is recovered during a hold as well.
--- A job's permits are free with its move; its unique key stays its own until it ends.
+-- A job that was alone in the process is charged.  What ran out, or was ended on purpose, says nothing about its jobs: suspects
+-- stay what they are. What ran out around a hold, or was ended on purpose, counts as an interruption, all else as a recovery. A
+-- lease that was revoked on somebody's word (release) is recovered during a hold as well. A job's permits are free with its
+-- move; its unique key stays its own until it ends.
 -- include keys
 -- include number
 -- include now_ms

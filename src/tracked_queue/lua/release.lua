@@ -3,8 +3,8 @@
 --
 -- KEYS[1]  tag
 -- ARGV[1]  lease    text
--- ARGV[2]  cause    word  how recovery counts: 'died' (its process did), 'container' (it did, and processes with jobs of their own
---                         beside it), or 'interrupted' (it was ended on purpose, or gives up by itself)
+-- ARGV[2]  cause    word  how recovery counts: 'died' (its process did), 'container' (it did, and processes with jobs of their
+--                         own beside it), or 'interrupted' (it was ended on purpose, or gives up by itself)
 -- ARGV[3]  ago      int   ms since its end was seen; '' if it was seen by nobody
 -- ARGV[4]  beside   int   jobs that its process had under leases of other shards
 -- ARGV[5]  proven  '1', or '0' to note only what it would mean if the lease ran out

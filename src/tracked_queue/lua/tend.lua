@@ -2,13 +2,14 @@
 -- when nobody has a place free and so nobody fetches.  Called by transitions.tend.
 --
 -- KEYS[1]  tag
--- Derived: scheduled, ended, job:<id>, followers:<id>, told:<id>, after:<id>, dependents, queue:<q>, suspected:<q>, suspecting, lane:<lane>,
---          lanes:<q>, laned, laned:<q>, waits:<limit>, open:<q>, opens, about:<limit>, waited:<base>, limits, permits:<limit>,
---          rate:<limit>, wake:<q>, wake_suspects:<q>, timer, wake_timer, unique:<key>, dead, paused, stats:<minute>, queues
+-- Derived: scheduled, ended, job:<id>, followers:<id>, told:<id>, after:<id>, dependents, queue:<q>, suspected:<q>, suspecting,
+--          lane:<lane>, lanes:<q>, laned, laned:<q>, waits:<limit>, open:<q>, opens, about:<limit>, waited:<base>, limits,
+--          permits:<limit>, rate:<limit>, wake:<q>, wake_suspects:<q>, timer, wake_timer, unique:<key>, dead, paused,
+--          stats:<minute>, queues
 --
 -- Returns '1' if something is left, else '0'.
--- After the clock went back by more than a TTL (`rewind` in `timer`, see heartbeat), delays that were counted by a clock that was ahead
--- count from now, a bounded number a call, from the farthest on.  A time that the caller named stays.
+-- After the clock went back by more than a TTL (`rewind` in `timer`, see heartbeat), delays that were counted by a clock that
+-- was ahead count from now, a bounded number a call, from the farthest on.  A time that the caller named stays.
 -- include keys
 -- include number
 -- include now_ms
@@ -38,7 +39,8 @@ local function rewind_delays(now)
   if not from then
     return false
   end
-  local found = redis.call('ZREVRANGEBYSCORE', single('scheduled'), from, '(' .. digits(now), 'WITHSCORES', 'LIMIT', skip, REWOUND)
+  local found = redis.call('ZREVRANGEBYSCORE', single('scheduled'), from, '(' .. digits(now), 'WITHSCORES',
+    'LIMIT', skip, REWOUND)
   begin_writing()
   skip = tonumber(skip)
   for n = 1, #found, 2 do

@@ -11,7 +11,8 @@
 -- Returns a list; its first word:
 --   'ok'      then moved, remaining
 --   'paused'  the task is paused; nothing written
--- An id without a record goes to dead. A parked job of another queue goes to the list's other end, so that it doesn't stand in the way.
+-- An id without a record goes to dead. A parked job of another queue goes to the list's other end, so that it doesn't stand in
+-- the way.
 -- include keys
 -- include number
 -- include now_ms

@@ -38,7 +38,8 @@ local function join(limit, queue, lane, now)
   local group = group_of(name, queue)
   local last = redis.call('ZREVRANGE', group, 0, 0, 'WITHSCORES')
   -- One that this call has emptied is known still.
-  if not last[1] and not redis.call('ZSCORE', named('waits', name), queue) and not redis.call('ZSCORE', named('open', queue), name) then
+  if not last[1] and not redis.call('ZSCORE', named('waits', name), queue)
+    and not redis.call('ZSCORE', named('open', queue), name) then
     local about = named('about', name)
     if redis.call('HINCRBY', about, 'groups', 1) == 1 then
       local base = limit[5] and string.sub(name, 1, limit[5]) or name
@@ -81,8 +82,8 @@ local function leave_groups(lane, queue, limits)
   end
 end
 -- offer: places of a limit that are free, to the queues that had none for longest: their groups are opened, until `round` markers
--- were set that were not set before; a marker that was set means that nobody waits there.  What is left is offered a little later,
--- to more, if then a place is still free.  Returns how many queues it visited.
+-- were set that were not set before; a marker that was set means that nobody waits there.  What is left is offered a little
+-- later, to more, if then a place is still free.  Returns how many queues it visited.
 local function offer(name, round, now, paused)
   local about = redis.call('HMGET', named('about', name), 'kind', 'number', 'ms', 'base')
   if not about[1] then

@@ -1,6 +1,6 @@
--- tend: what lies in time or waits for a word: due jobs become takeable; places of limits are offered; followers of ended jobs are
--- told of the end; results that a job wanted are let go when it has ended.  At most DUE jobs, OFFERS queues and TOLD entries a call, of
--- which a follower counts as FOLLOWER.
+-- tend: what lies in time or waits for a word: due jobs become takeable; places of limits are offered; followers of ended jobs
+-- are told of the end; results that a job wanted are let go when it has ended.  At most DUE jobs, OFFERS queues and TOLD
+-- entries a call, of which a follower counts as FOLLOWER.
 -- Returns whether something is left.
 --
 -- `ended` is a list of ids about which there is something to tell.  What, their records say:
@@ -21,7 +21,8 @@ local function tend(now, paused, some_due, some_opens)
     local found = read_fields(job, 'state', 'queue', 'pool', 'lane', 'gathering')
     if kind == 2 then
       if found[1] == 'waiting' and found[5] then
-        end_gathering(read_follower(string.sub(id, 2)), 'its enqueue came to no end: not all that it comes after was named', now, paused)
+        end_gathering(read_follower(string.sub(id, 2)),
+          'its enqueue came to no end: not all that it comes after was named', now, paused)
       end
     elseif not found[1] then
       bury_garbage(id, '', now, 'a scheduled id without a record')

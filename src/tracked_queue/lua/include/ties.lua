@@ -14,8 +14,8 @@ local function read_limits(packed)
   return limits
 end
 -- read_ties: what hangs on a record beside the job itself: a waiter, a wish to cancel, a unique key that it holds, limits
--- whose permits it may hold, jobs that come after it, jobs whose results it wants.  tied: the record's field of that name; a plain job has none, and
--- costs no further read.
+-- whose permits it may hold, jobs that come after it, jobs whose results it wants.  tied: the record's field of that name; a
+-- plain job has none, and costs no further read.
 local FREE = {}
 local function read_ties(id, job, tied)
   if not tied then
