@@ -29,6 +29,7 @@ from tracked_queue.chaos.server import RedisServer
 from tracked_queue.reports import read_instances
 from tracked_queue.task import Task
 from tracked_queue.transitions import Delivered, Fetched, fetch, pause, register, resume
+from tracked_queue.worker import recovery
 from tracked_queue.worker.binding import Binder
 from tracked_queue.worker.instance import Instance
 from tracked_queue.worker.runner import Pools, Runner
@@ -674,3 +675,29 @@ async def test_a_lost_node_with_ten_thousand_running_jobs_harms_none(app: Tracke
     # On a slow machine nobody had beaten for a while, and it looks like an outage: an interruption then, and no suspicion.
     assert {(state, charges, attempts) for state, charges, _, attempts in found} == {(b"succeeded", None, None)}
     assert {suspicion for _, _, suspicion, _ in found} <= {b"1", None}
+
+
+async def test_a_worker_sees_to_what_nobody_fetches(app: TrackedQueue, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cancelled jobs of a queue that nobody serves leave it, so that they expire; dead ones beyond the limit go."""
+    monkeypatch.setattr(recovery, "DROP_EVERY_S", 0.05)
+    monkeypatch.setattr(recovery, "TRIM_EVERY_S", 0.05)
+    app._settings = type(app.settings)(**{**_values(app), "recovery_interval": 0.05, "dead_max_count": 1})
+
+    @app.task(name="t")
+    async def t() -> None: ...
+
+    @app.task(name="fails", max_attempts=1)
+    async def fails() -> None:
+        raise ValueError
+
+    async def is_size(verb: str, key: str, size: int) -> bool:
+        return (await app.store.read((verb, key)))[0] == size
+
+    gone = [await app.options(queue="gone").enqueue("other") for _ in range(3)]
+    assert [await job.cancel() for job in gone] == [True] * 3
+    await app.enqueue_many([fails.call() for _ in range(3)])
+    assert await is_size("LLEN", app.keys.named("queue", "gone"), 3)
+    async with running_worker(app):
+        await wait_until(lambda: is_size("LLEN", app.keys.named("queue", "gone"), 0), what="the list to be empty")
+        await wait_until(lambda: is_size("ZCARD", app.keys.single("dead"), 1), what="dead ones to be trimmed")
+    assert {await job.status() for job in gone} == {State.CANCELLED}
