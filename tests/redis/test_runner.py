@@ -701,3 +701,27 @@ async def test_a_worker_sees_to_what_nobody_fetches(app: TrackedQueue, monkeypat
         await wait_until(lambda: is_size("LLEN", app.keys.named("queue", "gone"), 0), what="the list to be empty")
         await wait_until(lambda: is_size("ZCARD", app.keys.single("dead"), 1), what="dead ones to be trimmed")
     assert {await job.status() for job in gone} == {State.CANCELLED}
+
+
+async def test_a_sweep_ends_at_the_first_word_that_nobody_may_be_called_dead(
+    app: TrackedQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All leases of a fleet look run out after an outage: one call tells, not one for each of them."""
+    store, asked = app.store, 0
+    for n in range(8):
+        await store.run(register(f"lost{n}", 0.05, 0.01, {"label": "x"}))
+    await wait_until(lambda: all_run_out(app), what="the leases to run out")
+    await store.read(("SET", app.keys.single("contact"), round(time.time() * 1000) - 60_000))
+    plain = store.run
+
+    async def counted(call: Any, *args: Any, **more: Any) -> Any:
+        nonlocal asked
+        asked += call.script == "recover"
+        return await plain(call, *args, **more)
+
+    monkeypatch.setattr(store, "run", counted)
+    assert await recovery.recover_once(store, app.settings, "a-sweeper") == [] and asked == 1
+
+
+async def all_run_out(app: TrackedQueue) -> bool:
+    return not any(item.alive for item in await read_instances(app.store))
