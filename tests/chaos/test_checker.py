@@ -115,6 +115,8 @@ def test_two_places_and_keys_left_behind() -> None:
     assert "key left behind: permits:x" in problems(CLEAN, keys=["permits:x"])[0]
     assert "key left behind: unique:k" in problems(CLEAN, keys=["unique:k"])[0]
     assert "key left behind: processing:l1" in problems(CLEAN, keys=["processing:l1"])[0]
+    assert not problems(CLEAN, keys=["instances", "instance:l1"]), "it could not deregister in its time, and runs out"
+    assert len(problems(CLEAN, keys=["instances", "instance:l1", "processing:l1"])) == 2
 
 
 def test_a_limit_that_was_exceeded_by_live_leases() -> None:

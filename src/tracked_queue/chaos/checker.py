@@ -111,7 +111,7 @@ def judge(history: History) -> Judgement:
     found.problems += list(_wrong_calls(history.events))
     found.recovered = sum(count > 0 for count in history.recovered.values())
     found.problems += [f"{job} stands in several places: {', '.join(places)}" for job, places in _doubled(history)]
-    found.problems += [f"key left behind: {key}" for key in history.keys if key.split(":")[0] not in LASTING]
+    found.problems += [f"key left behind: {key}" for key in _left_behind(history.keys)]
     found.problems += _limits_exceeded(history, by_job, rollbacks)
     found.problems += _rates_exceeded(history, by_job)
     found.problems += _keys_shared(by_job, rollbacks)
@@ -212,6 +212,17 @@ def _wrong_calls(events: Sequence[Event]) -> Iterator[str]:
             yield f"{event.id} was given the result of another job"
         if event.kind == "stuck":
             yield f"{event.word} did not end in its time"
+
+
+def _left_behind(keys: Sequence[str]) -> Iterator[str]:
+    """
+    An instance that could not deregister in its time, on a server that is slow, leaves its lease to run out; but it owns nothing.
+    """
+    owners = {key.partition(":")[2] for key in keys if key.startswith("processing:")}
+    for key in keys:
+        kind, _, name = key.partition(":")
+        if kind not in LASTING and not (kind == "instances" or (kind == "instance" and name not in owners)):
+            yield key
 
 
 def _doubled(history: History) -> Iterator[tuple[str, Sequence[str]]]:
