@@ -216,7 +216,7 @@ def _wrong_calls(events: Sequence[Event]) -> Iterator[str]:
 
 def _left_behind(keys: Sequence[str]) -> Iterator[str]:
     """
-    An instance that could not deregister in its time, on a server that is slow, leaves its lease to run out; but it owns nothing.
+    An instance that could not deregister in its time (the server is slow) leaves its lease to run out; but it owns nothing.
     """
     owners = {key.partition(":")[2] for key in keys if key.startswith("processing:")}
     for key in keys:
