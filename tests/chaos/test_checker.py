@@ -69,6 +69,10 @@ def test_a_job_that_waits_though_no_fault_comes_any_more() -> None:
     assert "waited 29.0 s" in problems(late)[0]
     assert not problems([stored(), event(1, "calm", id=""), *run(10), settled(11.1)])
     assert not problems(late, {"a": {"state": "succeeded", "task": "poison"}})
+    deaths = [fault(20 + n, "poison", 7) for n in range(3)]
+    assert problems([*late, *deaths]), "what is above suspicion waits for nobody"
+    assert not problems([*late, *deaths], {"a": {"state": "succeeded", "deaths": "1"}})
+    assert problems([*late, *deaths[1:]], {"a": {"state": "succeeded", "deaths": "1"}})
 
 
 def test_an_enqueue_that_did_not_return_or_was_held_is_no_loss() -> None:
@@ -94,6 +98,8 @@ def test_an_unexplained_run() -> None:
         assert not problems(events, {"a": {"state": "succeeded", cause: "1"}})
     assert not problems(events, recovered={"a": 1})
     assert not problems([*events, settled(2.1, word="retry")])
+    assert not problems([*events, settled(2.1, word="retry", verdict="again")]), "its first answer was lost"
+    assert problems([*events, settled(2.1, word="retry", verdict="fenced")])
     found = judge(History(events=sorted([*events, fault(2, "failover")], key=lambda item: item.at), records=DONE))
     assert not found.problems and found.again == {"rollback": 1}
 
@@ -109,6 +115,8 @@ def test_two_places_and_keys_left_behind() -> None:
     assert "key left behind: permits:x" in problems(CLEAN, keys=["permits:x"])[0]
     assert "key left behind: unique:k" in problems(CLEAN, keys=["unique:k"])[0]
     assert "key left behind: processing:l1" in problems(CLEAN, keys=["processing:l1"])[0]
+    assert not problems(CLEAN, keys=["instances", "instance:l1"]), "it could not deregister in its time, and runs out"
+    assert len(problems(CLEAN, keys=["instances", "instance:l1", "processing:l1"])) == 2
 
 
 def test_a_limit_that_was_exceeded_by_live_leases() -> None:
@@ -196,12 +204,9 @@ def test_a_run_that_began_between_the_note_of_a_kill_and_the_kill_holds_no_permi
     assert not problems([*begun, *again, *other], limited(2, "concurrency", 1, 0), recovered={"j0": 1})
 
 
-@pytest.mark.parametrize(
-    ("pid", "word", "is_well"), [(2, "late_failover", True), (1, "late_failover", False), (2, "clock", False)]
-)
-def test_a_number_is_given_out_twice_only_by_a_server_that_lost_writes_and_to_two_instances(
-    pid: int, word: str, is_well: bool
-) -> None:
+@pytest.mark.parametrize("pid", [1, 2])
+@pytest.mark.parametrize(("word", "is_well"), [("late_failover", True), ("clock", False)])
+def test_a_number_is_given_out_twice_only_by_a_server_that_lost_writes(pid: int, word: str, is_well: bool) -> None:
     again = [*run(5, pid=pid), settled(6.1)]
     found = problems([stored(), *run(1), fault(3, word), *again], {"a": {"state": "succeeded", "recoveries": "1"}})
     assert not found if is_well else found == ["a: delivery 1 ran twice"]

@@ -23,6 +23,7 @@ from tracked_queue.chaos.server import RedisServer
 from tracked_queue.model.task import Task
 from tracked_queue.protocol.transitions import Fetched, FetchedJob, fetch, pause, register, resume
 from tracked_queue.reports.instances import read_instances
+from tracked_queue.worker import recovery
 from tracked_queue.worker.instance import Instance
 from tracked_queue.worker.late_limits import Binder
 from tracked_queue.worker.runner import Pools, Runner
@@ -688,3 +689,59 @@ async def test_a_lost_node_with_ten_thousand_running_jobs_harms_none(app: Tracke
     # On a slow machine nobody had beaten for a while, and it looks like an outage: an interruption then, and no suspicion.
     assert {(state, charges, attempts) for state, charges, _, attempts in found} == {(b"succeeded", None, None)}
     assert {suspicion for _, _, suspicion, _ in found} <= {b"1", None}
+
+
+async def test_a_worker_sees_to_what_nobody_fetches(app: TrackedQueue, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cancelled jobs of a queue that nobody serves leave it, so that they expire; dead ones beyond the limit go."""
+    monkeypatch.setattr(recovery, "DROP_EVERY_S", 0.05)
+    monkeypatch.setattr(recovery, "TRIM_EVERY_S", 0.05)
+    connections_of(app).settings = type(app.settings)(
+        **{**_values(app), "recovery_interval": 0.05, "dead_max_count": 1}
+    )
+
+    @app.task(name="t")
+    async def t() -> None: ...
+
+    @app.task(name="fails", max_attempts=1)
+    async def fails() -> None:
+        raise ValueError
+
+    async def is_size(verb: str, key: str, size: int) -> bool:
+        return (await connections_of(app).store.read((verb, key)))[0] == size
+
+    gone = [await app.options(queue="gone").enqueue("other") for _ in range(3)]
+    assert [await job.cancel() for job in gone] == [True] * 3
+    await app.enqueue_many([fails.call() for _ in range(3)])
+    assert await is_size("LLEN", connections_of(app).keys.named("queue", "gone"), 3)
+    async with running_worker(app):
+        await wait_until(
+            lambda: is_size("LLEN", connections_of(app).keys.named("queue", "gone"), 0), what="the list to be empty"
+        )
+        await wait_until(
+            lambda: is_size("ZCARD", connections_of(app).keys.single("dead"), 1), what="dead ones to be trimmed"
+        )
+    assert {await job.status() for job in gone} == {State.CANCELLED}
+
+
+async def test_a_sweep_ends_at_the_first_word_that_nobody_may_be_called_dead(
+    app: TrackedQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All leases of a fleet look run out after an outage: one call tells, not one for each of them."""
+    store, asked = connections_of(app).store, 0
+    for n in range(8):
+        await store.run(register(f"lost{n}", 0.05, 0.01, {"label": "x"}))
+    await wait_until(lambda: all_run_out(app), what="the leases to run out")
+    await store.read(("SET", connections_of(app).keys.single("contact"), round(time.time() * 1000) - 60_000))
+    plain = store.run
+
+    async def counted(call: Any, *args: Any, **more: Any) -> Any:
+        nonlocal asked
+        asked += call.script == "recover"
+        return await plain(call, *args, **more)
+
+    monkeypatch.setattr(store, "run", counted)
+    assert await recovery.recover_once(store, app.settings, "a-sweeper") == [] and asked == 1
+
+
+async def all_run_out(app: TrackedQueue) -> bool:
+    return not any(item.alive for item in await read_instances(connections_of(app).store))

@@ -241,6 +241,23 @@ async def test_a_pool_serves_its_callers_in_order_and_loses_no_link(tmp_path: Pa
         await pool.close()
 
 
+async def test_waiting_for_a_link_takes_no_longer_than_the_call_may(tmp_path: Path) -> None:
+    async def answer(data: bytes, writer: asyncio.StreamWriter) -> None: ...
+
+    async with peer(tmp_path, answer) as endpoint:
+        pool = LinkPool(endpoint, 1)
+        first = asyncio.create_task(pool.call([("ONE",)], 60.0))
+        await asyncio.sleep(0)
+        async with asyncio.timeout(30):
+            with pytest.raises(StoreUnavailableError, match="all 1 connections were in use") as found:
+                await pool.call([("TWO",)], 0.05)
+        assert not found.value.may_have_run and not first.done()
+        first.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await first
+        await pool.close()
+
+
 async def test_a_pool_keeps_its_places_when_no_link_can_be_made() -> None:
     endpoint = Endpoint(resolve({"redis_url": "redis://localhost"}, environ={}))
     endpoint._options["typo"] = 1

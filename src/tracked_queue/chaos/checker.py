@@ -27,6 +27,8 @@ NOTED_NS = 10**9
 # How long a job may wait after the last fault, beside a lease's time: for a lease that has to run out, a process that starts
 # anew, the suspects of the last fault, and those before it in line.
 WAIT_S = 18.0
+# Jobs under suspicion take turns: for each process that died meanwhile one of them may wait this much longer.
+TURN_S = 3.0
 # A call may take this much longer than its limit: a last look at a record, and a machine that is busy with faults.
 LATE_S = 2.0
 # Keys without an expiry that may be there when nothing is queued, runs or waits.
@@ -109,14 +111,14 @@ def judge(history: History) -> Judgement:
     found.problems += list(_wrong_calls(history.events))
     found.recovered = sum(count > 0 for count in history.recovered.values())
     found.problems += [f"{job} stands in several places: {', '.join(places)}" for job, places in _doubled(history)]
-    found.problems += [f"key left behind: {key}" for key in history.keys if key.split(":")[0] not in LASTING]
+    found.problems += [f"key left behind: {key}" for key in _left_behind(history.keys)]
     found.problems += _limits_exceeded(history, by_job, rollbacks)
     found.problems += _rates_exceeded(history, by_job)
     found.problems += _keys_shared(by_job, rollbacks)
     found.slow = history.slow
-    for job, waited in _waits(history, by_job):
+    for job, waited, deaths in _waits(history, by_job):
         found.waited_s.append(waited)
-        if waited > WAIT_S + history.ttl_s:
+        if waited > WAIT_S + history.ttl_s + TURN_S * deaths:
             found.problems.append(f"{job} waited {waited:.1f} s though nothing held it up")
     found.waited_s.sort()
     found.recovery_s = sorted(_recovery_times(history.events, by_job))
@@ -142,6 +144,10 @@ def _judge_job(job: str, events: list[Event], history: History, rollbacks: Seque
     settled = [event for event in events if event.kind == "settled"]
     found.fenced += sum(event.verdict == "fenced" for event in settled)
     counted = Counter(event.word for event in settled if event.verdict == "ok")
+    # One whose answer was lost is answered with `again` the next time.
+    told = Counter(
+        word for word, _ in {(event.word, event.fence) for event in settled if event.verdict in ("ok", "again")}
+    )
     since = starts[0].at if starts else 0
     rolled_back = sum(at > since - GIVEN_OUT_NS for at in rollbacks)
     ended = sum(count for word, count in counted.items() if word in ENDS)
@@ -151,14 +157,14 @@ def _judge_job(job: str, events: list[Event], history: History, rollbacks: Seque
     if last and not rolled_back and state in FINAL and last[-1] != state and state != "cancelled":
         found.problems.append(f"{job} was settled as {last[-1]} and is {state}")
     if len(starts) > 1:
-        _explain(job, len(starts) - 1, record, counted, history.recovered.get(job, 0), rolled_back, found)
+        _explain(job, len(starts) - 1, record, counted | told, history.recovered.get(job, 0), rolled_back, found)
 
 
 def _twice_delivered(job: str, starts: Sequence[Event], rollbacks: Sequence[int]) -> Iterator[str]:
     """
     A delivery ran twice.
 
-    A server that lost its last writes, and whose clock is behind, gives a number to another instance once more.
+    A server that lost its last writes, and whose clock is behind, gives a number out once more.
     """
     by_fence: dict[int, list[Event]] = defaultdict(list)
     for start in starts:
@@ -166,7 +172,7 @@ def _twice_delivered(job: str, starts: Sequence[Event], rollbacks: Sequence[int]
     for fence, runs in by_fence.items():
         for first, second in pairwise(runs):
             lost = any(first.at - GIVEN_OUT_NS < at < second.at for at in rollbacks)
-            if first.lease == second.lease or not lost:
+            if not lost:
                 yield f"{job}: delivery {fence} ran twice"
 
 
@@ -206,6 +212,17 @@ def _wrong_calls(events: Sequence[Event]) -> Iterator[str]:
             yield f"{event.id} was given the result of another job"
         if event.kind == "stuck":
             yield f"{event.word} did not end in its time"
+
+
+def _left_behind(keys: Sequence[str]) -> Iterator[str]:
+    """
+    An instance that could not deregister in its time (the server is slow) leaves its lease to run out; but it owns nothing.
+    """
+    owners = {key.partition(":")[2] for key in keys if key.startswith("processing:")}
+    for key in keys:
+        kind, _, name = key.partition(":")
+        if kind not in LASTING and not (kind == "instances" or (kind == "instance" and name not in owners)):
+            yield key
 
 
 def _doubled(history: History) -> Iterator[tuple[str, Sequence[str]]]:
@@ -305,13 +322,19 @@ def _keys_shared(by_job: Mapping[str, list[Event]], rollbacks: Sequence[int]) ->
     return problems
 
 
-def _waits(history: History, by_job: Mapping[str, list[Event]]) -> Iterator[tuple[str, float]]:
-    """How long each job waited for its last run, counted from when the run was calm; poison aside, which runs alone."""
+def _waits(history: History, by_job: Mapping[str, list[Event]]) -> Iterator[tuple[str, float, int]]:
+    """
+    How long each job waited for its last run, counted from when the run was calm, and if it is under suspicion how many
+    processes died meanwhile; poison aside, which runs alone.
+    """
     calm = next((event.at for event in history.events if event.kind == "calm"), None)
+    deaths = [event.at for event in history.events if event.kind == "fault" and event.word == POISON]
     for job, events in by_job.items():
+        record = history.records.get(job, {})
         starts = [event.at for event in events if event.kind == "start"]
-        if calm is not None and starts and starts[-1] > calm and history.records.get(job, {}).get("task") != POISON:
-            yield job, (starts[-1] - calm) / 1e9
+        if calm is not None and starts and starts[-1] > calm and record.get("task") != POISON:
+            ahead = sum(calm < at < starts[-1] for at in deaths) if record.get("deaths") else 0
+            yield job, (starts[-1] - calm) / 1e9, ahead
 
 
 def _recovery_times(events: Sequence[Event], by_job: Mapping[str, list[Event]]) -> Iterator[float]:

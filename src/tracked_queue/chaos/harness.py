@@ -58,9 +58,10 @@ async def run_chaos(
         await world.calm()
         ids = _jobs(read_ledgers(folder))
 
-        async def left(client: Any) -> int:
+        async def left(client: Any) -> tuple[int, int]:
             records = await _records(client, parts, ids)
-            return sum(record.get("state") not in FINAL for record in records.values() if record)
+            open_ones = [record for record in records.values() if record and record.get("state") not in FINAL]
+            return len(open_ones), sum(int(record.get("deaths", 0)) for record in open_ones)
 
         await world.settle_down(left)
         async with world.direct() as client:

@@ -172,17 +172,22 @@ class World:
         for producer in self.producers:
             await asyncio.to_thread(producer.wait)
 
-    async def settle_down(self, done: Callable[[Any], Awaitable[int]]) -> None:
-        """The deploy is done, and without further faults workers finish, and end; gives up when nothing moves for a while."""
+    async def settle_down(self, look: Callable[[Any], Awaitable[tuple[int, int]]]) -> None:
+        """
+        The deploy is done, and without further faults workers finish, and end; gives up when nothing moves for a while.
+
+        Args:
+            look: Tells how many jobs have not ended, and how many deaths those were in: poison has to be confirmed.
+        """
         self.workers.append(self.worker(version=2))
-        last, moved = -1, time.monotonic()
+        last, moved = (-1, -1), time.monotonic()
         while time.monotonic() - moved < PATIENCE_S + self.ttl_s:
             async with self.direct() as client:
-                left = await done(client)
-            if left == 0:
+                seen = await look(client)
+            if seen[0] == 0:
                 break
-            if left != last:
-                last, moved = left, time.monotonic()
+            if seen != last:
+                last, moved = seen, time.monotonic()
             await asyncio.sleep(0.2)
         for program in (*self.workers, *self.crowds):
             program.terminate()
