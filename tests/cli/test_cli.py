@@ -83,7 +83,7 @@ def test_enqueue_wait_and_job(cli: Cli, worker: Worker) -> None:
     [
         (("job", "nobody"), 1, "no record"),
         (("job", "a\nb"), 2, "printable"),
-        (("enqueue", "noop", "--args", "{"), 2, "no JSON"),
+        (("enqueue", "noop", "--args", "{"), 2, "not valid JSON"),
         (("enqueue", "noop", "--args", "{}"), 2, "array"),
         (("enqueue", "noop", "--delay", "soon"), 2, "duration"),
         (("enqueue", "noop", "--app", APP, "--args", '["x"]'), 2, "argument number"),
@@ -106,7 +106,7 @@ def test_enqueue_wait_and_job(cli: Cli, worker: Worker) -> None:
         (("dead", "list", "--limit", "-5"), 2, "--limit -5"),
         (("dead", "requeue", "--all", "--rate", "inf"), 2, "--rate inf"),
         (("enqueue", "noop", "--args", "[1e999]"), 2, "beyond the range"),
-        (("enqueue", "noop", "--wait", "1e300"), 2, "no duration"),
+        (("enqueue", "noop", "--wait", "1e300"), 2, "not a duration"),
     ],
 )
 def test_wrong_use_is_one_line(cli: Cli, arguments: tuple[str, ...], exit: int, said: str) -> None:
@@ -122,7 +122,7 @@ def test_a_failed_job_is_one_line_and_a_foreign_key_hides_nothing(cli: Cli, work
     store.redis.rpush(store.keys.named("queue", "lonely"), "odd")
     store.redis.sadd(store.keys.single("queues"), "lonely")
     assert json.loads(cli("queues", "--json").stdout)["queues"]
-    assert "no job record" in cli("job", "odd", exit=1).stderr
+    assert "does not hold a job record" in cli("job", "odd", exit=1).stderr
 
 
 def test_an_import_that_exits_is_one_line(cli: Cli, tmp_path: Path) -> None:

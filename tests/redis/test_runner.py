@@ -535,26 +535,6 @@ async def test_ten_thousand_orphans_and_eight_recoverers(server: RedisServer, na
         assert sorted(id.decode() for id in queued) == sorted(job.id for job in jobs) and instances == 0
 
 
-async def test_no_script_is_slow(server: RedisServer, namespace: str) -> None:
-    """CASE-80: all work in chunks; nothing blocks Redis for tens of ms."""
-    async with TrackedQueue(server.url, namespace=namespace) as app:
-
-        @app.task()
-        async def task(n: int) -> None: ...
-
-        await look(app, "CONFIG", "SET", "slowlog-log-slower-than", "50000")
-        for _ in range(5):  # a machine that stood still for a moment is no slow script
-            await look(app, "SLOWLOG", "RESET")
-            await app.enqueue_many([task.call(n) for n in range(5_000)])
-            await app.enqueue_many([task.options(delay=0.01).call(n) for n in range(5_000)])
-            await app.run_worker(burst=True, handle_signals=False)
-            slow = await look(app, "SLOWLOG", "GET", "100")
-            scripts = [entry for entry in slow if entry[3][0].upper() in (b"EVALSHA", b"EVAL")]
-            if not scripts:
-                return
-        raise AssertionError([(entry[2], entry[3][:4]) for entry in scripts])
-
-
 async def test_idle_workers_wake_for_each_job_and_share_a_burst(app: TrackedQueue) -> None:
     """CASE-79: jobs at random moments, delayed ones beside them, blocked clients killed at the moment of the push."""
     import random

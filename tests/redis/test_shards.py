@@ -44,8 +44,8 @@ def test_cluster_urls() -> None:
     assert server == "rediss://user:p%40ss@primary.invalid/?ssl_check_hostname=no"
     for wrong, why in (
         ("redis+cluster://a/1", "a cluster has only 0"),
-        ("redis+cluster://a:x", "is no host or host:port of a cluster's server"),
-        ("redis+cluster://", "is no host"),
+        ("redis+cluster://a:x", "is not a host or host:port of a cluster's server"),
+        ("redis+cluster://", "is not a host"),
     ):
         with pytest.raises(SettingsError, match=why):
             parse_cluster_url(wrong)
