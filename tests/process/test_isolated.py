@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import random
 import signal
+import socket
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import anyio
+import msgspec
 import pytest
 
 from tests.harness import wait_until
@@ -18,7 +23,7 @@ from tests.process.isolated_tasks import gone, lingering, quick, renamed, slow
 from tracked_queue.errors import ProcessLostError
 from tracked_queue.model.hooks import Hooks
 from tracked_queue.worker.invoke import invoker
-from tracked_queue.worker.processes import ProcessPool, _Child
+from tracked_queue.worker.processes import _START, ProcessPool, _Child
 
 
 @pytest.fixture
@@ -106,3 +111,19 @@ async def test_a_cancellation_at_any_moment_leaves_no_child_behind(pool: Process
     assert await call(pool, quick, 1) == 2, "the places are free again"
     await pool.close()
     await wait_until(lambda: children() <= before, what="the idle child to end")
+
+
+def test_a_child_whose_worker_is_gone_ends_without_a_word() -> None:
+    """It was in the middle of a job, and there is nobody whom it could answer."""
+    ours, theirs = socket.socketpair()
+    command = [sys.executable, "-c", _START, json.dumps(sys.path), str(theirs.fileno())]
+    with theirs:
+        child = subprocess.Popen(command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    call = [1, "quick", ["tests.process.isolated_tasks", "", "quick"], b"\x91\x01", b"\x80", {}, {}]
+    with ours:
+        for data in (b"", msgspec.msgpack.encode(call)):
+            ours.sendall(len(data).to_bytes(8, "big") + data)
+        size = int.from_bytes(ours.recv(8), "big")
+        ours.recv(size)  # it has read the call; from here on the job runs
+    shown = child.communicate(timeout=30)[1].decode()
+    assert child.returncode == 0 and "Traceback" not in shown, shown

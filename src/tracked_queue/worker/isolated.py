@@ -124,13 +124,15 @@ def main() -> None:
         _setup = msgspec.msgpack.decode(first, type=Setup) if first else Setup()
         if _setup.pretty is not None:
             log_setup.apply(LogSetup(_setup.pretty, _setup.level, _setup.everything))
-        while data := _read(calls):
-            call = msgspec.msgpack.decode(data, type=Call)
-            _answer(link, call.number, None)  # from here on its end is the job's
-            before = _Surroundings()
-            reply = run_isolated(call)
-            before.restore()
-            _answer(link, call.number, reply)
+        # A worker that is gone hears no answer; there is nobody to tell, and nothing to print.
+        with contextlib.suppress(ConnectionError):
+            while data := _read(calls):
+                call = msgspec.msgpack.decode(data, type=Call)
+                _answer(link, call.number, None)  # from here on its end is the job's
+                before = _Surroundings()
+                reply = run_isolated(call)
+                before.restore()
+                _answer(link, call.number, reply)
 
 
 class _Surroundings:
