@@ -18,10 +18,10 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import structlog
 import uvloop
+from tests.nodes import ClusterNodes, ask
 
 from tracked_queue import TrackedQueue
 from tracked_queue.app import connections_of, producer_of
-from tracked_queue.chaos.nodes import ClusterNodes, ask
 from tracked_queue.protocol.states import State
 
 JOBS = 30_000

@@ -15,8 +15,9 @@ from tracked_queue.protocol.request import Request
 from tracked_queue.protocol.scripts import load_scripts
 from tracked_queue.settings import resolve
 from tracked_queue.sharding.shards import Shards
-from tracked_queue.transport.link import Endpoint, SyncLink
+from tracked_queue.transport.endpoint import Endpoint
 from tracked_queue.transport.store import SyncStore
+from tracked_queue.transport.sync_link import SyncLink
 
 new_id = Shards("x", 1).new_id
 

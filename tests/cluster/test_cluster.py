@@ -9,12 +9,12 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 
 from tests.harness import wait_until
+from tests.nodes import ClusterNodes, ask, end_move, free_port_with_bus, move_keys, move_slot
 from tests.redis.test_client import running_worker
 from tests.rights import acl_line
 from tests.sharded import Ran, app_at, by_shard, task_of
 from tracked_queue import EnqueueUnavailableError, StoreUnavailableError, TrackedQueue
 from tracked_queue.app import connections_of
-from tracked_queue.chaos.nodes import ClusterNodes, ask, end_move, free_port_with_bus, move_keys, move_slot
 from tracked_queue.chaos.server import RedisServer
 from tracked_queue.operator.doctor import Level, examine
 from tracked_queue.protocol.states import State

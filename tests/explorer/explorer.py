@@ -18,8 +18,9 @@ from tracked_queue.protocol import transitions as t
 from tracked_queue.protocol.keys import Keys
 from tracked_queue.protocol.scripts import Script, load_scripts
 from tracked_queue.settings import resolve
-from tracked_queue.transport.link import Endpoint, SyncLink
+from tracked_queue.transport.endpoint import Endpoint
 from tracked_queue.transport.store import checked
+from tracked_queue.transport.sync_link import SyncLink
 
 TTL, INTERVAL = 0.1, 0.06  # one passed deadline is no outage yet; two are, and lead into a hold
 KEYS = Keys("x")

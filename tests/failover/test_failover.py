@@ -22,7 +22,7 @@ from tracked_queue.chaos.proxy import Proxy
 from tracked_queue.chaos.server import RedisServer, free_port
 from tracked_queue.settings import resolve
 from tracked_queue.transport.embedded import find_server
-from tracked_queue.transport.link import Endpoint
+from tracked_queue.transport.endpoint import Endpoint
 from tracked_queue.transport.sentinel import parse_sentinel_url
 
 pytestmark = pytest.mark.timeout(60)

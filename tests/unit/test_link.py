@@ -11,7 +11,9 @@ import pytest
 
 from tracked_queue.errors import StoreRefusedError, StoreUnavailableError
 from tracked_queue.settings import resolve
-from tracked_queue.transport.link import Endpoint, Link, LinkPool
+from tracked_queue.transport.endpoint import Endpoint
+from tracked_queue.transport.link import Link
+from tracked_queue.transport.pool import LinkPool
 
 NO_REPLY = b"?what\r\n"
 Answer = Callable[[bytes, asyncio.StreamWriter], Awaitable[None]]

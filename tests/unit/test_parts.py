@@ -239,7 +239,8 @@ def test_keys_share_one_hash_tag() -> None:
 )
 async def test_servers_that_can_not_be_used(info: bytes, kind: type[Exception], said: str) -> None:
     """Too old is for good; a replica may be promoted, as in a failover, and is waited for."""
-    from tracked_queue.transport.store import Store, check_server
+    from tracked_queue.transport.server import check_server
+    from tracked_queue.transport.store import Store
 
     class Told:
         async def call(self, commands: Any, timeout: Any = None) -> list[Any]:

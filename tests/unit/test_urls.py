@@ -8,7 +8,7 @@ import pytest
 
 from tracked_queue import SettingsError, TrackedQueue
 from tracked_queue.settings import masked_url, resolve
-from tracked_queue.transport.link import Endpoint
+from tracked_queue.transport.endpoint import Endpoint
 
 GOOD = "redis://:p%40ss@host:6379/0"
 

@@ -16,7 +16,7 @@ from . import look
 from . import change, dead, doctor, probe
 
 # isort: split
-from ..transport.link import fill_standard_descriptors
+from ..transport.endpoint import fill_standard_descriptors
 from ..worker.lineage import take_path
 from . import chaos
 from .common import clean, cli

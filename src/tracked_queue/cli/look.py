@@ -8,7 +8,7 @@ import typer
 
 from ..app import TrackedQueue
 from ..settings import setting_doc, setting_names
-from ..transport.link import Endpoint
+from ..transport.endpoint import Endpoint
 from .common import (
     AppOption,
     JsonOption,

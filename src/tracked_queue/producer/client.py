@@ -42,7 +42,8 @@ from ..settings import Settings
 from ..sharding.agreement import Agreement
 from ..sharding.shards import Shards
 from ..transport.backoff import client_pauses
-from ..transport.link import Endpoint, LinkPool
+from ..transport.endpoint import Endpoint
+from ..transport.pool import LinkPool
 from ..transport.store import Durable, Store, SyncStore
 from .results import ResultHub
 

@@ -20,8 +20,10 @@ from ..protocol.keys import Keys
 from ..settings import Settings, with_options
 from ..sharding.agreement import Agreement
 from ..sharding.shards import Shards
-from ..transport.link import Endpoint, Link, SyncLink, fill_standard_descriptors
+from ..transport.endpoint import Endpoint, fill_standard_descriptors
+from ..transport.link import Link
 from ..transport.store import Store, SyncStore
+from ..transport.sync_link import SyncLink
 from .client import Clients, SyncStores
 
 if TYPE_CHECKING:

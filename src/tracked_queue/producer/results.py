@@ -25,7 +25,9 @@ from ..protocol.states import ENDED, State
 from ..protocol.text import to_bytes
 from ..protocol.transitions import MAX_BATCH, Ended, await_end
 from ..transport.backoff import client_pauses
-from ..transport.link import Endpoint, Link, refused_reply
+from ..transport.endpoint import Endpoint
+from ..transport.link import Link
+from ..transport.replies import refused_reply
 from ..transport.store import Store
 
 # All jobs that are waited for are looked at this often: a net for a notice that was missed, and for a record that is gone.

@@ -18,8 +18,10 @@ from .. import log
 from ..errors import StoreRefusedError, StoreUnavailableError
 from ..protocol.keys import Keys
 from ..protocol.transitions import Call, close, layout
-from ..transport.link import MIN_S, Endpoint, Link, SyncLink
+from ..transport.endpoint import Endpoint
+from ..transport.link import MIN_S, Link
 from ..transport.store import Store, SyncStore
+from ..transport.sync_link import SyncLink
 from .shards import Shards
 
 # What lua/close.lua found, for people.

@@ -23,7 +23,7 @@ from ..settings import Settings
 from ..sharding.agreement import Agreement
 from ..sharding.placement import deciding
 from ..sharding.shards import Shards
-from ..transport.link import Endpoint
+from ..transport.endpoint import Endpoint
 from . import signals
 from .isolated import setup_of
 from .late_limits import Binder, known_limits

@@ -6,7 +6,9 @@ import contextlib
 from collections.abc import AsyncIterator
 
 from ..protocol.keys import Keys
-from ..transport.link import Endpoint, Link, LinkPool
+from ..transport.endpoint import Endpoint
+from ..transport.link import Link
+from ..transport.pool import LinkPool
 from ..transport.store import Store
 
 

@@ -13,7 +13,8 @@ from ..model.schedules import Schedule
 from ..protocol.keys import Keys
 from ..protocol.transitions import register
 from ..transport.link import Link
-from ..transport.store import Store, check_server
+from ..transport.server import check_server
+from ..transport.store import Store
 from .lease import LeaseState, new_lease
 from .links import links_of
 from .outage import Outage, insist, pauses

@@ -30,7 +30,8 @@ from ..errors import StoreUnavailableError, TrackedQueueError
 from ..protocol.transitions import End, Mode, release
 from ..settings import Settings
 from ..sharding.shards import Shards
-from ..transport.link import Endpoint, LinkPool
+from ..transport.endpoint import Endpoint
+from ..transport.pool import LinkPool
 from ..transport.store import Store
 from . import signals
 from .exits import FENCED_EXIT, RECYCLED_EXIT, USAGE_EXIT

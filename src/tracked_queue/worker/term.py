@@ -22,8 +22,9 @@ from ..protocol.request import Request
 from ..protocol.transitions import Beat, Call, End, Mode, Outcome, Verdict, release, tend, unpark
 from ..settings import Settings
 from ..sharding.agreement import Agreement
-from ..transport.link import Endpoint, SyncLink
+from ..transport.endpoint import Endpoint
 from ..transport.store import SyncStore
+from ..transport.sync_link import SyncLink
 from .fetcher import Fetcher
 from .heartbeat import Heartbeat
 from .late_limits import Binder

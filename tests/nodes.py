@@ -10,8 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import redis
-
-from .server import RedisServer
+from tracked_queue.chaos.server import RedisServer
 
 SLOTS = 16384
 READY_S = 30.0
