@@ -4,6 +4,9 @@
 from .worker import first_process as _first_process  # noqa: F401
 
 # isort: split
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from .app import NamedEnqueue, TaskDecorator, TrackedQueue
 from .errors import (
     ArgumentError,
@@ -46,17 +49,46 @@ from .model.record import ErrorInfo, Failure, JobInfo, LogLine, Progress
 from .model.retry import Dead, Discard, Exponential, Fixed, Retry, Snooze
 from .model.task import PreparedCall, Step, SyncTask, Task, TaskWithOptions
 from .model.workflow import BatchProgress, Group
-from .operator.doctor import Finding, Level
-from .operator.operator import DeadOutcome, Operator
 from .protocol.states import State
 from .protocol.transitions import CancelWord, DeadWord, Fate, Recovered
-from .reports.dead import DeadFilter, DeadJob
-from .reports.instances import ActiveJob, InstanceReport
-from .reports.queues import Overview, ParkedReport, QueueReport
-from .reports.schedules import ScheduleReport
 from .settings import Settings, SettingsArgs
 
+if TYPE_CHECKING:
+    from .operator.doctor import Finding, Level
+    from .operator.operator import DeadOutcome, Operator
+    from .reports.dead import DeadFilter, DeadJob
+    from .reports.instances import ActiveJob, InstanceReport
+    from .reports.queues import Overview, ParkedReport, QueueReport
+    from .reports.schedules import ScheduleReport
+
 __version__ = "0.1.0"
+
+# What operators use is imported when it is asked for: most programs only produce.
+_LATER = {
+    "ActiveJob": "reports.instances",
+    "DeadFilter": "reports.dead",
+    "DeadJob": "reports.dead",
+    "DeadOutcome": "operator.operator",
+    "Finding": "operator.doctor",
+    "InstanceReport": "reports.instances",
+    "Level": "operator.doctor",
+    "Operator": "operator.operator",
+    "Overview": "reports.queues",
+    "ParkedReport": "reports.queues",
+    "QueueReport": "reports.queues",
+    "ScheduleReport": "reports.schedules",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LATER:
+        return getattr(importlib.import_module(f"{__name__}.{_LATER[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LATER})
+
 
 __all__ = [
     "ActiveJob",

@@ -36,15 +36,14 @@ from .model.retry import RetryArgument, Signal, retry_policy
 from .model.schedules import Missed, Schedule, interval_ms
 from .model.task import PreparedCall, Registry, Step, SyncTask, Task, check_function, check_keys, task_name
 from .model.workflow import Group
-from .operator.operator import Operator
 from .producer.connections import UNGUARDED, Connections
 from .producer.producer import Producer
 from .protocol.transitions import Recovered
-from .reports.schedules import ScheduleReport
 from .settings import Seconds, Settings, SettingsArgs, resolve, setting_names, with_options
 
 if TYPE_CHECKING:
-    pass
+    from .operator.operator import Operator
+    from .reports.schedules import ScheduleReport
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -82,7 +81,7 @@ class TrackedQueue:
         self._connections = Connections(resolve({"redis_url": redis_url, **settings}))
         self._definitions = Definitions(Hooks(lifespan, check_carry(carry)))
         self._producer = Producer(self, self._definitions, self._connections)
-        self._operator = Operator(self._connections, self._producer)
+        self._operator: Operator | None = None
         self._included = False
 
     def __copy__(self) -> TrackedQueue:
@@ -115,6 +114,10 @@ class TrackedQueue:
     @property
     def operator(self) -> Operator:
         """What a person sees and does: queues, instances, dead jobs, and all that the command line can do."""
+        if self._operator is None:
+            from .operator.operator import Operator  # most programs only produce
+
+            self._operator = Operator(self._connections, self._producer)
         return self._operator
 
     def configure(self, *, redis_url: str | None = None, **settings: Unpack[SettingsArgs]) -> None:
@@ -447,7 +450,7 @@ class TrackedQueue:
 
     async def trigger(self, schedule: str) -> Job[Any]:
         """Run a schedule's task now, beside its ticks. Raises UsageError for a name that this app doesn't have."""
-        return await self._operator.trigger(schedule)
+        return await self.operator.trigger(schedule)
 
     # Jobs
 
@@ -461,31 +464,31 @@ class TrackedQueue:
 
     async def read_schedules(self) -> list[ScheduleReport]:
         """See Operator.schedules."""
-        return await self._operator.schedules()
+        return await self.operator.schedules()
 
     async def pause(
         self, *, queue: str | None = None, task: str | Task[..., Any] | None = None, schedule: str | None = None
     ) -> bool:
         """See Operator.pause."""
-        return await self._operator.pause(queue=queue, task=task, schedule=schedule)
+        return await self.operator.pause(queue=queue, task=task, schedule=schedule)
 
     async def resume(
         self, *, queue: str | None = None, task: str | Task[..., Any] | None = None, schedule: str | None = None
     ) -> bool:
         """See Operator.resume."""
-        return await self._operator.resume(queue=queue, task=task, schedule=schedule)
+        return await self.operator.resume(queue=queue, task=task, schedule=schedule)
 
     async def cancel_many(self, *, queue: str | None = None, task: str | Task[..., Any] | None = None) -> int:
         """See Operator.cancel_many."""
-        return await self._operator.cancel_many(queue=queue, task=task)
+        return await self.operator.cancel_many(queue=queue, task=task)
 
     async def retire(self, *, queue: str | None = None, task: str | Task[..., Any] | None = None) -> int:
         """See Operator.retire."""
-        return await self._operator.retire(queue=queue, task=task)
+        return await self.operator.retire(queue=queue, task=task)
 
     async def recover(self) -> list[Recovered]:
         """See Operator.recover."""
-        return await self._operator.recover()
+        return await self.operator.recover()
 
     # Running
 

@@ -13,6 +13,8 @@ import typing
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 import tracked_queue
 from tracked_queue import errors, settings
 from tracked_queue.chaos.server import RedisServer
@@ -65,7 +67,11 @@ def test_all_names_exactly_what_is_there() -> None:
     there = {
         name for name, value in vars(tracked_queue).items() if not name.startswith("_") and not inspect.ismodule(value)
     }
-    assert there == set(tracked_queue.__all__) - {"__version__"}
+    later = set(tracked_queue._LATER)  # imported when asked for
+    assert (there | later) - {"TYPE_CHECKING", "Any"} == set(tracked_queue.__all__) - {"__version__"}
+    assert set(tracked_queue.__all__) <= set(dir(tracked_queue))
+    with pytest.raises(AttributeError, match="no attribute 'Operater'"):
+        tracked_queue.Operater  # type: ignore[attr-defined]
 
 
 def annotated(kind: type) -> set[type]:
@@ -86,7 +92,8 @@ def annotated(kind: type) -> set[type]:
         function = value.fget if isinstance(value, property) else inspect.unwrap(value) if callable(value) else None
         if name.startswith("_") or not inspect.isfunction(function):
             continue
-        space = {**vars(typing), **vars(sys.modules[function.__module__])}
+        public = {name: getattr(tracked_queue, name) for name in tracked_queue.__all__}
+        space = {**vars(typing), **public, **vars(sys.modules[function.__module__])}
         for annotation in typing.get_type_hints(function, space, include_extras=True).values():
             collect(annotation)
     return found
@@ -99,6 +106,22 @@ def test_what_public_methods_take_and_return_is_exported() -> None:
         if isinstance(kind, type) and not issubclass(kind, Exception):
             missing |= {f"{name}: {used.__name__}" for used in annotated(kind) if used.__name__ not in PUBLIC}
     assert not missing
+
+
+def test_a_producer_imports_nothing_of_operators_or_workers() -> None:
+    program = "import sys, tracked_queue; tracked_queue.TrackedQueue(); print(*(n for n in sys.modules if 'tracked_queue' in n))"
+    loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split()
+    for unit in (
+        "operator",
+        "cli",
+        "chaos",
+        "log",
+        "testing",
+        "worker.runner",
+        "worker.recovery",
+        "transport.embedded",
+    ):
+        assert f"tracked_queue.{unit}" not in loaded, unit
 
 
 def test_signals_are_exported_and_no_errors() -> None:

@@ -14,7 +14,6 @@ import weakref
 from collections.abc import Generator
 from typing import Any
 
-from .. import log
 from ..errors import StoreRefusedError, StoreUnavailableError
 from ..protocol.keys import Keys
 from ..protocol.transitions import Call, close, layout
@@ -150,6 +149,8 @@ class Agreement:
         yield from self._open(shards)
         if (yield base, layout(changing, wanted)) != wanted:
             return False
+        from .. import log  # structlog is half of what importing this package costs, and this is rare
+
         log.shards_changed(namespace=shards.namespace, was=old.count, now=shards.count)
         return True
 
