@@ -58,6 +58,7 @@
 -- include ties
 -- include lanes
 -- include limits
+-- include takeable
 -- include push
 -- include suspects
 -- include ended
@@ -111,7 +112,7 @@ local function put_markers_back()
   begin_writing()
   for at = 7, #ARGV, 2 do
     local queue = ARGV[at]
-    if redis.call('EXISTS', named('queue', queue), named('lanes', queue), named('open', queue)) > 0 then
+    if is_takeable(queue) then
       wake(queue, paused)
     end
     if some_special and redis.call('EXISTS', named('suspected', queue)) > 0 then
@@ -165,7 +166,7 @@ local function read(id, job)
     if record[12] then
       local found = read_fields(job, 'expires_ms', 'unique', 'until', 'limits', 'checkpoint', 'bound')
       record[12], record[13] = found[5], found[6]
-      extras[id] = found
+      extras[id] = { expires_ms = found[1], unique = found[2], until_what = found[3], limits = found[4] }
     end
   end
   return record
@@ -181,14 +182,15 @@ if not deadline or deadline == 0 then
   return refused('lost')
 end
 local own = redis.call('HMGET', instance, 'fetch', 'fetched', 'quiet', 'held', 'tests')
-local last = tonumber(own[1] or '0')
+own = { number = own[1], fetched = own[2], quiet = own[3], held = own[4], tests = own[5] }
+local last = tonumber(own.number or '0')
 if number < last then
   return refused('stale')
 end
 first_due = tonumber((redis.call('ZRANGE', single('scheduled'), 0, 0, 'WITHSCORES'))[2])
 local some_due = first_due and first_due <= now
 -- When it took its latest group of suspects; 0 once something fresh has joined.  What a clock ahead said is over.
-local tested_ms, held_ms = number_of(own[5]), math.max(0, number_of(own[4]) - now)
+local tested_ms, held_ms = number_of(own.tests), math.max(0, number_of(own.held) - now)
 if tested_ms > now + WRONG_MS then
   tested_ms, held_ms = 1, 0
 end
@@ -196,7 +198,7 @@ if number == last then
   -- No fetch of this lease came later, so what is active under it and was taken then is that very delivery.
   step_aside()
   local reply = { 'ok', '1', '-1', {}, digits(held_ms), held_ms > 0 and '1' or '0' }
-  for _, id in ipairs(own[2] and cmsgpack.unpack(own[2]) or {}) do
+  for _, id in ipairs(own.fetched and cmsgpack.unpack(own.fetched) or {}) do
     local record = read(id, job_prefix .. id)
     local about = read_fields(job_prefix .. id, 'lease', 'queue')
     if record[1] == 'active' and about[1] == lease then
@@ -208,7 +210,7 @@ if number == last then
   end
   return reply
 end
-if own[3] == '1' then
+if own.quiet == '1' then
   return refused('quiet')
 end
 if deadline <= now then
@@ -243,52 +245,7 @@ local seen, strays = {}, 0
 local groups = {}
 -- Suspects that leave their line with this call, as {id, queue}.
 local left_line = {}
--- Permits of concurrency limits out, and starts of rates, as they will be after this call.
-local used, rates = {}, {}
--- The ms from which a rate has room, or nil if it has now: its last starts are in a list, the newest first.
-local function rate_opens_at(name, rate)
-  if rate.taken >= rate.most then
-    return now + rate.ms
-  end
-  local nth = redis.call('LINDEX', named('rate', name), rate.most - 1 - rate.taken)
-  rate.ahead = rate.ahead or number_of(nth) > now  -- of a clock that was ahead
-  return start_of(nth, rate.ms, now)
-end
-local function is_full_now(limit)
-  if limit[2] == 'concurrency' then
-    return used[limit[1]] >= limit[3]
-  end
-  return rate_opens_at(limit[1], rates[limit[1]]) ~= nil
-end
--- The limit that keeps work from starting now, or nil.
-local function blocked_by(limits)
-  for _, limit in ipairs(limits) do
-    if is_full_now(limit) then
-      return limit
-    end
-  end
-end
-local function note_limits(limits)
-  for _, limit in ipairs(limits) do
-    local name = limit[1]
-    limit[3] = most_of(limit[5] and string.sub(name, 1, limit[5]) or name, limit[3])
-    if limit[2] == 'concurrency' then
-      used[name] = used[name] or redis.call('SCARD', named('permits', name))
-    else
-      rates[name] = rates[name] or { most = limit[3], ms = limit[4], taken = 0 }
-    end
-  end
-end
-local function count_permits(limits)
-  for _, limit in ipairs(limits) do
-    local name = limit[1]
-    if limit[2] == 'concurrency' then
-      used[name] = used[name] + 1
-    else
-      rates[name].taken = rates[name].taken + 1
-    end
-  end
-end
+-- include permits
 -- look: decides on one id: true if it leaves its list with this call; else also what blocks it, if a limit does. What is
 -- looked at is bounded, not only what is taken: dropped and set-aside jobs cost time as well.
 local some_paused = next(paused) ~= nil
@@ -307,31 +264,33 @@ local function look(id, queue, may_buffer, room)
   local job = job_prefix .. id
   local record = read(id, job)
   local size, extra = size_of(record), extras[id]
+  local state, task, buffered_before = record[1], record[3], record[11]
+  local ran_before = record[8] or record[9] or record[10]  -- attempts, interruptions, recoveries
   looked = looked + (extra and RICH or 1)
-  local limits = extra and read_limits(extra[4])
+  local limits = extra and read_limits(extra.limits)
   if extra then
-    extra[4] = limits
+    extra.limits = limits
   end
   if limits then
     note_limits(limits)
   end
-  if not record[1] or not record[3] or not (OPEN[record[1]] or FINAL[record[1]]) then
+  if not state or not task or not (OPEN[state] or FINAL[state]) then
     garbage[#garbage + 1] = { id, queue }
-  elseif record[1] == 'cancelled' then
+  elseif state == 'cancelled' then
     dropped[#dropped + 1] = id
-  elseif record[1] ~= 'queued' or seen[id] then
+  elseif state ~= 'queued' or seen[id] then
     strays = strays + 1  -- it stands elsewhere, or twice here; this entry is one too many
-  elseif extra and extra[1] and number_of(extra[1], now + 1) <= now and not record[8] and not record[9] and not record[10] then
+  elseif extra and extra.expires_ms and number_of(extra.expires_ms, now + 1) <= now and not ran_before then
     expired[#expired + 1] = { id, queue, read_ties(id, job, '1') }
     seen[id] = true
-  elseif some_paused and paused['task:' .. record[3]] or untracked[id] and not knows(record[3]) then
-    set_aside[#set_aside + 1] = { id, record[3] }
+  elseif some_paused and paused['task:' .. task] or untracked[id] and not knows(task) then
+    set_aside[#set_aside + 1] = { id, task }
     seen[id] = true
   else
     local waits = started >= start
     if room <= 0 or taken >= start + buffer or (taken > 0 and bytes + size > max_bytes) then
       return false
-    elseif waits and (not may_buffer or record[11] == 'never') then
+    elseif waits and (not may_buffer or buffered_before == 'never') then
       must_start = true
       return false
     end
@@ -342,8 +301,8 @@ local function look(id, queue, may_buffer, room)
       end
       count_permits(limits)
     end
-    if extra and extra[3] == 'started' then
-      extra.frees = redis.call('GET', named('unique', extra[2])) == id
+    if extra and extra.until_what == 'started' then
+      extra.frees = redis.call('GET', named('unique', extra.unique)) == id
     end
     taken = taken + 1
     seen[id] = true
@@ -355,87 +314,7 @@ local function look(id, queue, may_buffer, room)
   bytes = bytes + size
   return true
 end
--- take_list: how many ids leave the list with this call, and whether some stay.
-local function take_list(queue, list, room)
-  local cut, before, portion = 0, taken, room
-  while taken - before < room do
-    local heads = redis.call('LRANGE', list, -cut - portion, -cut - 1)
-    for i = #heads, 1, -1 do
-      if not look(heads[i], queue, true, room - (taken - before)) then
-        return cut, true
-      end
-      cut = cut + 1
-    end
-    -- Mostly what was read tells whether that was all.
-    if #heads < portion then
-      return cut, false
-    end
-    portion = FURTHER  -- some of it was dropped
-  end
-  return cut, redis.call('LLEN', list) > cut
-end
--- Lanes take turns: one job of each, and again, while there is room.  home: the zset that they stand in; own: its limit, if
--- that is a group.
-local function take_turns(queue, room, home, own)
-  if room <= 0 then
-    return
-  end
-  local lanes = redis.call('ZRANGE', home, 0, room + 9)
-  local open, before = {}, taken
-  local share = math.ceil(room / math.max(1, #lanes))
-  for i, lane in ipairs(lanes) do
-    local list = named('lane', lane)
-    local heads = redis.call('LRANGE', list, -share, -1)
-    open[i] = { lane = lane, list = list, queue = queue, heads = heads, at = #heads, cut = 0,
-      total = redis.call('LLEN', list), home = home, own = own }
-    visited[#visited + 1] = open[i]
-  end
-  local moved = true
-  while moved do
-    moved = false
-    for _, lane in ipairs(open) do
-      if not lane.over then
-        local gone, full = false, nil
-        if lane.at == 0 and lane.cut < lane.total and taken - before < room then
-          lane.heads = redis.call('LRANGE', lane.list, -lane.cut - FURTHER, -lane.cut - 1)
-          lane.at = #lane.heads
-        end
-        if lane.at > 0 then
-          gone, full = look(lane.heads[lane.at], queue, true, room - (taken - before))
-        end
-        if gone then
-          lane.at, lane.cut, moved = lane.at - 1, lane.cut + 1, true
-        elseif full and own and full[1] == own[1] then
-          return
-        elseif full then
-          lane.over, lane.full = true, full
-        elseif lane.at > 0 then
-          return
-        else
-          lane.over = true
-        end
-      end
-    end
-  end
-end
--- take_lanes: first what waited for a limit that has places now.
-local function take_lanes(queue, room)
-  local before = taken
-  for n, name in ipairs(redis.call('ZRANGE', named('open', queue), 0, GROUPS - 1)) do
-    local about = redis.call('HMGET', named('about', name), 'kind', 'number', 'ms', 'base')
-    if room <= taken - before and n > 1 then
-      break
-    end
-    local own = { name, about[1] or 'concurrency', number_of(about[2], 1), number_of(about[3]), #(about[4] or name) }
-    note_limits({ own })
-    local had = taken
-    if not is_full_now(own) then
-      take_turns(queue, room - (taken - before), group_of(name, queue), own)
-    end
-    groups[#groups + 1] = { limit = own, queue = queue, took = taken > had }
-  end
-  take_turns(queue, room - (taken - before), named('lanes', queue), nil)
-end
+-- include turns
 -- Suspects.
 local mode = ARGV[6]
 -- In which queues of this call some wait: their places in ARGV.
@@ -451,86 +330,7 @@ if some_special then
     end
   end
 end
-local is_empty = #suspected > 0 and redis.call('EXISTS', processing) == 0
-local longest, solo_waits = 0, false
--- came_at: when a suspect came into its line; one that came by a clock ahead has been there for long.
-local function came_at(score)
-  local at = number_of(score)
-  return at > now + MOST_CONFIRMED_MS and 0 or at
-end
--- take_group: the first suspect of a queue that may run here, and those behind it, while no pool is smaller than the group.
-local function take_group(at, longest_gate)
-  local queue, most = ARGV[at], tonumber(ARGV[at + 1])
-  local line = redis.call('ZRANGE', named('suspected', queue), 0, GROUP_LOOK - 1, 'WITHSCORES')
-  local before, room = taken, math.min(start, most or start)
-  local smallest = ENDLESS
-  for n = 1, #line, 2 do
-    local id, since = line[n], came_at(line[n + 1])
-    local found = read_fields(job_prefix .. id, 'pool', 'past', 'deaths', 'charges')
-    local pool = number_of(found[1], 1)
-    local gate = gate_of(number_of(found[2]), number_of(found[3]))
-    local size = taken - before
-    since = since - CONFIRM_MS * number_of(found[4])
-    local fits = gate <= longest_gate
-    if fits and pool == 1 and not is_empty and now - since < ALONE_MS then
-      fits, solo_waits = false, true
-    end
-    if size >= room or size > 0 and (not fits or size + 1 > math.min(smallest, pool)) then
-      break
-    elseif fits and look(id, queue, false, room - size) then
-      left_line[#left_line + 1] = { id, queue }
-      if taken - before > size then
-        smallest, longest = math.min(smallest, pool), math.max(longest, gate)
-      end
-    end  -- else a limit is full: the next one may run
-  end
-  return taken > before
-end
-local function take_groups(longest_gate)
-  for n = 1, #suspected do
-    if take_group(suspected[(number + n) % #suspected + 1], longest_gate) then
-      return true
-    end
-  end
-  return false
-end
--- How long others have waited in line, at most.
-local function waited_ms()
-  local most = 0
-  for _, at in ipairs(suspected) do
-    most = math.max(most, now - came_at(redis.call('ZRANGE', named('suspected', ARGV[at]), 0, 0, 'WITHSCORES')[2] or now))
-  end
-  return most
-end
--- Whether half of the instances run suspects while fresh jobs wait.
-local function enough_test()
-  local others = math.max(0, redis.call('ZCARD', single('instances')) - 1)
-  local testing = #redis.call('ZRANGEBYSCORE', single('testing'), '(' .. digits(now), '+inf', 'LIMIT', 0, others + 1)
-    - (own[5] and 1 or 0)
-  if testing < math.max(1, math.ceil(others / 2)) then
-    return false
-  end
-  for at = 7, #ARGV, 2 do
-    if redis.call('EXISTS', named('queue', ARGV[at]), named('lanes', ARGV[at]), named('open', ARGV[at])) > 0 then
-      return true
-    end
-  end
-  return false
-end
--- Whether this instance is the one that is to become empty.
-local function drains()
-  local found = redis.call('GET', single('draining'))
-  local till, who = string.match(found or '', '^(%d+) (.*)$')
-  if who and number_of(till) <= now + DRAIN_MS then
-    return who == lease and number_of(till) > now
-  end
-  if waited_ms() < DRAIN_AFTER_MS then
-    return false
-  end
-  begin_writing()
-  redis.call('SET', single('draining'), digits(now + DRAIN_MS) .. ' ' .. lease, 'PX', 2 * DRAIN_MS)
-  return true
-end
+-- include groups
 local may_start, has_place = start, mode ~= 'only' and mode ~= 'short'
 local wants_fresh = has_place and held_ms == 0
 local took_group = false
@@ -555,7 +355,7 @@ if #suspected > 0 and held_ms == 0 and start > 0 then
 end
 if not wants_fresh then
   start, buffer = taken, 0
-elseif own[4] then
+elseif own.held then
   buffer = 0  -- what joins those that were suspects starts at once
 end
 local fresh_from = taken
@@ -610,7 +410,7 @@ if took_group then
   held_ms = longest
   redis.call('HSET', instance, 'held', digits(now + longest), 'tests', now_text)
   redis.call('ZADD', single('testing'), math.min(now + longest, now + 60 * DRAIN_MS), lease)
-elseif own[4] and taken > fresh_from then
+elseif own.held and taken > fresh_from then
   redis.call('HDEL', instance, 'held', 'tests')  -- what was held is past its gates, and has company now
 end
 for _, id in ipairs(dropped) do
@@ -637,11 +437,11 @@ for i = 1, taken do
   local extra = extras[id]
   if extra then
     if extra.frees then
-      redis.call('DEL', named('unique', extra[2]))
+      redis.call('DEL', named('unique', extra.unique))
     end
-    for _, limit in ipairs(extra[4] or {}) do
-      if limit[2] == 'concurrency' and not untracked[id] then
-        redis.call('SADD', named('permits', limit[1]), id)
+    for _, limit in ipairs(extra.limits or {}) do
+      if limit.kind == 'concurrency' and not untracked[id] then
+        redis.call('SADD', named('permits', limit.name), id)
       end
     end
   end
@@ -717,14 +517,14 @@ for _, lane in ipairs(visited) do
 end
 for _, group in ipairs(groups) do
   local limit, queue = group.limit, group.queue
-  local name = limit[1]
+  local name = limit.name
   if redis.call('EXISTS', group_of(name, queue)) == 0 then
     if redis.call('ZSCORE', named('open', queue), name) then
       forget_group(name, queue)
     end
   else
-    local starts = limit[2] ~= 'concurrency' and rate_opens_at(name, rates[name]) or nil
-    if starts or limit[2] == 'concurrency' and used[name] >= limit[3] then
+    local starts = limit.kind ~= 'concurrency' and rate_opens_at(name, rates[name]) or nil
+    if starts or limit.kind == 'concurrency' and used[name] >= limit.most then
       close(name, queue, group.took and now or redis.call('ZSCORE', named('open', queue), name) or now, starts, now)
     elseif group.took then
       redis.call('ZADD', named('open', queue), 'XX', now, name)
@@ -735,7 +535,7 @@ if tended_left then
   reply[2] = '1'
 end
 for queue, whom in pairs(left) do
-  if redis.call('EXISTS', named('queue', queue), named('lanes', queue), named('open', queue)) > 0 then
+  if is_takeable(queue) then
     if whom == true then
       reply[2] = '1'
     end

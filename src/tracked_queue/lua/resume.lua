@@ -9,18 +9,19 @@
 -- include writable
 -- include paused
 -- include wake
+-- include takeable
 local what = ARGV[1]
 local paused = read_paused()
 if not paused[what] then
   return { 'again' }
 end
 local queue = string.sub(what, 1, 6) == 'queue:' and string.sub(what, 7) or nil
-local waiting = queue and redis.call('EXISTS', named('queue', queue), named('lanes', queue), named('open', queue)) or 0
+local waits = queue and is_takeable(queue)
 local suspects_wait = queue and redis.call('EXISTS', named('suspected', queue)) == 1
 begin_writing()
 redis.call('SREM', single('paused'), what)
 paused[what] = nil
-if waiting > 0 then
+if waits then
   wake(queue, paused)
 end
 if suspects_wait then

@@ -34,7 +34,7 @@ local function rewind(name, most, now)
 end
 -- join: a lane waits for a limit that is full; its group is closed.
 local function join(limit, queue, lane, now)
-  local name = limit[1]
+  local name = limit.name
   local group = group_of(name, queue)
   local last = redis.call('ZREVRANGE', group, 0, 0, 'WITHSCORES')
   -- One that this call has emptied is known still.
@@ -42,8 +42,8 @@ local function join(limit, queue, lane, now)
     and not redis.call('ZSCORE', named('open', queue), name) then
     local about = named('about', name)
     if redis.call('HINCRBY', about, 'groups', 1) == 1 then
-      local base = limit[5] and string.sub(name, 1, limit[5]) or name
-      redis.call('HSET', about, 'kind', limit[2], 'number', limit[3], 'ms', limit[4] or 0, 'base', base)
+      local base = limit.base_length and string.sub(name, 1, limit.base_length) or name
+      redis.call('HSET', about, 'kind', limit.kind, 'number', limit.most, 'ms', limit.ms or 0, 'base', base)
       redis.call('ZADD', named('waited', base), 0, name)
     end
     redis.call('ZADD', named('waits', name), now, queue)
@@ -75,9 +75,9 @@ end
 -- leave_groups: a lane is empty.
 local function leave_groups(lane, queue, limits)
   for _, limit in ipairs(limits) do
-    local group = group_of(limit[1], queue)
+    local group = group_of(limit.name, queue)
     if redis.call('ZREM', group, lane) == 1 and redis.call('EXISTS', group) == 0 then
-      forget_group(limit[1], queue)
+      forget_group(limit.name, queue)
     end
   end
 end
@@ -165,8 +165,8 @@ end
 local freed = {}
 local function free_permits(id, limits)
   for _, limit in ipairs(limits) do
-    if limit[2] == 'concurrency' and redis.call('SREM', named('permits', limit[1]), id) == 1 then
-      freed[limit[1]] = (freed[limit[1]] or 0) + 1
+    if limit.kind == 'concurrency' and redis.call('SREM', named('permits', limit.name), id) == 1 then
+      freed[limit.name] = (freed[limit.name] or 0) + 1
     end
   end
 end

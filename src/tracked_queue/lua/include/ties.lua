@@ -1,17 +1,20 @@
--- read_limits: a record's limits as a list, or nil; what doesn't decode holds nobody up.
+-- read_limits: a record's limits, each with name, kind ('concurrency' or 'rate'), most, ms and base_length (bytes of the name
+-- without its key's value); nil for none.  What doesn't decode holds nobody up.
 local MOST_OF_LIMIT = 1e9
 local function read_limits(packed)
   local ok, limits = pcall(cmsgpack.unpack, packed or '')
   if not ok or type(limits) ~= 'table' or #limits == 0 then
     return nil
   end
-  for _, limit in ipairs(limits) do
+  local named_fields = {}
+  for at, limit in ipairs(limits) do
     if type(limit) ~= 'table' or type(limit[1]) ~= 'string' or (limit[5] and type(limit[5]) ~= 'number')
       or number_of(limit[3]) < 1 or number_of(limit[3]) > MOST_OF_LIMIT or number_of(limit[4], -1) < 0 then
       return nil
     end
+    named_fields[at] = { name = limit[1], kind = limit[2], most = limit[3], ms = limit[4], base_length = limit[5] }
   end
-  return limits
+  return named_fields
 end
 -- read_ties: what hangs on a record beside the job itself: a waiter, a wish to cancel, a unique key that it holds, limits
 -- whose permits it may hold, jobs that come after it, jobs whose results it wants.  tied: the record's field of that name; a
