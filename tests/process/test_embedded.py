@@ -18,7 +18,7 @@ from tracked_queue.transport.embedded import answers, folder_of, socket_path, st
 
 USER = """
 import sys, time
-from tracked_queue.embedded import start_embedded
+from tracked_queue.transport.embedded import start_embedded
 server = start_embedded(sys.argv[1])
 print(server.url, flush=True)
 time.sleep(60)

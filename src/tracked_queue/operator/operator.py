@@ -51,6 +51,7 @@ class Operator:
     """
     Everything that the command line can do, over all shards of the app's namespace.
 
+    What changes something makes sure first that the namespace has as many shards as the settings say; what reads does not ask.
     Every method raises StoreUnavailableError when Redis does not answer, and StoreRefusedError when it refuses.
     Source: docs/how-to/operate.md.
     """
@@ -62,12 +63,12 @@ class Operator:
 
     async def queues(self) -> Overview:
         """Queues with lengths, ages, rates and pauses; parked tasks; how many jobs are scheduled and dead."""
-        return await read_overview(await self._connections.agreed())
+        return await read_overview(self._connections.stores)
 
     async def queue_age(self, queue: str) -> float | None:
         """Seconds that the oldest job of a queue has waited; None for an empty queue."""
         check_name("queue", queue)
-        ages = [await queue_age(store, queue) for store in await self._connections.agreed()]
+        ages = [await queue_age(store, queue) for store in self._connections.stores]
         return max((age for age in ages if age is not None), default=None)
 
     async def knows(self, *, queue: str | None = None, task: str | None = None) -> bool:
@@ -87,17 +88,17 @@ class Operator:
         """All instances, shard by shard; those that were lost and still own jobs included."""
         return [
             replace(item, shard=shard)
-            for shard, store in enumerate(await self._connections.agreed())
+            for shard, store in enumerate(self._connections.stores)
             for item in await read_instances(store)
         ]
 
     async def active(self, instance: InstanceReport, limit: int = 250) -> list[ActiveJob]:
         """The jobs that an instance owns, the oldest first."""
-        return await read_active((await self._connections.agreed())[instance.shard], instance.lease, limit)
+        return await read_active(self._connections.stores[instance.shard], instance.lease, limit)
 
     async def schedules(self) -> list[ScheduleReport]:
         """The schedules that the fleet runs, with their last ticks."""
-        found = [one for store in await self._connections.agreed() for one in await read_schedules(store)]
+        found = [one for store in self._connections.stores for one in await read_schedules(store)]
         return sorted(found, key=lambda item: item.name)
 
     async def dead(self, which: DeadFilter | None = None, *, limit: int = 100) -> list[DeadJob]:
@@ -106,7 +107,7 @@ class Operator:
         if limit < 1:
             raise UsageError(f"limit={limit}: it must be 1 or more")
         found: list[DeadJob] = []
-        for store in await self._connections.agreed():
+        for store in self._connections.stores:
             of_shard = 0
             async for one in read_dead(store, wanted, self._connections.cipher):
                 if of_shard >= limit:
@@ -117,7 +118,7 @@ class Operator:
 
     async def examine(self) -> list[Finding]:
         """What `doctor` finds: whether server and settings keep the promise."""
-        return await examine(await self._connections.agreed(), self._connections.settings)
+        return await examine(self._connections.stores, self._connections.settings)
 
     async def unheld(self, leases: Mapping[int, str]) -> list[str]:
         """
@@ -126,7 +127,7 @@ class Operator:
         Args:
             leases: Of the process, by shard.
         """
-        stores, problems = await self._connections.agreed(), []
+        stores, problems = self._connections.stores, []
         for shard, store in enumerate(stores):
             (role,) = await store.read(("ROLE",))
             if role[0] != b"master":
