@@ -83,20 +83,15 @@ local lease, number = ARGV[1], tonumber(ARGV[2])
 local start, buffer, max_bytes = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
 local instance, processing = named('instance', lease), named('processing', lease)
 local now = now_ms()
--- How many suspects are looked at for one group.
-local GROUP_LOOK = 50
--- PATIENCE_MS: suspects that have run for this long in a process of their own are joined by a further group.  ALONE_MS: how long
--- one that should run alone waits for an empty process.
-local PATIENCE_MS, ALONE_MS = 5000, 10000
+-- Suspects that have run for this long in a process of their own are joined by a further group.
+local PATIENCE_MS = 5000
 -- Gates that some processes don't take: an ordinary one, and those that others wait for.
 local IDLE_GATE_MS, SHORT_GATE_MS = 10000, 60000
 -- Without processes of their own: suspects that have waited for DRAIN_AFTER_MS make one process take nothing fresh until it is
 -- empty, for at most DRAIN_MS; then, for as long again, none.
 local DRAIN_AFTER_MS, DRAIN_MS, AGAIN_MS = 60000, 60000, 1000
--- A clock that is so far behind what it said before went back.
+-- A clock that is this far behind what it said before went back.
 local WRONG_MS = 60000
--- No suspect's place in line lies further ahead: what it is charged with (see suspects.lua), many times over.
-local MOST_CONFIRMED_MS = 600000
 -- What is mostly not there is asked for in one call: pauses, ended jobs with followers, suspects, lanes and what lies in time.
 local some_special = #ARGV > ASKED
 if not some_special then

@@ -9,18 +9,18 @@
 -- Returns left ('1' if there are more), then one value for each, at most 250: its encoded result, '' where there is none.
 -- Writes nothing.
 -- include keys
+-- include record
 local MOST = 250
 local from, max_bytes = tonumber(ARGV[2]), tonumber(ARGV[3])
 local ids = redis.call('LRANGE', named('after', ARGV[1]), from, from + MOST)
 local reply, bytes = { '0' }, 0
 for at, id in ipairs(ids) do
-  local size = redis.pcall('HSTRLEN', named('job', id), 'result')
-  size = type(size) == 'number' and size or 0
+  local size = size_of_field(named('job', id), 'result')
   if at > MOST or at > 1 and bytes + size > max_bytes then
     reply[1] = '1'
     break
   end
   bytes = bytes + size
-  reply[at + 1] = size > 0 and redis.call('HGET', named('job', id), 'result') or ''
+  reply[at + 1] = size > 0 and read_fields(named('job', id), 'result')[1] or ''
 end
 return reply

@@ -6,9 +6,10 @@
 --
 -- Returns id, delivery pairs, at most 400 (of more, any); delivery '' where there is no record.  Writes nothing.
 -- include keys
+-- include record
 local reply = {}
 for _, id in ipairs(redis.call('SRANDMEMBER', named('processing', ARGV[1]), 400)) do
   reply[#reply + 1] = id
-  reply[#reply + 1] = redis.call('HGET', named('job', id), 'delivery') or ''
+  reply[#reply + 1] = read_fields(named('job', id), 'delivery')[1] or ''
 end
 return reply

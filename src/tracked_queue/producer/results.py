@@ -217,9 +217,8 @@ class ResultHub:
         for at in range(0, len(channels), MAX_BATCH):
             # Some may have left since.
             portion = [channel for channel in channels[at : at + MAX_BATCH] if channel in self._job_ids]
-            keys = (self._store.keys.record_of(self._job_ids[channel]) for channel in portion)
-            states = await self._store.read_records(*(("HGET", key, "state") for key in keys))
-            for channel, state in zip(portion, states, strict=True):
+            states = await self._store.read_fields([self._job_ids[channel] for channel in portion], "state")
+            for channel, (state,) in zip(portion, states, strict=True):
                 if state is None or state in _ENDS:
                     self._notify(channel)
 

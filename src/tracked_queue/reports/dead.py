@@ -52,7 +52,7 @@ async def read_dead(store: Store, wanted: DeadFilter, cipher: Cipher) -> AsyncIt
 
     A page starts after the last job that was read, by time and id, so that removing jobs on the way skips none.
     """
-    dead, prefix = store.keys.single("dead"), store.keys.named("job", "").encode()
+    dead = store.keys.single("dead")
     now = await now_ms(store)
     low, seen_at_low = "-inf", set[bytes]()
     while True:
@@ -64,12 +64,8 @@ async def read_dead(store: Store, wanted: DeadFilter, cipher: Cipher) -> AsyncIt
         ]
         if not page:
             return
-        records = await store.read(
-            *(
-                ("HMGET", prefix + job_id, "task", "queue", "attempts", "charges", "reason", "error")
-                for job_id, _ in page
-            )
-        )
+        ids = [job_id for job_id, _ in page]
+        records = await store.read_fields(ids, "task", "queue", "attempts", "charges", "reason", "error")
         for (job_id, score), (task, queue, attempts, charges, reason, error) in zip(page, records, strict=True):
             info = decode_error(cipher.peek(error))
             job = DeadJob(

@@ -97,16 +97,12 @@ class ActiveJob:
 async def read_active(store: Store, lease: str, limit: int = PAGE) -> list[ActiveJob]:
     """The first `limit` jobs of one instance, the oldest first."""
     now = await now_ms(store)
-    prefix = store.keys.named("job", "").encode()
     active: dict[str, ActiveJob] = {}
     async for ids in scan(store, "SSCAN", store.keys.named("processing", lease)):
         for at in range(0, len(ids), PAGE):
             page = ids[at : at + PAGE]
-            found = await store.read_records(
-                *(("HMGET", prefix + job_id, "task", "delivery", "buffered") for job_id in page)
-            )
-            for job_id, record in zip(page, found, strict=True):
-                task, delivery, buffered = record or (None, None, None)
+            found = await store.read_fields(page, "task", "delivery", "buffered")
+            for job_id, (task, delivery, buffered) in zip(page, found, strict=True):
                 active[text_of(job_id)] = ActiveJob(
                     id=text_of(job_id),
                     task=text_of(task),

@@ -11,7 +11,7 @@ from ..model.cipher import Cipher
 from ..model.codec import ValueCodec, decode_any, decode_error
 from ..model.record import Failure, JobInfo, LogLine, Progress
 from ..protocol.states import State
-from ..protocol.text import to_bytes, to_text
+from ..protocol.text import to_text
 from ..protocol.transitions import MAX_RICH, drop
 from ..transport.store import Store
 from .instances import read_instances
@@ -120,10 +120,9 @@ def _line(stored: bytes, cipher: Cipher) -> LogLine:
 
 async def read_job(store: Store, job_id: str, codec: ValueCodec | None, cipher: Cipher) -> JobInfo:
     """One job's record. Raises JobNotFoundError."""
-    (flat,) = await store.read_records(("HGETALL", to_bytes(store.keys.named("job", job_id))))
-    if flat is None:
+    record = await store.read_record(job_id)
+    if record is None:
         raise UnreadableJobError(job_id)
-    record = dict(zip(flat[::2], flat[1::2], strict=True))
     if b"state" not in record:
         raise JobNotFoundError(job_id)
     return make_info(job_id, record, codec, cipher)
@@ -133,9 +132,7 @@ async def read_states(store: Store, job_ids: Sequence[str]) -> list[State | None
     """The states of jobs, in pages; None for one without a record."""
     states: list[State | None] = []
     for at in range(0, len(job_ids), PAGE):
-        keys = [to_bytes(store.keys.named("job", job_id)) for job_id in job_ids[at : at + PAGE]]
-        found = await store.read_records(*(("HGET", key, "state") for key in keys))
-        states += map(state_of, found)
+        states += [state_of(state) for (state,) in await store.read_fields(job_ids[at : at + PAGE], "state")]
     return states
 
 
@@ -193,10 +190,11 @@ async def drop_ended(store: Store, *, queue: str | None = None, task: str | None
 
 
 async def _wanted(store: Store, ids: Sequence[bytes], queue: str | None, task: str | None) -> list[str]:
-    prefix = store.keys.named("job", "").encode()
-    found = await store.read_records(*(("HMGET", prefix + job_id, "queue", "task") for job_id in ids))
+    found = await store.read_fields(ids, "queue", "task")
     return [
         to_text(job_id)
         for job_id, record in zip(ids, found, strict=True)
-        if record and (queue is None or text_of(record[0]) == queue) and (task is None or text_of(record[1]) == task)
+        if any(record)
+        and (queue is None or text_of(record[0]) == queue)
+        and (task is None or text_of(record[1]) == task)
     ]

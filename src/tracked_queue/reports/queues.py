@@ -176,12 +176,9 @@ async def _often_interrupted(store: Store, instances: Sequence[InstanceReport], 
     lists = [("LRANGE", store.keys.named("queue", queue), -PAGE, -1) for queue in queues[:50]]
     for found in await store.read(*heads, *lists):
         ids += found
-    prefix = store.keys.named("job", "").encode()
     counts: list[bytes | None] = []
     for at in range(0, len(ids), PAGE):
-        counts += await store.read_records(
-            *(("HGET", prefix + job_id, "interruptions") for job_id in ids[at : at + PAGE])
-        )
+        counts += [count for (count,) in await store.read_fields(ids[at : at + PAGE], "interruptions")]
     return [text_of(job_id) for job_id, count in zip(ids, counts, strict=True) if number_of(count) >= 3]
 
 

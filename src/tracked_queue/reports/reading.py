@@ -77,8 +77,7 @@ async def pages_of(store: Store, key: str) -> AsyncIterator[list[bytes]]:
 
 async def waiting_s(store: Store, job_id: bytes, now: int) -> float | None:
     """Seconds that a job has waited in its queue, or since it was due; None where its record does not say."""
-    key = store.keys.named("job", "").encode() + job_id
-    queued, due = (await store.read_records(("HMGET", key, "queued_ms", "due_ms")))[0] or (None, None)
+    ((queued, due),) = await store.read_fields([job_id], "queued_ms", "due_ms")
     since = max(number_of(queued), number_of(due))
     return max(0.0, (now - since) / 1000) if since else None
 

@@ -10,6 +10,7 @@ import redis.exceptions as rex
 
 from ..errors import StoreRefusedError
 from ..protocol.keys import Keys
+from ..protocol.records import ask_fields, ask_whole, read_fields, read_whole
 from ..protocol.scripts import Script, load_scripts
 from ..protocol.transitions import Call
 from .link import Command
@@ -127,10 +128,16 @@ class Store:
         """Replies of reading commands, in order. Raises like `run`."""
         return [checked(reply) for reply in await self._caller.call(commands)] if commands else []
 
-    async def read_records(self, *commands: Command) -> list[Any]:
-        """`read` for commands on records: None for a foreign key of another type, which must not hide the rest."""
+    async def read_fields(self, ids: Sequence[str | bytes], *names: str) -> list[Sequence[bytes | None]]:
+        """Fields of jobs' records; None for all of a key that something else wrote, which must not hide the rest."""
+        commands = [ask_fields(self.keys, job_id, names) for job_id in ids]
         replies = await self._caller.call(commands) if commands else []
-        return [None if _foreign(reply) else checked(reply) for reply in replies]
+        return [read_fields(None if _foreign(reply) else checked(reply), names) for reply in replies]
+
+    async def read_record(self, job_id: str) -> dict[bytes, bytes] | None:
+        """A job's whole record, empty for none; None for a key that something else wrote."""
+        (reply,) = await self._caller.call([ask_whole(self.keys, job_id)])
+        return read_whole(None if _foreign(reply) else checked(reply))
 
     async def close(self) -> None:
         """Close the link or the pool."""

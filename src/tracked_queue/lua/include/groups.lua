@@ -1,82 +1,91 @@
 -- groups: which suspects a fetch takes together (docs/explanation/blame.md).  It calls fetch's `look`, and fills fetch's
--- `left_line`.
+-- `left_line`.  The block keeps what only these functions use out of the script's 200 local variables.
 local is_empty = #suspected > 0 and redis.call('EXISTS', processing) == 0
 local longest, solo_waits = 0, false
--- came_at: when a suspect came into its line; one that came by a clock ahead has been there for long.
-local function came_at(score)
-  local at = number_of(score)
-  return at > now + MOST_CONFIRMED_MS and 0 or at
-end
--- take_group: the first suspect of a queue that may run here, and those behind it, while no pool is smaller than the group.
-local function take_group(at, longest_gate)
-  local queue, most = ARGV[at], tonumber(ARGV[at + 1])
-  local line = redis.call('ZRANGE', named('suspected', queue), 0, GROUP_LOOK - 1, 'WITHSCORES')
-  local before, room = taken, math.min(start, most or start)
-  local smallest = ENDLESS
-  for n = 1, #line, 2 do
-    local id, since = line[n], came_at(line[n + 1])
-    local found = read_fields(job_prefix .. id, 'pool', 'past', 'deaths', 'charges')
-    local pool = number_of(found[1], 1)
-    local gate = gate_of(number_of(found[2]), number_of(found[3]))
-    local size = taken - before
-    since = since - CONFIRM_MS * number_of(found[4])
-    local fits = gate <= longest_gate
-    if fits and pool == 1 and not is_empty and now - since < ALONE_MS then
-      fits, solo_waits = false, true
-    end
-    if size >= room or size > 0 and (not fits or size + 1 > math.min(smallest, pool)) then
-      break
-    elseif fits and look(id, queue, false, room - size) then
-      left_line[#left_line + 1] = { id, queue }
-      if taken - before > size then
-        smallest, longest = math.min(smallest, pool), math.max(longest, gate)
+local take_groups, enough_test, drains
+do
+  -- How many suspects are looked at for one group.
+  local GROUP_LOOK = 50
+  -- How long one that should run alone waits for an empty process.
+  local ALONE_MS = 10000
+  -- No suspect's place in line lies further ahead: what it is charged with (see suspects.lua), many times over.
+  local MOST_CONFIRMED_MS = 600000
+  -- came_at: when a suspect came into its line; one that came by a clock ahead has been there for long.
+  local function came_at(score)
+    local at = number_of(score)
+    return at > now + MOST_CONFIRMED_MS and 0 or at
+  end
+  -- take_group: the first suspect of a queue that may run here, and those behind it, while no pool is smaller than the group.
+  local function take_group(at, longest_gate)
+    local queue, most = ARGV[at], tonumber(ARGV[at + 1])
+    local line = redis.call('ZRANGE', named('suspected', queue), 0, GROUP_LOOK - 1, 'WITHSCORES')
+    local before, room = taken, math.min(start, most or start)
+    local smallest = ENDLESS
+    for n = 1, #line, 2 do
+      local id, since = line[n], came_at(line[n + 1])
+      local found = read_fields(job_prefix .. id, 'pool', 'past', 'deaths', 'charges')
+      local pool = number_of(found[1], 1)
+      local gate = gate_of(number_of(found[2]), number_of(found[3]))
+      local size = taken - before
+      since = since - CONFIRM_MS * number_of(found[4])
+      local fits = gate <= longest_gate
+      if fits and pool == 1 and not is_empty and now - since < ALONE_MS then
+        fits, solo_waits = false, true
       end
-    end  -- else a limit is full: the next one may run
-  end
-  return taken > before
-end
-local function take_groups(longest_gate)
-  for n = 1, #suspected do
-    if take_group(suspected[(number + n) % #suspected + 1], longest_gate) then
-      return true
+      if size >= room or size > 0 and (not fits or size + 1 > math.min(smallest, pool)) then
+        break
+      elseif fits and look(id, queue, false, room - size) then
+        left_line[#left_line + 1] = { id, queue }
+        if taken - before > size then
+          smallest, longest = math.min(smallest, pool), math.max(longest, gate)
+        end
+      end  -- else a limit is full: the next one may run
     end
+    return taken > before
   end
-  return false
-end
--- How long others have waited in line, at most.
-local function waited_ms()
-  local most = 0
-  for _, at in ipairs(suspected) do
-    most = math.max(most, now - came_at(redis.call('ZRANGE', named('suspected', ARGV[at]), 0, 0, 'WITHSCORES')[2] or now))
-  end
-  return most
-end
--- Whether half of the instances run suspects while fresh jobs wait.
-local function enough_test()
-  local others = math.max(0, redis.call('ZCARD', single('instances')) - 1)
-  local testing = #redis.call('ZRANGEBYSCORE', single('testing'), '(' .. digits(now), '+inf', 'LIMIT', 0, others + 1)
-    - (own.tests and 1 or 0)
-  if testing < math.max(1, math.ceil(others / 2)) then
+  function take_groups(longest_gate)
+    for n = 1, #suspected do
+      if take_group(suspected[(number + n) % #suspected + 1], longest_gate) then
+        return true
+      end
+    end
     return false
   end
-  for at = 7, #ARGV, 2 do
-    if is_takeable(ARGV[at]) then
-      return true
+  -- How long others have waited in line, at most.
+  local function waited_ms()
+    local most = 0
+    for _, at in ipairs(suspected) do
+      most = math.max(most, now - came_at(redis.call('ZRANGE', named('suspected', ARGV[at]), 0, 0, 'WITHSCORES')[2] or now))
     end
+    return most
   end
-  return false
-end
--- Whether this instance is the one that is to become empty.
-local function drains()
-  local found = redis.call('GET', single('draining'))
-  local till, who = string.match(found or '', '^(%d+) (.*)$')
-  if who and number_of(till) <= now + DRAIN_MS then
-    return who == lease and number_of(till) > now
-  end
-  if waited_ms() < DRAIN_AFTER_MS then
+  -- Whether half of the instances run suspects while fresh jobs wait.
+  function enough_test()
+    local others = math.max(0, redis.call('ZCARD', single('instances')) - 1)
+    local testing = #redis.call('ZRANGEBYSCORE', single('testing'), '(' .. digits(now), '+inf', 'LIMIT', 0, others + 1)
+      - (own.tests and 1 or 0)
+    if testing < math.max(1, math.ceil(others / 2)) then
+      return false
+    end
+    for at = 7, #ARGV, 2 do
+      if is_takeable(ARGV[at]) then
+        return true
+      end
+    end
     return false
   end
-  begin_writing()
-  redis.call('SET', single('draining'), digits(now + DRAIN_MS) .. ' ' .. lease, 'PX', 2 * DRAIN_MS)
-  return true
+  -- Whether this instance is the one that is to become empty.
+  function drains()
+    local found = redis.call('GET', single('draining'))
+    local till, who = string.match(found or '', '^(%d+) (.*)$')
+    if who and number_of(till) <= now + DRAIN_MS then
+      return who == lease and number_of(till) > now
+    end
+    if waited_ms() < DRAIN_AFTER_MS then
+      return false
+    end
+    begin_writing()
+    redis.call('SET', single('draining'), digits(now + DRAIN_MS) .. ' ' .. lease, 'PX', 2 * DRAIN_MS)
+    return true
+  end
 end

@@ -1,3 +1,4 @@
+-- How scripts read a record: the one place for it; protocol/records.py and FetchedJob are those of Python.
 -- read_fields: HMGET of a record; every field false where the key is of another type, so that a foreign key of that name
 -- is treated like a record that is missing, and stops nobody.
 local function read_fields(job, ...)
@@ -6,4 +7,9 @@ local function read_fields(job, ...)
     return {}
   end
   return fields
+end
+-- size_of_field: bytes of one; 0 for none, and for a foreign key.
+local function size_of_field(job, field)
+  local size = redis.pcall('HSTRLEN', job, field)
+  return type(size) == 'number' and size or 0
 end
