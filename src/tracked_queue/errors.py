@@ -95,7 +95,7 @@ class PayloadTooLargeError(UsageError):
 
 
 class UnguardedScriptError(UsageError):
-    """A script was loaded again for its isolated jobs, and does then what it does when it is run."""
+    """A script was loaded again for its isolated jobs, and would then do again what it does when it is run."""
 
 
 class JobError(TrackedQueueError):
@@ -233,7 +233,7 @@ class EnqueueUnavailableError(StoreUnavailableError):
 class NotDurableError(StoreUnavailableError):
     """
     The jobs of `job_ids` are stored, and will run; but what `durability` asks for was not confirmed in time, so a failover or a
-    crash of the server could still lose them. Enqueued again with their ids they are asked for anew, and never doubled.
+    crash of the server could still lose them. Enqueue them again with their ids to ask for it anew; none is doubled.
     """
 
     def __init__(self, durability: str, seconds: float, job_ids: tuple[str, ...]) -> None:
@@ -306,7 +306,7 @@ class InvariantError(TrackedQueueError):
 
 
 def did_you_mean(name: str, known: Collection[str]) -> str:
-    """The end of an error about a name that nobody knows."""
+    """The ending of an error message about an unknown name."""
     from difflib import get_close_matches  # of mistakes only
 
     close = get_close_matches(name, known, n=1)

@@ -17,7 +17,7 @@ from .model.context import current
 
 class _Careful:
     """
-    A logger whose lines cost nothing but themselves: one that can't be written is counted, and told of when one can be.
+    A logger that never raises: a line that can't be written is counted, and the count is logged once a line gets through.
 
     A stream that swallows what it can't write adds to `dropped` as well (see log_setup.py).
     """
@@ -68,7 +68,7 @@ def add_job(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> Muta
 
 
 def lines_dropped(*, lines: int) -> None:
-    """So many log lines before this one could not be written: the disk was full, or nobody read the pipe."""
+    """This many log lines before this one could not be written: the disk was full, or nobody read the pipe."""
     log.warning("lines.dropped", lines=lines)
 
 
@@ -151,23 +151,23 @@ def slots_waiting(*, task: str, job_id: str, slots: int) -> None:
 
 
 def queues_unnamed(*, queues: list[str], named: list[str]) -> None:
-    """Queues are served that no task names: only jobs with `options(queue=...)` come there. `named` are the tasks' own."""
+    """The worker serves queues that no task names: only jobs with `options(queue=...)` go there. `named` are the tasks' own."""
     log.warning("queues.unnamed", queues=queues, named=named)
 
 
 def liveness_unknown(*, problem: str) -> None:
-    """`health --live` can't tell of this process, since there is nowhere to leave its file; jobs run all the same."""
+    """`health --live` can't report on this process, since there is nowhere to leave its file; jobs run all the same."""
     log.warning("liveness.unknown", problem=problem)
 
 
 def shards_changed(*, namespace: str, was: int, now: int) -> None:
-    """The number of shards of an empty namespace was changed, by starting this program with another one."""
+    """The number of shards of an empty namespace was changed, by starting this program with another number."""
     log.warning("shards.changed", namespace=namespace, was=was, now=now)
 
 
 def limits_split(*, task: str, shard: int, home: int) -> None:
     """
-    A job that came without its task's code is in another shard than its limit or key, and is held to them there, apart. Told
+    A job that came without its task's code is in another shard than its limit or key, and is held to them there, apart. Logged
     once a task.
     """
     log.warning("limits.split", task=task, shard=shard, home=home)
@@ -227,7 +227,7 @@ def job_failed(*, task: str, job_id: str, attempt: int, ran_ms: int, error: str,
 
 
 def job_cancelled(*, task: str, job_id: str, ran_ms: int) -> None:
-    """A running job was cancelled on somebody's wish."""
+    """A running job was cancelled because somebody asked for it."""
     log.info("job.cancelled", task=task, job_id=job_id, ran_ms=ran_ms)
 
 

@@ -137,7 +137,7 @@ class Settings:
         return max(self.result_ttl, self.resend_window)
 
     def values(self) -> dict[str, Any]:
-        """All of them by name, secrets too: for a process of the same program."""
+        """All settings by name, secrets included: for a process of the same program."""
         return {name: getattr(self, name) for name in setting_names()}
 
     def source_of(self, name: str) -> str:
@@ -201,7 +201,7 @@ class SettingsArgs(TypedDict, total=False):
 
 # A century, and more than can be counted: beyond them a number is a mistake, and leaves what Redis can hold.
 LONGEST_S, MOST = 100 * 366 * 86400.0, 2**53
-# Shorter than this no interval of beats or looks does anything but load.
+# An interval of beats or looks that is shorter than this does nothing but add load.
 SHORTEST_S = 0.001
 
 
@@ -231,7 +231,7 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     ),
     "shards": (lambda value: 1 <= value <= MAX_SHARDS, f"it must be a whole number, 1 to {MAX_SHARDS}"),
     "durability": (lambda value: value in DURABILITIES, "it must be memory, replica or fsync"),
-    # Redis 6.2 takes a wait of a millisecond for one without end.
+    # Redis 6.2 treats a wait of a millisecond as one without end.
     "block": (_finite(0.05), "it must be a number of seconds, 0.05 or more"),
     **dict.fromkeys(
         ("isolated_processes", "max_jobs", "max_memory"),
@@ -248,7 +248,7 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
 }  # fmt: skip
 
 
-# What a URL's query may say beside TLS; of these link.py takes some, and lets others, which are ours to decide, be.
+# What a URL's query may say beside TLS; link.py takes some of these and ignores the others, which are ours to decide.
 QUERY_NAMES = frozenset(
     {
         "username", "password", "db", "socket_keepalive", "sentinel_username", "sentinel_password", "socket_timeout",
@@ -260,7 +260,7 @@ CERT_REQUIREMENTS = ("none", "optional", "required")
 
 
 def spelled(url: str) -> str:
-    """A URL as people paste it: without a line's end, quotes, and another name of the scheme."""
+    """A pasted URL put right: no line end, no quotes, and our name of the scheme."""
     url = url.strip()
     if len(url) > 1 and url[0] == url[-1] and url[0] in "'\"":
         url = url[1:-1].strip()

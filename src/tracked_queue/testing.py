@@ -120,7 +120,7 @@ class Fake:
         raise AssertionError(f"no enqueue of {name} with {args!r} {kwargs!r}; its enqueues: {shown}")
 
     def assert_not_enqueued(self, task: Task[..., Any] | str) -> None:
-        """Raises AssertionError if there was one, and UsageError for a name that is none of the app's tasks."""
+        """Raises AssertionError if there was one, and UsageError for a name that is not one of the app's tasks."""
         name = self._named(task)
         if self.app is not None and self.app.tasks.get(name) is None:
             known = [known.name for known in self.app.tasks]
@@ -142,7 +142,7 @@ def _raise_first(errors: list[BaseException], ended: list[JobFailedError]) -> No
     raise first
 
 
-# By app, which lives as long as its kit; a kit that nobody has any more leaves its app free.
+# By app, which lives as long as its kit; a kit that is no longer referenced frees its app.
 _kits: weakref.WeakValueDictionary[TrackedQueue, QueueKit] = weakref.WeakValueDictionary()
 
 
@@ -150,7 +150,7 @@ class QueueKit:
     """
     An app in a namespace of its own on the embedded Redis, for the time of an `async with`.
 
-    From when it is made until it is closed the app asks no other Redis: a test that forgets to open it is told so.
+    From its making to its closing the app asks no other Redis: a test that forgets to open it gets an error saying so.
 
     Args:
         app: The app under test; its settings are put back at the end.
@@ -186,7 +186,7 @@ class QueueKit:
             del _kits[self.app]
 
     def close_unopened(self) -> None:
-        """The test is over and never opened it: the app is as it was."""
+        """The test is over and never opened the kit: give the app back as it was."""
         if not self._open:
             self._let_app_go()
 
@@ -534,7 +534,7 @@ def _failed(job_id: str, state: str, reason: str) -> _Outcome:
 
 
 def _skipped(job_id: str, options: JobOptions, before: Sequence[_Outcome]) -> _Outcome | None:
-    """The end of a job that doesn't run, because of how those ended that it comes after."""
+    """The outcome of a job that doesn't run because of how the jobs before it ended; None if it runs."""
     failed = not all(outcome.succeeded for outcome in before)
     if options.on_failure == "fallback" and options.after is not None and not failed:
         return _Outcome(b"", _NotNeeded(job_id))

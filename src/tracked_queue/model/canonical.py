@@ -33,7 +33,7 @@ def part(kind: str, text: str) -> str:
 
 
 def short(text: str) -> str:
-    """The text of a key; of a long one a hash, which no part begins like."""
+    """The text of a key; for a long one a hash, whose first character no part begins with."""
     if len(text) <= MAX_KEY and text.isprintable():
         return text
     return "#" + hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
@@ -96,7 +96,7 @@ def _moment(value: datetime) -> str:
     offset = value.utcoffset()
     if offset is None:
         return part("T", value.isoformat())
-    # Microseconds, which are told also where the moment in UTC is before the year 1 or after 9999.
+    # Microseconds, which can be given even where the moment in UTC is before the year 1 or after 9999.
     return part("t", str((value.replace(tzinfo=None) - datetime.min - offset) // timedelta(microseconds=1)))
 
 

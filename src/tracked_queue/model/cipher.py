@@ -29,7 +29,7 @@ class Cipher:
         self._fernet: Any = _fernet(real, source) if real else None
 
     def seal(self, data: bytes) -> bytes:
-        """Encrypted bytes; as they are without a key, and for nothing."""
+        """Encrypted bytes; unchanged when there is no key, or nothing to encrypt."""
         if not self.active or not data:
             return data
         token: bytes = self._fernet.encrypt(data)
@@ -37,7 +37,7 @@ class Cipher:
 
     def open(self, data: bytes) -> bytes:
         """
-        What was sealed; what never was stays as it is.
+        The bytes that were sealed; bytes that never were are returned unchanged.
 
         Raises:
             SealedError: No key of ours fits.

@@ -70,7 +70,7 @@ def _encode_foreign(value: Any) -> Any:
 
 def _fields_of_model(model: Any) -> Any:
     """
-    What of a pydantic model is sent: what was set, by the fields' own names. Then what arrives is what was sent, and as
+    The part of a pydantic model to send: what was set, by the fields' own names. Then what arrives is what was sent, and as
     set as it was, whatever aliases, computed fields, exclusions and serializers the model has for others. A field that
     may tell a union's members apart (a Literal) is always sent.
     """
@@ -246,7 +246,7 @@ class ValueCodec:
             self._decode = _decoder(self.wire).decode
 
     def told(self, value: Any) -> Any:
-        """The value, or for a union that needs it which member it is with its bytes. Raises TypeError for one of no member."""
+        """The value; for a union that needs it, which member it is, with its bytes. Raises TypeError if it is of no member."""
         if not self.choices:
             return value
         problems = []

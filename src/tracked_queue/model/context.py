@@ -161,7 +161,7 @@ class CurrentJob:
 
     @contextlib.contextmanager
     def waiting(self) -> Iterator[None]:
-        """While it waits for another job's result: a worker all of whose slots do that stands still, and says so."""
+        """Mark that it waits for another job's result: a worker whose slots all do so stands still, and logs that."""
         self._host.waits(self._delivery, 1)
         try:
             yield
@@ -170,7 +170,7 @@ class CurrentJob:
 
     async def progress(self, done: float, total: float | None = None, note: str = "") -> None:
         """
-        Tell how far the job is; `Job.progress()` reads it and `Job.watch()` streams it.
+        Report how far the job is; `Job.progress()` reads it and `Job.watch()` streams it.
 
         Raises:
             OwnershipLostError: The job belongs to another delivery; stop.

@@ -45,7 +45,7 @@ class Hooks:
     carry: tuple[ContextVar[Any], ...] = ()
     run: list[RunMiddleware] = field(default_factory=list)
     enqueue: list[EnqueueMiddleware] = field(default_factory=list)
-    # Told of each batch of outcomes that the store has answered, with its verdicts (the chaos harness notes them).
+    # Called with each batch of outcomes that the store has answered, with its verdicts (the chaos harness notes them).
     settled: list[Callable[[str, list[Any], list[Any]], None]] = field(default_factory=list)
 
     def carried(self) -> dict[str, Any]:

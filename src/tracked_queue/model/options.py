@@ -1,4 +1,4 @@
-"""What a task and one enqueue may say, and what of it the store has to know."""
+"""The options of a task and of one enqueue, and which of them the store needs."""
 
 from __future__ import annotations
 
@@ -217,7 +217,7 @@ def job_options(given: Mapping[str, Any], before: JobOptions | None = None) -> J
 
 
 MAX_AFTER = 100_000
-# So many of them are named in the enqueue itself (see lua/follow.lua).
+# This many jobs of `after` are named in the enqueue itself (see lua/follow.lua).
 AFTER_AT_ONCE = 250
 # Runs of one job: beyond it a number is a mistake.
 MOST_ATTEMPTS = 10**9

@@ -84,7 +84,7 @@ class PreparedCall(msgspec.Struct, Generic[R], frozen=True):
         return PreparedCall(request, self.task, self.options, self.args, self.kwargs)
 
     def give_back(self, id: str) -> None:
-        """It is not known to be stored: the next time it has this id."""
+        """Take back an id that is not known to be stored: the next time the call gets it again."""
         if self.options.id is None:
             msgspec.structs.force_setattr(self, "spare", (*(self.spare or ()), id))
 
@@ -400,7 +400,7 @@ def _is_context(kind: Any) -> bool:
 
 
 def _mark_as_coroutine_function(task: Any) -> None:
-    """What asks whether to await a task (frameworks, mocks) gets the truth."""
+    """Let code that asks whether to await a task (frameworks, mocks) get the right answer."""
     mark = getattr(inspect, "markcoroutinefunction", None)  # Python 3.12
     if mark is not None:
         mark(task)
@@ -409,7 +409,7 @@ def _mark_as_coroutine_function(task: Any) -> None:
 
 
 def _task_at(module: str, qualname: str, name: str) -> Any:
-    """A task again, in another process: the one that its module has."""
+    """Unpickle a task in another process: find the one that its module has."""
     found: Any = importlib.import_module(module)
     for part in qualname.split("."):
         found = getattr(found, part, None)

@@ -51,7 +51,7 @@ class Operator:
     """
     Everything that the command line can do, over all shards of the app's namespace.
 
-    What changes something makes sure first that the namespace has as many shards as the settings say; what reads does not ask.
+    Methods that change something first check that the namespace has the number of shards in the settings; reading ones don't.
     Every method raises StoreUnavailableError when Redis does not answer, and StoreRefusedError when it refuses.
     Source: docs/how-to/operate.md.
     """
@@ -296,7 +296,7 @@ class Operator:
             undo: Let them fetch again.
 
         Returns:
-            The leases of those that were told.
+            The leases of the instances that were asked.
         """
         check_name("instance", instance)
         check_flag("undo", undo)

@@ -96,7 +96,7 @@ def further(
     requests: Sequence[Request], stored: Sequence[Stored]
 ) -> Iterator[tuple[int, Request, Call[FollowWord | Conflict]]]:
     """
-    The calls that name the jobs which stored ones come after beyond those of their enqueue, each with its place in the batch.
+    The calls that name the jobs which stored ones come after, beyond those in their enqueue; each with its place in the batch.
     When one is answered with a Conflict the rest of that job's do nothing.
     """
     stand_ins: dict[str, str] = {}
@@ -129,7 +129,7 @@ class Clients:
         ]
 
     def of_id(self, job_id: str) -> Client:
-        """That of a job's shard."""
+        """The client of a job's shard."""
         return self.all[self._shards.of_id(job_id)]
 
     async def enqueue_many(self, requests: Sequence[Request]) -> list[Stored]:
@@ -240,7 +240,7 @@ class Client:
         return await waiting.created
 
     async def _enqueue_alone(self, request: Request, deadline: float) -> Stored:
-        """At once, with no task in between: nobody is there to share the call. Who comes meanwhile shares the next."""
+        """At once, with no task in between: nobody is there to share the call. Callers that come meanwhile share the next."""
         self._alone = True
         try:
             store = self._store if request.more_after else self._insist
@@ -449,7 +449,7 @@ class Tries:
         # An untracked job is forgotten when it is fetched; sent again after a lost reply it could run twice.
         once = error.may_have_run and not all(request.tracked for request in requests)
         over = isinstance(error, StoreFullError) or once
-        # What a server or a handshake has said tells more than that the last, short try came to no end.
+        # What a server or a handshake has said is worth more than the fact that the last, short try timed out.
         if self._told is None or not _timed_out(error):
             self._told = error
         if over or self._clock() + pause >= self._deadline:

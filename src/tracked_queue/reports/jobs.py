@@ -161,7 +161,7 @@ async def read_open_jobs(
         async for page in scan(store, "ZSCAN", key):
             yield await _wanted(store, page, queue, task)
     async for page in scan(store, "ZSCAN", keys.single("scheduled")):
-        # Beside jobs there stand unfinished enqueues (see lua/include/tend.lua).
+        # Besides jobs, it also holds unfinished enqueues (see lua/include/tend.lua).
         yield await _wanted(store, [job_id for job_id in page if job_id[:1] != b"\x02"], queue, task)
 
 

@@ -1,4 +1,4 @@
-"""Reading what Redis holds, with tolerance for what something else wrote there: a report falls over nothing."""
+"""Reading what Redis holds, with tolerance for what something else wrote there: nothing there makes a report fail."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """
 Agreeing on the number of shards: every program of a namespace has to place jobs alike, so the number is kept in Redis.
 
-It is changed by starting a program with another one while the namespace holds no jobs and has no instances: the shards that
-were are closed one by one, each of them only if it is empty, and what still writes to them is refused. Source: lua/layout.lua,
+It is changed by starting a program with another number while the namespace holds no jobs and has no instances: the shards that
+existed are closed one by one, each only if it is empty, and what still writes to them is refused. Source: lua/layout.lua,
 lua/close.lua; docs/how-to/cluster.md.
 """
 
@@ -114,7 +114,7 @@ class Agreement:
                 raise StoreRefusedError(
                     f"namespace {shards.namespace} is being changed from {old} shards to {new}, not {wanted}"
                 )
-            if wanted == old:  # whoever began to change it has died on the way, or is at it
+            if wanted == old:  # the program that began to change it has died midway, or is still at it
                 done = yield from self._take_back(found, Shards(shards.namespace, int(new)))
             else:
                 done = yield from self._change(found, Shards(shards.namespace, int(old)))
@@ -125,7 +125,7 @@ class Agreement:
         )
 
     def _change(self, found: str, old: Shards) -> Generator[Step, Any, bool]:
-        """From the number that was to ours; whether it is done, else somebody else was faster."""
+        """Change the old number to ours; False if another program was faster."""
         shards, base = self._shards, self._shards.base_keys
         changing, wanted = f"{old.count}>{shards.count}", str(shards.count)
         if found != changing:

@@ -1,1 +1,1 @@
-"""How it gets there: connections, calls and replies, servers that move. It knows no task."""
+"""How calls reach Redis: connections, calls and replies, servers that move. It knows no task."""

@@ -72,7 +72,7 @@ class Cluster:
             return self._found(slot)
 
     def doubt(self) -> None:
-        """A server said that it has not what the map says: another one is asked first the next time."""
+        """A server said that it doesn't have the slot that the map says it has: another one is asked first the next time."""
         self._asked_at = -math.inf
         self._known = [*self._known[1:], self._known[0]]
 
@@ -144,13 +144,13 @@ class Cluster:
 
 
 class Owner:
-    """Whoever has a slot at the moment; see `following`."""
+    """The server that has a slot at the moment; see `following`."""
 
     def __init__(self, cluster: Cluster, slot: int) -> None:
         self._cluster, self._slot = cluster, slot
 
     async def primary(self) -> Address:
-        """Its address. Raises redis-py's ConnectionError."""
+        """The primary's address. Raises redis-py's ConnectionError."""
         return await self._cluster.owner(self._slot)
 
     def primary_sync(self, seconds: float) -> Address:

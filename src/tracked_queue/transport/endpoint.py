@@ -129,7 +129,7 @@ class Endpoint:
 
 def fill_standard_descriptors() -> None:
     """
-    Open what stands for the standard streams and is closed: else the next socket would have its number, and what a
+    Open those standard streams' descriptors that are closed: else the next socket would get such a number, and what a
     library writes to standard error would go to Redis as commands.
     """
     for descriptor in range(3):

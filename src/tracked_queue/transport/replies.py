@@ -40,7 +40,7 @@ def short(error: BaseException) -> str:
 
 
 def not_connected(error: Exception, shown: str) -> TrackedQueueError:
-    """What it means that no connection could be opened."""
+    """The error for a connection that could not be opened."""
     refusal = refused_reply(error) if isinstance(error, rex.ResponseError | rex.AuthenticationError) else None
     if isinstance(refusal, StoreRefusedError | StoreUnavailableError):
         return refusal
@@ -94,7 +94,7 @@ def demoted(reply: Any) -> bool:
 
 
 def missing(error: BaseException, shown: str) -> StoreUnavailableError:
-    """What it means that a reply is missing: the call may have run."""
+    """The error for a missing reply: the call may have run."""
     if isinstance(error, rex.BusyLoadingError):
         return StoreUnavailableError(f"{shown}: {short(error)}", may_have_run=False)
     what = "no reply in time" if isinstance(error, TimeoutError | rex.TimeoutError) else short(error)

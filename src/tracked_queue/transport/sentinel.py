@@ -40,7 +40,7 @@ class Sentinels:
         self.hosts, self.service, self._options, self._seconds = list(hosts), service, dict(options), seconds
 
     async def primary(self) -> tuple[str, int]:
-        """Its address. Raises redis-py's ConnectionError when no Sentinel tells one."""
+        """The primary's address. Raises redis-py's ConnectionError when no Sentinel names one."""
         problems = []
         for host, port in self.hosts:
             link: Any = aio.Connection(host=host, port=port, retry=AsyncRetry(NoBackoff(), 0), **self._common())

@@ -143,7 +143,7 @@ class Wire(asyncio.Protocol):
         elif self._deadline < math.inf:
             self._arm(self._deadline)
 
-    # What the transport tells
+    # Called by the transport
 
     def data_received(self, data: bytes) -> None:
         """Parse what came."""

@@ -1,5 +1,5 @@
 """
-How many jobs a fetch asks for: the one place that decides it. Nothing is awaited or asked here, and the time is given.
+How many jobs a fetch asks for: the one place that decides it. It awaits nothing and asks nobody, and the time is passed in.
 
 It knows the free places of its shard (`Seat`), how fast jobs ended lately, and what the last fetch left. Source:
 docs/explanation/waking.md.
@@ -18,7 +18,7 @@ STANDING = 8
 # Jobs wait in the instance only while they would start within about this time at the rate seen lately; so jobs that take long
 # are never hoarded.
 BUFFER_S = 0.02
-# The rate is measured over this time, or as soon as twice the concurrency has ended: then it is no chance that jobs which began
+# Measured over this time, or once twice the concurrency has ended: by then it does not merely reflect that jobs which began
 # together ended together.
 RATE_WINDOW_S, SHORT_WINDOW_S = 0.02, 0.005
 # And never more than this many times the concurrency: enough that the next fetch is answered before they have run.

@@ -1,7 +1,7 @@
 """
 The exit codes of our programs.
 
-A worker process tells its supervisor by them how it ended, and the supervisor and every command tell whoever started them.
+With them a worker process reports to its supervisor how it ended, and the supervisor and every command to their caller.
 Source: docs/reference/commands.md.
 """
 

@@ -27,11 +27,11 @@ from .slots import Slots
 # After a fetch that brought nothing although something is left (due jobs were promoted, cancelled ones dropped).
 EMPTY_PAUSE_S = 0.005
 LATE_PAUSE_S = 0.1
-# A wait that leaves out queues which have as many jobs here as they may have is looked at again so soon.
+# How soon a wait is reconsidered that leaves out queues which have as many jobs here as they may have.
 CAPPED_BLOCK_S = 0.25
 # Longer than anything takes.
 FOR_EVER_S = 1e9
-# Suspects that could not be taken (the process has other jobs, a limit is full) are asked for again so soon.
+# How soon suspects that could not be taken (the process has other jobs, a limit is full) are asked for again.
 SUSPECTS_PAUSE_S = 1.0
 # How long a fetch may keep places for its jobs from the other shards of its process.
 PATIENCE_S = 0.25
@@ -159,7 +159,7 @@ class Fetcher:
             self._seat.let_others()
 
     async def mark_quiet(self) -> None:
-        """Tell Redis, so that a fetch that stands there already takes nothing. Raises StoreUnavailableError."""
+        """Mark the lease quiet in Redis, so that a fetch already standing there takes nothing. Raises StoreUnavailableError."""
         await self._control.run(quiet(self._state.lease, True))
 
     @property
@@ -221,7 +221,7 @@ class Fetcher:
     async def _wait(self, seconds: float | None, *, for_due: bool = True) -> None:
         """Until room changes, the standing fetch is answered, the next timed job is due, or `seconds` have passed."""
         if for_due:
-            # Who has the timer calls at its time also when no place is free any more: then others get it.
+            # The holder of the timer calls when it is due even if no place is free any more: then others get the job.
             times = [self._due_at] if self._due_at is not None else []
             if (suspects_at := self._suspects_at) is not None and self._has_room:
                 times.append(suspects_at)

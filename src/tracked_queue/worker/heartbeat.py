@@ -35,7 +35,7 @@ class Heartbeat:
         self._busy, self._news, self._doubt = busy, news, doubt
 
     async def run(self) -> None:
-        """Beat."""
+        """Send beats until cancelled or until the lease is lost."""
         settings = self._settings
         tries = pauses()
         while not self._state.lost:

@@ -88,7 +88,7 @@ class Instance:
     `announce` gets the shard and the id of each lease before it is registered: a supervisor that knows it can release it at
     once when this process dies. `ready` is called once signals are handled, `ending` when its end begins, `began` when it was
     given jobs, `sign` in a thread as long as threads run, `suspects` when suspects were seen that `mode` may leave to others.
-    `program` is the supervisor's pid; under a supervisor only that one's word takes the grace away, not a second signal.
+    `program` is the supervisor's pid; under a supervisor only its word ends the grace, not a second signal.
     """
 
     def __init__(
@@ -128,7 +128,7 @@ class Instance:
             for task in tasks:
                 options, queue = task.task_options, task.task_options.queue
                 deciding(task.name, queue, options.unique, options.limits, definitions.queue_limits.get(queue, ()))
-        # Its arguments fit, or the start says so; and it is kept in the shard of its jobs.
+        # A schedule's arguments are checked here, so that a misfit fails the start; it is kept in the shard of its jobs.
         homes = [(item, shards.of_id(producer.tick(item, 1000, "pass").id)) for item in definitions.schedules.values()]
         self._supervised = program is not None
         self.stop = Stop(ending)
@@ -169,7 +169,7 @@ class Instance:
         Work until stopped; 0 if nothing was left behind.
 
         Cancelled from outside, it stops as on SIGTERM, and ends cancelled. An anyio scope cancels what is inside
-        again and again; so the work is shielded from it, and one task outside of the shield tells of it.
+        again and again; so the work is shielded from it, and one task outside the shield passes the cancellation on.
         """
         try:
             async with anyio.create_task_group() as group:
@@ -249,7 +249,7 @@ class Instance:
         return max(codes, default=0)
 
     async def _told(self, event: asyncio.Event, group: anyio.abc.TaskGroup) -> bool:
-        """Wait for an event; whoever cancels us meanwhile does it to stop us, and jobs are handed back all the same."""
+        """Wait for an event; a cancellation meanwhile is a request to stop, and jobs are handed back all the same."""
         cancelled = False
         while not event.is_set():
             try:
@@ -257,7 +257,7 @@ class Instance:
             except asyncio.CancelledError:
                 host = asyncio.current_task()
                 if group.cancel_scope.cancel_called or host is None:
-                    raise  # a part of ours has failed
+                    raise  # one of our own tasks has failed
                 host.uncancel()  # else the task group ends what follows
                 cancelled = True
                 self.stop.ask("cancelled")
@@ -305,7 +305,7 @@ class Instance:
         return signals.listening({**signals.stopping(stop), signals.QUIET: quiet})
 
     def told_to_stop(self) -> None:
-        """The supervisor said so, beside its signal."""
+        """Stop because the supervisor said so over its pipe, which it does in addition to its signal."""
         if not self.stop.asked.is_set():
             self.stop.ask("the supervisor")
 

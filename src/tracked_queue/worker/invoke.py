@@ -145,7 +145,7 @@ def _with_middleware(call: Invoke, hooks: Hooks) -> Invoke:
 
 
 async def _run_through(hooks: Hooks, job: CurrentJob, call: Callable[[], Awaitable[Any]]) -> Any:
-    """Run a job through the middleware; one that asks for the rest and awaits nothing would let a job succeed unrun."""
+    """Run a job through the middleware; one that calls `call_next()` without awaiting it would let a job succeed unrun."""
     asked = begun = False
 
     def innermost() -> Awaitable[Any]:

@@ -63,7 +63,7 @@ class Call(msgspec.Struct, frozen=True, array_like=True):
     One call.
 
     Args:
-        number: Of this child's calls; its answer carries it.
+        number: The call's number in this child; its answer carries the same.
         task: The task's name.
         function: Where its function is, for an app that can't be imported by itself.
         args, kwargs: Encoded.
@@ -88,7 +88,7 @@ class App(Protocol):
 
 
 class Connections(Protocol):
-    """Those of the app, of which a child changes the settings."""
+    """The app's connections, whose settings a child changes."""
 
     def adopt(self, values: Mapping[str, Any]) -> None: ...
 
@@ -136,7 +136,7 @@ def main() -> None:
 
 
 class _Surroundings:
-    """What a job may change of its process and the next one must not find changed."""
+    """The process state that a job may change but the next job must not find changed."""
 
     def __init__(self) -> None:
         self._environment = dict(os.environ)
@@ -232,7 +232,7 @@ _adopted: list[Producer] = []
 
 
 def _adopt(producer: Producer) -> None:
-    """Once: the settings of the worker count here."""
+    """Take over the worker's settings, once."""
     if _setup.settings and producer not in _adopted:
         _adopted.append(producer)
         producer.connections.adopt(_setup.settings)

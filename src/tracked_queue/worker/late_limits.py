@@ -17,9 +17,9 @@ from ..sharding.shards import Shards
 
 class Binder:
     """
-    What the tasks and queues of an app ask of their jobs' places.
+    Puts the unique keys and limits of an app's tasks and queues on jobs that were stored without them.
 
-    Such a job came by its name, or was stored before a deploy that gave its task a limit. It is bound once: from then on it
+    Such a job was enqueued by name, or stored before a deploy that gave its task a limit. It is bound once: from then on it
     waits in its lane like any other (outcome `bound` of lua/settle.lua).
     """
 

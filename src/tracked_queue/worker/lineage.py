@@ -1,7 +1,7 @@
 """
-What a fork, a child process and an exit of a worker process may do; whoever starts or ends a process does it by these rules.
+What a fork, a child process and an exit of a worker process may do; all code that starts or ends one follows these rules.
 
-- A fork that a job makes never speaks for the worker. It has the signal handlers that the program had, none of ours, and none
+- A fork that a job makes never speaks for the worker. It has the signal handlers that the program had, but not ours, and none
   of the descriptors that are the worker's own. When the job's function comes back in it, or gives way to the event loop, it
   ends: the job goes on in the process that forked.
 - A child process of ours leads a process group of its own. However it ends, its group ends with it.
@@ -49,7 +49,7 @@ def guard(function: Callable[..., Any]) -> None:
 
 
 def keep_from_forks(descriptor: int) -> None:
-    """A descriptor of this process alone: neither a fork nor a program that is started has it."""
+    """Keep a descriptor to this process alone: neither a fork nor a program that it starts gets it."""
     os.set_inheritable(descriptor, False)
     _private.add(descriptor)
 
@@ -112,7 +112,7 @@ def _in_fork() -> None:
 
 
 def _caller_of_job() -> CodeType | None:
-    """What called the job's function in which a bare fork was made; None where there is none, or where none comes back."""
+    """The code that called the job's function in which a bare fork was made; None without a job, or if no fork comes back."""
     frame: FrameType | None = sys._getframe()
     while frame is not None and frame.f_code not in _guarded:
         if frame.f_globals.get("__name__") == "multiprocessing.popen_fork":
@@ -130,7 +130,7 @@ def child_environment() -> dict[str, str]:
 
 
 def take_path() -> None:
-    """Import from where the program does that started this one, whose launcher may have changed its path."""
+    """Use the import path of the program that started this one; a launcher may have changed this process's own."""
     path = os.environ.pop(SYS_PATH, None)
     if path is not None:
         sys.path[:] = json.loads(path)
@@ -141,7 +141,7 @@ def interpreter_options() -> list[str]:
     What this interpreter was started with, as `-O`, `-I` or `-X utf8`, for one that runs parts of the same program.
 
     With -P, so that a file in the working folder that is called like a module of the standard library is not imported by the
-    interpreter's own start; the program's path is told by `child_environment`.
+    interpreter's own start; the program's path is passed on by `child_environment`.
     """
     given = list(subprocess._args_from_interpreter_flags())  # type: ignore[attr-defined]
     return given if "-P" in given or "-I" in given else [*given, "-P"]
@@ -183,7 +183,7 @@ def first_to_go(pid: int) -> None:
 
 
 def _session_of(leader: int) -> list[int]:
-    """The running processes of a session, as /proc tells; where there is none, children of jobs see their parent's end."""
+    """The running processes of a session, as /proc lists them; without /proc, children of jobs notice their parent's end."""
     found = []
     for path in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError, ValueError, IndexError):

@@ -61,13 +61,13 @@ class SignOfLife:
             self._path.write_text("".join(f"{at} {name}\n" for at, name in self._leases.items()), "utf-8")
 
     def touch(self) -> None:
-        """The loop turns."""
+        """Record that the loop turns."""
         if self._path is not None:
             with contextlib.suppress(OSError):
                 os.utime(self._path)
 
     def remove(self) -> None:
-        """The process ends."""
+        """Remove the file: the process ends."""
         if self._path is not None:
             with contextlib.suppress(OSError):
                 self._path.unlink()

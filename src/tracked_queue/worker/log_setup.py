@@ -41,7 +41,7 @@ current: LogSetup | None = None
 
 
 class _Unbroken:
-    """Standard error, of which a line that can't be written costs nothing but the line."""
+    """Standard error that never raises: a line that can't be written is lost and counted."""
 
     def __init__(self, stream: TextIO | None) -> None:
         self._stream = stream
@@ -64,7 +64,7 @@ class _Unbroken:
 
 
 class _Handler(logging.StreamHandler[Any]):
-    """Ours, so that a second set-up finds the first one's."""
+    """A handler class of our own, so that a second set-up finds the first one's handler."""
 
 
 def set_up(style: str = "auto", level: str = "info", *, everything: bool = False) -> None:

@@ -1,5 +1,5 @@
 """
-A thread that looks whether the event loop turns: it touches the sign of life, tells what blocks the loop, and gives the process
+A thread that checks that the event loop turns: it touches the sign of life, logs what blocks the loop, and gives the process
 up as a last resort. It uses nothing of the loop but call_soon_threadsafe.
 """
 
@@ -85,7 +85,7 @@ class Periodic:
 
 
 class LoopWatch:
-    """One thread for one process; `leases` and `running` tell what it has at the moment, `sign` hears that this thread runs."""
+    """One thread for one process; `leases` and `running` return what it has now, `sign` is called while this thread runs."""
 
     def __init__(
         self,
@@ -124,7 +124,7 @@ class LoopWatch:
             give_up(lease, "the event loop is blocked", blocked_s, STALLED_EXIT, self._loop_thread, self._exit)
 
     def _alive(self) -> None:
-        """Runs in the loop: it turns."""
+        """Called in the loop, which shows that it turns."""
         asked_at, self._asked_at = self._asked_at, None
         self._tick()
         if self._warned and asked_at is not None:

@@ -31,7 +31,7 @@ def pauses() -> Iterator[float]:
 
 
 class Outage:
-    """The log lines of one outage, however many parts of the instance notice it; `where` begins what they say."""
+    """The log lines of one outage, however many parts of the instance notice it; each begins with `where`."""
 
     def __init__(self, where: str = "", clock: Callable[[], float] = time.monotonic) -> None:
         self._where, self._clock = where, clock
@@ -72,7 +72,7 @@ async def insist(
     Carry out a transition that is safe to repeat, however long it takes.
 
     Args:
-        call: Or what makes it anew for each try.
+        call: The transition, or a function that makes it anew for each try.
         while_full: Whether to wait for room where Redis is full and the transition is one that may be refused then.
 
     Returns:

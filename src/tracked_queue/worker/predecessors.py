@@ -41,7 +41,7 @@ class Origin:
 
 
 def origin_of(pid: int, program_pid: int) -> Origin:
-    """Of a process here."""
+    """The origin of a process on this machine."""
     machine = machine_id()
     born = born_at(pid) or ""
     program = f"{machine}/{program_pid}/{born_at(program_pid) or ''}"

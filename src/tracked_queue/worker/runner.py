@@ -135,7 +135,7 @@ class Ask(Protocol):
 
 class Runner:
     """
-    Runs deliveries in `concurrency` slots; outcomes go to `settle`, and whoever fetches for it hears of room by `on_room`.
+    Runs deliveries in `concurrency` slots; outcomes go to `settle`, and `on_room` tells the fetcher that a place may be free.
 
     Nothing of a job reaches the worker's own tasks: not its exceptions, BaseException included, not a stray
     CancelledError, not its context variables.
@@ -163,7 +163,7 @@ class Runner:
         self.seat = slots.join(self._fill, self.owned_of)
         self.max_payload = settings.max_payload
         self._hooks, self._ask = hooks, ask
-        # By the bytes that a record holds: no name is decoded for each job.
+        # Keyed by the bytes that a record holds, so that no name has to be decoded for each job.
         self._recipes: dict[bytes | None, Recipe] = {
             task.name.encode(): Recipe(task, invoker(task, hooks, pools.threads, pools.processes), settings.result_ttl)
             for task in tasks
@@ -326,7 +326,7 @@ class Runner:
                 self._finish(delivery)
 
     def _untold(self, delivery: Delivery, error: BaseException, worse: BaseException) -> None:
-        """What its error comes to can't be worked out: it is dead, with its own error, and the reason says what came on top."""
+        """Its error's outcome can't be worked out: the job is dead with its own error, and the reason adds the second one."""
         reason = f"{named(error)} (and its outcome can't be encoded: {named(worse)})"
         log.job_unusable(task=delivery.task.name, job_id=delivery.id, problem=reason[:300])
         self._record(delivery, OutcomeKind.DEAD, 1, encode_exception(error, _OWN_FRAMES), reason)
@@ -466,7 +466,7 @@ class Runner:
             if reason:
                 reason = reason[:MAX_REASON].encode("utf-8", "replace").decode()
             if self._cipher is not None and kind is not OutcomeKind.BOUND:
-                # Texts of errors may say what the arguments were; what is left says of which kind the end was.
+                # Texts of errors may say what the arguments were; what is left says how the job ended.
                 payload, reason = self._cipher.seal(payload), without_text(reason)
             job = delivery.job
             self._settle(Outcome(job.id, job.delivery, kind, ms, payload, reason, job.bound))
@@ -490,7 +490,7 @@ class Runner:
     # Ending
 
     def cancel(self, job_id: str) -> None:
-        """Somebody wishes this job's end; without effect for one that is not here or is ending already."""
+        """Cancel a job because somebody asked for it; no effect on one that is not here or is already ending."""
         raw = to_bytes(job_id)
         for delivery in list(self.running):
             if delivery.job.id == raw:
@@ -544,7 +544,7 @@ class Runner:
         return stubborn
 
     def _cancel(self, delivery: Delivery, cause: Cause) -> None:
-        # The first cause counts: a timed-out attempt is no interruption because a shutdown came. Only a loss is graver.
+        # The first cause counts: a shutdown doesn't turn a timed-out attempt into an interruption. Only a loss overrides it.
         if delivery.settled or (delivery.cause is not None and cause is not Cause.LOST):
             return
         again = delivery.cause is not None

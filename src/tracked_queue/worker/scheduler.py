@@ -13,7 +13,7 @@ from ..protocol.transitions import MAX_BATCH, enqueue, schedule
 from ..transport.store import Store
 from .outage import Outage, insist
 
-# How often what runs is told anew, so that the list of schedules shows which are still alive.
+# How often running schedules are reported again, so that the list of schedules shows which are still alive.
 TELL_S = 30.0
 # A tick is looked for this much after its time, so that a clock that is a little ahead does not miss it.
 AFTER_S = 0.002
@@ -45,7 +45,7 @@ class Scheduler:
         return int((self._loop.time() + self._ahead_s) * 1000)
 
     async def run(self) -> None:
-        """Tick."""
+        """Store the jobs of due ticks until the lease is lost, and report the schedules now and then."""
         tell_at = 0.0
         while self._schedules and not self._lost():
             if self._loop.time() >= tell_at:

@@ -15,7 +15,7 @@ from .outage import Outage, insist
 # How much memory results and errors may take while they wait to be recorded; those of running jobs come on top.
 HEAVY_BYTES = 16 * MAX_BYTES
 
-# What an outcome counts that is no plain success.
+# How much room in a batch an outcome other than a plain success takes.
 RICH = MAX_BATCH / MAX_RICH
 
 

@@ -43,7 +43,7 @@ class ShardWorker:
 
     @property
     def runner(self) -> Runner | None:
-        """What runs under the lease of now."""
+        """The runner under the current lease."""
         return None if self._term is None else self._term.runner
 
     @property

@@ -1,5 +1,5 @@
 """
-Who hears of a signal: any number of listeners in one process, and at the end the program has back what it had.
+Delivering signals to any number of listeners in one process; at the end the program gets back the handlers it had.
 
 A listener is called in the main thread, between two steps of whatever runs there; one that works in an event loop hands over
 with `call_soon_threadsafe`. (`loop.add_signal_handler` does none of this: it has one handler a signal, takes the program's own
@@ -25,7 +25,7 @@ _before: dict[int, Any] = {}
 _pid = 0
 _held = threading.local()
 
-# What there is of them on this system.
+# Those of them that exist on this system.
 QUIET = getattr(signal, "SIGUSR1", None)
 HANG_UP = getattr(signal, "SIGHUP", None)
 CHILD_ENDED = getattr(signal, "SIGCHLD", None)

@@ -2,7 +2,7 @@
 The places of one worker process, shared by its shards.
 
 With one shard its runner has them all. With several, a shard that has jobs left may take what is free, but not what another
-that has jobs left too is short of its share. While a process runs suspects, it runs nothing of another shard: what is blamed
+with jobs left still lacks of its share. While a process runs suspects, it runs nothing of another shard: what is blamed
 when it dies must be what may have done it.
 """
 
@@ -16,8 +16,8 @@ from collections.abc import Callable, Iterator
 
 from ..protocol.transitions import Mode
 
-# With several shards and no supervisor: suspects that have waited for so long make the process take nothing fresh, for as long,
-# until it is empty; then, as long again, it goes on.
+# With several shards and no supervisor: suspects that have waited this long make the process take nothing fresh for this long,
+# so that it can empty; then it works normally for as long again, and so on.
 DRAIN_S = 60.0
 
 
@@ -178,7 +178,7 @@ class Seat:
         return self.alone or self.slots.testing in (None, self)
 
     def let_others(self) -> None:
-        """They have outlived their gates, or have ended."""
+        """The suspects have outlived their gates, or have ended: other shards may fetch again."""
         self.keeps = False
         if self.slots.testing is self:
             self.slots.testing = None

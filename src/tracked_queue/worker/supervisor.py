@@ -1,13 +1,13 @@
 """
 Starting worker processes, replacing those that die, and recovering a dead one's jobs at once.
 
-A child tells its lease over a pipe before it registers it. Each child leads a process group of its own, so that a
+A child announces its lease over a pipe before registering it. Each child leads a process group of its own, so that a
 signal to the terminal's group reaches only the supervisor, and what a dead child left running can be killed with it.
 When the supervisor dies, the other pipe to its children closes, and they stop as on SIGTERM.
 
 Only the supervisor says that a child is to stop without grace, over that pipe: service managers send SIGTERM to every process
-of a service, and a child that counted it beside the supervisor's own would take its jobs the grace away. However an end begins
-(a signal to the child alone, a recycled process, an error), the child tells of it, and has so long as a stop may take.
+of a service, and a child that counted it beside the supervisor's own would deprive its jobs of the grace. However an end begins
+(a signal to the child alone, a recycled process, an error), the child reports it, and then has as long as a stop may take.
 
 While jobs are under suspicion of killing their process (docs/explanation/blame.md), one or two further children run nothing but
 those, so that the others lose no place to them.
@@ -51,7 +51,7 @@ LOOK_S = 1.0
 MAX_DELAY_S = 30.0
 # After the grace a child gets this long for its last phases before it is killed.
 KILL_AFTER_S = 5.0
-# What a dead child had told is in the pipe; reading it to its end takes no longer than this.
+# What a dead child had reported is in the pipe; reading it to its end takes no longer than this.
 LAST_NEWS_S = 1.0
 # How long the supervisor waits at its end for the recovery of a child that died; after that another instance does it.
 LAST_RECOVERY_S = 1.0
@@ -59,7 +59,7 @@ LAST_RECOVERY_S = 1.0
 AGAIN_S = 1.0
 
 READY, ENDING, BEGAN, SUSPECTS, SIGN = b"ready", b"ending", b"began", b"suspects", b"."
-# What the supervisor says to a child, beside the signal: that it hears also when its code has put another handler in place.
+# What the supervisor says to a child besides the signal: the child hears it even if its code has installed another handler.
 STOP, AT_ONCE = b".", b"!"
 
 
@@ -254,7 +254,7 @@ class Supervisor:
             task.add_done_callback(lambda _: self._for_suspects.pop(mode))
 
     async def _keep(self, mode: Mode = Mode.IDLE) -> None:
-        """Keep one child alive, whoever it is; one for suspects until it ends by itself."""
+        """Keep one child alive, replacing it when it dies; one for suspects only until it ends by itself."""
         if self._burst:
             mode = Mode.FIRST
         for_suspects = mode in (Mode.ONLY, Mode.SHORT)
@@ -334,7 +334,7 @@ class Supervisor:
     def _delay(self, ran_s: float, began: bool) -> float:
         """
         The first death is forgiven at once; processes that keep dying young wait longer and longer. Where jobs had begun the
-        next one starts at once: it is a job's doing, of which there is an end.
+        next one starts at once: such deaths are a job's doing, and come to an end.
         """
         if ran_s >= YOUNG_S or began:
             self._young_deaths = 0
@@ -461,7 +461,7 @@ def _end_of(child: _Child, code: int) -> End:
         return End.DIED
     if child.ended_by_us or code in (0, FENCED_EXIT, RECYCLED_EXIT) or (code > 0 and child.limit is not None):
         return End.INTERRUPTED
-    # Somebody's wish, which came before it had a handler for it.
+    # Somebody asked it to stop before it had a handler for the signal.
     return End.INTERRUPTED if -code in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP) else End.DIED
 
 

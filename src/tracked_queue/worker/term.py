@@ -219,7 +219,7 @@ class Term:
         self._fetcher.recorded()
 
     async def _ask(self, call: Call[T]) -> T | None:
-        """A call of a running job's."""
+        """Carry out a call that a running job makes."""
         return await insist(self._links.rest, call, self._outage, lambda: self._state.lost, while_full=False)
 
     def go_quiet(self) -> None:
@@ -246,7 +246,7 @@ class Term:
             self._unparking = False
 
     async def _tend(self) -> None:
-        """What each fetch sees to by itself, for when every place is taken and nobody fetches."""
+        """Do what each fetch does on the side, for when every place is taken and nothing is fetched."""
         self._tending = True
         try:
             with contextlib.suppress(StoreUnavailableError):
@@ -332,7 +332,7 @@ class Term:
 
     async def _end(self) -> None:
         """
-        However this lease ends, by an error of ours too: nothing of it runs on without a heartbeat.
+        However this lease ends, even by an error of ours, nothing of it runs on without a heartbeat.
 
         What does not end in its time keeps the watchdog, which ends the process when the lease runs out; unless its
         outcome is recorded already (a stubborn job at a shutdown), since then it owns nothing.
