@@ -14,7 +14,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 PYTHONS = ("3.11", "3.12", "3.13", "3.14", "3.14t")
 OLDEST_CLIENT = "redis==6.4.0"
-TESTS = ("tests/unit", "tests/redis", "tests/kit")
+TESTS = ("tests/unit", "tests/redis", "tests/scripts", "tests/features", "tests/kit")
 NEEDED = (
     "anyio", "attrs", "cryptography", "hypothesis", "pydantic>=2.11", "pytest>=8.2", "pytest-randomly", "pytest-rerunfailures",
     "pytest-timeout", "pytest-xdist", "watchfiles",

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import redis
 from tests.rights import admin
+from tracked_queue import TrackedQueue
 from tracked_queue.protocol import transitions as t
 from tracked_queue.protocol.keys import Keys
 from tracked_queue.protocol.request import Request
@@ -174,3 +175,17 @@ class Scripts:
             key: self.redis.smembers(key) if self.redis.type(key) == b"set" else self.redis.dump(key)
             for key in self.redis.scan_iter(match=self.keys.tag.replace("{", "[{]") + ":*", count=1000)
         }
+
+
+class running_worker:
+    """A worker in this loop for the time of a block."""
+
+    def __init__(self, app: TrackedQueue, **options: Any) -> None:
+        self._app, self._options = app, options
+
+    async def __aenter__(self) -> None:
+        self._task = asyncio.ensure_future(self._app.run_worker(handle_signals=False, **self._options))
+
+    async def __aexit__(self, *_: object) -> None:
+        self._task.cancel()
+        await asyncio.wait({self._task})

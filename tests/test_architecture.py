@@ -48,7 +48,7 @@ def test_a_script_has_a_header_a_wrapper_and_tests(name: str) -> None:
     assert "KEYS[1]  tag" in head and "Returns" in head
     called = re.search(r"Called by transitions\.(\w+)", head)
     assert called and callable(getattr(transitions, called[1]))
-    tests = "".join(path.read_text() for path in (ROOT / "tests" / "redis").glob("test_script*.py"))
+    tests = "".join(path.read_text() for path in (ROOT / "tests" / "scripts").glob("test_*.py"))
     short = {"heartbeat": "beat", "await": "await_end"}.get(name, name)
     assert re.search(rf"\b(q\.|t\.){short}\(", tests), "a test calls it"
 

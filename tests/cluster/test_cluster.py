@@ -8,9 +8,8 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-from tests.harness import wait_until
+from tests.harness import running_worker, wait_until
 from tests.nodes import ClusterNodes, ask, end_move, free_port_with_bus, move_keys, move_slot
-from tests.redis.test_client import running_worker
 from tests.rights import acl_line
 from tests.sharded import Ran, app_at, by_shard, task_of
 from tracked_queue import EnqueueUnavailableError, StoreUnavailableError, TrackedQueue

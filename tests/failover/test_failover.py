@@ -14,8 +14,7 @@ from pathlib import Path
 import pytest
 
 import redis
-from tests.harness import wait_for, wait_until
-from tests.redis.test_client import running_worker
+from tests.harness import running_worker, wait_for, wait_until
 from tracked_queue import NotDurableError, SettingsError, StoreRefusedError, TrackedQueue
 from tracked_queue.app import connections_of
 from tracked_queue.chaos.proxy import Proxy

@@ -12,8 +12,7 @@ from typing import Any
 import pytest
 import structlog
 
-from tests.harness import START_MS, Scripts, request, wait_until
-from tests.redis.test_client import running_worker
+from tests.harness import START_MS, Scripts, request, running_worker, wait_until
 from tests.rights import look
 from tracked_queue import (
     Concurrency,

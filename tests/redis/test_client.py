@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.harness import wait_until
+from tests.harness import running_worker, wait_until
 from tests.rights import look
 from tracked_queue import (
     ArgumentError,
@@ -49,20 +49,6 @@ def tasks(app: TrackedQueue) -> Any:
 
     Tasks.double, Tasks.fail, Tasks.quick = double, fail, quick  # type: ignore[attr-defined]
     return Tasks
-
-
-class running_worker:
-    """A worker in this loop for the time of a block."""
-
-    def __init__(self, app: TrackedQueue, **options: Any) -> None:
-        self._app, self._options = app, options
-
-    async def __aenter__(self) -> None:
-        self._task = asyncio.ensure_future(self._app.run_worker(handle_signals=False, **self._options))
-
-    async def __aexit__(self, *_: object) -> None:
-        self._task.cancel()
-        await asyncio.wait({self._task})
 
 
 async def test_enqueue_run_and_result(app: TrackedQueue, tasks: Any) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import pytest
 
 from tests.harness import INTERVAL, TTL, Scripts
-from tests.redis.test_scripts_features import after, extras, unique
+from tests.scripts.common import after, extras, unique
 from tracked_queue.protocol import transitions as t
 from tracked_queue.protocol.transitions import Conflict
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import redis
-from tests.redis.test_client import running_worker
+from tests.harness import running_worker
 from tests.rights import ROOT, acl_line
 from tracked_queue import Concurrency, Rate, TrackedQueue, Unique, current_job
 from tracked_queue.app import connections_of

@@ -13,7 +13,7 @@ from cryptography.fernet import Fernet
 from structlog.testing import capture_logs
 
 import redis
-from tests.redis.test_client import running_worker
+from tests.harness import running_worker
 from tests.rights import admin
 from tracked_queue import Discard, JobFailedError, SettingsError, TrackedQueue, Unique, current_job
 from tracked_queue.app import connections_of

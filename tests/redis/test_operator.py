@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.harness import wait_until
-from tests.redis.test_client import running_worker
+from tests.harness import running_worker, wait_until
 from tracked_queue import CancelWord, DeadFilter, DeadWord, Fate, State, TrackedQueue, UsageError
 from tracked_queue.app import connections_of
 from tracked_queue.chaos.server import RedisServer

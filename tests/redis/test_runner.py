@@ -14,8 +14,7 @@ import anyio
 import pytest
 from structlog.testing import capture_logs
 
-from tests.harness import wait_until
-from tests.redis.test_client import running_worker
+from tests.harness import running_worker, wait_until
 from tests.rights import look
 from tracked_queue import Exponential, JobFailedError, Retry, State, TrackedQueue, current_job
 from tracked_queue.app import connections_of, producer_of

@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.harness import wait_until
-from tests.redis.test_client import running_worker
+from tests.harness import running_worker, wait_until
 from tests.sharded import app_at, by_shard, task_of
 from tracked_queue import (
     Concurrency,

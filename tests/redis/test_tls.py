@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from tests.redis.test_client import running_worker
+from tests.harness import running_worker
 from tests.rights import admin
 from tracked_queue import EnqueueUnavailableError, TrackedQueue
 from tracked_queue.chaos.server import RedisServer

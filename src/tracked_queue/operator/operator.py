@@ -51,7 +51,7 @@ class Operator:
     """
     Everything that the command line can do, over all shards of the app's namespace.
 
-    Methods that change something first check that the namespace has the number of shards in the settings; reading ones don't.
+    Methods that change something, and `schedules`, first make sure that the namespace has the number of shards in the settings.
     Every method raises StoreUnavailableError when Redis does not answer, and StoreRefusedError when it refuses.
     Source: docs/how-to/operate.md.
     """
@@ -98,7 +98,7 @@ class Operator:
 
     async def schedules(self) -> list[ScheduleReport]:
         """The schedules that the fleet runs, with their last ticks."""
-        found = [one for store in self._connections.stores for one in await read_schedules(store)]
+        found = [one for store in await self._connections.agreed() for one in await read_schedules(store)]
         return sorted(found, key=lambda item: item.name)
 
     async def dead(self, which: DeadFilter | None = None, *, limit: int = 100) -> list[DeadJob]:

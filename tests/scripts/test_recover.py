@@ -1,0 +1,183 @@
+"""lua/recover.lua: the jobs of a lost instance come back."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.harness import INTERVAL, TTL, Scripts
+from tracked_queue.protocol import transitions as t
+from tracked_queue.protocol.transitions import CancelWord, Fate
+
+
+def die(q: Scripts, *survivors: str) -> None:
+    """Time passes beyond the TTL while the survivors beat: no hold, the silent ones have run out."""
+    for _ in range(5):
+        q.pass_time(INTERVAL)
+        for lease in survivors:
+            q.beat(lease)
+
+
+def test_recover_alive_is_refused(q: Scripts) -> None:
+    q.enqueue("a")
+    q.register("w")
+    q.take("w")
+    before = q.snapshot()
+    portion = q.recover("w")
+    assert portion.word == "alive" and portion.wait == TTL
+    assert q.snapshot() == before
+
+
+def test_recover_gone_is_refused(q: Scripts) -> None:
+    before = q.snapshot()
+    assert q.recover("nobody").word == "gone"
+    assert q.snapshot() == before
+
+
+@pytest.mark.parametrize("n", [2, 3])
+def test_recover_moves_back_in_order_and_drops_the_lease(q: Scripts, n: int) -> None:
+    """CASE-01, CASE-64: ahead of what waits, and the oldest first within a portion, whatever order the server lists them in."""
+    q.enqueue("a", "b", "c", "d")
+    q.register("dead")
+    q.take("dead", start=3)
+    q.register("w")
+    q.pop_marker()
+    die(q, "w")
+    portion = q.recover("dead", n=n)
+    assert portion.word == "ok" and portion.remaining == 3 - n and portion.label == "label-dead"
+    assert [job.fate for job in portion.jobs] == [Fate.REQUEUED] * n
+    assert q.beat("dead") is None, "the first write revoked it"
+    if portion.remaining:
+        assert q.recover("dead", n=n).remaining == 0
+    assert q.recover("dead").word == "gone"
+    assert q.marker()
+    back = [job.id for job in q.take("w")]
+    assert back[-1] == b"d" and sorted(back) == [b"a", b"b", b"c", b"d"]
+    assert n == 2 or back == sorted(back)
+    assert q.job("a")["recoveries"] == "1" and "charges" not in q.job("a")
+
+
+def test_recover_by_eight_moves_each_job_once(q: Scripts) -> None:
+    """CASE-05: the lock saves work, the script keeps the count."""
+    for at in range(0, 1000, 250):
+        q.enqueue(*(f"j{n}" for n in range(at, at + 250)))
+    q.register("dead")
+    for _ in range(4):
+        q.take("dead", start=250)
+    q.release("dead")
+    moved: list[str] = []
+    words = set()
+    while True:
+        portions = [q.recover("dead", owner=f"w{n}") for n in range(8)]
+        moved += [job.id for portion in portions for job in portion.jobs]
+        words |= {portion.word for portion in portions}
+        if any(portion.word == "gone" for portion in portions):
+            break
+    assert sorted(moved) == sorted(f"j{n}" for n in range(1000))
+    assert words == {"ok", "busy", "gone"}
+    assert not q.redis.exists(q.keys.single("recovery_lock"))
+
+
+def test_recover_is_held_after_nobody_beat(q: Scripts) -> None:
+    """CASE-23: Redis was away for longer than the TTL; nobody is dead until one TTL after it came back."""
+    q.enqueue("a")
+    q.register("w")
+    q.register("other")
+    q.take("other")
+    q.pass_time(3 * TTL)
+    assert q.beat("w") is not None
+    before = q.snapshot()
+    portion = q.recover("other")
+    assert portion.word == "hold" and portion.wait == TTL
+    assert q.snapshot() == before
+    assert q.beat("other") is not None, "the other one comes back within the hold"
+    assert q.recover("other").word == "alive"
+
+
+def test_what_is_recovered_after_a_hold_is_an_interruption(q: Scripts) -> None:
+    q.enqueue("a")
+    q.register("w")
+    q.register("other")
+    q.take("other")
+    q.pass_time(3 * TTL)
+    die(q, "w")
+    (job,) = q.recover("other").jobs
+    assert job.fate is Fate.INTERRUPTED
+    assert q.job("a")["interruptions"] == "1" and "recoveries" not in q.job("a")
+
+
+def test_a_released_lease_is_recovered_during_a_hold(q: Scripts) -> None:
+    q.enqueue("a")
+    q.register("w")
+    q.take("w")
+    q.pass_time(3 * TTL)
+    q.register("other")
+    q.release("w")
+    assert q.recover("w").word == "ok"
+
+
+def test_the_first_instance_after_a_gap_holds(q: Scripts) -> None:
+    """All workers were gone: counted from when the first instance is up, recovery takes one TTL."""
+    q.enqueue("a")
+    q.register("old")
+    q.take("old")
+    q.pass_time(1000)
+    q.register("new")
+    assert q.recover("old").word == "hold"
+
+
+def test_a_deadline_far_ahead_is_cut_to_one_ttl(q: Scripts) -> None:
+    """A failover to a server whose clock is an hour behind."""
+    q.enqueue("a")
+    q.register("dead")
+    q.take("dead")
+    q.now(q.now() - 3_600_000)
+    q.register("w")
+    beat = q.beat("w")
+    assert beat is not None and beat.run_out
+    assert "dead" in q.store.run(t.sweep(TTL))
+    portion = q.recover("dead")
+    assert portion.word == "alive" and portion.wait == TTL
+    die(q, "w")
+    assert q.recover("dead").word == "ok"
+
+
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_a_buffered_job_that_may_have_begun_is_counted(q: Scripts, interrupted: bool) -> None:
+    q.enqueue("a", "b")
+    q.register("w")
+    q.take("w", start=1, buffer=1)
+    q.release("w", t.End.INTERRUPTED if interrupted else t.End.DIED)
+    fates = {job.id: job.fate for job in q.recover("w").jobs}
+    assert fates == {"a": Fate.INTERRUPTED if interrupted else Fate.REQUEUED, "b": Fate.UNSTARTED}
+    for job in "ab":
+        ledgers = {name: q.job(job).get(name) for name in ("recoveries", "interruptions")}
+        assert ledgers == {"recoveries": None if interrupted else "1", "interruptions": "1" if interrupted else None}
+    assert q.job("b")["buffered"] == "never"
+
+
+def test_recover_honours_a_wish_to_cancel(q: Scripts) -> None:
+    q.enqueue("a")
+    q.register("w")
+    q.take("w")
+    assert q.store.run(t.cancel(["a"], 300.0)) == [CancelWord.REQUESTED]
+    q.release("w")
+    (job,) = q.recover("w").jobs
+    assert job.fate is Fate.CANCELLED and q.state("a") == "cancelled" and q.listed("queue", "q") == []
+
+
+def test_recover_of_an_id_without_a_record_buries_it(q: Scripts) -> None:
+    q.enqueue("a")
+    q.register("w")
+    q.take("w")
+    q.redis.delete(q.keys.named("job", "a"))
+    q.release("w")
+    (job,) = q.recover("w").jobs
+    assert job.fate is Fate.GONE and q.state("a") == "dead"
+
+
+def test_sweep_lists_what_ran_out(q: Scripts) -> None:
+    q.register("w")
+    q.register("dead")
+    assert q.store.run(t.sweep(TTL)) == []
+    die(q, "w")
+    assert q.store.run(t.sweep(TTL)) == ["dead"]
