@@ -496,9 +496,8 @@ class SyncStores:
 
     def __init__(self, make: Callable[[int], SyncStore]) -> None:
         self._make, self._local = make, threading.local()
-        # A thread that ends takes its stores with it.
+        # A thread that ends takes its stores with it. No lock: another thread could hold it when this process forks.
         self._made: weakref.WeakSet[SyncStore] = weakref.WeakSet()
-        self._lock = threading.Lock()
 
     @contextlib.contextmanager
     def lent(self, shard: int) -> Iterator[SyncStore]:
@@ -512,16 +511,20 @@ class SyncStores:
 
     def _new(self, shard: int) -> SyncStore:
         store = self._make(shard)
-        with self._lock:
-            self._made.add(store)
+        self._made.add(store)
         return store
 
     def close(self) -> None:
         """Close the connections of all threads, each when its call is over."""
-        with self._lock:
-            made = list(self._made)
-        for store in made:
+        for store in self._all():
             store.close()
+
+    def _all(self) -> list[SyncStore]:
+        while True:
+            try:
+                return list(self._made)
+            except RuntimeError:  # another thread made one at this moment
+                continue
 
 
 def enqueue_sync(
