@@ -34,7 +34,7 @@ def raised(error: BaseException, run: Run | None = None, **options: Any) -> Deci
 
 
 def returned(value: Any, kind: Any = Any, keep_ms: int = KEEP_MS, *, untracked: bool = False) -> Decision:
-    return of_value(value, ValueCodec(kind), keep_ms, 100, untracked=untracked)
+    return of_value(value, ValueCodec(kind), keep_ms, 100, untracked)
 
 
 @pytest.mark.parametrize(

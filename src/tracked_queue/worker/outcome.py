@@ -21,6 +21,7 @@ from .isolated import class_name
 
 # A record keeps this much of a reason.
 MAX_REASON = 500
+_SUCCEEDED = OutcomeKind.SUCCEEDED
 
 
 class Cause(StrEnum):
@@ -58,10 +59,10 @@ class Decision(NamedTuple):
     broken: BaseException | None = None
 
 
-def of_value(value: Any, codec: ValueCodec, keep_ms: int, max_result: int, *, untracked: bool) -> Decision:
+def of_value(value: Any, codec: ValueCodec, keep_ms: int, max_result: int, untracked: bool) -> Decision:
     """The decision on a value that the function returned."""
     if value is None:
-        return Decision(OutcomeKind.SUCCEEDED, keep_ms)
+        return Decision(_SUCCEEDED, keep_ms)
     payload, problem = b"", ""
     if keep_ms > 0 and not untracked:
         try:
@@ -74,7 +75,7 @@ def of_value(value: Any, codec: ValueCodec, keep_ms: int, max_result: int, *, un
         problem = f"result not serialisable: this {type(value).__qualname__} was not awaited, so nothing was done"
     if problem:
         return Decision(OutcomeKind.FAILED, keep_ms, encode_error("ResultError", problem), problem)
-    return Decision(OutcomeKind.SUCCEEDED, keep_ms, payload)
+    return Decision(_SUCCEEDED, keep_ms, payload)
 
 
 def of_error(

@@ -41,6 +41,7 @@ T = TypeVar("T")
 MAX_BUFFERED_S = 1.0
 
 UNTRACKED = b"0"
+_SUCCEEDED = OutcomeKind.SUCCEEDED
 
 
 class Recipe:
@@ -400,8 +401,11 @@ class Runner:
             self._disowned(delivery)
             return
         codec, keep_ms = delivery.task.signature.result, delivery.recipe.keep_ms
-        decision = of_value(value, codec, keep_ms, self._settings.max_result, untracked=delivery.untracked)
-        self._decided(delivery, decision)
+        decision = of_value(value, codec, keep_ms, self._settings.max_result, delivery.untracked)
+        if decision.kind is _SUCCEEDED:
+            self._record(delivery, _SUCCEEDED, decision.ms, decision.payload, "")
+        else:
+            self._decided(delivery, decision)
 
     def _disowned(self, delivery: Delivery) -> None:
         """The lease was lost while this job ran: whatever it did here changes nothing any more."""
@@ -426,28 +430,27 @@ class Runner:
         self._decided(delivery, decision)
 
     def _decided(self, delivery: Delivery, decision: Decision) -> None:
-        """Log what was decided, and record it."""
+        """Log what was decided other than success, and record it."""
         kind, reason = decision.kind, decision.reason
-        if kind is not OutcomeKind.SUCCEEDED:
-            about: dict[str, Any] = {"task": delivery.task.name, "job_id": delivery.id}
-            ran_ms = round((self._loop.time() - delivery.started_at) * 1000)
-            if kind is OutcomeKind.CANCELLED:
-                log.job_cancelled(**about, ran_ms=ran_ms)
-            elif kind is OutcomeKind.INTERRUPTED:
-                log.job_interrupted(**about, ran_ms=ran_ms, interruptions=delivery.interruptions + 1)
-            elif kind is OutcomeKind.SNOOZED:
-                log.job_snoozed(**about, seconds=decision.ms / 1000, reason=reason[:300])
-                reason = ""
-            else:
-                retry_s = decision.ms / 1000 if kind is OutcomeKind.RETRY else 0.0
-                log.job_failed(
-                    **about,
-                    attempt=delivery.attempt,
-                    ran_ms=ran_ms,
-                    error=reason[:300],
-                    outcome=kind.value,
-                    retry_s=retry_s,
-                )
+        about: dict[str, Any] = {"task": delivery.task.name, "job_id": delivery.id}
+        ran_ms = round((self._loop.time() - delivery.started_at) * 1000)
+        if kind is OutcomeKind.CANCELLED:
+            log.job_cancelled(**about, ran_ms=ran_ms)
+        elif kind is OutcomeKind.INTERRUPTED:
+            log.job_interrupted(**about, ran_ms=ran_ms, interruptions=delivery.interruptions + 1)
+        elif kind is OutcomeKind.SNOOZED:
+            log.job_snoozed(**about, seconds=decision.ms / 1000, reason=reason[:300])
+            reason = ""
+        else:
+            retry_s = decision.ms / 1000 if kind is OutcomeKind.RETRY else 0.0
+            log.job_failed(
+                **about,
+                attempt=delivery.attempt,
+                ran_ms=ran_ms,
+                error=reason[:300],
+                outcome=kind.value,
+                retry_s=retry_s,
+            )
         self._record(delivery, kind, decision.ms, decision.payload, reason)
 
     async def _exhausted(self, delivery: Delivery) -> None:

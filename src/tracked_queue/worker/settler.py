@@ -17,6 +17,7 @@ HEAVY_BYTES = 16 * MAX_BYTES
 
 # How much room in a batch an outcome other than a plain success takes.
 RICH = MAX_BATCH / MAX_RICH
+_SUCCEEDED = OutcomeKind.SUCCEEDED
 
 
 class Settler:
@@ -114,7 +115,7 @@ class Settler:
         pending = self._pending
         while pending and room > 0:
             outcome = pending.popleft()
-            room -= RICH if outcome.rich or outcome.kind != OutcomeKind.SUCCEEDED else 1
+            room -= RICH if outcome.rich or outcome.kind != _SUCCEEDED else 1
             size += len(outcome.payload) + len(outcome.reason)
             if size > MAX_BYTES and batch:
                 pending.appendleft(outcome)
