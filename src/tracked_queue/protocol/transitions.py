@@ -343,12 +343,13 @@ class FetchedJob(msgspec.Struct, gc=False):
     @property
     def kwargs(self) -> bytes:
         """Encoded named arguments."""
-        return self._further(_KWARGS) or b""
+        record = self.record  # looked at for every job, as `options`, `attempts` and `bound` are: a call less
+        return (record[_KWARGS] or b"") if len(record) > _KWARGS else b""
 
     @property
     def options(self) -> bytes:
         """Encoded options of the job's own."""
-        record = self.record  # looked at for every job, as `attempts` is: a call less
+        record = self.record
         return (record[_OPTIONS] or b"") if len(record) > _OPTIONS else b""
 
     @property
@@ -359,7 +360,8 @@ class FetchedJob(msgspec.Struct, gc=False):
     @property
     def bound(self) -> bool:
         """Whether its task's unique key and limits were put on its record."""
-        return self._further(_BOUND) is not None
+        record = self.record
+        return len(record) > _BOUND and record[_BOUND] is not None
 
     @property
     def attempts(self) -> int:

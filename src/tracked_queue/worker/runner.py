@@ -400,8 +400,12 @@ class Runner:
         if delivery.cause is Cause.LOST:
             self._disowned(delivery)
             return
-        codec, keep_ms = delivery.task.signature.result, delivery.recipe.keep_ms
-        decision = of_value(value, codec, keep_ms, self._settings.max_result, delivery.untracked)
+        keep_ms = delivery.recipe.keep_ms
+        if value is None:  # as most return: of_value says the same, and costs a decision
+            self._record(delivery, _SUCCEEDED, keep_ms, b"", "")
+            return
+        codec, max_result = delivery.task.signature.result, self._settings.max_result
+        decision = of_value(value, codec, keep_ms, max_result, delivery.untracked)
         if decision.kind is _SUCCEEDED:
             self._record(delivery, _SUCCEEDED, decision.ms, decision.payload, "")
         else:
