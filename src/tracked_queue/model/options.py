@@ -43,10 +43,10 @@ class TaskOptions:
     fair_by: Key | None = None
     isolate: Isolate | None = None
     # Every enqueue looks at what follows from these, so it is worked out once.
-    # `bound`: its jobs are kept apart from others by a unique key, limits or turns; `constrained`: an enqueue tells more than
-    # the call.
-    bound: bool = field(init=False, repr=False, compare=False)
-    constrained: bool = field(init=False, repr=False, compare=False)
+    # `has_constraints`: its jobs are kept apart from others by a unique key, limits or turns. `sends_extras`: an enqueue sends
+    # more than the call.
+    has_constraints: bool = field(init=False, repr=False, compare=False)
+    sends_extras: bool = field(init=False, repr=False, compare=False)
     # `timeout` and `result_ttl` as numbers: every delivery takes them.
     timeout_s: float | None = field(init=False, repr=False, compare=False)
     result_ttl_s: float | None = field(init=False, repr=False, compare=False)
@@ -57,9 +57,9 @@ class TaskOptions:
         check_flag("tracked", self.tracked)
         if self.on_exhausted is not None:
             check_function("on_exhausted", self.on_exhausted, "an `async def` function of (job, error)", 2, waits=True)
-        bound = self.unique is not None or bool(self.limits) or self.fair_by is not None
-        object.__setattr__(self, "bound", bound)
-        object.__setattr__(self, "constrained", bound or self.expires is not None)
+        has_constraints = self.unique is not None or bool(self.limits) or self.fair_by is not None
+        object.__setattr__(self, "has_constraints", has_constraints)
+        object.__setattr__(self, "sends_extras", has_constraints or self.expires is not None)
         check_name("queue", self.queue)
         object.__setattr__(self, "timeout_s", _seconds("timeout", self.timeout, above=True))
         _seconds("expires", self.expires, above=True)
@@ -132,12 +132,12 @@ class JobOptions:
     # Schedule, ms of the tick, mode: for the scheduler.
     tick: tuple[str, int, str] | None = None
     # Worked out once, as above. `delay_ms`: `delay`, counted from when the server stores the job; `due_ms`: `at` since 1970,
-    # compared with the server's clock. `travels`: a part of it beside the headers goes with the job; `constrained`: it tells
-    # more than the call.
+    # compared with the server's clock. `has_stored_options`: a part of it beside the headers goes with the job; `sends_extras`:
+    # it sends more than the call.
     delay_ms: int | None = field(init=False, repr=False, compare=False)
     due_ms: int | None = field(init=False, repr=False, compare=False)
-    travels: bool = field(init=False, repr=False, compare=False)
-    constrained: bool = field(init=False, repr=False, compare=False)
+    has_stored_options: bool = field(init=False, repr=False, compare=False)
+    sends_extras: bool = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         self._check()
@@ -151,9 +151,11 @@ class JobOptions:
                 raise UsageError(f"at={self.at!r}: it is out of the range of dates") from None
         object.__setattr__(self, "delay_ms", delay_ms)
         object.__setattr__(self, "due_ms", due_ms)
-        object.__setattr__(self, "travels", bool(self.timeout or self.max_attempts or self.inputs or self.tick))
         object.__setattr__(
-            self, "constrained", self.expires is not None or self.after is not None or self.tick is not None
+            self, "has_stored_options", bool(self.timeout or self.max_attempts or self.inputs or self.tick)
+        )
+        object.__setattr__(
+            self, "sends_extras", self.expires is not None or self.after is not None or self.tick is not None
         )
 
     def _check(self) -> None:
@@ -192,7 +194,7 @@ class JobOptions:
 
     def stored(self, headers: Mapping[str, Any], context: Mapping[str, Any]) -> bytes:
         """The part that travels with the job, encoded; empty when there is none. `context`: variables that are carried."""
-        if not (self.travels or headers or context):
+        if not (self.has_stored_options or headers or context):
             return b""
         timeout_ms = None if self.timeout is None else max(1, round(to_seconds("timeout", self.timeout) * 1000))
         return encode_options(
@@ -251,7 +253,7 @@ def bounds_of(
         UsageError: A key of an argument that the task doesn't have, or of a value that can't be part of a key.
     """
     bounds: dict[str, Any] = {}
-    if not (chosen.bound or limits_of_queue):
+    if not (chosen.has_constraints or limits_of_queue):
         return bounds
     given = arguments()
     if chosen.unique is not None:

@@ -76,7 +76,7 @@ class Producer:
         packed_args, packed_kwargs = signature.encode(args, kwargs, self.connections.settings.max_payload, given)
         queue = options.queue or chosen.queue
         extras: dict[str, Any] = {}
-        if chosen.constrained or options.constrained or self.definitions.queue_limits:
+        if chosen.sends_extras or options.sends_extras or self.definitions.queue_limits:
             extras = extras_of(
                 task.name,
                 queue,
@@ -116,7 +116,7 @@ class Producer:
             home = shards.home(f"task {task}", id, where)
             id, pinned = id or shards.new_id(home), home is not None
         stored = b""
-        if options.travels or options.headers or headers or self.definitions.hooks.carry:
+        if options.has_stored_options or options.headers or headers or self.definitions.hooks.carry:
             if not chosen.tracked and options.max_attempts not in (None, 1):
                 raise UsageError(
                     f"task {task}: tracked=False: such a job runs at most once, so max_attempts= means nothing"

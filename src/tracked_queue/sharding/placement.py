@@ -15,19 +15,22 @@ from ..errors import UsageError
 from ..model.constraints import Key, Limit, Unique
 from .shards import Shards
 
-Bound = Unique | Limit
+Constraint = Unique | Limit
 
 
 def deciding(
     task: str, queue: str, unique: Unique | None, limits: Sequence[Limit], of_queue: Sequence[Limit]
-) -> Bound | None:
+) -> Constraint | None:
     """
     What decides the shard of a task's jobs in a queue; None if nothing does.
 
     Raises:
         UsageError: Two that would need two shards.
     """
-    own: list[Bound] = [*([unique] if unique is not None else []), *(limit for limit in limits if limit.name is None)]
+    own: list[Constraint] = [
+        *([unique] if unique is not None else []),
+        *(limit for limit in limits if limit.name is None),
+    ]
     shared = [*(limit for limit in limits if limit.name is not None), *of_queue]
     if of_queue and (limits or unique is not None):
         raise UsageError(
@@ -39,8 +42,8 @@ def deciding(
             f"task {task}: with several shards a job can have one limit that others share: a named one, or one of its queue"
         )
     # All arguments imply any key that is made of them; so such a key decides only where there is no other.
-    sized = [bound for bound in own if _parts(bound) is not None] or own
-    first = shared[0] if shared else min(sized, key=lambda bound: len(_parts(bound) or ()), default=None)
+    sized = [constraint for constraint in own if _parts(constraint) is not None] or own
+    first = shared[0] if shared else min(sized, key=lambda constraint: len(_parts(constraint) or ()), default=None)
     for other in own:
         if first is not None and other is not first and not _implies(other, first):
             raise UsageError(
@@ -60,31 +63,31 @@ def required_shards(
     bounds: Mapping[str, Any],
 ) -> list[tuple[str, int]]:
     """Why and where a job with these bounds (see options.bounds_of) has to be; empty if anywhere. Raises UsageError."""
-    bound = deciding(task, queue, unique, limits, of_queue)
-    if bound is None:
+    constraint = deciding(task, queue, unique, limits, of_queue)
+    if constraint is None:
         return []
-    if isinstance(bound, Unique):
+    if isinstance(constraint, Unique):
         return [("its unique key", shards.of_text(f"unique:{bounds['unique'][0]}"))]
-    name = bounds["limits"][[*limits, *of_queue].index(bound)][0]
+    name = bounds["limits"][[*limits, *of_queue].index(constraint)][0]
     return [(f"the limit {name}", shards.of_text(f"limit:{name}"))]
 
 
-def _parts(bound: Bound) -> frozenset[Hashable] | None:
+def _parts(constraint: Constraint) -> frozenset[Hashable] | None:
     """What a key is made of; None for all arguments."""
-    key: Key | None = bound.by if isinstance(bound, Unique) else bound.key
+    key: Key | None = constraint.by if isinstance(constraint, Unique) else constraint.key
     if key is None:
-        return None if isinstance(bound, Unique) else frozenset()
+        return None if isinstance(constraint, Unique) else frozenset()
     return frozenset([key] if isinstance(key, str) or callable(key) else key)
 
 
-def _implies(one: Bound, other: Bound) -> bool:
+def _implies(one: Constraint, other: Constraint) -> bool:
     """Whether jobs with the same key of one have the same key of the other."""
     parts, wanted_parts = _parts(one), _parts(other)
     return parts is None or (wanted_parts is not None and wanted_parts <= parts)
 
 
-def _shown(bound: Bound) -> str:
-    parts = _parts(bound)
-    what = "the same unique key" if isinstance(bound, Unique) else "the same limit"
+def _shown(constraint: Constraint) -> str:
+    parts = _parts(constraint)
+    what = "the same unique key" if isinstance(constraint, Unique) else "the same limit"
     names = sorted(part if isinstance(part, str) else getattr(part, "__name__", "a function") for part in parts or ())
     return f"{what} (by {', '.join(names)})" if names else what

@@ -236,11 +236,11 @@ class Instance:
                 group.start_soon(self._recycle)
             if self._host.mode in (Mode.ONLY, Mode.SHORT):
                 group.start_soon(self._end_without_suspects)
-            cancelled = await self._told(any_ready, group)
+            cancelled = await self._wait_for(any_ready, group)
             if left:
                 async with self._lifespan():
                     live.set()
-                    cancelled = await self._told(over, group) or cancelled
+                    cancelled = await self._wait_for(over, group) or cancelled
             group.cancel_scope.cancel()
         if errors:
             raise _first_error(errors[0])
@@ -248,7 +248,7 @@ class Instance:
             raise asyncio.CancelledError
         return max(codes, default=0)
 
-    async def _told(self, event: asyncio.Event, group: anyio.abc.TaskGroup) -> bool:
+    async def _wait_for(self, event: asyncio.Event, group: anyio.abc.TaskGroup) -> bool:
         """Wait for an event; a cancellation meanwhile is a request to stop, and jobs are handed back all the same."""
         cancelled = False
         while not event.is_set():

@@ -25,7 +25,7 @@ class Binder:
 
     def __init__(self, tasks: Registry, of_queues: Mapping[str, tuple[Limit, ...]], shards: Shards) -> None:
         self._shards, self._told = shards, set[str]()
-        self._tasks = frozenset(task for task in tasks if task.task_options.bound)
+        self._tasks = frozenset(task for task in tasks if task.task_options.has_constraints)
         self._of_queues = {name.encode(): limits for name, limits in of_queues.items() if limits}
         self.any = bool(self._tasks or self._of_queues)
 
