@@ -87,7 +87,7 @@ CALLS: dict[str, tuple[float, Call]] = {
     "Operator.schedules": (REPLY_S, lambda c: c.app.operator.schedules()),
     "Operator.dead": (REPLY_S, lambda c: c.app.operator.dead()),
     "Operator.examine": (REPLY_S, lambda c: c.app.operator.examine()),
-    "Operator.unheld": (REPLY_S, lambda c: c.app.operator.unheld({0: "a-lease"})),
+    "Operator.unheld": (REPLY_S, lambda c: c.app.operator.unheld({1: {0: "a-lease"}})),
     "Operator.requeue": (REPLY_S, lambda c: c.app.operator.requeue(["some-job"])),
     "Operator.purge": (REPLY_S, lambda c: c.app.operator.purge(["some-job"])),
     "Operator.cancel": (REPLY_S, lambda c: c.app.operator.cancel(["some-job"])),

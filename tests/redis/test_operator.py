@@ -71,7 +71,7 @@ async def test_a_pace_holds(app: TrackedQueue) -> None:
     "given",
     [
         {}, {"ids": ["a"], "everything": True}, {"matching": DeadFilter()}, {"ids": ["a"], "matching": DeadFilter(task="t")},
-        {"ids": ["a"], "rate": 0}, {"ids": ["a"], "rate": float("nan")}, {"ids": ["a"], "rate": "fast"}, {"ids": "a"}, {"ids": [5]},
+        {"ids": ["a"], "rate": 0}, {"ids": ["a"], "rate": True}, {"ids": ["a"], "rate": float("nan")}, {"ids": ["a"], "rate": "fast"}, {"ids": "a"}, {"ids": [5]},
         {"matching": "mail"}, {"everything": "yes"}, {"ids": ["a"], "dry_run": 1},
     ],
 )  # fmt: skip
@@ -84,7 +84,7 @@ async def test_wrong_input_of_requeue_and_purge(app: TrackedQueue, given: dict[s
 async def test_wrong_input_of_the_others(app: TrackedQueue) -> None:
     operator: Any = app.operator
     for call in (
-        operator.dead("mail"), operator.dead(limit=0), operator.cancel("a"), operator.cancel([5]), operator.quiet(""),
+        operator.dead("mail"), operator.dead(limit=0), operator.dead(limit="5"), operator.active("a-lease"), operator.cancel("a"), operator.cancel([5]), operator.quiet(""),
         operator.quiet("a", undo=1), operator.pause(), operator.pause(queue="a", task="b"), operator.resume(), operator.knows(),
         operator.knows(queue="a", task="b"), operator.queue_age(5), operator.trigger("nothing"), operator.cancel_many(),
     ):  # fmt: skip
@@ -113,12 +113,14 @@ async def test_the_fleet_is_seen_and_quieted(app: TrackedQueue) -> None:
         assert instance.alive and instance.shard == 0 and instance.queues == ("work",)
         assert await app.operator.knows(queue="work") and await app.operator.knows(task="t")
         assert not await app.operator.knows(queue="wrok")
-        assert not await app.operator.unheld({0: instance.lease})
+        assert not await app.operator.unheld({7: {0: instance.lease}})
         assert await app.operator.quiet(instance.lease) == [instance.lease]
         await wait_until(lambda: is_quiet(app), what="it to be quiet")
         assert await app.operator.quiet(instance.label, undo=True) == [instance.lease]
         assert not await app.operator.active(instance)
-    assert (await app.operator.unheld({0: instance.lease}))[0].endswith("is not held")
+    assert (await app.operator.unheld({7: {0: instance.lease}}))[
+        0
+    ] == f"process 7: its lease {instance.lease} is not held"
 
 
 async def is_quiet(app: TrackedQueue) -> bool:

@@ -77,11 +77,7 @@ def _health_instance(app: TrackedQueue, settings: Settings, ready: bool) -> None
 
     async def work(chosen: TrackedQueue) -> list[str]:
         async with asyncio.timeout(READY_LIMIT_S):
-            return [
-                f"process {sign.pid}: {problem}"
-                for sign in signs
-                for problem in await chosen.operator.unheld(sign.leases)
-            ]
+            return await chosen.operator.unheld({sign.pid: sign.leases for sign in signs})
 
     try:
         problems = run(app, work)

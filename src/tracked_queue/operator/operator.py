@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from ..errors import UsageError
-from ..model.checks import check_flag, check_list, check_name
+from ..model.checks import check_flag, check_list, check_name, check_whole
 from ..model.job import Job
 from ..model.task import Task
 from ..producer.connections import Connections
@@ -74,15 +74,13 @@ class Operator:
     async def knows(self, *, queue: str | None = None, task: str | None = None) -> bool:
         """Whether an instance serves this queue or has this task, or a job was ever in the queue, or waits for the task."""
         kind, name = _one_of(queue=queue, task=task)
-        instances = await self.instances()
-        if any(name in (item.queues if kind == "queue" else item.task_names) for item in instances):
-            return True
         for store in self._connections.stores:
             if kind == "queue" and await queue_known(store, name):
                 return True
             if kind == "task" and (await store.read(("SISMEMBER", store.keys.parked, name)))[0]:
                 return True
-        return False
+        instances = await self.instances()
+        return any(name in (item.queues if kind == "queue" else item.task_names) for item in instances)
 
     async def instances(self) -> list[InstanceReport]:
         """All instances, shard by shard; those that were lost and still own jobs included."""
@@ -94,6 +92,9 @@ class Operator:
 
     async def active(self, instance: InstanceReport, limit: int = 250) -> list[ActiveJob]:
         """The jobs that an instance owns, the oldest first."""
+        if not isinstance(instance, InstanceReport):
+            raise UsageError(f"active: {instance!r} is a {type(instance).__qualname__}; give one of instances()")
+        check_whole("limit", limit)
         return await read_active(self._connections.stores[instance.shard], instance.lease, limit)
 
     async def schedules(self) -> list[ScheduleReport]:
@@ -104,8 +105,7 @@ class Operator:
     async def dead(self, which: DeadFilter | None = None, *, limit: int = 100) -> list[DeadJob]:
         """Dead jobs that match, the oldest first, at most `limit`."""
         wanted = _filter(which)
-        if limit < 1:
-            raise UsageError(f"limit={limit}: it must be 1 or more")
+        check_whole("limit", limit)
         found: list[DeadJob] = []
         for store in self._connections.stores:
             of_shard = 0
@@ -120,23 +120,24 @@ class Operator:
         """What `doctor` finds: whether server and settings keep the promise."""
         return await examine(self._connections.stores, self._connections.settings)
 
-    async def unheld(self, leases: Mapping[int, str]) -> list[str]:
+    async def unheld(self, processes: Mapping[int, Mapping[int, str]]) -> list[str]:
         """
-        What keeps a process from working: a server that is not the primary, or a lease that is not held; empty if all is well.
+        What keeps processes from working: a server that is not the primary, or leases that are not held; empty if all is well.
 
         Args:
-            leases: Of the process, by shard.
+            processes: The leases of each by shard, by its pid.
         """
         stores, problems = self._connections.stores, []
         for shard, store in enumerate(stores):
             (role,) = await store.read(("ROLE",))
             if role[0] != b"master":
                 return [f"Redis is a {role[0].decode()}, not the primary"]
-            lease = leases.get(shard)
-            left = None if lease is None else await lease_deadline(store, lease)
-            if left is None or left <= 0:
-                where = f" of shard {shard}" if len(stores) > 1 else ""
-                problems.append(f"its lease {lease or '-'}{where} is not held")
+            for pid, leases in processes.items():
+                lease = leases.get(shard)
+                left = None if lease is None else await lease_deadline(store, lease)
+                if left is None or left <= 0:
+                    where = f" of shard {shard}" if len(stores) > 1 else ""
+                    problems.append(f"process {pid}: its lease {lease or '-'}{where} is not held")
         return problems
 
     # Dead jobs
@@ -190,7 +191,9 @@ class Operator:
             check_name("job id", job_id)
         if bool(ids) + (wanted != DeadFilter()) + everything != 1:
             raise UsageError("give ids, or a filter, or everything=True (one of them)")
-        if rate is not None and not (isinstance(rate, int | float) and 0 < rate < float("inf")):
+        if rate is not None and not (
+            isinstance(rate, int | float) and not isinstance(rate, bool) and 0 < rate < float("inf")
+        ):
             raise UsageError(f"rate={rate!r}: it must be a number above 0")
         size = MAX_RICH if rate is None else max(1, min(MAX_RICH, int(rate)))
         done, refused = 0, dict[str, DeadWord]()

@@ -92,11 +92,6 @@ class Endpoint:
     def __repr__(self) -> str:
         return f"<Endpoint {self.shown}>"
 
-    @property
-    def is_cluster(self) -> bool:
-        """Whether it is a Redis Cluster, where each shard has its own server: see `of`."""
-        return self._cluster is not None
-
     def doubt(self) -> None:
         """The server that it led to is not a primary, or no longer has the slot."""
         if self._cluster is not None:
