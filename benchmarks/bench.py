@@ -110,7 +110,7 @@ async def bench_floor(results: Results) -> None:
         number += 1
         reply = await store.run(t.fetch(lease, number, 100, 0, ["default"]))
         assert isinstance(reply, t.Fetched)
-        outcomes = [t.Outcome(job.id, job.delivery, "succeeded", 3_600_000, b"", "") for job in reply.jobs]
+        outcomes = [t.Outcome(job.id, job.delivery, t.OutcomeKind.SUCCEEDED, 3_600_000, b"", "") for job in reply.jobs]
         if settling is not None:
             await settling
         settling = asyncio.ensure_future(settle_store.run(t.settle(lease, outcomes, 120.0, 3600.0)))
@@ -265,7 +265,9 @@ async def bench_lanes(results: Results) -> None:
             number += 1
             reply = await connections_of(app).store.run(t.fetch(lease, number, 100, 0, ["lanes"]))
             assert isinstance(reply, t.Fetched)
-            outcomes = [t.Outcome(job.id, job.delivery, "succeeded", 3_600_000, b"", "") for job in reply.jobs]
+            outcomes = [
+                t.Outcome(job.id, job.delivery, t.OutcomeKind.SUCCEEDED, 3_600_000, b"", "") for job in reply.jobs
+            ]
             if outcomes:
                 await connections_of(app).store.run(t.settle(lease, outcomes, 120, 3600))
             done += len(outcomes)

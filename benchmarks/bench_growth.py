@@ -57,7 +57,7 @@ async def fetch_and_settle(jobs: int) -> tuple[float, float]:
         reply = await connections_of(app).store.run(t.fetch(lease, number, 100, 0, ["default"]))
         fetches.append((time.perf_counter() - asked) * 1000)
         assert isinstance(reply, t.Fetched)
-        outcomes = [t.Outcome(job.id, job.delivery, "succeeded", 1000, b"", "") for job in reply.jobs]
+        outcomes = [t.Outcome(job.id, job.delivery, t.OutcomeKind.SUCCEEDED, 1000, b"", "") for job in reply.jobs]
         await connections_of(app).store.run(t.settle(lease, outcomes, 120, 3600))
         done += len(outcomes)
     rate = jobs / (time.perf_counter() - began)
@@ -196,7 +196,7 @@ def widest(url: str) -> dict[str, float]:
         q.register("w", 1e6)
         run("enqueue of 250 plain jobs", t.enqueue([request(f"plain{at:027d}") for at in range(250)]))
         jobs = fetched("fetch of 250 plain jobs")
-        outcomes = [t.Outcome(job.id, job.delivery, "succeeded", 1000, b"", "") for job in jobs]
+        outcomes = [t.Outcome(job.id, job.delivery, t.OutcomeKind.SUCCEEDED, 1000, b"", "") for job in jobs]
         run("settle of 250 plain successes", t.settle("w", outcomes, 120.0, 1.0))
         for kind in ("succeeded", "failed", "retry", "snoozed", "parked", "dead"):
             (batch, *rest) = portions(rich(250, kind))
@@ -206,7 +206,7 @@ def widest(url: str) -> dict[str, float]:
             while jobs := fetched("fetch of rich jobs"):
                 for at in range(0, len(jobs), t.MAX_RICH):
                     outcomes = [
-                        t.Outcome(job.id, job.delivery, kind, 1000, b"x" * 300, "why")
+                        t.Outcome(job.id, job.delivery, t.OutcomeKind(kind), 1000, b"x" * 300, "why")
                         for job in jobs[at : at + t.MAX_RICH]
                     ]
                     run(f"settle of {t.MAX_RICH} rich jobs ({kind})", t.settle("w", outcomes, 120.0))

@@ -60,7 +60,9 @@ async def count_commands() -> dict[str, Counts]:
         number += 1
         reply = await connections_of(app).store.run(t.fetch(lease, number, JOBS, 0, ["default"]))
         assert isinstance(reply, t.Fetched) and len(reply.jobs) == JOBS
-        delivered[:] = [t.Outcome(job.id, job.delivery, "succeeded", 3_600_000, b"", "") for job in reply.jobs]
+        delivered[:] = [
+            t.Outcome(job.id, job.delivery, t.OutcomeKind.SUCCEEDED, 3_600_000, b"", "") for job in reply.jobs
+        ]
 
     async def settle() -> None:
         await connections_of(app).store.run(t.settle(lease, delivered, 120.0, 3600.0))

@@ -116,7 +116,7 @@ class Scripts:
         self, lease: str, job: t.FetchedJob, outcome: str, ms: int = 0, payload: bytes = b"", reason: str = ""
     ) -> t.Verdict:
         (verdict,) = self.store.run(
-            t.settle(lease, [t.Outcome(job.id, job.delivery, outcome, ms, payload, reason)], 120.0)
+            t.settle(lease, [t.Outcome(job.id, job.delivery, t.OutcomeKind(outcome), ms, payload, reason)], 120.0)
         )
         return verdict
 

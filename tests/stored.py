@@ -83,7 +83,8 @@ def dead(q: Scripts, n: int) -> None:
 
 def settle_some(q: Scripts, ids: list[str], outcome: str) -> None:
     outcomes = [
-        t.Outcome(job.encode(), q.job(job).get("delivery", "0").encode(), outcome, 1, b"", "why") for job in ids
+        t.Outcome(job.encode(), q.job(job).get("delivery", "0").encode(), t.OutcomeKind(outcome), 1, b"", "why")
+        for job in ids
     ]
     q.store.run(t.settle("busy", outcomes, 120.0))
 
@@ -168,7 +169,9 @@ CALLS: dict[str, Callable[[Scripts], object]] = {
     "note": lambda q: q.store.run(t.note("own", b"own", q.job("own")["delivery"].encode(), "progress", b"\x01")),
     "cancel": lambda q: q.store.run(t.cancel(["new"], 60)),
     "settle": lambda q: q.store.run(
-        t.settle("own", [t.Outcome(b"own", q.job("own")["delivery"].encode(), "dead", 1, b"", "why")], 120.0)
+        t.settle(
+            "own", [t.Outcome(b"own", q.job("own")["delivery"].encode(), t.OutcomeKind.DEAD, 1, b"", "why")], 120.0
+        )
     ),
     "settle_beside": lambda q: settle_some(q, ["active7"], "succeeded"),
     "requeue": lambda q: q.store.run(t.requeue(["own"])),

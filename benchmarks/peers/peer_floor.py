@@ -55,7 +55,7 @@ async def drain() -> None:
         outcomes = []
         for job in reply.jobs:
             effect.record(number)
-            outcomes.append(t.Outcome(job.id, job.delivery, "succeeded", 3_600_000, b"", ""))
+            outcomes.append(t.Outcome(job.id, job.delivery, t.OutcomeKind.SUCCEEDED, 3_600_000, b"", ""))
         if flight is not None:
             await flight
         flight = asyncio.ensure_future(settling.run(t.settle(lease, outcomes, 120.0, 3600.0))) if outcomes else None

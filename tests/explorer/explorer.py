@@ -329,7 +329,7 @@ class Explorer:
 
 
 def _outcome(lease: str, held: tuple[bytes, bytes], outcome: str) -> t.Call[Any]:
-    return t.settle(lease, [t.Outcome(held[0], held[1], outcome, 0, b"", "")], 120)
+    return t.settle(lease, [t.Outcome(held[0], held[1], t.OutcomeKind(outcome), 0, b"", "")], 120)
 
 
 def _recover(lease: str) -> t.Call[Any]:

@@ -107,9 +107,7 @@ def test_only_the_one_job_of_a_process_is_charged_and_dead_at_the_third(q: Scrip
         if death == 1:
             assert taken == ["poison", "good"]
         elif taken == ["good"]:
-            assert q.settle(
-                lease, t.FetchedJob(b"good", q.job("good")["delivery"].encode(), b"0", b"q", []), "succeeded"
-            )
+            assert q.settle(lease, t.FetchedJob(b"good", q.job("good")["delivery"].encode(), b"0", b"q"), "succeeded")
             taken = ids(q.take(lease))
         q.pass_time(0.2)
         fates.append(dies(q, lease)["poison"])

@@ -286,8 +286,7 @@ async def test_the_buffer_is_refilled_while_every_slot_is_taken(
         return runner.appetite.room(asyncio.get_running_loop().time())
 
     def brought(count: int) -> list[FetchedJob]:
-        record: list[bytes | None] = [b"queued", None, waits.name.encode(), b""]
-        return [FetchedJob(b"%d" % n, b"1", b"0", b"default", record) for n in range(count)]
+        return [FetchedJob(b"%d" % n, b"1", b"0", b"default", waits.name.encode()) for n in range(count)]
 
     assert room() == (4, 8)
     runner.take(brought(7))

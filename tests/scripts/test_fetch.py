@@ -152,7 +152,7 @@ def test_an_error_among_outcomes_costs_no_other_its_place(q: Scripts) -> None:
     q.register("w")
     jobs = q.take("w")
     q.redis.set(q.keys.named("parked", "t"), "foreign")
-    outcomes = [t.Outcome(job.id, job.delivery, "succeeded", 0, b"", "") for job in jobs]
+    outcomes = [t.Outcome(job.id, job.delivery, t.OutcomeKind.SUCCEEDED, 0, b"", "") for job in jobs]
     outcomes[2] = structs.replace(outcomes[2], kind="parked")
     with pytest.raises(InvariantError):
         q.store.run(t.settle("w", outcomes, 120))
@@ -168,10 +168,11 @@ def test_fetch_removes_an_untracked_job(q: Scripts) -> None:
     q.enqueue("b", tracked=False, kwargs=encode_any({"n": 1}))
     q.enqueue("a", tracked=False)
     q.register("w")
-    named, job = q.take("w")
-    assert job.delivery == named.delivery == b"0"
-    assert (len(job.record), len(named.record)) == (4, 6), "no ledgers of what is never counted"
-    assert named.kwargs and not q.job("b")
+    raw = q.store.run(structs.replace(t.fetch("w", 1, 9, 0, ["q"]), read=list))
+    named, job = (raw[at : at + 5] for at in (6, 11))
+    assert job[1] == named[1] == b"0"
+    assert (len(job[4]), len(named[4])) == (4, 6), "no ledgers of what is never counted"
+    assert named[4][4] and not q.job("b")
     assert not q.job("a") and q.listed("processing", "w") == []
     assert q.fetch("w", number=1).jobs == [], "at most once, also after a lost reply"
 

@@ -118,7 +118,7 @@ def test_every_batch_is_one_call_up_to_the_limit(q: Scripts) -> None:
     q.register("w")
     jobs = q.take("w", start=250)
     assert len(jobs) == 250
-    outcomes = [t.Outcome(job.id, job.delivery, "dead", 0, b"", "") for job in jobs]
+    outcomes = [t.Outcome(job.id, job.delivery, t.OutcomeKind.DEAD, 0, b"", "") for job in jobs]
     assert set(q.store.run(t.settle("w", outcomes, 120))) == {Verdict.OK}
     assert set(q.store.run(t.requeue(ids))) == {DeadWord.OK}
     assert set(q.store.run(t.cancel(ids, 60.0))) == {CancelWord.CANCELLED}

@@ -38,7 +38,7 @@ def test_settle_accepts_each_id_once_wherever_it_stands(q: Scripts) -> None:
     oldest, newest, lost = jobs[0], jobs[199], jobs[150]
     q.redis.delete(q.keys.named("job", lost.id.decode()))
     told = [oldest, lost, newest, oldest, newest, lost]
-    outcomes = [t.Outcome(job.id, job.delivery, "succeeded", 120_000, b"", "") for job in told]
+    outcomes = [t.Outcome(job.id, job.delivery, t.OutcomeKind.SUCCEEDED, 120_000, b"", "") for job in told]
     assert q.store.run(t.settle("w", outcomes, 120, 120)) == [
         Verdict.OK, Verdict.GONE, Verdict.OK, Verdict.FENCED, Verdict.FENCED, Verdict.GONE,
     ]  # fmt: skip
@@ -166,7 +166,7 @@ def test_one_bad_item_spoils_no_batch(q: Scripts) -> None:
     q.enqueue(*(f"j{n}" for n in range(20)))
     q.register("w")
     jobs = q.take("w", start=20)
-    outcomes = [t.Outcome(job.id, job.delivery, "succeeded", 0, b"", "") for job in jobs]
+    outcomes = [t.Outcome(job.id, job.delivery, t.OutcomeKind.SUCCEEDED, 0, b"", "") for job in jobs]
     outcomes[7] = structs.replace(outcomes[7], delivery=b"1")
     verdicts = q.store.run(t.settle("w", outcomes, 120))
     assert verdicts.count(Verdict.OK) == 19 and verdicts[7] is Verdict.FENCED

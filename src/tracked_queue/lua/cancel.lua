@@ -42,7 +42,7 @@ for at = 2, #ARGV do
   else
     seen[id] = true
     words[#words + 1] = state == 'active' and 'requested' or 'cancelled'
-    records[#records + 1] = { id = id, job = named('job', id), state = state, lease = found[2], queue = found[3] or 'default',
+    records[#records + 1] = { id = id, job = named('job', id), state = state, lease = found[2], queue = queue_of(found[3]),
       ties = read_ties(id, named('job', id), found[4]), task = found[5], pool = found[6] }
   end
 end

@@ -56,6 +56,7 @@
 -- include record
 -- include states
 -- include unique
+-- include constrain
 -- include timer
 -- include lanes
 -- include push
@@ -217,9 +218,9 @@ local function replace(job)
   end
   redis.call('HSET', record, 'args', ARGV[at + 3], 'kwargs', job.kwargs, 'options', job.options)
   local found = read_fields(record, 'lane', 'queue', 'followed', 'wants', 'waiter')
-  local stands = found[1]
+  local stands, stood_in = found[1], queue_of(found[2])
   -- Of another queue it keeps no lane: the worker binds it to one of its own.
-  local lane = (found[2] or 'default') == queue and extras.lane
+  local lane = stood_in == queue and extras.lane
   local laned = (job.was ~= 'queued' or stands) and (lane or not extras.lane)
   -- What stands in its queue's own list has no limits that could hold up the list: the worker binds it to its lane.
   set_or_clear(record, {
@@ -240,7 +241,7 @@ local function replace(job)
     redis.call('ZREM', single('scheduled'), id)
     redis.call('HSET', record, 'state', 'queued')
     redis.call('HDEL', record, 'due_ms')
-    push_job('LPUSH', id, found[2], lane, nil, paused)
+    push_job('LPUSH', id, stood_in, lane, nil, paused)
   end
 end
 local function record_extras(job, id, record, due_ms)
@@ -252,24 +253,9 @@ local function record_extras(job, id, record, due_ms)
   if extras.expires then
     note('expires_ms', digits(moment(extras.expires)))
   end
-  if extras.unique then
-    local key, until_what = extras.unique[1], extras.unique[2]
-    if until_what == 'window' then
-      redis.call('SET', named('unique', key), id, 'PX', extras.unique[4])
-    else
-      redis.call('SET', named('unique', key), id)
-      note('unique', key)
-      note('until', until_what)
-    end
-  end
-  if extras.lane then
-    note('lane', extras.lane)
-  end
+  constrain(id, extras, fields, false)
   if extras.lane or extras.unique then
     note('bound', '1')
-  end
-  if extras.limits then
-    note('limits', cmsgpack.pack(extras.limits))
   end
   local state = due_ms and 'scheduled' or 'queued'
   local reason

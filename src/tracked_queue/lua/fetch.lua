@@ -145,30 +145,33 @@ local job_prefix = named('job', '')
 -- A plain job that was never delivered has no delivery number, and none of the further fields but `tracked` (see enqueue).
 -- Extras are for the decision here: expires_ms, unique, until, limits.
 local extras, untracked = {}, {}
+-- Places in the list of a job's record, as the header has it.
+local AT = { state = 1, delivery = 2, task = 3, args = 4, kwargs = 5, options = 6, tracked = 7, attempts = 8, interruptions = 9,
+  recoveries = 10, buffered = 11, checkpoint = 12, bound = 13 }
 local function read(id, job)
-  local record = read_fields(job, 'state', 'delivery', 'task', 'args', 'tracked')
+  local record = read_fields(job, 'state', 'delivery', 'task', 'args', 'tracked')  -- of a plain job this is all
   local tracked = record[5]
   record[5] = nil
   if tracked == '0' then
     untracked[id] = true
   end
-  if record[2] then
+  if record[AT.delivery] then
     local more = read_fields(job, 'kwargs', 'options', 'attempts', 'interruptions', 'recoveries', 'buffered', 'tied')
-    record[5], record[6], record[7] = more[1], more[2], tracked
-    for i = 3, 7 do
-      record[5 + i] = more[i]
-    end
-    if record[12] then
+    local tied = more[7]
+    record[AT.kwargs], record[AT.options], record[AT.tracked] = more[1], more[2], tracked
+    record[AT.attempts], record[AT.interruptions], record[AT.recoveries] = more[3], more[4], more[5]
+    record[AT.buffered], record[AT.checkpoint] = more[6], false
+    if tied then
       local found = read_fields(job, 'expires_ms', 'unique', 'until', 'limits', 'checkpoint', 'bound')
-      record[12], record[13] = found[5], found[6]
+      record[AT.checkpoint], record[AT.bound] = found[5], found[6]
       extras[id] = { expires_ms = found[1], unique = found[2], until_what = found[3], limits = found[4] }
     end
   end
   return record
 end
 local function size_of(record)
-  return (record[4] and #record[4] or 0) + (record[5] and #record[5] or 0) + (record[6] and #record[6] or 0)
-    + (record[12] and #record[12] or 0)
+  local args, kwargs, options, checkpoint = record[AT.args], record[AT.kwargs], record[AT.options], record[AT.checkpoint]
+  return (args and #args or 0) + (kwargs and #kwargs or 0) + (options and #options or 0) + (checkpoint and #checkpoint or 0)
 end
 
 -- Read.
@@ -196,10 +199,10 @@ if number == last then
   for _, id in ipairs(own.fetched and cmsgpack.unpack(own.fetched) or {}) do
     local record = read(id, job_prefix .. id)
     local about = read_fields(job_prefix .. id, 'lease', 'queue')
-    if record[1] == 'active' and about[1] == lease then
+    if record[AT.state] == 'active' and about[1] == lease then
       local n = #reply
-      reply[n + 1], reply[n + 2] = id, record[2]
-      reply[n + 3] = record[11] == '1' and '1' or '0'
+      reply[n + 1], reply[n + 2] = id, record[AT.delivery]
+      reply[n + 3] = record[AT.buffered] == '1' and '1' or '0'
       reply[n + 4], reply[n + 5] = about[2], record
     end
   end
@@ -259,8 +262,8 @@ local function look(id, queue, may_buffer, room)
   local job = job_prefix .. id
   local record = read(id, job)
   local size, extra = size_of(record), extras[id]
-  local state, task, buffered_before = record[1], record[3], record[11]
-  local ran_before = record[8] or record[9] or record[10]  -- attempts, interruptions, recoveries
+  local state, task, buffered_before = record[AT.state], record[AT.task], record[AT.buffered]
+  local ran_before = record[AT.attempts] or record[AT.interruptions] or record[AT.recoveries]
   looked = looked + (extra and RICH or 1)
   local limits = extra and read_limits(extra.limits)
   if extra then
@@ -442,20 +445,20 @@ for i = 1, taken do
   end
   if untracked[id] then
     delivery = '0'
-    for field = #record, 7, -1 do
+    for field = #record, AT.tracked, -1 do
       record[field] = nil  -- nothing was ever counted for it
     end
     redis.call('DEL', job)
     dropped_of[queue] = (dropped_of[queue] or 0) + 1
   else
-    if record[2] then
-      delivery = digits(math.max(math.abs(number_of(record[2])) + 1, now))
+    if record[AT.delivery] then
+      delivery = digits(math.max(math.abs(number_of(record[AT.delivery])) + 1, now))
     end
     if buffered[i] == '1' then
       redis.call('HSET', job, 'state', 'active', 'delivery', delivery, 'lease', lease, 'buffered', '1')
     else
       redis.call('HSET', job, 'state', 'active', 'delivery', delivery, 'lease', lease)
-      if record[11] then
+      if record[AT.buffered] then
         redis.call('HDEL', job, 'buffered')
       end
     end

@@ -183,7 +183,7 @@ end
 for i, record in ipairs(records) do
   local id, ties = record.id, record.ties
   local job = named('job', id)
-  local state, queue = record[1], record[3] or 'default'
+  local state, queue = record[1], queue_of(record[3])
   local recoveries = number_of(record[9])
   local fate
   if not state then

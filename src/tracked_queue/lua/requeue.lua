@@ -50,7 +50,7 @@ for at = 1, #ARGV do
   end
 end
 for _, record in ipairs(records) do
-  local id, queue = record[1], record[2] or 'default'
+  local id, queue = record[1], queue_of(record[2])
   redis.call('HSET', named('job', id), 'state', 'queued', 'queued_ms', now, 'attempts', 0)
   redis.call('HDEL', named('job', id), 'reason', 'finished_ms', 'cancel', 'waiter', 'expires_ms', 'keep_ms',
     'revives', 'waits', 'failed', 'pool', 'past', 'charges', 'deaths')

@@ -48,6 +48,7 @@
 -- include states
 -- include timer
 -- include unique
+-- include constrain
 -- include ties
 -- include lanes
 -- include limits
@@ -79,7 +80,7 @@ local function decide(id, delivery, negative, more)
   if seen[1] == delivery and seen[4] == 'active' and seen[5] == lease and not decided[id] then
     decided[id] = true
     last = last + 1
-    accepted[last], negatives[last], mores[last], queues[last] = id, negative, more, seen[2] or 'default'
+    accepted[last], negatives[last], mores[last], queues[last] = id, negative, more, queue_of(seen[2])
     all_ties[last] = read_ties(id, job, seen[3])
     if more ~= '' then
       all_plain = false
@@ -144,27 +145,13 @@ for _, id in ipairs(vanished) do
 end
 -- bind: what the job's task asks of its place, put on its record; or the job that holds its unique key.
 local function bind(id, job, extras)
-  local unique = extras.unique
-  if unique then
-    local key, until_what = unique[1], unique[2]
-    local holder = live_holder(key, until_what)
-    if holder and holder ~= id then
-      return holder
-    end
-    if until_what == 'window' then
-      redis.call('SET', named('unique', key), id, 'PX', unique[4])
-    elseif until_what == 'done' then
-      redis.call('SET', named('unique', key), id)
-      redis.call('HSET', job, 'unique', key, 'until', until_what)
-    end
+  local holder = extras.unique and live_holder(extras.unique[1], extras.unique[2])
+  if holder and holder ~= id then
+    return holder
   end
-  redis.call('HSET', job, 'tied', '1', 'bound', '1')
-  if extras.lane then
-    redis.call('HSET', job, 'lane', extras.lane)
-  end
-  if extras.limits then
-    redis.call('HSET', job, 'limits', cmsgpack.pack(extras.limits))
-  end
+  local fields = { 'tied', '1', 'bound', '1' }
+  constrain(id, extras, fields, true)
+  redis.call('HSET', job, unpack(fields))
 end
 local now_text = digits(now)
 local counts = {}

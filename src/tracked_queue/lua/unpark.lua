@@ -48,7 +48,7 @@ end
 local moved, stay = 0, {}
 -- Pushed to the right one by one, the oldest (the list's right end, the last of ids) is the next to be fetched.
 for i, id in ipairs(ids) do
-  local state, queue = records[i][1], records[i][2] or 'default'
+  local state, queue = records[i][1], queue_of(records[i][2])
   if state == 'cancelled' then
     unlist(named('job', id))
   elseif not state then

@@ -312,90 +312,26 @@ class Refusal(StrEnum):
 
 
 class FetchedJob(msgspec.Struct, gc=False):
-    """
-    One job as a fetch hands it over; `delivery` is b"0" for an untracked one, which needs no settling.
-
-    `record` is the list of the script's header; of a plain job that was never delivered it ends after `args`. Nothing else
-    reads it by position.
-    """
+    """One job as a fetch hands it over; `delivery` is b"0" for an untracked one, which needs no settling."""
 
     id: bytes
     delivery: bytes
     buffered: bytes
     queue: bytes
-    record: list[bytes | None]
-
-    @property
-    def task_name(self) -> bytes | None:
-        """The task's name as it is stored; None for a record that has none."""
-        return self.record[_TASK]
+    task_name: bytes | None = None  # as it is stored; None for a record that has none
+    args: bytes = b""  # encoded positional arguments
+    kwargs: bytes = b""  # encoded named arguments
+    options: bytes = b""  # encoded options of the job's own
+    attempts: int = 0  # runs before this delivery that failed by themselves
+    interruptions: int = 0  # deliveries before this one that were handed back by a shutdown or an outage
+    recoveries: int = 0  # deliveries before this one whose instance was lost
+    checkpoint: bytes = b""  # what an earlier run stored, encoded
+    bound: bool = False  # its task's unique key and limits were put on its record
 
     @property
     def task(self) -> str:
         """The task's name as text."""
-        return to_text(self.record[_TASK] or b"")
-
-    @property
-    def args(self) -> bytes:
-        """Encoded positional arguments."""
-        return self.record[_ARGS] or b""
-
-    @property
-    def kwargs(self) -> bytes:
-        """Encoded named arguments."""
-        record = self.record  # looked at for every job, as `options`, `attempts` and `bound` are: a call less
-        return (record[_KWARGS] or b"") if len(record) > _KWARGS else b""
-
-    @property
-    def options(self) -> bytes:
-        """Encoded options of the job's own."""
-        record = self.record
-        return (record[_OPTIONS] or b"") if len(record) > _OPTIONS else b""
-
-    @property
-    def checkpoint(self) -> bytes:
-        """What an earlier run stored, encoded."""
-        return self._further(_CHECKPOINT) or b""
-
-    @property
-    def bound(self) -> bool:
-        """Whether its task's unique key and limits were put on its record."""
-        record = self.record
-        return len(record) > _BOUND and record[_BOUND] is not None
-
-    @property
-    def attempts(self) -> int:
-        """Runs before this delivery that failed by themselves."""
-        record = self.record
-        return count_of(record[_ATTEMPTS]) if len(record) > _ATTEMPTS else 0
-
-    @property
-    def interruptions(self) -> int:
-        """Deliveries before this one that were handed back by a shutdown or an outage."""
-        return count_of(self._further(_INTERRUPTIONS))
-
-    @property
-    def recoveries(self) -> int:
-        """Deliveries before this one whose instance was lost."""
-        return count_of(self._further(_RECOVERIES))
-
-    def _further(self, at: int) -> bytes | None:
-        record = self.record
-        return record[at] if len(record) > at else None
-
-
-# Places in the list of a fetched job; see lua/fetch.lua.
-_TASK, _ARGS, _KWARGS, _OPTIONS, _ATTEMPTS, _INTERRUPTIONS, _RECOVERIES, _CHECKPOINT, _BOUND = (
-    2,
-    3,
-    4,
-    5,
-    7,
-    8,
-    9,
-    11,
-    12,
-)
+        return to_text(self.task_name or b"")
 
 
 def count_of(raw: bytes | None) -> int:
@@ -454,10 +390,40 @@ def fetch(
 _REFUSALS = {refusal.value.encode(): refusal for refusal in Refusal}
 
 
+# How long the list of a plain job's record is, which was never delivered, and of any other; see lua/fetch.lua.
+_PLAIN, _WHOLE = 4, 13
+
+
+def _fetched(job_id: bytes, delivery: bytes, buffered: bytes, queue: bytes, record: list[bytes | None]) -> FetchedJob:
+    whole = record + [None] * (_WHOLE - len(record))
+    _, _, task_name, args, kwargs, options, _, attempts, interruptions, recoveries, _, checkpoint, bound = whole
+    return FetchedJob(
+        job_id,
+        delivery,
+        buffered,
+        queue,
+        task_name,
+        args or b"",
+        kwargs or b"",
+        options or b"",
+        count_of(attempts),
+        count_of(interruptions),
+        count_of(recoveries),
+        checkpoint or b"",
+        bound is not None,
+    )
+
+
 def _read_fetch(reply: Any) -> Fetched | Refusal:
     if reply[0] == b"ok":
         # After a head of six, the five fields of each job in turn.
-        jobs = list(map(FetchedJob, reply[6::5], reply[7::5], reply[8::5], reply[9::5], reply[10::5]))
+        of_each = zip(reply[6::5], reply[7::5], reply[8::5], reply[9::5], reply[10::5], strict=True)
+        jobs = [
+            FetchedJob(job_id, delivery, buffered, queue, record[2], record[3] or b"")
+            if len(record) == _PLAIN
+            else _fetched(job_id, delivery, buffered, queue, record)
+            for job_id, delivery, buffered, queue, record in of_each
+        ]
         due_ms = int(reply[2])
         due = None if due_ms < 0 else due_ms / 1000
         more, must_start = reply[1] in (b"1", b"n"), reply[1] == b"n"
@@ -525,7 +491,7 @@ def settle(
     run: bytes | None = None  # the delivery number of the plain successes that are being counted
     count_at = 0
     for it in outcomes:
-        if it.kind == _SUCCEEDED and it.ms == keep_ms and not it.payload:
+        if it.kind is _SUCCEEDED and it.ms == keep_ms and not it.payload:
             if it.delivery != run:
                 run, count_at = it.delivery, len(args) + 2
                 args += (run, b"", 0)

@@ -115,7 +115,7 @@ class Settler:
         pending = self._pending
         while pending and room > 0:
             outcome = pending.popleft()
-            room -= RICH if outcome.rich or outcome.kind != _SUCCEEDED else 1
+            room -= RICH if outcome.rich or outcome.kind is not _SUCCEEDED else 1
             size += len(outcome.payload) + len(outcome.reason)
             if size > MAX_BYTES and batch:
                 pending.appendleft(outcome)

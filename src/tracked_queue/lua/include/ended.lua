@@ -6,7 +6,6 @@
 -- when that is over (then keep_ms is among the fields; see expiry.lua).  The rest: further fields and values.
 -- A job that others come after keeps its record until they are told.
 local function end_job(id, job, queue, ties, paused, state, now, keep, ...)
-  queue = queue or 'default'
   redis.call('HSET', job, 'state', state, 'finished_ms', now, ...)
   if keep == 'dead' then
     redis.call('ZADD', single('dead'), now, id)

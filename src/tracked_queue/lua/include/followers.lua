@@ -7,7 +7,7 @@ local function read_follower(id)
     local found = read_fields(job, 'state', 'waits', 'failed', 'on_failure', 'queue', 'lane', 'pool', 'delay_ms', 'tied',
       'gathering', 'revives', 'unique')
     follower = { id = id, job = job, state = found[1], waits = number_of(found[2]), failed = number_of(found[3]),
-      rule = found[4], queue = found[5] or 'default', lane = found[6], pool = found[7],
+      rule = found[4], queue = queue_of(found[5]), lane = found[6], pool = found[7],
       delay_ms = found[8] and number_of(found[8]), ties = read_ties(id, job, found[9]), gathering = found[10],
       revives = number_of(found[11]), unique = found[12] }
     followers[id] = follower

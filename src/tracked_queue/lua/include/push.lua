@@ -6,10 +6,9 @@ local function suspend(id, queue, at, paused)
   return came == 1
 end
 -- push_job: makes a job takeable: in its queue's list, in its lane, or among the suspects.  verb: 'LPUSH' for the end of the
--- line, 'RPUSH' for its head.  pool: of a suspect, which stands in its line as if it had come at `since`, else now.  A record
--- that has lost its queue goes to the default one, a lane of another queue is none.
+-- line, 'RPUSH' for its head.  pool: of a suspect, which stands in its line as if it had come at `since`, else now.  A lane of
+-- another queue is none.
 local function push_job(verb, id, queue, lane, pool, paused, since)
-  queue = queue or 'default'
   lane = lane and string.sub(lane, 1, #queue + 1) == queue .. '\n' and lane
   local first = false
   if pool then

@@ -8,6 +8,10 @@ local function read_fields(job, ...)
   end
   return fields
 end
+-- queue_of: a record's queue; a record that has lost it counts for the default one.
+local function queue_of(stored)
+  return stored or 'default'
+end
 -- size_of_field: bytes of one; 0 for none, and for a foreign key.
 local function size_of_field(job, field)
   local size = redis.pcall('HSTRLEN', job, field)

@@ -28,7 +28,7 @@ local function tend(now, paused, some_due, some_opens)
       bury_garbage(id, '', now, 'a scheduled id without a record')
     elseif found[1] == 'scheduled' then
       redis.call('HSET', job, 'state', 'queued')
-      push_job('LPUSH', id, found[2], found[4], found[3], paused)
+      push_job('LPUSH', id, queue_of(found[2]), found[4], found[3], paused)
     end
   end
 
