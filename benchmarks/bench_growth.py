@@ -28,7 +28,7 @@ from tests.stored import CALLS, THINGS
 from benchmarks.bench import RECOVERERS, TEXT, Results, flush, hold_dead, on_server, recover_all, registered, worker
 from benchmarks.bench_tasks import app, nap, noop
 from tracked_queue.app import connections_of
-from tracked_queue.producer.client import portions
+from tracked_queue.producer.storing import portions
 from tracked_queue.protocol import transitions as t
 from tracked_queue.worker.lease import new_lease
 

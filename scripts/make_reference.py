@@ -6,13 +6,18 @@ With --check, say which pages are stale and exit 1.
 
 from __future__ import annotations
 
-import ast
 import inspect
 import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+
+from typer.core import TyperArgument
+from typer.main import get_command
 
 from tracked_queue import log
+from tracked_queue.cli import commands
 from tracked_queue.protocol.scripts import load_scripts, read_source
 from tracked_queue.settings import PLAIN_NAMES, setting_default, setting_doc, setting_names
 
@@ -86,37 +91,16 @@ def scripts_page() -> str:
 
 def commands_page() -> str:
     parts = []
-    modules = [
-        ROOT / f"src/tracked_queue/cli/{name}.py"
-        for name in ("run", "look", "change", "dead", "probe", "doctor", "chaos")
-    ]
-    for node in [node for module in modules for node in ast.parse(module.read_text("utf-8")).body]:
-        if not isinstance(node, ast.FunctionDef):
-            continue
-        decorators = [ast.unparse(item) for item in node.decorator_list]
-        command = next((item for item in decorators if ".command(" in item), None)
-        if command is None:
-            continue
-        named = re.search(r"command\('([\w-]+)'\)", command)
-        name = ("dead " if command.startswith("dead_cli") else "") + (named[1] if named else node.name)
+    for name, command in commands_of(get_command(commands.cli)):
         options: list[str] = []
-        for argument in node.args.args:
-            text = ast.unparse(argument.annotation) if argument.annotation else ""
-            if "hidden=True" in text:
-                continue
-            shared = {
-                "AppOption": "`--app MODULE:APP`", "UrlOption": "`--redis-url`", "NamespaceOption": "`--namespace`",
-                "JsonOption": "`--json`", "TaskFilter": "`--task`", "QueueFilter": "`--queue`", "ReasonFilter": "`--reason`",
-                "AgeFilter": "`--older-than`", "RateOption": "`--rate`", "DryRun": "`--dry-run`",
-            }  # fmt: skip
-            if text in shared:
-                options.append(shared[text])
-            elif "Argument(" in text:
-                options.insert(0, f"`{argument.arg.upper().replace('JOB_ID', 'ID')}`")
-            else:
-                flag = re.search(r"'(--[\w-]+)'", text)
-                options.append(f"`{flag[1] if flag else '--' + argument.arg.replace('_', '-')}`")
-        parts.append(f"| `{name}` | {ast.get_docstring(node)} | {', '.join(options)} |")
+        for parameter in command.params:
+            if isinstance(parameter, TyperArgument):
+                options.append(f"`{(parameter.metavar or parameter.name or '').strip('[].').upper()}`")
+            elif not getattr(parameter, "hidden", False):
+                long = max(parameter.opts, key=len)
+                takes = "" if getattr(parameter, "is_flag", False) or long != "--app" else " MODULE:APP"
+                options.append(f"`{long}{takes}`")
+        parts.append(f"| `{name}` | {' '.join((command.help or '').split())} | {', '.join(options)} |")
     return (
         "# Command line\n\n"
         + MADE
@@ -126,6 +110,17 @@ def commands_page() -> str:
         " can't be used, 3 no answer from Redis, 130 interrupted.\n\n"
         "| command | what it does | arguments and options |\n|---|---|---|\n" + "\n".join(parts) + "\n"
     )
+
+
+def commands_of(group: Any, before: str = "") -> Iterator[tuple[str, Any]]:
+    """Every command with its name, those of groups too."""
+    for name, command in group.commands.items():
+        if command.hidden:
+            continue
+        if hasattr(command, "commands"):
+            yield from commands_of(command, f"{before}{name} ")
+        else:
+            yield before + name, command
 
 
 PAGES = {

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import structlog
 
-from tests.harness import START_MS, Scripts, request, running_worker, wait_until
+from tests.harness import START_MS, Scripts, running_worker, wait_until
 from tests.rights import look
 from tracked_queue import (
     Concurrency,
@@ -37,9 +37,7 @@ from tracked_queue import (
 from tracked_queue import errors as all_errors
 from tracked_queue.app import connections_of, producer_of
 from tracked_queue.chaos.server import RedisServer
-from tracked_queue.producer.client import _enqueue_sync as enqueue_sync_here
 from tracked_queue.protocol import transitions as t
-from tracked_queue.settings import resolve
 from tracked_queue.transport.store import Store
 from tracked_queue.worker.runner import Runner
 
@@ -237,35 +235,19 @@ async def test_a_job_at_a_full_redis_hears_of_its_checkpoint_and_not_of_its_prog
         server.close()
 
 
-def test_what_is_stored_may_have_run_although_its_further_names_were_refused() -> None:
-    """Else a caller that enqueues it again has it twice."""
-
-    class Half:
-        def run(self, call: Any, seconds: float) -> Any:
-            if call.script == "enqueue":
-                return [True] * (len(call.args) // 5)
-            raise StoreFullError("it is full", may_have_run=False)
-
-    requests = [request("plain"), request("f", more_after=("y",))]
-    settings = resolve({"redis_url": "redis://x"}, environ={})
-    with pytest.raises(EnqueueFullError) as found:
-        enqueue_sync_here(Half(), requests, settings, lambda seconds: None)  # type: ignore[arg-type]
-    assert found.value.may_have_run and "f" in found.value.job_ids
-
-
 async def test_one_call_s_further_names_fail_no_other_caller(
     app: TrackedQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = [await app.enqueue("t", n) for n in range(3)]
     client = connections_of(app).here().all[0]
-    insist = client._insist
+    run = client.store.run
 
     async def refused(call: Any, *rest: Any) -> Any:
         if call.script == "follow":
-            raise EnqueueUnavailableError("gone", False, ("x",))
-        return await insist(call, *rest)
+            raise StoreFullError("it is full", may_have_run=False)
+        return await run(call, *rest)
 
-    monkeypatch.setattr(client, "_insist", refused)
+    monkeypatch.setattr(client.store, "run", refused)
     many = app.options(after=[first[0]] * 300)
     found = await asyncio.gather(*(app.enqueue("t", n) for n in range(5)), many.enqueue("t"), return_exceptions=True)
     assert all(isinstance(one, Job) for one in found[:5])

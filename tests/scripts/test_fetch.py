@@ -168,7 +168,8 @@ def test_fetch_removes_an_untracked_job(q: Scripts) -> None:
     q.enqueue("b", tracked=False, kwargs=encode_any({"n": 1}))
     q.enqueue("a", tracked=False)
     q.register("w")
-    raw = q.store.run(structs.replace(t.fetch("w", 1, 9, 0, ["q"]), read=list))
+    fetch = t.fetch("w", 1, 9, 0, ["q"])
+    raw = q.store.run(t.Call(fetch.script, fetch.args, list))
     named, job = (raw[at : at + 5] for at in (6, 11))
     assert job[1] == named[1] == b"0"
     assert (len(job[4]), len(named[4])) == (4, 6), "no ledgers of what is never counted"

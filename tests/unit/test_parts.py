@@ -30,7 +30,7 @@ from tracked_queue import (
     errors,
 )
 from tracked_queue.model.checks import check_name
-from tracked_queue.producer.client import portions
+from tracked_queue.producer.storing import portions
 from tracked_queue.protocol import transitions as t
 from tracked_queue.protocol.keys import Keys
 from tracked_queue.sharding.shards import Shards

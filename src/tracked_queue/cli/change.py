@@ -14,13 +14,12 @@ from ..protocol.transitions import CancelWord
 from ..worker import log_setup
 from ..worker.exits import FAILED_EXIT
 from .common import (
-    AppOption,
     JsonOption,
     NamespaceOption,
     UrlOption,
+    Where,
     acted,
     check_known,
-    chosen_app,
     clean,
     cli,
     fail,
@@ -35,6 +34,7 @@ from .common import (
 @cli.command()
 @guarded
 def enqueue(
+    *,
     task: Annotated[str, typer.Argument(help="The task's name.")],
     args: Annotated[str, typer.Option(help="Positional arguments, a JSON array.")] = "[]",
     kwargs: Annotated[str, typer.Option(help="Named arguments, a JSON object.")] = "{}",
@@ -42,9 +42,7 @@ def enqueue(
     id: Annotated[str | None, typer.Option(help="The job's id.")] = None,
     delay: Annotated[str | None, typer.Option(help="90, 90s, 15m, 2h, 7d.")] = None,
     wait: Annotated[str | None, typer.Option(help="Wait this long for the result, and print it.")] = None,
-    app: AppOption = None,
-    redis_url: UrlOption = None,
-    namespace: NamespaceOption = None,
+    where: Where,
     as_json: JsonOption = False,
 ) -> None:
     """Store one job; prints its id."""
@@ -53,8 +51,8 @@ def enqueue(
     delay_s = None if delay is None else seconds(delay)
     wait_s = None if wait is None else seconds(wait)
 
-    target = chosen_app(app, redis_url, namespace)
-    check_known(target, app, "task", task)
+    target = where.app
+    check_known(target, where.named, "task", task)
 
     known: dict[str, Any] = {}
 
@@ -112,20 +110,19 @@ def _json(name: str, text: str, kind: type) -> Any:
 @cli.command()
 @guarded
 def cancel(
+    *,
     ids: Annotated[list[str] | None, typer.Argument(metavar="[ID]...")] = None,
     queue: Annotated[str | None, typer.Option("--queue", "-q", help="All jobs of a queue.")] = None,
     task: Annotated[str | None, typer.Option("--task", help="All jobs of a task.")] = None,
-    app: AppOption = None,
-    redis_url: UrlOption = None,
-    namespace: NamespaceOption = None,
+    where: Where,
 ) -> None:
     """Cancel jobs, or all of a queue or task: at once if they have not started, else within a second."""
     log_setup.set_up()
     if sum((bool(ids), queue is not None, task is not None)) != 1:
         raise UsageError("name one of ID..., --queue and --task")
-    target = chosen_app(app, redis_url, namespace)
-    check_known(target, app, "queue", queue)
-    check_known(target, app, "task", task)
+    target = where.app
+    check_known(target, where.named, "queue", queue)
+    check_known(target, where.named, "task", task)
     if not ids:
         count = run(target, lambda chosen: chosen.operator.cancel_many(queue=queue, task=task))
         acted("cancel_many", queue=queue, task=task, jobs=count)
@@ -148,17 +145,16 @@ def cancel(
 @cli.command()
 @guarded
 def retire(
+    *,
     queue: Annotated[str | None, typer.Option("--queue", "-q", help="A queue that nobody serves any more.")] = None,
     task: Annotated[str | None, typer.Option("--task", help="A task that was removed from the code.")] = None,
-    app: AppOption = None,
-    redis_url: UrlOption = None,
-    namespace: NamespaceOption = None,
+    where: Where,
 ) -> None:
     """Leave nothing of a queue or task: its jobs are cancelled, and the queue's name is forgotten."""
     log_setup.set_up()
     if (queue is None) == (task is None):
         raise UsageError("name one of --queue and --task")
-    count = run(chosen_app(app, redis_url, namespace), lambda chosen: chosen.operator.retire(queue=queue, task=task))
+    count = run(where.app, lambda chosen: chosen.operator.retire(queue=queue, task=task))
     acted("retire", queue=queue, task=task, jobs=count)
     print(f"{count} jobs cancelled, or asked to end")
 
@@ -171,18 +167,17 @@ PauseSchedule = Annotated[str | None, typer.Option("--schedule", help="Its ticks
 @cli.command()
 @guarded
 def pause(
+    *,
     queue: PauseQueue = None,
     task: PauseTask = None,
     schedule: PauseSchedule = None,
-    app: AppOption = None,
-    redis_url: UrlOption = None,
-    namespace: NamespaceOption = None,
+    where: Where,
 ) -> None:
     """Stop the fetching of a queue's or a task's jobs, or a schedule, over the whole fleet; what runs goes on."""
-    target = chosen_app(app, redis_url, namespace)
-    check_known(target, app, "queue", queue)
-    check_known(target, app, "task", task)
-    if app and schedule is not None and schedule not in target.schedules:
+    target = where.app
+    check_known(target, where.named, "queue", queue)
+    check_known(target, where.named, "task", task)
+    if where.named and schedule is not None and schedule not in target.schedules:
         raise UsageError(
             f"schedule {schedule!r}: the app has none of that name; {did_you_mean(schedule, target.schedules)}"
         )
@@ -192,17 +187,14 @@ def pause(
 @cli.command()
 @guarded
 def resume(
+    *,
     queue: PauseQueue = None,
     task: PauseTask = None,
     schedule: PauseSchedule = None,
-    app: AppOption = None,
-    redis_url: UrlOption = None,
-    namespace: NamespaceOption = None,
+    where: Where,
 ) -> None:
     """Undo a pause."""
-    _pause_or_resume(
-        "resume", {"queue": queue, "task": task, "schedule": schedule}, chosen_app(app, redis_url, namespace)
-    )
+    _pause_or_resume("resume", {"queue": queue, "task": task, "schedule": schedule}, where.app)
 
 
 def _pause_or_resume(action: str, what: dict[str, str | None], app: TrackedQueue) -> None:
@@ -240,7 +232,8 @@ def trigger(
 ) -> None:
     """Run a schedule's task now, beside its ticks; prints the job's id."""
     log_setup.set_up()
-    stored = run(chosen_app(app, redis_url, namespace), lambda chosen: chosen.operator.trigger(schedule))
+    where = Where(app, redis_url, namespace)
+    stored = run(where.app, lambda chosen: chosen.operator.trigger(schedule))
     acted("trigger", schedule=schedule, job_id=stored.id)
     print(stored.id)
 
@@ -248,15 +241,14 @@ def trigger(
 @cli.command()
 @guarded
 def recover(
-    app: AppOption = None,
-    redis_url: UrlOption = None,
-    namespace: NamespaceOption = None,
+    *,
+    where: Where,
     as_json: JsonOption = False,
 ) -> None:
     """Recover the jobs of lost instances now; live leases, and a hold after an outage, are respected."""
     log_setup.set_up(level="error")
 
-    moved = run(chosen_app(app, redis_url, namespace), lambda chosen: chosen.operator.recover())
+    moved = run(where.app, lambda chosen: chosen.operator.recover())
     log_setup.set_up()
     acted("recover", jobs=len(moved))
     if as_json:
@@ -270,16 +262,15 @@ def recover(
 @cli.command()
 @guarded
 def quiet(
+    *,
     instance: Annotated[str, typer.Argument(help="A lease or a label, as `instances` shows it.")],
     undo: Annotated[bool, typer.Option("--undo", help="Let it fetch again.")] = False,
-    app: AppOption = None,
-    redis_url: UrlOption = None,
-    namespace: NamespaceOption = None,
+    where: Where,
 ) -> None:
     """Tell an instance to fetch no more jobs; what runs there goes on."""
     log_setup.set_up()
 
-    leases = run(chosen_app(app, redis_url, namespace), lambda chosen: chosen.operator.quiet(instance, undo=undo))
+    leases = run(where.app, lambda chosen: chosen.operator.quiet(instance, undo=undo))
     if not leases:
         raise fail(f"no live instance has the lease or label {instance!r}; see `instances`", FAILED_EXIT)
     for lease in leases:

@@ -22,7 +22,7 @@ from . import chaos
 from .common import clean, cli
 
 # Importing a module of commands registers them, in the order in which --help lists them.
-__all__ = ["change", "chaos", "dead", "doctor", "look", "main", "probe", "run"]
+__all__ = ["change", "chaos", "cli", "dead", "doctor", "look", "main", "probe", "run"]
 
 
 def main() -> None:

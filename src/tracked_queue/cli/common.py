@@ -9,6 +9,7 @@ import dataclasses
 import functools
 import getpass
 import importlib
+import inspect
 import json
 import math
 import os
@@ -17,7 +18,7 @@ import sys
 import traceback
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from datetime import datetime
-from typing import Annotated, Any, ParamSpec, TypeVar
+from typing import Annotated, Any, TypeVar, get_type_hints
 
 import typer
 from rich.console import Console
@@ -49,7 +50,6 @@ cli = typer.Typer(
 dead_cli = typer.Typer(no_args_is_help=True, help="Dead jobs: list, requeue, purge.")
 cli.add_typer(dead_cli, name="dead")
 
-P = ParamSpec("P")
 T = TypeVar("T")
 
 AGAIN_S = 0.3
@@ -58,6 +58,22 @@ AppOption = Annotated[str | None, typer.Option("--app", help="module:app whose s
 UrlOption = Annotated[str | None, typer.Option("--redis-url", help="Default: REDIS_URL, else redis://localhost:6379.")]
 NamespaceOption = Annotated[str | None, typer.Option("--namespace", help="Prefix of the keys. Default: tq.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+
+
+@dataclasses.dataclass(frozen=True)
+class Where:
+    """The app that a command works on: the named one, or one of settings alone."""
+
+    named: AppOption = None
+    redis_url: UrlOption = None
+    namespace: NamespaceOption = None
+
+    @functools.cached_property
+    def app(self) -> TrackedQueue:
+        """It, with these settings. Raises UsageError."""
+        app = load_app(self.named) if self.named else TrackedQueue()
+        app.configure(redis_url=self.redis_url, namespace=self.namespace)
+        return app
 
 
 def console() -> Console:
@@ -99,13 +115,35 @@ def told(error: Exception) -> int:
     return code
 
 
-def guarded(function: Callable[P, T]) -> Callable[P, T]:
-    """Turn our errors into one line and an exit code."""
+def guarded(function: Callable[..., T]) -> Callable[..., T]:
+    """
+    Turn our errors into one line and an exit code.
+
+    A parameter whose type is a dataclass, such as `where: Where`, stands for its fields, each of which is an option.
+    """
+    groups: dict[str, type[Any]] = {}
+    parameters: list[inspect.Parameter] = []
+    for name, hint in get_type_hints(function, include_extras=True).items():
+        if dataclasses.is_dataclass(hint):
+            assert isinstance(hint, type)
+            groups[name] = hint
+            fields = get_type_hints(hint, include_extras=True)
+            given = {field.name: (fields[field.name], field.default) for field in dataclasses.fields(hint)}
+        elif name != "return":
+            given = {name: (hint, inspect.signature(function).parameters[name].default)}
+        else:
+            continue
+        parameters += [
+            inspect.Parameter(each, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind)
+            for each, (kind, default) in given.items()
+        ]
 
     @functools.wraps(function)
-    def wrapper(*args: P.args, **kwargs: P.kwargs) -> T:
+    def wrapper(**kwargs: Any) -> T:
+        for name, kind in groups.items():
+            kwargs[name] = kind(**{field.name: kwargs.pop(field.name) for field in dataclasses.fields(kind)})
         try:
-            return function(*args, **kwargs)
+            return function(**kwargs)
         except TrackedQueueError as error:
             raise typer.Exit(told(error)) from None
         except BrokenPipeError:
@@ -116,6 +154,8 @@ def guarded(function: Callable[P, T]) -> Callable[P, T]:
         except KeyboardInterrupt:
             raise typer.Exit(130) from None
 
+    wrapper.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    wrapper.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return wrapper
 
 
@@ -165,13 +205,6 @@ def check_known(app: TrackedQueue, named: str | None, kind: str, name: str | Non
         raise UsageError(
             f"{kind} {name!r}: the app has none of that name; {did_you_mean(name, known)} (without --app it is taken)"
         )
-
-
-def chosen_app(path: str | None, redis_url: str | None, namespace: str | None) -> TrackedQueue:
-    """The app that a command works on: the named one, or one of settings alone."""
-    app = load_app(path) if path else TrackedQueue()
-    app.configure(redis_url=redis_url, namespace=namespace)
-    return app
 
 
 def run(app: TrackedQueue, work: Callable[[TrackedQueue], Coroutine[Any, Any, T]], *, patient: bool = False) -> T:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Annotated
 
 import typer
@@ -16,12 +17,9 @@ from ..reports.dead import DeadFilter
 from ..worker import log_setup
 from ..worker.exits import FAILED_EXIT
 from .common import (
-    AppOption,
     JsonOption,
-    NamespaceOption,
-    UrlOption,
+    Where,
     acted,
-    chosen_app,
     clean,
     dead_cli,
     fields_of,
@@ -33,44 +31,48 @@ from .common import (
     span,
 )
 
-TaskFilter = Annotated[str | None, typer.Option("--task", help="Only this task.")]
-QueueFilter = Annotated[str | None, typer.Option("--queue", "-q", help="Only this queue.")]
-ReasonFilter = Annotated[str | None, typer.Option("--reason", help="Only with this text in the reason or error.")]
-AgeFilter = Annotated[
-    str | None, typer.Option("--older-than", help="Only those that died at least this long ago: 90s, 15m, 2h, 7d.")
-]
 RateOption = Annotated[float | None, typer.Option("--rate", help="At most this many a second.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say how many it would be.")]
 
 
-def _filter(task: str | None, queue: str | None, reason: str | None, older_than: str | None) -> DeadFilter:
-    given = {"--task": task, "--queue": queue, "--reason": reason, "--older-than": older_than}
-    for option, value in given.items():
-        if value == "":  # a variable of a script that is not set, and then it would match everything
-            raise UsageError(f"{option}: it is empty; leave it out, or say what it should be")
-    return DeadFilter(
-        task=task, queue=queue, reason=reason, older_than=None if older_than is None else seconds(older_than)
-    )
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which dead jobs."""
+
+    task: Annotated[str | None, typer.Option("--task", help="Only this task.")] = None
+    queue: Annotated[str | None, typer.Option("--queue", "-q", help="Only this queue.")] = None
+    reason: Annotated[str | None, typer.Option("--reason", help="Only with this text in the reason or error.")] = None
+    older_than: Annotated[
+        str | None, typer.Option("--older-than", help="Only those that died at least this long ago: 90s, 15m, 2h, 7d.")
+    ] = None
+
+    def filter(self) -> DeadFilter:
+        """As the operator takes it. Raises UsageError."""
+        for name, value in fields_of(self).items():
+            if value == "":  # a variable of a script that is not set, and then it would match everything
+                raise UsageError(f"--{name.replace('_', '-')}: it is empty; leave it out, or say what it should be")
+        return DeadFilter(
+            task=self.task,
+            queue=self.queue,
+            reason=self.reason,
+            older_than=None if self.older_than is None else seconds(self.older_than),
+        )
 
 
 @dead_cli.command("list")
 @guarded
 def dead_list(
-    task: TaskFilter = None,
-    queue: QueueFilter = None,
-    reason: ReasonFilter = None,
-    older_than: AgeFilter = None,
+    *,
+    wanted: Wanted,
     limit: Annotated[int, typer.Option(help="At most this many rows.")] = 100,
-    app: AppOption = None,
-    redis_url: UrlOption = None,
-    namespace: NamespaceOption = None,
+    where: Where,
     as_json: JsonOption = False,
 ) -> None:
     """Dead jobs, the oldest first."""
-    wanted = _filter(task, queue, reason, older_than)
+    matching = wanted.filter()
     if limit < 1:
         raise UsageError(f"--limit {limit}: it must be 1 or more")
-    found = run(chosen_app(app, redis_url, namespace), lambda chosen: chosen.operator.dead(wanted, limit=limit))
+    found = run(where.app, lambda chosen: chosen.operator.dead(matching, limit=limit))
     if as_json:
         print_json(found)
         return
@@ -88,43 +90,31 @@ def dead_list(
 @dead_cli.command("requeue")
 @guarded
 def dead_requeue(
+    *,
     ids: Annotated[list[str] | None, typer.Argument(metavar="[ID]...")] = None,
-    task: TaskFilter = None,
-    queue: QueueFilter = None,
-    reason: ReasonFilter = None,
-    older_than: AgeFilter = None,
+    wanted: Wanted,
     everything: Annotated[bool, typer.Option("--all", help="Without a filter: all of them.")] = False,
     rate: RateOption = None,
     dry_run: DryRun = False,
-    app: AppOption = None,
-    redis_url: UrlOption = None,
-    namespace: NamespaceOption = None,
+    where: Where,
 ) -> None:
     """Queue dead jobs again."""
-    _change_dead(
-        "requeue", ids, _filter(task, queue, reason, older_than), everything, rate, dry_run, app, redis_url, namespace
-    )
+    _change_dead("requeue", ids, wanted.filter(), everything, rate, dry_run, where.app)
 
 
 @dead_cli.command("purge")
 @guarded
 def dead_purge(
+    *,
     ids: Annotated[list[str] | None, typer.Argument(metavar="[ID]...")] = None,
-    task: TaskFilter = None,
-    queue: QueueFilter = None,
-    reason: ReasonFilter = None,
-    older_than: AgeFilter = None,
+    wanted: Wanted,
     everything: Annotated[bool, typer.Option("--all", help="Without a filter: all of them.")] = False,
     rate: RateOption = None,
     dry_run: DryRun = False,
-    app: AppOption = None,
-    redis_url: UrlOption = None,
-    namespace: NamespaceOption = None,
+    where: Where,
 ) -> None:
     """Remove dead jobs for good."""
-    _change_dead(
-        "purge", ids, _filter(task, queue, reason, older_than), everything, rate, dry_run, app, redis_url, namespace
-    )
+    _change_dead("purge", ids, wanted.filter(), everything, rate, dry_run, where.app)
 
 
 def _change_dead(
@@ -134,9 +124,7 @@ def _change_dead(
     everything: bool,
     rate: float | None,
     dry_run: bool,
-    app: str | None,
-    redis_url: str | None,
-    namespace: str | None,
+    app: TrackedQueue,
 ) -> None:
     log_setup.set_up()
     filtered = wanted != DeadFilter()
@@ -151,7 +139,7 @@ def _change_dead(
         act = chosen.operator.requeue if action == "requeue" else chosen.operator.purge
         return await act(ids or (), matching=wanted, everything=everything, rate=rate, dry_run=dry_run)
 
-    outcome = run(chosen_app(app, redis_url, namespace), work)
+    outcome = run(app, work)
     done = outcome.done
     refused = [f"{job_id}: {word.value}" for job_id, word in outcome.refused.items()]
     if dry_run:

@@ -7,11 +7,8 @@ import typer
 from ..operator.doctor import Finding, Level
 from ..worker.exits import FAILED_EXIT
 from .common import (
-    AppOption,
     JsonOption,
-    NamespaceOption,
-    UrlOption,
-    chosen_app,
+    Where,
     clean,
     cli,
     guarded,
@@ -23,10 +20,12 @@ from .common import (
 @cli.command()
 @guarded
 def doctor(
-    app: AppOption = None, redis_url: UrlOption = None, namespace: NamespaceOption = None, json: JsonOption = False
+    *,
+    where: Where,
+    json: JsonOption = False,
 ) -> None:
     """Check server and settings for what the promise rests on. Exit 0: no problem, 1: a problem, 3: no Redis."""
-    findings = run(chosen_app(app, redis_url, namespace), lambda chosen: chosen.operator.examine())
+    findings = run(where.app, lambda chosen: chosen.operator.examine())
     if json:
         print_json(findings)
     else:

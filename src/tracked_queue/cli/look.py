@@ -10,11 +10,8 @@ from ..app import TrackedQueue
 from ..settings import setting_doc, setting_names
 from ..transport.endpoint import Endpoint
 from .common import (
-    AppOption,
     JsonOption,
-    NamespaceOption,
-    UrlOption,
-    chosen_app,
+    Where,
     clean,
     cli,
     fields_of,
@@ -32,10 +29,9 @@ STALE_S = 90.0
 @cli.command()
 @guarded
 def job(
+    *,
     job_id: Annotated[str, typer.Argument(metavar="ID")],
-    app: AppOption = None,
-    redis_url: UrlOption = None,
-    namespace: NamespaceOption = None,
+    where: Where,
     as_json: JsonOption = False,
 ) -> None:
     """One job: state, ledgers, times, error."""
@@ -43,7 +39,7 @@ def job(
     async def work(chosen: TrackedQueue) -> Any:
         return await chosen.job(job_id).info()
 
-    info = run(chosen_app(app, redis_url, namespace), work)
+    info = run(where.app, work)
     if as_json:
         print_json(info)
         return
@@ -77,13 +73,12 @@ def job(
 @cli.command()
 @guarded
 def schedules(
-    app: AppOption = None,
-    redis_url: UrlOption = None,
-    namespace: NamespaceOption = None,
+    *,
+    where: Where,
     as_json: JsonOption = False,
 ) -> None:
     """Schedules: when they run, their last tick, and whether an instance still runs them."""
-    found = run(chosen_app(app, redis_url, namespace), lambda chosen: chosen.operator.schedules())
+    found = run(where.app, lambda chosen: chosen.operator.schedules())
     if as_json:
         print_json(found)
         return
@@ -115,14 +110,13 @@ def schedules(
 @cli.command()
 @guarded
 def queues(
-    app: AppOption = None,
-    redis_url: UrlOption = None,
-    namespace: NamespaceOption = None,
+    *,
+    where: Where,
     as_json: JsonOption = False,
 ) -> None:
     """Queues: length, age of the oldest job, rates, pauses, and who serves them."""
 
-    overview = run(chosen_app(app, redis_url, namespace), lambda chosen: chosen.operator.queues())
+    overview = run(where.app, lambda chosen: chosen.operator.queues())
     if as_json:
         print_json(overview)
         return
@@ -166,9 +160,8 @@ def queues(
 @cli.command()
 @guarded
 def instances(
-    app: AppOption = None,
-    redis_url: UrlOption = None,
-    namespace: NamespaceOption = None,
+    *,
+    where: Where,
     jobs: Annotated[bool, typer.Option("--jobs", help="Also the jobs that each one owns.")] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -178,7 +171,7 @@ def instances(
         operator = chosen.operator
         return [(item, await operator.active(item) if jobs else []) for item in await operator.instances()]
 
-    found = run(chosen_app(app, redis_url, namespace), work)
+    found = run(where.app, work)
     if as_json:
         print_json(
             [{**fields_of(item), "alive": item.alive, **({"jobs": owned} if jobs else {})} for item, owned in found]
@@ -226,13 +219,12 @@ def instances(
 @cli.command()
 @guarded
 def config(
-    app: AppOption = None,
-    redis_url: UrlOption = None,
-    namespace: NamespaceOption = None,
+    *,
+    where: Where,
     as_json: JsonOption = False,
 ) -> None:
     """Every setting, its value and where it came from; passwords are masked."""
-    settings = chosen_app(app, redis_url, namespace).settings
+    settings = where.app.settings
     if not settings.redis_url.startswith("embedded:"):
         Endpoint(settings)  # what the URL says of the database, of hosts and of TLS can be used
     rows = [

@@ -8,108 +8,25 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
-from operator import attrgetter
-from typing import TypeVar
+from typing import Any, cast
 
-import msgspec
-
-from ..errors import (
-    EnqueueFullError,
-    EnqueueUnavailableError,
-    NotDurableError,
-    StoreFullError,
-    StoreUnavailableError,
-    TrackedQueueError,
-)
-from ..model.options import AFTER_AT_ONCE
+from ..errors import EnqueueUnavailableError, NotDurableError, StoreUnavailableError, TrackedQueueError
 from ..protocol.keys import Keys
-from ..protocol.packing import decode_extras, encode_extras
 from ..protocol.request import Request
-from ..protocol.transitions import (
-    MAX_BATCH,
-    MAX_BYTES,
-    Call,
-    Conflict,
-    ConflictWord,
-    FollowWord,
-    Stored,
-    enqueue,
-    follow,
-)
+from ..protocol.transitions import MAX_BATCH, MAX_BYTES, Call, Stored, enqueue
 from ..settings import Settings
 from ..sharding.agreement import Agreement
 from ..sharding.shards import Shards
-from ..transport.backoff import client_pauses
 from ..transport.endpoint import Endpoint
 from ..transport.pool import LinkPool
-from ..transport.store import Durable, Store, SyncStore
+from ..transport.store import Store, SyncStore
 from .results import ResultHub
-
-T = TypeVar("T")
+from .storing import Try, not_durable, note_stand_ins, portions, resolved, storing
 
 # Calls of the batcher that may be under way at once: while the server works on one, the next is made.
 FLUSHES = 2
-# The least that the last try gets.
-MIN_TRY_S = 0.05
-# A limit that is no longer than this is not divided.
-SHORT_TRY_S = 1.0
-
-
-def portions(requests: Sequence[Request]) -> list[list[Request]]:
-    """The requests cut into calls of at most MAX_BATCH jobs and about MAX_BYTES."""
-    cut: list[list[Request]] = []
-    size = 0
-    for request in requests:
-        weight = request.weight()
-        full = not cut or len(cut[-1]) >= MAX_BATCH or size + weight > MAX_BYTES
-        if full or cut[-1][-1].durability != request.durability:
-            cut.append([])
-            size = 0
-        cut[-1].append(request)
-        size += weight
-    return cut
-
-
-def note_stand_ins(known: dict[str, str], requests: Sequence[Request], stored: Sequence[Stored]) -> None:
-    """Note which jobs of a call were not stored because another one holds their unique key, and which that is."""
-    for request, one in zip(requests, stored, strict=False):
-        if isinstance(one, Conflict) and one.word in (ConflictWord.HELD, ConflictWord.REPLACED):
-            known[request.id] = one.id
-
-
-def resolved(request: Request, stand_ins: Mapping[str, str]) -> Request:
-    """A request that comes after the jobs which stand for those that were not stored; within a call the script sees to it."""
-    if not request.extras:
-        return request
-    extras = decode_extras(request.extras)
-    after = extras.get("after")
-    if not after or stand_ins.keys().isdisjoint([*after, *request.more_after]):
-        return request
-    extras["after"] = [stand_ins.get(id, id) for id in after]
-    more_after = tuple(stand_ins.get(id, id) for id in request.more_after)
-    return msgspec.structs.replace(request, extras=encode_extras(extras), more_after=more_after)
-
-
-def further(
-    requests: Sequence[Request], stored: Sequence[Stored]
-) -> Iterator[tuple[int, Request, Call[FollowWord | Conflict]]]:
-    """
-    The calls that name the jobs which stored ones come after, beyond those in their enqueue; each with its place in the batch.
-    When one is answered with a Conflict the rest of that job's do nothing.
-    """
-    stand_ins: dict[str, str] = {}
-    note_stand_ins(stand_ins, requests, stored)
-    for place, request in enumerate(requests):
-        ids = [stand_ins.get(id, id) for id in request.more_after] if isinstance(stored[place], bool) else []
-        for at in range(0, len(ids), MAX_BATCH):
-            portion, first = ids[at : at + MAX_BATCH], AFTER_AT_ONCE + at
-            wants = min(max(0, request.wants - first), len(portion))
-            yield place, request, follow(request.id, first, wants, portion, last=at + MAX_BATCH >= len(ids))
-
-
-_more_after = attrgetter("more_after")
 
 
 @dataclass(slots=True, eq=False)
@@ -243,15 +160,14 @@ class Client:
         """At once, with no task in between: nobody is there to share the call. Callers that come meanwhile share the next."""
         self._alone = True
         try:
-            store = self._store if request.more_after else self._insist
-            (stored,), safe = await store(enqueue([request]), [request], deadline)
+            (stored,), safe = await self._store(enqueue([request]), [request], deadline)
         finally:
             self._alone = False
             if self._alone_over is not None:
                 self._alone_over.set_result(None)
                 self._alone_over = None
         if not safe:
-            raise _not_durable([request], self._settings)
+            raise not_durable([request], self._settings)
         return stored
 
     async def enqueue_many(self, requests: Sequence[Request]) -> list[Stored]:
@@ -289,7 +205,7 @@ class Client:
             ids = tuple(request.id for request in requests[done:])
             raise type(error)(error.problem, error.may_have_run, ids) from error
         if unsafe:
-            raise _not_durable(unsafe, self._settings)
+            raise not_durable(unsafe, self._settings)
         return created
 
     def _start_flush(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -349,51 +265,33 @@ class Client:
                     if safe:
                         waiting.created.set_result(one)
                     else:
-                        waiting.created.set_exception(_not_durable([waiting.request], self._settings))
+                        waiting.created.set_exception(not_durable([waiting.request], self._settings))
 
     async def _store(
         self, call: Call[list[Stored]], requests: Sequence[Request], deadline: float
     ) -> tuple[list[Stored], bool]:
-        """
-        Store a batch, and name what did not fit into its call: further jobs that one comes after. Each call has its own time.
-
-        Returns:
-            What was stored, and whether it is as safe as was asked.
-        """
-        stored, safe = await self._insist(call, requests, deadline)
-        if any(map(_more_after, requests)):
-            for place, request, more in further(requests, stored):
-                deadline = asyncio.get_running_loop().time() + self._settings.enqueue_timeout
+        """See `storing`."""
+        steps = storing(call, requests, self._settings, asyncio.get_running_loop().time, deadline)
+        try:
+            step = next(steps)
+            while True:
                 try:
-                    word, is_safe = await self._insist(more, [request], deadline)
-                except EnqueueUnavailableError as error:  # of what is stored already
-                    raise type(error)(error.problem, True, error.job_ids) from error
-                safe = safe and is_safe
-                if isinstance(word, Conflict):
-                    stored[place] = word
-        return stored, safe
-
-    async def _insist(self, call: Call[T], requests: Sequence[Request], deadline: float) -> tuple[T, bool]:
-        """
-        Send until answered or the deadline; a resend adds nothing, since the store knows the ids.
-
-        Returns:
-            The answer, and whether what was stored is as safe as was asked.
-        """
-        loop = asyncio.get_running_loop()
-        tries = Tries(requests, self._settings, loop.time, deadline)
-        while True:
-            try:
-                if not self._is_open:
-                    await self._open(tries.left)
-                seconds = tries.seconds()
-                durable = durable_of(requests, self._settings)
-                if durable is None:
-                    return await self.store.run(call, timeout=seconds), True
-                return await self.store.run_durably(call, durable, seconds)
-            except StoreUnavailableError as error:
-                pause = tries.pause_after(error, requests)
-            await asyncio.sleep(pause)
+                    answer: tuple[Any, bool] | None = None
+                    if not isinstance(step, Try):
+                        await asyncio.sleep(step)
+                    else:
+                        if not self._is_open:
+                            await self._open(step.tries.left)
+                        if step.durable is None:
+                            answer = await self.store.run(step.call, step.tries.seconds()), True
+                        else:
+                            answer = await self.store.run_durably(step.call, step.durable, step.tries.seconds())
+                except StoreUnavailableError as error:
+                    step = steps.throw(error)
+                else:
+                    step = steps.send(answer)
+        except StopIteration as done:
+            return cast(tuple[list[Stored], bool], done.value)
 
     async def _open(self, seconds: float) -> None:
         try:
@@ -404,86 +302,12 @@ class Client:
         self._is_open = True
 
 
-class Tries:
-    """
-    The tries of one call of enqueue, and its one limit: `enqueue_timeout` from when the caller asked.
-
-    The first try has half of it, so that a second one fits when a connection or a server has died under it. Jobs that may
-    not be sent twice have one try.
-    """
-
-    __slots__ = ("_clock", "_deadline", "_first", "_pauses", "_ran", "_reply_s", "_told", "_tracked")
-
-    def __init__(
-        self,
-        requests: Sequence[Request],
-        settings: Settings,
-        clock: Callable[[], float],
-        deadline: float | None = None,
-    ) -> None:
-        self._clock, self._reply_s = clock, settings.reply_timeout
-        self._deadline = clock() + settings.enqueue_timeout if deadline is None else deadline
-        self._tracked = requests[0].tracked  # of calls that share one all are tracked, or none is
-        self._pauses: Iterator[float] | None = None
-        self._first, self._ran = True, False
-        self._told: StoreUnavailableError | None = None
-
-    def seconds(self) -> float:
-        """How long the next try may take."""
-        left = self.left
-        if self._first and self._tracked:
-            left = max(left / 2, min(left, SHORT_TRY_S))
-        self._first = False
-        return min(left, self._reply_s)
-
-    @property
-    def left(self) -> float:
-        """What is left of all the time."""
-        return max(MIN_TRY_S, self._deadline - self._clock())
-
-    def pause_after(self, error: StoreUnavailableError, requests: Sequence[Request]) -> float:
-        """Seconds until the next try. Raises EnqueueUnavailableError for `requests` if there is none."""
-        self._ran = self._ran or error.may_have_run
-        self._pauses = self._pauses or client_pauses()
-        pause = next(self._pauses)
-        # An untracked job is forgotten when it is fetched; sent again after a lost reply it could run twice.
-        once = error.may_have_run and not all(request.tracked for request in requests)
-        over = isinstance(error, StoreFullError) or once
-        # What a server or a handshake has said is worth more than the fact that the last, short try timed out.
-        if self._told is None or not _timed_out(error):
-            self._told = error
-        if over or self._clock() + pause >= self._deadline:
-            raise _enqueue_error(self._told, self._ran, requests) from self._told
-        return pause
-
-
-def _timed_out(error: StoreUnavailableError) -> bool:
-    return "no reply in time" in error.problem or isinstance(error.__cause__, TimeoutError)
-
-
-def durable_of(requests: Sequence[Request], settings: Settings) -> Durable | None:
-    """What a batch of requests of one durability waits for beyond the server's memory."""
-    if requests[0].durability == "memory":
-        return None
-    return Durable(requests[0].durability, settings.durability_replicas, settings.durability_timeout)
-
-
-def _not_durable(requests: Sequence[Request], settings: Settings) -> NotDurableError:
-    ids = tuple(request.id for request in requests)
-    return NotDurableError(requests[0].durability, settings.durability_timeout, ids)
-
-
 def _per_caller(error: BaseException) -> BaseException:
     """An error object for one of several callers, so that they don't share a traceback."""
     try:
         return type(error)(*error.args)
     except TypeError:
         return error
-
-
-def _enqueue_error(error: StoreUnavailableError, ran: bool, requests: Sequence[Request]) -> EnqueueUnavailableError:
-    kind = EnqueueFullError if isinstance(error, StoreFullError) else EnqueueUnavailableError
-    return kind(error.problem, ran, tuple(request.id for request in requests))
 
 
 class SyncStores:
@@ -560,34 +384,43 @@ def _enqueue_sync(
     created: list[Stored] = []
     unsafe: list[Request] = []
     stand_ins: dict[str, str] = {}
-
-    def insist(call: Call[T], of: Sequence[Request]) -> T:
-        tries, durable = Tries(of, settings, time.monotonic), durable_of(of, settings)
-        while True:
-            try:
-                opened(tries.left)
-                seconds = tries.seconds()
-                if durable is None:
-                    return store.run(call, seconds)
-                reply, safe = store.run_durably(call, durable, seconds)
-                unsafe.extend([] if safe else of)
-                return reply
-            except StoreUnavailableError as error:
-                pause = tries.pause_after(error, requests[len(created) :])
-            time.sleep(pause)
-
-    for laid_out in portions(requests):
-        portion = [resolved(request, stand_ins) for request in laid_out] if stand_ins else laid_out
-        done = insist(enqueue(portion), portion)
-        for place, request, more in further(portion, done):
-            try:
-                word = insist(more, [request])
-            except EnqueueUnavailableError as error:  # of what is stored already
-                raise type(error)(error.problem, True, error.job_ids) from error
-            if isinstance(word, Conflict):
-                done[place] = word
-        created += done
-        note_stand_ins(stand_ins, portion, done)
+    try:
+        for laid_out in portions(requests):
+            portion = [resolved(request, stand_ins) for request in laid_out] if stand_ins else laid_out
+            stored, safe = _store_sync(store, portion, settings, opened)
+            unsafe += [] if safe else portion
+            created += stored
+            note_stand_ins(stand_ins, portion, stored)
+    except EnqueueUnavailableError as error:
+        ids = tuple(request.id for request in requests[len(created) :])
+        raise type(error)(error.problem, error.may_have_run, ids) from error
     if unsafe:
-        raise _not_durable(unsafe, settings)
+        raise not_durable(unsafe, settings)
     return created
+
+
+def _store_sync(
+    store: SyncStore, requests: Sequence[Request], settings: Settings, opened: Callable[[float], None]
+) -> tuple[list[Stored], bool]:
+    """See `storing`."""
+    clock = time.monotonic
+    steps = storing(enqueue(requests), requests, settings, clock, clock() + settings.enqueue_timeout)
+    try:
+        step = next(steps)
+        while True:
+            answer: tuple[Any, bool] | None = None
+            try:
+                if not isinstance(step, Try):
+                    time.sleep(step)
+                else:
+                    opened(step.tries.left)
+                    if step.durable is None:
+                        answer = store.run(step.call, step.tries.seconds()), True
+                    else:
+                        answer = store.run_durably(step.call, step.durable, step.tries.seconds())
+            except StoreUnavailableError as error:
+                step = steps.throw(error)
+            else:
+                step = steps.send(answer)
+    except StopIteration as done:
+        return cast(tuple[list[Stored], bool], done.value)
