@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterable
 
 from .. import log
 from ..settings import Settings
+from .delivery import Delivery
 from .exits import STALLED_EXIT
-from .runner import Delivery
 
 # Exit codes of a process that was given up; a supervisor starts another. The first is its job's doing; the second is
 # an outage's, in which a job did not end in time, and counts as an interruption.
