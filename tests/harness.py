@@ -11,6 +11,7 @@ import redis
 from tests.rights import admin
 from tracked_queue import TrackedQueue
 from tracked_queue.protocol import transitions as t
+from tracked_queue.protocol.events import read_events
 from tracked_queue.protocol.keys import Keys
 from tracked_queue.protocol.request import Request
 from tracked_queue.protocol.scripts import load_scripts
@@ -167,6 +168,13 @@ class Scripts:
 
     def ttl(self, id: str) -> int:
         return int(self.redis.pttl(self.keys.named("job", id)))
+
+    def history(self, id: str) -> list[tuple[str, str, str, str]]:
+        """What a job's record tells of it: kind, delivery, lease, detail."""
+        return [
+            (one.kind, one.delivery, one.lease, one.detail)
+            for one in read_events(self.redis.hgetall(self.keys.record_of(id)))
+        ]
 
     def snapshot(self) -> dict[bytes, Any]:
         """Every key of the namespace with its content: to show that a refusal wrote nothing."""

@@ -37,10 +37,18 @@ for i = 1, #ARGV, 2 do
   end
 end
 """
-# Everything that the invariants need, and a dump of every key; of a set its members, since equal sets have many dumps. The lock's expiry and the counters are no part of
-# what the protocol decides.
+# Everything that the invariants need, and a dump of every key; of a set its members, since equal sets have many dumps. The lock's expiry, the counters and what is
+# kept for people (histories, the last ends, recoveries) are no part of what the protocol decides.
 LOOK = """
 redis.call('DEL', '{x}:recovery_lock', '{x}:sweeper')
+redis.call('DEL', '{x}:recoveries', unpack(redis.call('KEYS', '*:ends:*')))
+local history = { 'events' }
+for slot = 0, 31 do
+  history[#history + 1] = 'event:' .. slot
+end
+for _, key in ipairs(redis.call('KEYS', '*:job:*')) do
+  redis.call('HDEL', key, unpack(history))
+end
 local dump, records, lists, causes, keys = {}, {}, {}, {}, redis.call('KEYS', '*')
 table.sort(keys)
 for _, key in ipairs(keys) do

@@ -619,7 +619,10 @@ async def test_nothing_is_left_of_jobs_and_instances(server: RedisServer, namesp
         async def left() -> list[str]:
             keys = await look(app, "KEYS", connections_of(app).keys.tag.replace("{", "[{]") + ":*")
             kinds = {key.decode().split(":")[1] for key in keys}
-            return sorted(kinds - {"queues", "shards", "contact", "stats", "wake", "wake_timer", "timer", "hold"})
+            return sorted(
+                kinds
+                - {"queues", "shards", "contact", "stats", "wake", "wake_timer", "timer", "hold", "ends", "recoveries"}
+            )
 
         async def clean() -> bool:
             return await left() == []

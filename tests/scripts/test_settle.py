@@ -53,9 +53,11 @@ def test_settle_by_the_wrong_instance_is_fenced(q: Scripts) -> None:
     q.register("w")
     q.register("other")
     (job,) = q.take("w")
-    before = q.snapshot()
-    assert q.settle("other", job, "succeeded") is Verdict.FENCED
-    assert q.snapshot() == before
+    before = q.job("a")
+    for _ in range(2):
+        assert q.settle("other", job, "succeeded") is Verdict.FENCED
+        assert q.history("a") == [("late", job.delivery.decode(), "other", "succeeded")], "noted once"
+    assert before.items() <= q.job("a").items() and q.listed("processing", "w") == ["a"]
 
 
 def test_settle_with_another_delivery_number_is_fenced(q: Scripts) -> None:
@@ -64,12 +66,12 @@ def test_settle_with_another_delivery_number_is_fenced(q: Scripts) -> None:
     (first,) = q.take("w")
     q.settle("w", first, "interrupted")
     (second,) = q.take("w")
-    before = q.snapshot()
-    assert (
-        q.settle("w", structs.replace(first, delivery=str(int(second.delivery) + 1).encode()), "succeeded")
-        is Verdict.FENCED
-    )
-    assert q.snapshot() == before
+    before = q.job("a")
+    later = structs.replace(first, delivery=str(int(second.delivery) + 1).encode())
+    assert q.settle("w", later, "succeeded") is Verdict.FENCED
+    assert q.settle("w", first, "interrupted") is Verdict.FENCED, "a resend, whose end is in the history"
+    assert [kind for kind, *_ in q.history("a")] == ["interrupted", "late"]
+    assert (before | {"events": "2"}).items() <= q.job("a").items()
     assert q.settle("w", second, "succeeded") is Verdict.OK
 
 
@@ -83,9 +85,10 @@ def test_settle_after_recovery_is_fenced(q: Scripts) -> None:
         q.pass_time(INTERVAL)
         q.beat("other")
     assert q.recover("w").word == "ok"
-    before = q.snapshot()
+    before = q.job("a")
     assert q.settle("w", stale, "succeeded", payload=b"\x01") is Verdict.FENCED
-    assert q.snapshot() == before
+    assert [kind for kind, *_ in q.history("a")] == ["recovered", "late"]
+    assert (before | {"events": "2"}).items() <= q.job("a").items() and q.listed("queue", "q") == ["a"]
     (fresh,) = q.take("other")
     assert q.settle("other", fresh, "succeeded") is Verdict.OK
     assert q.settle("w", stale, "dead") is Verdict.FENCED

@@ -1,4 +1,4 @@
--- await: the outcome of a job, or a note on its record that someone waits.  Called by transitions.await_end.
+-- await: read the outcome of a job, or note on its record that someone waits for it.  Called by transitions.await_end.
 --
 -- KEYS[1]  tag
 -- ARGV[1]  id  text

@@ -2,13 +2,14 @@
 --
 -- KEYS[1]  tag
 -- ARGV[1]  keep  int  ms for which an ended record stays
--- ARGV[2..] id   text at most 70
+-- ARGV[2]  by    text who asks for it
+-- ARGV[3..] id   text at most 70
 -- Derived: job:<id>, scheduled, suspected:<q>, suspecting, dependents, dead, parked, parked:<task>, cancel:<lease>, unique:<key>,
---          ended, timer, wake_timer, paused, stats:<minute>
+--          ends:<q>, ended, timer, wake_timer, paused, stats:<minute>
 --
 -- Returns one word per job:
 --   'cancelled'  it was scheduled, waiting, queued or parked; it will not run
---   'requested'  it is active; its instance is told with the next beat, within a second
+--   'requested'  it is active; its instance learns of this with its next beat, within a second
 --   'ended'      it had ended; nothing written
 --   'gone'       no record; nothing written
 -- A queued id, or one in a long list of parked ones, stays in its list (long lists are not searched) until a fetch or
@@ -25,15 +26,17 @@
 -- include timer
 -- include ties
 -- include waiters
+-- include ends
 -- include ended
 -- include stats
+-- include history
 local SEARCHED = 1000
-local keep, now, paused = tonumber(ARGV[1]), now_ms(), read_paused()
+local keep, by, now, paused = tonumber(ARGV[1]), ARGV[2], now_ms(), read_paused()
 local REASON = 'cancelled before it started'
 local words, records, seen = {}, {}, {}
-for at = 2, #ARGV do
+for at = 3, #ARGV do
   local id = ARGV[at]
-  local found = read_fields(named('job', id), 'state', 'lease', 'queue', 'tied', 'task', 'pool')
+  local found = read_fields(named('job', id), 'state', 'lease', 'queue', 'tied', 'task', 'pool', 'events', 'delivery')
   local state = found[1]
   if not state then
     words[#words + 1] = 'gone'
@@ -43,12 +46,16 @@ for at = 2, #ARGV do
     seen[id] = true
     words[#words + 1] = state == 'active' and 'requested' or 'cancelled'
     records[#records + 1] = { id = id, job = named('job', id), state = state, lease = found[2], queue = queue_of(found[3]),
-      ties = read_ties(id, named('job', id), found[4]), task = found[5], pool = found[6] }
+      ties = read_ties(id, named('job', id), found[4]), task = found[5], pool = found[6], events = found[7],
+      delivery = found[8] }
   end
 end
 begin_writing()
 for _, record in ipairs(records) do
-  if record.state == 'active' then
+  local is_active = record.state == 'active'
+  redis.call('HSET', record.job,
+    event_of(record.events, now, 'cancel', is_active and record.delivery or '', record.lease or '', by))
+  if is_active then
     redis.call('HSET', record.job, 'tied', '1', 'cancel', '1', 'keep_ms', keep)
     redis.call('SADD', named('cancel', record.lease or ''), record.id)
   else
@@ -73,4 +80,5 @@ for _, record in ipairs(records) do
     count(now, 'cancelled', record.queue, 1)
   end
 end
+write_ends()
 return words

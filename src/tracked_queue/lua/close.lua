@@ -6,8 +6,8 @@
 --          schedule:<name>
 --
 -- Returns 'ok', or {'busy', what} if it holds jobs, pauses or instances: nothing written.  Records of ended jobs don't count.
--- Keeps: while 'closed' is in `paused`, enqueue and register refuse.  A closed shard forgets its schedules' last ticks: should
--- it be opened again some day, nothing is made up for.
+-- Keeps: while 'closed' is in `paused`, enqueue and register refuse.  A closed shard forgets its schedules' last ticks: if
+-- it is ever opened again, missed ticks are not made up for.
 -- include keys
 -- include writable
 local SCHEDULES = 1000

@@ -1,10 +1,10 @@
--- drop: take ended jobs off the head of a list, so that their records may expire; for lists of which nobody may ever fetch
+-- drop: take ended jobs off the head of a list, so that their records may expire; for lists from which nobody may ever fetch
 -- again.  Called by transitions.drop.
 --
 -- KEYS[1]  tag
 -- ARGV[1]  kind  word  'queue', 'lane' or 'parked'
 -- ARGV[2]  name  text  of the queue, the lane or the task
--- ARGV[3]  n     int   looked at by one call, at most 70
+-- ARGV[3]  n     int   how many ids this call looks at, at most 70
 -- Derived: queue:<q>, lane:<lane>, lanes:<q>, laned, laned:<q>, waiting:<limit>\n<q>, waits:<limit>, open:<q>,
 --          opens, about:<limit>, waited:<base>, parked, parked:<task>, job:<id>, dead, followers:<id>, told:<id>, after:<id>,
 --          ended

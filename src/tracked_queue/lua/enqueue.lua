@@ -1,9 +1,9 @@
--- enqueue: record a batch of jobs and make them takeable, schedule them, or let them wait for others.
+-- enqueue: record a batch of jobs, and make them takeable, schedule them, or have them wait for other jobs.
 -- Called by transitions.enqueue.
 --
 -- KEYS[1]  tag
 -- ARGV: 5 values per job, at most 250 jobs:
---   id       text   made by the producer, so that a resend is known
+--   id       text   made by the producer, so that a resend is recognized
 --   task     text
 --   queue    text
 --   args     bytes  positional arguments, '' for none
@@ -13,36 +13,36 @@
 --            kwargs   named arguments, '' for none
 --            options  what the job overrides of its task, '' for nothing; opaque here
 --            extras   '' or MessagePack of a map with any of
---              expires     '+ms' from now or 'ms' since 1970: not started by then, it ends 'expired'
+--              expires     '+ms' from now or 'ms' since 1970: a job that has not started by then ends 'expired'
 --              unique      key, until ('started', 'done' or 'window'), conflict ('existing' or 'replace'), ms of the window
 --              lane        where it waits if it has limits or turns
 --              limits      list of name, kind, number, ms, bytes of the name without its key; see lua/include/lanes.lua
---              after       ids (at most 250) of the jobs that it comes after; one of this batch that was not stored, since
---                          another holds its unique key, stands for that other
---              more_after  int   how many further ones follow will name
+--              after       ids (at most 250) of the jobs that it comes after; an id of this batch that was not stored, because
+--                          another job holds its unique key, stands for that job
+--              more_after  int   how many more such jobs the script `follow` will name
 --              wants       int   it wants the results of this many of `after`, from the first
 --              tick        schedule, ms of the tick, mode: 'store'; 'coalesce' stores nothing while the job of the last tick
 --                          waits in its queue; 'pass' stores nothing
---              on_failure  'fail', 'ignore' or 'fallback': what an unsuccessful end of one of those means
+--              on_failure  'fail', 'ignore' or 'fallback': what it means if one of the jobs before it ends without success
 -- Derived: job:<id>, queue:<queue>, wake:<queue>, scheduled, queues, paused, unique:<key>, lane:<lane>, lanes:<queue>,
 --          laned, laned:<queue>, followers:<id>, told:<id>, after:<id>, dependents, ended, timer, wake_timer,
---          schedule:<name>, stats:<minute>
+--          schedule:<name>, stats:<minute>, ends:<queue>
 --
 -- Returns one value per job:
 --   'created'   recorded
---   'exists'    a job of this id is there, queued, ended or anything between; nothing written for this one
---   {'taken', task}   a job of this id is there, of that other task; nothing written for this one
---   {'held', id}      its unique key is held by that job, or this tick is dealt with; nothing written for this one, but
+--   'exists'    a job of this id exists already, in whatever state; nothing written for this one
+--   {'taken', task}   a job of this id exists already, but of that other task; nothing written for this one
+--   {'held', id}      its unique key is held by that job, or this tick has been dealt with; nothing written for this one, except
 --                     that its schedule has ticked
 --   {'replaced', id}  that job holds the key and has not begun: it got the arguments, options, due time, expiry, lane and limits
---                     of this one.  It stays in its queue, after the jobs that it comes after; one that stands in its queue
+--                     of this one.  It keeps its own queue, and the jobs that it comes after; if it is in its queue already, it
 --                     keeps its place there, and is due now
 --   {'unknown', id}   it comes after that job, which has no record, or is untracked; nothing written for this one
 -- Refuses: a full Redis (OOM), before the first write; a shard that was closed (see close.lua): the one word 'closed'.
--- A record has the fields kwargs and options only if one of them says something, or it has extras; delivery '0' is the sign of
--- it.  `tracked` stands only on an untracked job, as '0'.  So a fetch reads five fields of a plain job.  `tied` is the sign of
--- extras, `bound` of those among them that the task asks for: a job that was enqueued without its task's code has none, and
--- gets them from the worker (see settle).
+-- A record has the fields kwargs and options only if one of them is not empty, or if it has extras; delivery '0' marks such a
+-- record.  Only an untracked job has `tracked`, as '0'.  So a fetch reads five fields of a plain job.  `tied` marks a job with
+-- extras, `bound` one that has those that its task asks for: a job that was enqueued without its task's code lacks them, and gets
+-- them from the worker (see settle).
 -- Keeps: a job whose id is known is never recorded twice; a tick that is not after its schedule's last one is not stored;
 -- jobs of one queue keep the order of the batch; a unique key counts as held only if that job's record exists, has not
 -- ended, and names the key.
@@ -60,13 +60,16 @@
 -- include timer
 -- include lanes
 -- include push
+-- include ends
 -- include expiry
 -- include after
 -- include ahead
--- After this long a job ends whose enqueue names more than one call can take, and stopped halfway.
+-- A job ends after this long if its enqueue, which names more jobs than one call can take, stopped halfway.
 local GATHER_MS = 3600000
+-- How many of the jobs before it a job's record names, for people.
+local MAX_AFTER = 50
 local now, job_prefix = now_ms(), named('job', '')
--- Mostly nothing is paused and no id is known, which one call tells.
+-- Usually nothing is paused and no id is known; one call shows that.
 local asked = { single('paused') }
 for at = 1, #ARGV, 5 do
   asked[#asked + 1] = job_prefix .. ARGV[at]
@@ -77,8 +80,8 @@ if paused.closed then
   return { 'closed' }
 end
 local words, fresh, seen, claimed, ticked, stand_ins = {}, {}, {}, {}, {}, {}
-local task_of = {}  -- of what this batch stores
-local windows = {}  -- of unique keys that were set by a clock ahead: how long they last from now
+local task_of = {}  -- id -> task, of the jobs that this batch stores
+local windows = {}  -- unique keys that were set by a clock that was ahead -> for how many ms from now they are to last
 
 -- Read.
 local function moment(text)
@@ -87,8 +90,8 @@ local function moment(text)
   end
   return string.sub(text, 1, 1) == '+' and now + tonumber(string.sub(text, 2)) or tonumber(text)
 end
--- is_named: whether that is a time that the caller named, and no delay.  `set_ms` says on a record from when a delay counts,
--- where that is not when the job was stored; '0' for such a time (see tend).
+-- is_named: whether this is a time that the caller named, and not a delay.  A record's `set_ms` says from when its delay counts,
+-- if not from when the job was stored; it is '0' for a time that was named (see tend).
 local function is_named(text)
   return string.find(text, '^%d') ~= nil
 end
@@ -122,7 +125,7 @@ for at = 1, #ARGV, 5 do
           local found = redis.call('HMGET', named('schedule', name), 'last_ms', 'last_id')
           last = { ms = number_of(found[1]), id = found[2] }
           if last.ms > now + AHEAD_MS then
-            last.ms = 0  -- told by a clock that was ahead
+            last.ms = 0  -- written by a clock that was ahead
           end
           last.waits = last.id and read_fields(job_prefix .. last.id, 'state')[1] == 'queued'
           ticked[name] = last
@@ -199,7 +202,7 @@ local function note_queue(queue)
   end
   return push
 end
--- set_or_clear: fields of a record: each gets its value, or goes with it.
+-- set_or_clear: sets the fields of a record that have a value here, and removes the others named.
 local function set_or_clear(record, fields)
   for name, value in pairs(fields) do
     if value then
@@ -219,10 +222,10 @@ local function replace(job)
   redis.call('HSET', record, 'args', ARGV[at + 3], 'kwargs', job.kwargs, 'options', job.options)
   local found = read_fields(record, 'lane', 'queue', 'followed', 'wants', 'waiter')
   local stands, stood_in = found[1], queue_of(found[2])
-  -- Of another queue it keeps no lane: the worker binds it to one of its own.
+  -- If it is in another queue than the new one names, it gets no lane here: the worker binds it to one of its own queue.
   local lane = stood_in == queue and extras.lane
   local laned = (job.was ~= 'queued' or stands) and (lane or not extras.lane)
-  -- What stands in its queue's own list has no limits that could hold up the list: the worker binds it to its lane.
+  -- A job in its queue's own list gets no limits here, since those could hold up the list: the worker binds it to its lane.
   set_or_clear(record, {
     tracked = job.tracked == '0' and not (found[3] or found[4] or found[5]) and '0',
     expires_ms = extras.expires and digits(moment(extras.expires)) or false,
@@ -263,6 +266,7 @@ local function record_extras(job, id, record, due_ms)
     local back, more = job.back, extras.more_after or 0
     local waits = #back.open + (more > 0 and 1 or 0)
     note('on_failure', extras.on_failure)
+    note('after', cmsgpack.pack({ unpack(back.ids, 1, MAX_AFTER) }))
     local comes_to = more > 0 and 'waiting' or meant(extras.on_failure, waits, back.failed)
     local of_dead = #back.revive > 0
     if comes_to == 'waiting' then
@@ -282,7 +286,7 @@ local function record_extras(job, id, record, due_ms)
     elseif comes_to == 'cancelled' then
       state, reason = 'cancelled', NOT_NEEDED
     end
-    -- Only one that waits, or may do so again, is told of ends.
+    -- Only a job that waits, or may wait again, is notified of ends.
     if state == 'waiting' or state == 'failed' and of_dead then
       note('waits', waits)
       note('failed', back.failed)
@@ -299,6 +303,7 @@ local function record_extras(job, id, record, due_ms)
   if FINAL[state] then
     note('finished_ms', now_text)
     note('reason', reason)
+    note_end(ARGV[job.at + 2], now_text, state, id)
     if extras.unique and extras.unique[2] ~= 'window' then
       redis.call('DEL', named('unique', extras.unique[1]))
     end
@@ -306,7 +311,7 @@ local function record_extras(job, id, record, due_ms)
   note('state', state)
   redis.call('HSET', record, unpack(fields))
   if FINAL[state] then
-    -- A job later in this batch may come after it: a fetch tells that one, and lets this record expire.
+    -- A later job of this batch may come after this one: a fetch notifies that job, and lets this record expire.
     redis.call('HSET', record, 'followed', '1', 'keep_ms', KEPT_MS)
     redis.call('RPUSH', single('ended'), id)
     timer_at = 0
@@ -385,11 +390,12 @@ for _, queue in ipairs(order) do
     wake(queue, paused)
   end
 end
--- The latest time from which a delay counts: if that lies far ahead once, the clock went back (see heartbeat).
+-- The latest time from which a delay counts: if this is ever found far in the future, the clock went back (see heartbeat).
 if has_delays and number_of(redis.call('HGET', single('timer'), 'counted')) < now then
   redis.call('HSET', single('timer'), 'counted', now_text)
 end
 if timer_at then
   call_timer(timer_at)
 end
+write_ends()
 return words

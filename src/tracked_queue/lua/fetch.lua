@@ -8,8 +8,8 @@
 -- ARGV[5]  max_bytes  int  of arguments in one reply; the first job always fits
 -- ARGV[6]  mode       word which suspects (see docs/explanation/blame.md) this process may run:
 --                     'none'   none: it has jobs that this shard doesn't know of
---                     'first'  any, before fresh jobs, while it has none of those (a process without a supervisor)
---                     'idle'   those that need little time, if no fresh job is to be had
+--                     'first'  any, before fresh jobs, while it has no fresh job itself (a process without a supervisor)
+--                     'idle'   those that need little time, if there is no fresh job to take
 --                     'only'   nothing but suspects
 --                     'short'  the same, but only those that need little time
 -- then 2 values per queue, in priority order:
@@ -19,7 +19,7 @@
 --          lanes:<q>, lane:<lane>, laned, laned:<q>, waiting:<limit>\n<q>, waits:<limit>, open:<q>, opens, about:<limit>,
 --          waited:<base>, timer, wake_timer, permits:<limit>, rate:<limit>, limits, unique:<key>, ended,
 --          followers:<id>, told:<id>, after:<id>, dependents, wake:<q>, wake_suspects:<q>, job:<id>, paused, parked,
---          parked:<task>, dead, stats:<minute>, queues
+--          parked:<task>, dead, stats:<minute>, queues, ends:<q>
 --
 -- Returns a list; its first word:
 --   'ok'     then more, next_due, buried, held, suspects, and 5 values per job: id, delivery ('0' for an untracked one), buffered
@@ -28,10 +28,10 @@
 --            attempts, interruptions, recoveries, buffered before, checkpoint, bound (nil where there is none)
 --            more      '1' if something is left that this instance could have taken with more slots; 'n' if that has to start at
 --                      once, so that it would never be taken by an instance whose buffer never runs empty
---            next_due  ms after which this instance is to ask again for what lies in time; -1 if that is another's affair
+--            next_due  ms after which this instance is to fetch again, for what comes due then; -1 if it need not
 --            buried    ids without a record that were set aside as dead
---            held      ms for which this instance gets nothing more, unless its list becomes empty before: it runs suspects, or
---                      is to become empty for some; else 0
+--            held      ms for which this instance gets nothing more (unless its list becomes empty sooner), because it runs
+--                      suspects, or has to become empty to run some; else 0
 --            suspects  '1' if suspects are left in the queues of this call, or were taken by it
 --   'stale'  a later number was used; nothing taken
 --   'quiet'  the instance was asked to fetch nothing; nothing taken
@@ -39,11 +39,11 @@
 --   'lost'   the lease is revoked or gone; nothing taken
 -- A refused or repeated fetch puts markers back: a BZPOPMIN before it may have popped one.
 -- Keeps: an id is in one place; a delivery number grows with every delivery; nothing joins a suspect that has not outlived its
--- gate, but those that were taken with it, and of those no more than each of their pools allows; no limit
--- has more permits out than its number, no rate more starts in any window of its time.
--- Order: what is due and what follows on ended jobs is made takeable first (see lua/include/tend.lua), a bounded number a call,
--- so that it has its place among the others.  Then a group of suspects, or each queue: its list's right end and its lanes in
--- turns.
+-- gate, except the suspects taken with it, and no more of those than the pool of each allows; no limit has more permits out than
+-- its number, and no rate has more starts than its number in any window.
+-- Order: due jobs, and followers of ended jobs, are made takeable first (see lua/include/tend.lua), a bounded number a call, so
+-- that they have their place among the others.  Then a group of suspects, or each queue: its list from the right end, and its
+-- lanes in turn.
 -- include keys
 -- include number
 -- include now_ms
@@ -61,6 +61,7 @@
 -- include takeable
 -- include push
 -- include suspects
+-- include ends
 -- include ended
 -- include stats
 -- include unique
@@ -68,16 +69,17 @@
 -- include after
 -- include followers
 -- include tend
--- LOOK: how many jobs a call looks at, of which one with a unique key or limits counts as RICH.  FURTHER: how many more are read
--- at once where what was read first has to be dropped.
+-- LOOK: how many jobs a call looks at; one with a unique key or limits counts as RICH jobs.  FURTHER: how many more are read at
+-- once when some of those read first have been dropped.
 local LOOK, RICH, FURTHER = 300, 4, 50
 -- How many open groups are looked at, for each queue.
 local GROUPS = 20
--- An instance that has the timer and does not call for this long is dead, or stands still.
+-- An instance that owns the timer and is late by more than this is dead, or stands still.
 local LATE_MS = 250
--- Above this many arguments queues are asked for one by one: Lua can't pass more than 8,000 values at once.
+-- With more arguments than this, queues are looked up one by one: Lua can't pass more than 8,000 values at once.
 local ASKED = 6000
--- Beyond its time, so that what counts is this clock and not when the server expires a key (a test's clock may stand still).
+-- How long a rate's list is kept beyond its window, so that it is this clock that counts, and not the moment when the server
+-- expires the key (a test's clock may stand still).
 local RATE_KEPT_MS = 60000
 local lease, number = ARGV[1], tonumber(ARGV[2])
 local start, buffer, max_bytes = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
@@ -85,14 +87,14 @@ local instance, processing = named('instance', lease), named('processing', lease
 local now = now_ms()
 -- Suspects that have run for this long in a process of their own are joined by a further group.
 local PATIENCE_MS = 5000
--- Gates that some processes don't take: an ordinary one, and those that others wait for.
+-- The longest gate that an ordinary process takes, and the longest where suspects must not keep others waiting.
 local IDLE_GATE_MS, SHORT_GATE_MS = 10000, 60000
--- Without processes of their own: suspects that have waited for DRAIN_AFTER_MS make one process take nothing fresh until it is
--- empty, for at most DRAIN_MS; then, for as long again, none.
+-- Where suspects have no process of their own: once some have waited for DRAIN_AFTER_MS, one process takes nothing fresh until it
+-- is empty, for at most DRAIN_MS; after that no process does so for as long again.
 local DRAIN_AFTER_MS, DRAIN_MS, AGAIN_MS = 60000, 60000, 1000
--- A clock that is this far behind what it said before went back.
+-- If the clock is this far behind a time that it gave earlier, it went back.
 local WRONG_MS = 60000
--- What is mostly not there is asked for in one call: pauses, ended jobs with followers, suspects, lanes and what lies in time.
+-- What is usually absent is looked up in one call: pauses, ended jobs with followers, suspects, lanes and what comes due later.
 local some_special = #ARGV > ASKED
 if not some_special then
   local special = { single('paused'), single('ended'), single('suspecting'), single('opens'), single('timer') }
@@ -115,7 +117,7 @@ local function put_markers_back()
     end
   end
 end
--- something_in_time: when the first of it is due, or nil.  first_due: the first that is scheduled.
+-- something_in_time: when the next thing of any kind comes due, or nil.  first_due: when the first scheduled job does.
 local first_due = nil
 local function something_in_time()
   if redis.call('EXISTS', single('ended')) == 1 then
@@ -124,10 +126,10 @@ local function something_in_time()
   local opens = tonumber(redis.call('ZRANGE', single('opens'), 0, 0, 'WITHSCORES')[2])
   return opens and first_due and math.min(opens, first_due) or opens or first_due
 end
--- step_aside: this call takes nothing, and others may have to.
+-- step_aside: this call takes nothing, so other instances must be able to.
 local function step_aside()
   put_markers_back()
-  -- Whoever is refused gives the timer up, also when nothing lies in time: else the next delayed job would rely on it.
+  -- An instance that is refused gives up the timer, even if nothing is to come due: else the next delayed job would rely on it.
   first_due = tonumber((redis.call('ZRANGE', single('scheduled'), 0, 0, 'WITHSCORES'))[2])
   local holder = redis.call('HGET', single('timer'), 'lease')
   if holder == lease then
@@ -143,9 +145,9 @@ local function refused(word)
 end
 local job_prefix = named('job', '')
 -- A plain job that was never delivered has no delivery number, and none of the further fields but `tracked` (see enqueue).
--- Extras are for the decision here: expires_ms, unique, until, limits.
+-- Extras are the fields that the decision here needs: expires_ms, unique, until, limits.
 local extras, untracked = {}, {}
--- Places in the list of a job's record, as the header has it.
+-- Positions in the list of a job's record, as the header describes it.
 local AT = { state = 1, delivery = 2, task = 3, args = 4, kwargs = 5, options = 6, tracked = 7, attempts = 8, interruptions = 9,
   recoveries = 10, buffered = 11, checkpoint = 12, bound = 13 }
 local function read(id, job)
@@ -187,13 +189,14 @@ if number < last then
 end
 first_due = tonumber((redis.call('ZRANGE', single('scheduled'), 0, 0, 'WITHSCORES'))[2])
 local some_due = first_due and first_due <= now
--- When it took its latest group of suspects; 0 once something fresh has joined.  What a clock ahead said is over.
+-- tested_ms: when this instance took its latest group of suspects; 0 once a fresh job has joined.  A hold that was written by a
+-- clock that was ahead is over.
 local tested_ms, held_ms = number_of(own.tests), math.max(0, number_of(own.held) - now)
 if tested_ms > now + WRONG_MS then
   tested_ms, held_ms = 1, 0
 end
 if number == last then
-  -- No fetch of this lease came later, so what is active under it and was taken then is that very delivery.
+  -- This lease has not fetched since, so a job that was taken then and is active under it is still in that same delivery.
   step_aside()
   local reply = { 'ok', '1', '-1', {}, digits(held_ms), held_ms > 0 and '1' or '0' }
   for _, id in ipairs(own.fetched and cmsgpack.unpack(own.fetched) or {}) do
@@ -215,12 +218,12 @@ if deadline <= now then
   return refused('late')
 end
 
--- What is due, and what follows on what has ended, comes first: it has its place among what can be taken.
+-- Due jobs, and followers of ended jobs, come first, so that they have their place among those that can be taken.
 local tended_left = false
 local opens_at = some_special and tonumber((redis.call('ZRANGE', single('opens'), 0, 0, 'WITHSCORES'))[2])
 local some_opens = opens_at and opens_at <= now
 if some_due or some_opens or some_special and redis.call('EXISTS', single('ended')) == 1 then
-  -- What this makes takeable in the queues of this call it may take itself: others are woken below, for what is left.
+  -- What becomes takeable here, in the queues of this call, the call may take itself: others are woken below for the rest.
   for at = 7, #ARGV, 2 do
     woken[ARGV[at]] = ARGV[6] ~= 'only' and ARGV[6] ~= 'short'
   end
@@ -233,7 +236,7 @@ if some_due or some_opens or some_special and redis.call('EXISTS', single('ended
     'WITHSCORES', 'LIMIT', 0, 1))[2])
 end
 
--- taken: parallel lists, since a table for each job costs more than the calls for it.
+-- The jobs taken, as parallel lists: a table for each job would cost more than the Redis calls for it.
 local ids, jobs, records, queues, buffered = {}, {}, {}, {}, {}
 local dropped, expired, set_aside, garbage, cuts, visited, left = {}, {}, {}, {}, {}, {}, {}
 local bytes, started, taken, looked = 0, 0, 0, 0
@@ -244,10 +247,11 @@ local groups = {}
 -- Suspects that leave their line with this call, as {id, queue}.
 local left_line = {}
 -- include permits
--- look: decides on one id: true if it leaves its list with this call; else also what blocks it, if a limit does. What is
--- looked at is bounded, not only what is taken: dropped and set-aside jobs cost time as well.
+-- look: decides about one id.  Returns true if it leaves its list with this call; else false, and the limit that blocks it, if
+-- one does.  How many are looked at is bounded, not only how many are taken: dropped and set-aside jobs cost time as well.
 local some_paused = next(paused) ~= nil
--- An untracked job is gone once it is handed over, so it is asked here whether the instance knows its task; others come back.
+-- An untracked job is gone once it is handed over, so this checks first whether the instance knows its task; tracked jobs can be
+-- handed back.
 local known
 local function knows(task)
   if known == nil then
@@ -277,7 +281,7 @@ local function look(id, queue, may_buffer, room)
   elseif state == 'cancelled' then
     dropped[#dropped + 1] = id
   elseif state ~= 'queued' or seen[id] then
-    strays = strays + 1  -- it stands elsewhere, or twice here; this entry is one too many
+    strays = strays + 1  -- the job is elsewhere, or twice in this list; this entry is one too many
   elseif extra and extra.expires_ms and number_of(extra.expires_ms, now + 1) <= now and not ran_before then
     expired[#expired + 1] = { id, queue, read_ties(id, job, '1') }
     seen[id] = true
@@ -315,7 +319,7 @@ end
 -- include turns
 -- Suspects.
 local mode = ARGV[6]
--- In which queues of this call some wait: their places in ARGV.
+-- Positions in ARGV of those queues of this call in which suspects wait.
 local suspected = {}
 if some_special then
   local suspecting = {}
@@ -354,7 +358,7 @@ end
 if not wants_fresh then
   start, buffer = taken, 0
 elseif own.held then
-  buffer = 0  -- what joins those that were suspects starts at once
+  buffer = 0  -- a job that joins former suspects must start at once
 end
 local fresh_from = taken
 for at = 7, #ARGV, 2 do
@@ -369,7 +373,7 @@ for at = 7, #ARGV, 2 do
     local turns = some_special and redis.call('EXISTS', named('lanes', queue), named('open', queue)) > 0
     local cut, stay = 0, false
     if turns and room > 0 then
-      -- Neither side of a queue starves the other: each fetch begins with the other one, for half of the room.
+      -- Neither the list nor the lanes may starve the other: fetches begin with them alternately, for half of the room.
       local half = redis.call('EXISTS', list) == 1 and math.ceil(room / 2) or room
       if number % 2 == 0 then
         take_lanes(queue, half)
@@ -409,7 +413,7 @@ if took_group then
   redis.call('HSET', instance, 'held', digits(now + longest), 'tests', now_text)
   redis.call('ZADD', single('testing'), math.min(now + longest, now + 60 * DRAIN_MS), lease)
 elseif own.held and taken > fresh_from then
-  redis.call('HDEL', instance, 'held', 'tests')  -- what was held is past its gates, and has company now
+  redis.call('HDEL', instance, 'held', 'tests')  -- its suspects are past their gates, and have company now
 end
 for _, id in ipairs(dropped) do
   -- Cancelled while it was queued: its end was recorded then; from now on it may expire.
@@ -549,7 +553,7 @@ end
 if must_start and reply[2] == '1' then
   reply[2] = 'n'
 end
--- The timer: an instance with a free place has it, or it lies in Redis, and whoever stands is woken for it.
+-- The timer: an instance with a free place owns it; or nobody does, and an idle instance is woken to take it.
 if first_due or some_special or timer_called then
   local at = (some_special or timer_called) and something_in_time() or first_due
   local holder = redis.call('HMGET', single('timer'), 'lease', 'at')
@@ -568,4 +572,5 @@ if first_due or some_special or timer_called then
     end
   end
 end
+write_ends()
 return reply

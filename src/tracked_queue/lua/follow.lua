@@ -8,15 +8,15 @@
 -- ARGV[5..] id    text  at most 250 in all
 -- Derived: job:<id>, followers:<id>, told:<id>, after:<id>, dependents, ended, scheduled, dead, timer, wake_timer,
 --          queue:<q>, suspected:<q>, suspecting, lane:<lane>, lanes:<q>, laned, laned:<q>, wake:<q>, wake_suspects:<q>,
---          unique:<key>, paused, stats:<minute>, queues
+--          unique:<key>, paused, stats:<minute>, queues, ends:<q>
 --
 -- Returns one word, or for 'unknown' two:
---   'ok'            noted; with the last ones it is decided whether it waits
+--   'ok'            noted; after the last ones it is decided whether the job waits
 --   'again'         these were named before, or it does not gather any more: it is complete, or has ended; nothing written
---   'unknown', id   that job has no record, is untracked, or is the job itself, which has ended 'failed'; again the same after a
---                   resend
+--   'unknown', id   that job has no record, is untracked, or is this job itself; this job has ended 'failed'.  A resend returns
+--                   the same
 -- Refuses: a full Redis (OOM), before the first write.
--- Keeps: until its last portion a job is not decided about; one whose enqueue stops halfway ends 'failed' after an hour (see
+-- Keeps: nothing is decided about a job until its last portion; one whose enqueue stops halfway ends 'failed' after an hour (see
 -- lua/include/tend.lua).
 -- include keys
 -- include number
@@ -30,6 +30,7 @@
 -- include timer
 -- include lanes
 -- include push
+-- include ends
 -- include ended
 -- include stats
 -- include expiry
@@ -69,4 +70,5 @@ if is_last then
   follower.gathering = nil
 end
 decide(follower, FAILED, now, paused)
+write_ends()
 return { 'ok' }

@@ -10,12 +10,12 @@
 -- Returns {'lost'}: the lease is revoked or gone; nothing written.  Else
 --   {'ok', quiet, run_out, cancels, parked, tend, suspecting}
 --   quiet    '1' if this instance was asked to fetch nothing, else '0'
---   run_out  '1' if another instance's lease looks run out or revoked: a sweep is worth it.  One of the fleet is told so in a
---            second
+--   run_out  '1' if another instance's lease seems to have run out, or is revoked: a sweep is worthwhile.  Only one instance of
+--            the fleet gets this per second
 --   cancels  ids (at most 250) of active jobs here whose cancellation is asked for; repeated until they settle
 --   parked   names (at most 50) of tasks with parked jobs
---   tend     '1' if something that lies in time is due and nobody has the timer (with every place of a fleet taken nobody
---            fetches), or if delays have to be counted again, since the clock went back; else '0'
+--   tend     '1' if something has come due and nobody owns the timer (while every place of the fleet is taken, nobody
+--            fetches), or if delays have to be counted anew because the clock went back; else '0'
 --   suspecting  names (at most 50) of queues with suspects that are not paused
 -- A beat after the deadline but before the revocation extends the lease.
 -- include keys
@@ -25,7 +25,7 @@
 -- include contact
 -- include timer
 local SWEEP_MS = 1000
--- An instance that has the timer and does not call for this long is dead, or stands still.
+-- An instance that owns the timer and is late by more than this is dead, or stands still.
 local LATE_MS = 250
 local lease, ttl_ms, interval_ms = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local now = now_ms()
@@ -48,7 +48,7 @@ local latest = redis.call('ZREVRANGE', single('instances'), 0, 0, 'WITHSCORES')
 local run_out = '0'
 for at = 1, #earliest, 2 do
   local ends = tonumber(earliest[at + 1])
-  -- What is just past its deadline is no reason to sweep while nobody may be called dead.
+  -- A lease that is just past its deadline is no reason to sweep while no instance may be called dead.
   if earliest[at] ~= lease and ends <= now
     and (ends == 0 or math.max(hold or 0, number_of(redis.call('GET', single('hold')))) <= now) then
     run_out = '1'
@@ -59,7 +59,7 @@ if latest[1] ~= lease and tonumber(latest[2]) > now + 2 * ttl_ms then
 end
 local lies_in_time = redis.call('EXISTS', single('scheduled'), single('opens'), single('ended')) > 0
 local holder = lies_in_time and redis.call('HMGET', single('timer'), 'lease', 'at', 'rewind', 'counted') or {}
--- Nobody may have beaten by the clock that was ahead; then its enqueues tell.
+-- Perhaps nobody beat while the clock was ahead; then enqueues from that time show it (`counted`).
 went_back = went_back or number_of(holder[4]) > now + ttl_ms
 begin_writing()
 local tend = '0'
@@ -67,7 +67,7 @@ if went_back then
   if holder[4] then
     redis.call('HSET', single('timer'), 'counted', digits(now))
   end
-  -- Each is looked at again: a rate's next start was a time of a clock that was ahead.
+  -- Each limit is looked at again: a rate's next start was computed by a clock that was ahead.
   redis.call('ZUNIONSTORE', single('opens'), 1, single('opens'), 'WEIGHTS', 0)
   redis.call('HDEL', single('timer'), 'lease', 'at')
   holder = {}
@@ -83,7 +83,7 @@ if lies_in_time then
   if holder[1] and number_of(holder[2]) + LATE_MS < now then
     call_timer(-1)
   elseif not holder[1] and redis.call('ZADD', single('wake_timer'), 0, 'takeable') == 0 then
-    -- It lies there, and nobody stands: whoever beats does what is due.
+    -- The marker was set already, so no idle worker waits for it: the instance that beats does what is due.
     local due_at = redis.call('ZRANGE', single('scheduled'), 0, 0, 'WITHSCORES')[2]
     local opens_at = redis.call('ZRANGE', single('opens'), 0, 0, 'WITHSCORES')[2]
     if redis.call('EXISTS', single('ended')) == 1 or number_of(due_at, now + 1) <= now or number_of(opens_at, now + 1) <= now then

@@ -1,8 +1,8 @@
--- inputs: some of the results that a job wants of those it comes after, in their order.  Called by transitions.inputs.
+-- inputs: read some of the results that a job wants from the jobs before it, in their order.  Called by transitions.inputs.
 --
 -- KEYS[1]  tag
 -- ARGV[1]  id         text
--- ARGV[2]  from       int  how many of them are known already
+-- ARGV[2]  from       int  how many of them the caller has already
 -- ARGV[3]  max_bytes  int  of results in one reply; one always fits
 -- Derived: after:<id>, job:<id>
 --

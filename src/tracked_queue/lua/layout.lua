@@ -1,12 +1,12 @@
 -- layout: agree on the number of shards of a namespace, or move it to the next step of a change.  Called by transitions.layout.
 --
 -- KEYS[1]  tag of the namespace, without a shard's number
--- ARGV[1]  was   text  what it must be for the change; '' asks only, and sets it where there is none yet
+-- ARGV[1]  was   text  the value it must have now for the change to be made; '' only reads it, or sets it if there is none yet
 -- ARGV[2]  next  text  a number of shards; or 'old>new' while a change is under way, when nobody but the changer may write jobs
 -- Derived: shards, queues, instances
 --
--- Returns one word: what it is now: 'next' if this call set it.
--- Keeps: a namespace that was used before there were several shards has one.
+-- Returns one word: the value it has now, which is `next` if this call set it.
+-- Keeps: a namespace that was in use before shards were introduced has one shard.
 -- include keys
 -- include writable
 local was, wanted = ARGV[1], ARGV[2]

@@ -1,4 +1,4 @@
--- note: what a running job stores as it goes: progress, a checkpoint, log lines.  Called by transitions.note.
+-- note: store what a running job reports as it goes: progress, a checkpoint, or a log line.  Called by transitions.note.
 --
 -- KEYS[1]  tag
 -- ARGV[1]  lease     text
@@ -10,8 +10,8 @@
 --
 -- Returns 'ok', 'fenced' (another delivery owns the job; nothing written), or 'gone' (no record; nothing written).
 -- Refuses: a full Redis (OOM), before the first write.
--- Of log lines the last 100 stay.  Who waits for the job hears of each progress and line.
--- Run twice it stores the same, except that a log line then stands twice.
+-- The last 100 log lines are kept.  Those who wait for the job are notified of all progress and of every line.
+-- Run twice, it stores the same, except that a log line is then stored twice.
 -- include keys
 -- include number
 -- include now_ms

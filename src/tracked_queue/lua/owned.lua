@@ -4,7 +4,7 @@
 -- ARGV[1]  lease  text
 -- Derived: processing:<lease>, job:<id>
 --
--- Returns id, delivery pairs, at most 400 (of more, any); delivery '' where there is no record.  Writes nothing.
+-- Returns id, delivery pairs, at most 400 (any 400 if there are more); delivery '' where there is no record.  Writes nothing.
 -- include keys
 -- include record
 local reply = {}

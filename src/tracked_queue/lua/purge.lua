@@ -1,4 +1,4 @@
--- purge: remove dead jobs for good, on a person's word.  Called by transitions.purge.
+-- purge: remove dead jobs for good, at a person's request.  Called by transitions.purge.
 --
 -- KEYS[1]  tag
 -- ARGV     id  text  at most 70

@@ -6,7 +6,7 @@
 -- Derived: instances, instance:<lease>, timer, wake_timer
 --
 -- Returns 'ok', or 'gone' for a lease that is revoked or not there (nothing written).
--- Keeps: after 'ok' with '1' no fetch of this lease takes a job, also one that stands blocked already.
+-- Keeps: after 'ok' with '1' no fetch of this lease takes a job, not even one that already stands behind a marker.
 -- include keys
 -- include number
 -- include writable

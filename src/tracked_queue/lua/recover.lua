@@ -11,23 +11,24 @@
 -- Derived: instances, instance:<lease>, processing:<lease>, cancel:<lease>, contact, hold, recovery_lock, job:<id>,
 --          queue:<q>, suspected:<q>, suspecting, testing, wake:<q>, wake_suspects:<q>, lane:<lane>, lanes:<q>, laned,
 --          laned:<q>, permits:<limit>, rate:<limit>, limits, waits:<limit>, open:<q>, opens, about:<limit>, timer, wake_timer,
---          unique:<key>, ended, followers:<id>, told:<id>, after:<id>, dead, paused, stats:<minute>, queues
+--          unique:<key>, ended, followers:<id>, told:<id>, after:<id>, dead, ends:<q>, recoveries, paused,
+--          stats:<minute>, queues
 --
 -- Returns a list; its first word:
 --   'ok'     then remaining, label, and 5 values per job: id, task, fate, recoveries, charges; fate is 'requeued',
 --            'unstarted' (it waited in the instance, or had begun a moment ago), 'interrupted', 'dead', 'cancelled' or 'gone'
 --   'alive'  then ms until its deadline; nothing moved.  A deadline more than one TTL ahead is first cut to one.
---   'hold'   then ms: nobody may be called dead yet; nothing written, but the hold if it is this call that finds it
+--   'hold'   then ms: no instance may be called dead yet; nothing written, except the hold if it begins with this call
 --   'busy'   another instance sweeps this list, and more than a portion is left; nothing written
 --   'gone'   no such lease; nothing written
 -- Keeps: the first write revokes, so that a late owner is fenced before its first job moves; each job moves once.
--- Blame (docs/explanation/blame.md).  Only a process that is known to have died (cause 'died', or 'container': with others beside
--- it) is evidence.  Of the jobs in it, those without a pool, and the suspects that had not outlived their gates, come under
--- suspicion: next time each runs in a quarter of that company (of a container: at first in all of it).  The others are acquitted.
--- A job that was alone in the process is charged.  What ran out, or was ended on purpose, says nothing about its jobs: suspects
--- stay what they are. What ran out around a hold, or was ended on purpose, counts as an interruption, all else as a recovery. A
--- lease that was revoked on somebody's word (release) is recovered during a hold as well. A job's permits are free with its
--- move; its unique key stays its own until it ends.
+-- Blame (docs/explanation/blame.md).  Only a process that is known to have died (cause 'died'; or 'container', if others died
+-- beside it) is evidence.  Of its jobs, those without a pool, and the suspects that had not outlived their gates, come under
+-- suspicion: next time each runs in a group at most a quarter as large (after cause 'container': at first, just as large).  The
+-- others are acquitted.  A job that was alone in the process is charged.  A lease that ran out, or whose instance was ended on
+-- purpose, says nothing about its jobs: suspects remain suspects.  If it ran out around a hold, or was ended on purpose, that
+-- counts as an interruption of its jobs, anything else as a recovery.  A lease that was revoked by release is recovered during a
+-- hold as well.  A job's permits are freed when it moves; its unique key stays its own until it ends.
 -- include keys
 -- include number
 -- include now_ms
@@ -43,9 +44,14 @@
 -- include push
 -- include suspects
 -- include waiters
+-- include ends
 -- include ended
 -- include garbage
 -- include stats
+-- include history
+-- How many of the last portions moved are kept, for people: ms, lease, label, cause, the lease's deadline (0: it was revoked by
+-- release), when its process was last known to live (0 if that doesn't matter), number of jobs, how many of them are dead.
+local RECOVERIES = 200
 -- A process that died unseen lived for at most this long after its last beat, the longest time between beats while jobs run.
 local BEAT_MS = 1000
 local lease, n, max_recoveries = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
@@ -80,13 +86,13 @@ if deadline ~= 0 then
   if hold > now then
     return { 'hold', digits(hold - now) }
   end
-  -- Somebody took its place, so that it is gone (see release); or its deadline passed while nobody could beat, or before everyone
-  -- had the time to, which is not the jobs' doing.
+  -- Another instance took its place, so it must be gone (see release); or its deadline passed while nobody could beat, or before
+  -- everyone had had time to, which is not the fault of its jobs.
   cause = about[3] or deadline <= hold and 'outage' or 'lost'
 end
 local total = redis.call('SCARD', processing)
--- The lock says when it was taken, for which lease, and by whom; each portion renews it, so that its TTL bounds only a dead
--- sweeper.  One of a time that is still to come was taken by a clock that was ahead.
+-- The lock says when it was taken, for which lease, and by whom; each portion renews it, so its TTL only limits how long
+-- a dead sweeper holds it.  A lock whose time is in the future was taken by a clock that was ahead.
 local lock = redis.call('GET', single('recovery_lock')) or ''
 local taken_ms, whose, sweeper = string.match(lock, '^(%d+) (%S+) (.*)$')
 local held = whose == lease
@@ -111,7 +117,7 @@ local died_ms = number_of(about[5], math.min(now, number_of(about[8], now) + BEA
 local records = {}
 for i, id in ipairs(ids) do
   local record = read_fields(named('job', id), 'state', 'lease', 'queue', 'task', 'tied', 'lane', 'buffered', 'interruptions',
-    'recoveries', 'delivery', 'pool', 'past', 'charges', 'deaths')
+    'recoveries', 'delivery', 'pool', 'past', 'charges', 'deaths', 'events')
   record.id, record.delivery = id, number_of(record[10])
   record.pool, record.past = record[11], number_of(record[12])
   record.charges, record.deaths = number_of(record[13]), number_of(record[14])
@@ -123,7 +129,7 @@ table.sort(records, function(a, b)
   end
   return a.id > b.id
 end)
--- ran: for how many ms each had run, at most.  under: how many are under suspicion; of a list longer than a portion, all.
+-- ran: for how many ms each had run, at most.  under: how many are under suspicion; in a list longer than a portion all count.
 local under = 0
 for _, record in ipairs(records) do
   record.ties = read_ties(record.id, named('job', record.id), record[5])
@@ -136,7 +142,7 @@ for _, record in ipairs(records) do
   end
 end
 local company, is_whole = number_of(about[7]), not about[7] and total == #ids
--- If nobody is, everybody is: one may take longer in other company.
+-- If no job is under suspicion, all are: a culprit may take longer to kill in other company.
 local all_under = is_whole and under == 0
 if company == 0 then
   company = is_whole and under > 0 and under or total
@@ -151,7 +157,7 @@ if #ids > 0 then
   redis.call('SREM', processing, unpack(ids))
 end
 local reply = { 'ok', tostring(total - #ids), about[4] or '' }
-local requeued = {}
+local requeued, deaths = {}, 0
 local function back(id, queue, lane, pool, since)
   push_job('RPUSH', id, queue, lane, pool, paused, since)
   requeued[queue] = (requeued[queue] or 0) + 1
@@ -160,11 +166,11 @@ redis.call('ZREM', single('testing'), lease)
 if redis.call('HGET', single('timer'), 'lease') == lease then
   call_timer(-1)
 end
--- accuse: what a death comes to for a job under suspicion, written to its record; whether it is dead by it.
+-- accuse: writes to the record of a job under suspicion what this death means for it; returns whether that makes the job dead.
 local function accuse(record, job)
   record.deaths = record.deaths + 1
   record.past = math.max(record.past, record.ran)
-  -- Where all processes of a program have died at once somebody ended them, as a rule: their jobs stay together at first.
+  -- If all processes of a program died at once, somebody probably ended them: their jobs stay together at first.
   local cut = (cause == 'died' or record.pool) and 4 or 1
   local pool = math.min(number_of(record.pool, company), math.ceil(company / cut))
   if record.deaths >= LAST_DEATHS then
@@ -197,8 +203,8 @@ for i, record in ipairs(records) do
       'cancelled; its instance was lost')
     count(now, 'cancelled', queue, 1)
   else
-    -- What waited here may have started since, so it comes under suspicion like its neighbours.
-    local waited = record[7] == '1'
+    -- A job that waited here may have started meanwhile, so it comes under suspicion like its neighbours.
+    local waited, blame = record[7] == '1', ''
     fate = waited and 'unstarted' or 'requeued'
     if cause == 'outage' or cause == 'interrupted' then
       fate = waited and 'unstarted' or 'interrupted'
@@ -211,8 +217,11 @@ for i, record in ipairs(records) do
       redis.call('HSET', job, 'buffered', 'never')
     end
     if died and (all_under or record.ran <= record.gate) then
-      if accuse(record, job) then
-        fate = 'dead'
+      local charges = record.charges
+      local is_dead = accuse(record, job)
+      blame = record.charges > charges and 'charged' or 'suspect'
+      if is_dead then
+        fate, deaths = 'dead', deaths + 1
         end_job(id, job, queue, ties, paused, 'dead', now, 'dead', 'reason',
           'its process died ' .. record.charges .. ' times while it was the only job there')
         count(now, 'dead', queue, 1)
@@ -221,10 +230,13 @@ for i, record in ipairs(records) do
       end
     elseif died and record.pool then
       redis.call('HDEL', job, 'pool', 'past', 'charges')
+      blame = 'acquitted'
       back(id, queue, record[6], nil)
     else
       back(id, queue, record[6], record.pool)
     end
+    redis.call('HSET', job, event_of(record[15], now, 'recovered', digits(record.delivery), lease,
+      (cause or 'lost') .. ' ' .. fate .. ' ' .. blame))
   end
   if ties.limits and fate ~= 'gone' then
     free_permits(id, ties.limits)
@@ -234,8 +246,14 @@ for i, record in ipairs(records) do
   reply[at + 4], reply[at + 5] = tostring(recoveries), tostring(record.charges)
 end
 offer_freed(now, paused)
+write_ends()
 for queue, moved in pairs(requeued) do
   count(now, 'recovered', queue, moved)
+end
+if #ids > 0 then
+  redis.call('LPUSH', single('recoveries'), cmsgpack.pack({ now, lease, about[4] or '', cause or 'lost', deadline,
+    died and died_ms or 0, #ids, deaths }))
+  redis.call('LTRIM', single('recoveries'), 0, RECOVERIES - 1)
 end
 if total > #ids then
   redis.call('SET', single('recovery_lock'), digits(now) .. ' ' .. lease .. ' ' .. owner, 'PX', lock_ttl)

@@ -14,7 +14,8 @@
 --   'ok'    the lease is open (again the same after a resend)
 --   'lost'  it was revoked meanwhile; nothing written
 --   'closed'  the namespace was given another number of shards (see close.lua); nothing written
--- Keeps: nothing revives a revoked lease.  Of several numbers of a limit, that of the instance which started last counts.
+-- Keeps: nothing revives a revoked lease.  If instances know different numbers of a limit, the one that started last
+-- decides.
 -- include keys
 -- include number
 -- include now_ms
@@ -48,12 +49,12 @@ for name, number in pairs(ARGV[4] ~= '' and cmsgpack.unpack(ARGV[4]) or {}) do
   if before ~= number then
     redis.call('HSET', single('limits'), name, number)
     if not before or number > before then
-      redis.call('ZADD', single('opens'), 0, '\1' .. name)  -- what waits for it is to be looked at
+      redis.call('ZADD', single('opens'), 0, '\1' .. name)  -- jobs that wait for it may have room now
       call_timer(now)
     end
   end
 end
--- An earlier version kept its suspects in lists; they begin anew.
+-- An earlier version kept its suspects in lists; those jobs go back to their queues.
 local paused = nil
 for at = 5, #ARGV, 2 do
   for queue in string.gmatch(ARGV[at] == 'queues' and ARGV[at + 1] or '', '[^\n]+') do

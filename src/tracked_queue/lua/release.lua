@@ -1,19 +1,19 @@
--- release: revoke a lease on its holder's or its supervisor's word, so that recovery needs no waiting.
+-- release: revoke a lease at the request of its holder or its supervisor, so that recovery need not wait.
 -- Called by transitions.release.
 --
 -- KEYS[1]  tag
 -- ARGV[1]  lease    text
--- ARGV[2]  cause    word  how recovery counts: 'died' (its process did), 'container' (it did, and processes with jobs of their
---                         own beside it), or 'interrupted' (it was ended on purpose, or gives up by itself)
--- ARGV[3]  ago      int   ms since its end was seen; '' if it was seen by nobody
+-- ARGV[2]  cause    word  what recovery counts it as: 'died' (its process died), 'container' (it died together with others that
+--                         had jobs of their own), or 'interrupted' (it was ended on purpose, or gives up by itself)
+-- ARGV[3]  ago      int   ms since its end was seen; '' if nobody saw it
 -- ARGV[4]  beside   int   jobs that its process had under leases of other shards
--- ARGV[5]  proven  '1', or '0' to note only what it would mean if the lease ran out
+-- ARGV[5]  proven  '1'; or '0' to note only the cause that applies if the lease runs out
 -- Derived: instances, instance:<lease>, processing:<lease>, cancel:<lease>, testing, timer, wake_timer
 --
 -- Returns:
 --   'dropped'  it owned nothing; the lease and its description are removed
 --   'revoked'  it owns jobs; recover moves them
---   'noted'    as ARGV[5] asked
+--   'noted'    ARGV[5] is '0'; nothing is revoked
 --   'gone'     no such lease; nothing written
 -- include keys
 -- include number

@@ -4,7 +4,7 @@
 -- ARGV[1]  what  text  'queue:<name>', 'task:<name>' or 'schedule:<name>'
 -- Derived: paused, queue:<q>, suspected:<q>, lanes:<q>, open:<q>, wake:<q>, wake_suspects:<q>
 --
--- Returns 'ok', or 'again' if it was not paused (nothing written).  The parked jobs of a task go back by unpark.
+-- Returns 'ok', or 'again' if it was not paused (nothing written).  unpark moves a task's parked jobs back.
 -- include keys
 -- include writable
 -- include paused

@@ -1,11 +1,11 @@
--- schedule: tell what schedules an instance runs, and learn what was ticked last.  Called by transitions.schedule.
+-- schedule: report which schedules an instance runs, and learn from when their ticks count.  Called by transitions.schedule.
 --
 -- KEYS[1]  tag
 -- then 4 values per schedule, at most 250: name, task, queue, rule (as people wrote it)
 -- Derived: schedules, schedule:<name>
 --
--- Returns now in ms, and per schedule the moment in ms from which its ticks count: its last tick; for one that is new, or whose
--- rule has changed since, when that was first told.
+-- Returns now in ms, and per schedule the moment in ms from which its ticks count: its last tick; or, for one that is new or
+-- whose rule has changed since, when that rule was first reported.
 -- Schedules that no instance has run for 90 days are forgotten, a few a call.
 -- Safe to run twice.
 -- include keys
@@ -35,7 +35,7 @@ for at = 1, #ARGV, 4 do
   redis.call('HSET', key, 'task', ARGV[at + 1], 'queue', ARGV[at + 2], 'rule', ARGV[at + 3])
   redis.call('ZADD', single('schedules'), now, name)
   local from = math.max(known[1] and number_of(known[1]) or now, since)
-  -- A moment that is still to come was told by a clock that was ahead.
+  -- A moment in the future was written by a clock that was ahead.
   reply[#reply + 1] = digits(from > now + AHEAD_MS and now or from)
 end
 return reply

@@ -5,8 +5,8 @@
 -- ARGV[2]  resend_window  int   ms for which an ended job's id stays known at least
 -- ARGV[3]  result_ttl     int   ms for which a plain success is kept
 -- then, for each run of outcomes that are alike, at most 250 outcomes in all:
---   delivery  int    number given out by fetch, which jobs of one fetch mostly share; fences a late outcome
---   more      bytes  '' for a plain success (no result, kept for result_ttl), else packed: outcome, ms, payload, reason, '':
+--   delivery  int    number given out by fetch, usually the same for all jobs of one fetch; fences a late outcome
+--   more      bytes  '' for a plain success (no result, kept for result_ttl), else packed: outcome, ms, payload, reason, ran:
 --             outcome  'succeeded' 'failed' 'cancelled': ended, kept for ms
 --                      'retry': an attempt is spent, due again in ms
 --                      'snoozed': no attempt is spent, due again in ms
@@ -20,22 +20,23 @@
 --             ms       see above
 --             payload  encoded result ('succeeded'), else encoded error; '' for none
 --             reason   for people; '' for none
+--             ran      int  ms for which it ran, '' if it did not start
 --   n         int    ids of this run
 --   id        text   n times
--- Derived: processing:<lease>, instance:<lease>, cancel:<lease>, job:<id>, scheduled, dead, queue:<q>, suspected:<q>, suspecting,
---          testing, wake:<q>, wake_suspects:<q>, lane:<lane>, lanes:<q>, laned, laned:<q>, permits:<limit>, rate:<limit>, limits,
+-- Derived: processing:<lease>, instance:<lease>, cancel:<lease>, job:<id>, ends:<q>, scheduled, dead, queue:<q>, suspected:<q>,
+--          suspecting, testing, wake:<q>, wake_suspects:<q>, lane:<lane>, lanes:<q>, laned, laned:<q>, permits:<limit>, rate:<limit>, limits,
 --          waits:<limit>, open:<q>, opens, about:<limit>, timer, wake_timer, unique:<key>, ended, followers:<id>,
 --          told:<id>, after:<id>, parked, parked:<task>, paused, stats:<minute>, queues
 --
 -- Returns one word per id:
 --   'ok'       recorded
 --   'again'    this very delivery had settled it (a resend); nothing written
---   'fenced'   the job belongs to another delivery (also a resend that comes after the next delivery); nothing written
+--   'fenced'   the job belongs to another delivery (also a resend that comes after the next delivery); its history says so
 --   'gone'     no record of ours; the id leaves the processing list, if it is there
--- A wish to cancel turns every outcome but success into 'cancelled'; the word is 'ok' all the same.
--- A full Redis takes every outcome, so that work ends; but of what is larger than SMALL, results and errors are left out, and the
--- record of a success says so (`left_out`, its size).
--- The last error stands in `error`, four before it in `error:0` to `error:3`, each with its time and lease.
+-- A request to cancel turns every outcome but success into 'cancelled'; the reply is 'ok' all the same.
+-- On a full Redis every outcome is still recorded, so that work ends; but results and errors larger than SMALL are left out, and
+-- the record of a success says so (`left_out`: the result's size).
+-- The last error is in `error`, the four before it in `error:0` to `error:3`, each with its time and lease.
 -- Keeps: an id is in one place; a settled delivery never changes its outcome.
 -- include keys
 -- include number
@@ -55,9 +56,12 @@
 -- include push
 -- include suspects
 -- include waiters
+-- include ends
 -- include ended
 -- include stats
 -- include packed
+-- include history
+-- include late
 local SMALL = 1024
 local lease, window, result_ttl = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local processing = named('processing', lease)
@@ -66,16 +70,18 @@ local now, paused = now_ms(), read_paused()
 -- Read.
 -- decided: what this call has accepted, or found without a record.
 local decided = {}
--- Set while suspects are here, or were a moment ago.
+-- Set while this instance has suspects, or had some a moment ago.
 local held = redis.call('HGET', named('instance', lease), 'held')
 local job_prefix = named('job', '')
 -- accepted: ids; negatives (of delivery numbers), mores, queues, ledgers, all_ties and bounds are of the same index.
 local words, accepted, negatives, mores, queues, ledgers, all_ties, bounds, vanished = {}, {}, {}, {}, {}, {}, {}, {}, {}
 local all_plain, last = true, 0
+-- lates: marks on the records of jobs whose outcome came too late, by id.
+local lates = {}
 local function decide(id, delivery, negative, more)
   local job = job_prefix .. id
-  -- The record says who owns a job: the delivery that made it active, under its lease.  The delivery is its number until it has
-  -- settled, then the negative.
+  -- The record says who owns a job: the delivery that made it active, under its lease.  The field holds that delivery's number
+  -- until it has settled, then its negative.
   local seen = read_fields(job, 'delivery', 'queue', 'tied', 'state', 'lease')
   if seen[1] == delivery and seen[4] == 'active' and seen[5] == lease and not decided[id] then
     decided[id] = true
@@ -85,7 +91,7 @@ local function decide(id, delivery, negative, more)
     if more ~= '' then
       all_plain = false
       ledgers[last] = read_fields(job, 'task', 'attempts', 'interruptions', 'pool', 'lane', 'error', 'failed_ms',
-        'failed_by', 'failures', 'snoozes', 'deaths')
+        'failed_by', 'failures', 'snoozes', 'deaths', 'events')
       if string.sub(more, 1, 6) == 'bound ' then
         local _, _, payload = read_packed(more)
         bounds[last] = cmsgpack.unpack(payload)
@@ -99,7 +105,17 @@ local function decide(id, delivery, negative, more)
     end
     return 'gone'
   end
-  return seen[1] == negative and 'again' or 'fenced'
+  if seen[1] == negative then
+    return 'again'
+  end
+  if not (lates[id] or decided[id]) then
+    local late_outcome, _, _, _, ran = 'succeeded', '', '', '', ''
+    if more ~= '' then
+      late_outcome, _, _, _, ran = read_packed(more)
+    end
+    lates[id] = late_mark(id, delivery, lease, late_outcome, now, ran ~= '' and now - number_of(ran))
+  end
+  return 'fenced'
 end
 local at = 4
 while at <= #ARGV do
@@ -110,7 +126,7 @@ while at <= #ARGV do
   end
   at = at + 3 + n
 end
--- What is not plain may be scheduled for later.
+-- An outcome that is not plain may schedule its job for later.
 local first_due = not all_plain and tonumber((redis.call('ZRANGE', single('scheduled'), 0, 0, 'WITHSCORES'))[2])
 
 -- note_error: keeps the error of a failed run, and moves the one before it into the ring.
@@ -136,6 +152,9 @@ local leaves_out = some_large and is_full()
 
 -- Write.
 begin_writing()
+for id, mark in pairs(lates) do
+  redis.call('HSET', job_prefix .. id, unpack(mark))
+end
 -- leaves: ids that leave the processing list below.
 local leaves = {}
 for _, id in ipairs(vanished) do
@@ -143,7 +162,7 @@ for _, id in ipairs(vanished) do
     tell_followers(id)
   end
 end
--- bind: what the job's task asks of its place, put on its record; or the job that holds its unique key.
+-- bind: puts the unique key, lane and limits that a job's task asks for on its record; or returns the job that holds that key.
 local function bind(id, job, extras)
   local holder = extras.unique and live_holder(extras.unique[1], extras.unique[2])
   if holder and holder ~= id then
@@ -157,9 +176,9 @@ local now_text = digits(now)
 local counts = {}
 for i = 1, last do
   local id, more, settled, queue = accepted[i], mores[i], negatives[i], queues[i]
-  local outcome, ms, payload, reason = 'succeeded', result_ttl, '', ''
+  local outcome, ms, payload, reason, ran = 'succeeded', result_ttl, '', '', ''
   if more ~= '' then
-    outcome, ms, payload, reason = read_packed(more)
+    outcome, ms, payload, reason, ran = read_packed(more)
     ms = tonumber(ms)
     if leaves_out and #payload > SMALL and outcome ~= 'bound' then
       if outcome == 'succeeded' then
@@ -170,8 +189,8 @@ for i = 1, last do
   end
   local ledger, ties = ledgers[i], all_ties[i]
   local job = job_prefix .. id
-  -- A success that nothing hangs on changes its own record alone, so it may leave the list after that. Whatever goes to another
-  -- place leaves first, each by itself: an error of one (a foreign key in its way) costs no other its place.
+  -- A success without ties changes only its own record, so its id may leave the list afterwards.  A job that goes elsewhere
+  -- leaves the list first, each by itself, so that an error with one (a foreign key in its way) costs no other its place.
   if outcome == 'succeeded' and ties == FREE then
     leaves[#leaves + 1] = id
   else
@@ -182,6 +201,10 @@ for i = 1, last do
     if outcome ~= 'succeeded' then
       outcome, ms = 'cancelled', ties.keep_ms
     end
+  end
+  if outcome ~= 'succeeded' then
+    local started = ran ~= '' and math.max(number_of(settled) * -1, now - number_of(ran))
+    redis.call('HSET', job, event_of(ledger[12], now, outcome, string.sub(settled, 2), lease, reason, started))
   end
   if outcome == 'succeeded' then
     if payload == '' then
@@ -269,4 +292,5 @@ for outcome, by_queue in pairs(counts) do
     count(now, outcome, queue, n)
   end
 end
+write_ends()
 return words

@@ -1,11 +1,11 @@
--- sweep: which leases may need recovery.  Called by transitions.sweep.
+-- sweep: list the leases that may need recovery.  Called by transitions.sweep.
 --
 -- KEYS[1]  tag
 -- ARGV[1]  ttl_ms  int
 -- Derived: instances, hold
 --
 -- Returns leases (at most 100): revoked ones, those past their deadline, and those whose deadline is so far ahead that
--- the clock must have changed (recover cuts it).  During a hold none that is just past its deadline.  Writes nothing.
+-- the clock must have changed (recover cuts it).  During a hold, none that are just past their deadline.  Writes nothing.
 -- include keys
 -- include number
 -- include now_ms

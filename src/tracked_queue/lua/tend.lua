@@ -1,15 +1,15 @@
--- tend: make takeable what is due and what follows on ended jobs, a bounded number a call: what each fetch does as well, for
--- when nobody has a place free and so nobody fetches.  Called by transitions.tend.
+-- tend: make due jobs and followers of ended jobs takeable, a bounded number a call.  Each fetch does the same; this is for when
+-- no instance has a free place, so that none fetches.  Called by transitions.tend.
 --
 -- KEYS[1]  tag
 -- Derived: scheduled, ended, job:<id>, followers:<id>, told:<id>, after:<id>, dependents, queue:<q>, suspected:<q>, suspecting,
 --          lane:<lane>, lanes:<q>, laned, laned:<q>, waits:<limit>, open:<q>, opens, about:<limit>, waited:<base>, limits,
 --          permits:<limit>, rate:<limit>, wake:<q>, wake_suspects:<q>, timer, wake_timer, unique:<key>, dead, paused,
---          stats:<minute>, queues
+--          stats:<minute>, queues, ends:<q>
 --
 -- Returns '1' if something is left, else '0'.
 -- After the clock went back by more than a TTL (`rewind` in `timer`, see heartbeat), delays that were counted by a clock that
--- was ahead count from now, a bounded number a call, from the farthest on.  A time that the caller named stays.
+-- was ahead are counted from now instead, a bounded number a call, the farthest first.  A time that the caller named stays.
 -- include keys
 -- include number
 -- include now_ms
@@ -26,6 +26,7 @@
 -- include lanes
 -- include limits
 -- include push
+-- include ends
 -- include ended
 -- include stats
 -- include expiry
@@ -33,7 +34,7 @@
 -- include followers
 -- include tend
 local REWOUND = 250
--- rewind_delays: whether some are left.
+-- rewind_delays: does that for some delays; returns whether any are left.
 local function rewind_delays(now)
   local from, skip = string.match(redis.call('HGET', single('timer'), 'rewind') or '', '^(%S+) (%d+)$')
   if not from then
@@ -74,4 +75,6 @@ local function rewind_delays(now)
 end
 local now = now_ms()
 local left = rewind_delays(now)
-return { (tend(now, read_paused(), true, true) or left) and '1' or '0' }
+left = tend(now, read_paused(), true, true) or left
+write_ends()
+return { left and '1' or '0' }

@@ -3,7 +3,7 @@
 -- KEYS[1]  tag
 -- ARGV[1]  task   text
 -- ARGV[2]  n      int   of jobs in this portion, at most 70
--- ARGV[3..] queue text  only jobs of these queues move; none given: of every queue
+-- ARGV[3..] queue text  only jobs of these queues move; jobs of every queue if none is given
 -- Derived: parked, parked:<task>, job:<id>, queue:<q>, suspected:<q>, suspecting, lane:<lane>, lanes:<q>, laned,
 --          laned:<q>, wake:<q>, wake_suspects:<q>, paused, dead, followers:<id>, told:<id>,
 --          after:<id>, ended, queues
@@ -11,8 +11,8 @@
 -- Returns a list; its first word:
 --   'ok'      then moved, remaining
 --   'paused'  the task is paused; nothing written
--- An id without a record goes to dead. A parked job of another queue goes to the list's other end, so that it doesn't stand in
--- the way.
+-- An id without a record becomes a dead job.  A parked job of another queue goes to the list's other end, so that it doesn't
+-- stand in the way.
 -- include keys
 -- include number
 -- include now_ms

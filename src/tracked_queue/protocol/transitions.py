@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import msgspec
 
@@ -284,6 +284,27 @@ def release(lease: str, end: End, *, ago: float | None = None, beside: int = 0, 
 _READ_RELEASE = _word("release", {b"dropped": False, b"revoked": True, b"noted": False, b"gone": False})
 
 
+class InstanceFacts(NamedTuple):
+    """One instance as it is stored: lease, deadline (ms; 0: revoked), how many jobs it owns, and the fields asked for."""
+
+    lease: bytes
+    deadline: float
+    owned: int
+    fields: list[bytes | None]
+
+
+def instances(names: Sequence[str], first: int = 0, n: int = MAX_BATCH) -> Call[list[InstanceFacts]]:
+    """Up to n instances from this place on, by their deadlines, with these fields of each."""
+    return Call("instances", [first, n, *names], _read_instances)
+
+
+def _read_instances(reply: Any) -> list[InstanceFacts]:
+    return [
+        InstanceFacts(lease, float(deadline), owned, fields)
+        for lease, deadline, owned, fields in zip(reply[::4], reply[1::4], reply[2::4], reply[3::4], strict=True)
+    ]
+
+
 def quiet(lease: str, on: bool) -> Call[bool]:
     """Stop (or start) an instance's fetching; False if there is no such live lease."""
     return Call("quiet", [lease, "1" if on else "0"], _READ_QUIET)
@@ -467,6 +488,7 @@ class Outcome(msgspec.Struct, gc=False):
     payload: bytes
     reason: str
     rich: bool = False  # its record has a unique key, limits or a lane, so that its end touches more
+    ran_ms: int | None = None  # for how long it ran; None if it did not start, and for a success
 
 
 class Verdict(StrEnum):
@@ -499,8 +521,29 @@ def settle(
             args.append(it.id)
         else:
             run = None
-            args += (it.delivery, _packed(it.kind, str(it.ms), it.payload, it.reason.encode()), 1, it.id)
+            args += (it.delivery, _packed(it.kind, str(it.ms), it.payload, it.reason.encode(), _ran(it)), 1, it.id)
     return Call("settle", args, _READ_SETTLE)
+
+
+def _ran(outcome: Outcome) -> bytes:
+    return b"" if outcome.ran_ms is None else b"%d" % outcome.ran_ms
+
+
+class LateOutcome(NamedTuple):
+    """How a delivery of a lost lease ended; it changes nothing."""
+
+    id: bytes
+    delivery: bytes
+    outcome: OutcomeKind
+    ran_ms: int
+
+
+def late(lease: str, outcomes: Sequence[LateOutcome]) -> Call[int]:
+    """Note in their jobs' histories that up to MAX_RICH deliveries of a lost lease have ended; how many were noted."""
+    args: list[Any] = [lease]
+    for it in outcomes:
+        args += (it.id, it.delivery, it.outcome.value, it.ran_ms)
+    return Call("late", args, int)
 
 
 _READ_SETTLE = _words("settle", {verdict.value.encode(): verdict for verdict in Verdict})
@@ -699,9 +742,9 @@ class CancelWord(StrEnum):
     GONE = "gone"
 
 
-def cancel(ids: Sequence[str], keep: float) -> Call[list[CancelWord]]:
-    """Cancel up to MAX_RICH jobs; their records stay for `keep` seconds."""
-    return Call("cancel", [_ms(keep), *map(to_bytes, ids)], _READ_CANCEL)
+def cancel(ids: Sequence[str], keep: float, by: str = "") -> Call[list[CancelWord]]:
+    """Cancel up to MAX_RICH jobs, because `by` asks for it; their records stay for `keep` seconds."""
+    return Call("cancel", [_ms(keep), to_bytes(by), *map(to_bytes, ids)], _READ_CANCEL)
 
 
 _READ_CANCEL = _words("cancel", {word.value.encode(): word for word in CancelWord})
@@ -722,14 +765,19 @@ _READ_REQUEUE = _words("requeue", _DEAD_WORDS)
 _READ_PURGE = _words("purge", _DEAD_WORDS)
 
 
-def requeue(ids: Sequence[str]) -> Call[list[DeadWord]]:
-    """Queue up to MAX_RICH dead jobs again."""
-    return Call("requeue", list(map(to_bytes, ids)), _READ_REQUEUE)
+def requeue(ids: Sequence[str], by: str = "") -> Call[list[DeadWord]]:
+    """Queue up to MAX_RICH dead jobs again, because `by` asks for it."""
+    return Call("requeue", [to_bytes(by), *map(to_bytes, ids)], _READ_REQUEUE)
 
 
 def purge(ids: Sequence[str]) -> Call[list[DeadWord]]:
     """Remove up to MAX_RICH dead jobs."""
     return Call("purge", list(map(to_bytes, ids)), _READ_PURGE)
+
+
+def act(by: str, action: str, facts: str) -> Call[bool]:
+    """Keep what a person has done: who, what, and the facts as JSON."""
+    return Call("act", [to_bytes(by), action, facts], _word("act", {b"ok": True}))
 
 
 def pause(what: str) -> Call[bool]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from ..protocol.text import to_bytes
+from ..protocol.transitions import InstanceFacts, instances
 from ..transport.store import Store
 from .reading import PAGE, now_ms, number_of, scan, text_of, time_of
 
@@ -40,23 +41,25 @@ class InstanceReport:
         return not self.revoked and self.deadline_s > 0
 
 
+_FIELDS = (
+    "label", "host", "pid", "version", "queues", "tasks", "concurrency", "started_ms", "seen_ms", "quiet", "held", "machine",
+    "born", "program",
+)  # fmt: skip
+
+
 async def read_instances(store: Store, limit: int = 1000) -> list[InstanceReport]:
     """All instances, the dead ones that still own jobs included."""
-    keys = store.keys
     now = await now_ms(store)
-    (flat,) = await store.read(("ZRANGE", keys.single("instances"), 0, limit - 1, "WITHSCORES"))
-    leases = [(text_of(lease), float(score)) for lease, score in zip(flat[::2], flat[1::2], strict=True)]
-    about_all: list[tuple[list[bytes], int]] = []
-    for at in range(0, len(leases), PAGE):
-        page = [lease for lease, _ in leases[at : at + PAGE]]
-        replies = await store.read(
-            *(("HGETALL", keys.named("instance", lease)) for lease in page),
-            *(("SCARD", keys.named("processing", lease)) for lease in page),
-        )
-        about_all += zip(replies[: len(page)], replies[len(page) :], strict=True)
+    facts: list[InstanceFacts] = []
+    while len(facts) < limit:
+        page = await store.run(instances(_FIELDS, len(facts), min(PAGE, limit - len(facts))))
+        facts += page
+        if len(page) < PAGE:
+            break
     found = []
-    for (lease, deadline), (fields, owned) in zip(leases, about_all, strict=True):
-        about = {text_of(name): value for name, value in zip(fields[::2], fields[1::2], strict=True)}
+    for raw, deadline, owned, fields in facts:
+        lease = text_of(raw)
+        about = {name: value for name, value in zip(_FIELDS, fields, strict=True) if value is not None}
         seen = about.get("seen_ms")
         found.append(
             InstanceReport(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from ..transport.store import Store
 from .instances import InstanceReport, read_instances
-from .reading import PAGE, now_ms, number_of, text_of, waiting_s
+from .reading import PAGE, now_ms, number_of, text_of
 
 STATS_MINUTES = 5
 
@@ -100,55 +102,47 @@ def _merged_queue(parts: Sequence[QueueReport]) -> QueueReport:
 async def _read_overview(store: Store) -> Overview:
     keys = store.keys
     now = await now_ms(store)
-    names, paused_set, parked_names, scheduled, dead = await store.read(
+    minutes = [keys.named("stats", str(now // 60_000 - back)) for back in range(STATS_MINUTES)]
+    names, paused_set, parked_names, scheduled, dead, *stats = await store.read(
         ("SMEMBERS", keys.single("queues")),
         ("SMEMBERS", keys.single("paused")),
         ("SRANDMEMBER", keys.single("parked"), PAGE),
         ("ZCARD", keys.single("scheduled")),
         ("ZCARD", keys.single("dead")),
+        *(("HGETALL", key) for key in minutes),
     )
     paused = {text_of(what) for what in paused_set}
     instances = await read_instances(store)
     live = [instance for instance in instances if instance.alive and not instance.quiet]
-    served = {queue for instance in live for queue in instance.queues}
-    queues = sorted({text_of(name) for name in names} | served | {w[6:] for w in paused if w.startswith("queue:")})
-    rates = await _rates(store, now)
-    reports = []
-    for queue in queues:
-        list_key, suspect_key = keys.named("queue", queue), keys.named("suspected", queue)
-        length, suspects, oldest, first_suspect, laned = await store.read(
-            ("LLEN", list_key),
-            ("ZCARD", suspect_key),
-            ("LINDEX", list_key, -1),
-            ("ZRANGE", suspect_key, 0, 0),
-            ("HGET", keys.single("laned"), queue),
-        )
-        ages = [await waiting_s(store, job_id, now) for job_id in (oldest, *first_suspect) if job_id is not None]
-        reports.append(
+    serving = Counter(queue for instance in live for queue in instance.queues)
+    queues = sorted(
+        {text_of(name) for name in names} | set(serving) | {w[6:] for w in paused if w.startswith("queue:")}
+    )
+    rates = _rates(stats, now)
+    parked = sorted(map(text_of, parked_names))
+    found = await _read_queues(store, queues)
+    ages = await _read_ages(store, [head for one in found for head in one.heads], now)
+    lengths = await store.read(*(("LLEN", keys.named("parked", name)) for name in parked))
+    return Overview(
+        queues=tuple(
             QueueReport(
                 queue=queue,
-                length=length + suspects + number_of(laned),
-                suspects=suspects,
-                limited=number_of(laned),
-                oldest_s=max((age for age in ages if age is not None), default=None),
+                length=one.ready + one.suspects + one.limited,
+                suspects=one.suspects,
+                limited=one.limited,
+                oldest_s=max((age for head in one.heads if (age := ages[head]) is not None), default=None),
                 enqueued_per_min=rates.get(("enqueued", queue), 0.0),
                 succeeded_per_min=rates.get(("succeeded", queue), 0.0),
                 failed_per_min=sum(rates.get((what, queue), 0.0) for what in ("failed", "dead", "retry")),
                 paused=f"queue:{queue}" in paused,
-                instances=sum(queue in instance.queues for instance in live),
+                instances=serving[queue],
             )
-        )
-    parked = [
-        ParkedReport(
-            task=text_of(name),
-            length=(await store.read(("LLEN", keys.named("parked", text_of(name)))))[0],
-            paused=f"task:{text_of(name)}" in paused,
-        )
-        for name in sorted(parked_names)
-    ]
-    return Overview(
-        queues=tuple(reports),
-        parked=tuple(parked),
+            for queue, one in zip(queues, found, strict=True)
+        ),
+        parked=tuple(
+            ParkedReport(task=name, length=length, paused=f"task:{name}" in paused)
+            for name, length in zip(parked, lengths, strict=True)
+        ),
         paused_tasks=tuple(sorted(what[5:] for what in paused if what.startswith("task:"))),
         scheduled=scheduled,
         dead=dead,
@@ -156,12 +150,52 @@ async def _read_overview(store: Store) -> Overview:
     )
 
 
-async def _rates(store: Store, now: int) -> dict[tuple[str, str], float]:
+class _Queue(NamedTuple):
+    ready: int
+    suspects: int
+    limited: int
+    heads: list[bytes]  # the oldest ready job, the first suspect
+
+
+async def _read_queues(store: Store, queues: Sequence[str]) -> list[_Queue]:
+    """Lengths and heads, some hundred queues at a time."""
+    keys, found = store.keys, list[_Queue]()
+    for at in range(0, len(queues), PAGE):
+        page = queues[at : at + PAGE]
+        lists, suspected = (
+            [keys.named("queue", name) for name in page],
+            [keys.named("suspected", name) for name in page],
+        )
+        replies = await store.read(
+            *(("LLEN", key) for key in lists),
+            *(("LINDEX", key, -1) for key in lists),
+            *(("ZCARD", key) for key in suspected),
+            *(("ZRANGE", key, 0, 0) for key in suspected),
+            ("HMGET", keys.single("laned"), *page),
+        )
+        ready, heads, suspects, firsts = (replies[len(page) * part : len(page) * (part + 1)] for part in range(4))
+        for one in zip(ready, heads, suspects, firsts, replies[-1], strict=True):
+            found.append(
+                _Queue(one[0], one[2], number_of(one[4]), [head for head in (one[1], *one[3]) if head is not None])
+            )
+    return found
+
+
+async def _read_ages(store: Store, job_ids: Sequence[bytes], now: int) -> dict[bytes, float | None]:
+    """Seconds that each has waited; None where its record does not say."""
+    ages: dict[bytes, float | None] = {}
+    for at in range(0, len(job_ids), PAGE):
+        page = job_ids[at : at + PAGE]
+        for job_id, times in zip(page, await store.read_fields(page, "queued_ms", "due_ms"), strict=True):
+            since = max(map(number_of, times))
+            ages[job_id] = max(0.0, (now - since) / 1000) if since else None
+    return ages
+
+
+def _rates(stats: Sequence[Sequence[bytes]], now: int) -> dict[tuple[str, str], float]:
     """Events per minute by (what, queue), over the last full minutes and the running one."""
-    minute = now // 60_000
-    stats = [store.keys.named("stats", str(minute - back)) for back in range(STATS_MINUTES)]
     totals: dict[tuple[str, str], int] = {}
-    for flat in await store.read(*(("HGETALL", key) for key in stats)):
+    for flat in stats:
         for name, count in zip(flat[::2], flat[1::2], strict=True):
             what, _, queue = text_of(name).partition(":")
             totals[what, queue] = totals.get((what, queue), 0) + number_of(count)
@@ -185,11 +219,9 @@ async def _often_interrupted(store: Store, instances: Sequence[InstanceReport], 
 async def queue_age(store: Store, queue: str) -> float | None:
     """Seconds that the oldest job of a queue has waited; None for an empty queue."""
     now = await now_ms(store)
-    head, suspects = await store.read(
-        ("LINDEX", store.keys.named("queue", queue), -1), ("ZRANGE", store.keys.named("suspected", queue), 0, 0)
-    )
-    ages = [await waiting_s(store, job_id, now) for job_id in (head, *suspects) if job_id is not None]
-    return max((age for age in ages if age is not None), default=None)
+    (found,) = await _read_queues(store, [queue])
+    ages = await _read_ages(store, found.heads, now)
+    return max((age for age in ages.values() if age is not None), default=None)
 
 
 async def queue_known(store: Store, queue: str) -> bool:

@@ -75,13 +75,6 @@ async def pages_of(store: Store, key: str) -> AsyncIterator[list[bytes]]:
         at += len(ids)
 
 
-async def waiting_s(store: Store, job_id: bytes, now: int) -> float | None:
-    """Seconds that a job has waited in its queue, or since it was due; None where its record does not say."""
-    ((queued, due),) = await store.read_fields([job_id], "queued_ms", "due_ms")
-    since = max(number_of(queued), number_of(due))
-    return max(0.0, (now - since) / 1000) if since else None
-
-
 async def lanes_of(store: Store, queue: str) -> list[bytes]:
     """Lanes of a queue that hold jobs, wherever they wait for their turn."""
     return [lane async for page in scan(store, "HSCAN", store.keys.named("laned", queue)) for lane in page]

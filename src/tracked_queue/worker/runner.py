@@ -24,7 +24,7 @@ from ..model.hooks import Hooks
 from ..model.inputs import Results
 from ..model.task import Registry
 from ..protocol.text import to_bytes
-from ..protocol.transitions import Call, FetchedJob, NoteKind, NoteWord, Outcome, OutcomeKind, inputs, note
+from ..protocol.transitions import Call, FetchedJob, LateOutcome, NoteKind, NoteWord, Outcome, OutcomeKind, inputs, note
 from ..settings import Settings
 from .appetite import Appetite
 from .delivery import UNTRACKED, Delivery, Recipe
@@ -105,6 +105,7 @@ class Runner:
         # Deliveries, not ids: one that ignores its cancellation may still be here when its job comes back.
         self.running: set[Delivery] = set()
         self.buffer: deque[Delivery] = deque()
+        self.late: list[LateOutcome] = []  # of deliveries that ended after the lease was lost
         self._accepting = True
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = math.inf
@@ -257,7 +258,9 @@ class Runner:
         """Its error's outcome can't be worked out: the job is dead with its own error, and the reason adds the second one."""
         reason = f"{named(error)} (and its outcome can't be encoded: {named(worse)})"
         log.job_unusable(task=delivery.task.name, job_id=delivery.id, problem=reason[:300])
-        self._record(delivery, OutcomeKind.DEAD, 1, encode_exception(error, _OWN_FRAMES), reason)
+        self._record(
+            delivery, OutcomeKind.DEAD, 1, encode_exception(error, _OWN_FRAMES), reason, self._ran_ms(delivery)
+        )
 
     def _unfit(self, delivery: Delivery, error: ArgumentError | SealedError) -> None:
         """What is stored for it can't be turned into arguments."""
@@ -325,7 +328,7 @@ class Runner:
 
     def _returned(self, delivery: Delivery, value: Any) -> None:
         if delivery.cause is Cause.LOST:
-            self._disowned(delivery)
+            self._disowned(delivery, _SUCCEEDED)
             return
         keep_ms = delivery.recipe.keep_ms
         if value is None:  # as most return: of_value says the same, and costs a decision
@@ -338,9 +341,12 @@ class Runner:
         else:
             self._decided(delivery, decision)
 
-    def _disowned(self, delivery: Delivery) -> None:
+    def _disowned(self, delivery: Delivery, kind: OutcomeKind) -> None:
         """The lease was lost while this job ran: whatever it did here changes nothing any more."""
         delivery.settled = True
+        if not delivery.untracked:
+            job = delivery.job
+            self.late.append(LateOutcome(job.id, job.delivery, kind, self._ran_ms(delivery)))
         log.job_fenced(job_id=delivery.id, lease=self.lease, delivery=delivery.job.delivery.decode())
 
     def _conclude(self, delivery: Delivery, error: BaseException, note: str = "") -> None:
@@ -348,7 +354,8 @@ class Runner:
         if delivery.settled:
             return
         if delivery.cause is Cause.LOST:
-            self._disowned(delivery)
+            cut_short = isinstance(error, asyncio.CancelledError)
+            self._disowned(delivery, OutcomeKind.INTERRUPTED if cut_short else OutcomeKind.FAILED)
             return
         options, keep_ms = delivery.task.task_options, delivery.recipe.keep_ms
         decision = of_error(error, delivery, options, keep_ms, random.random, hidden=_OWN_FRAMES, note=note)
@@ -364,7 +371,7 @@ class Runner:
         """Log what was decided other than success, and record it."""
         kind, reason = decision.kind, decision.reason
         about: dict[str, Any] = {"task": delivery.task.name, "job_id": delivery.id}
-        ran_ms = round((self._loop.time() - delivery.started_at) * 1000)
+        ran_ms = self._ran_ms(delivery)
         if kind is OutcomeKind.CANCELLED:
             log.job_cancelled(**about, ran_ms=ran_ms)
         elif kind is OutcomeKind.INTERRUPTED:
@@ -382,7 +389,10 @@ class Runner:
                 outcome=kind.value,
                 retry_s=retry_s,
             )
-        self._record(delivery, kind, decision.ms, decision.payload, reason)
+        self._record(delivery, kind, decision.ms, decision.payload, reason, ran_ms)
+
+    def _ran_ms(self, delivery: Delivery) -> int:
+        return round((self._loop.time() - delivery.started_at) * 1000)
 
     async def _exhausted(self, delivery: Delivery) -> None:
         """Call the task's on_exhausted; whatever it does, the job is dead already."""
@@ -394,7 +404,9 @@ class Runner:
         except BaseException as broken:
             log.hook_failed(hook="on_exhausted", task=delivery.task.name, job_id=delivery.id, error=named(broken)[:300])
 
-    def _record(self, delivery: Delivery, kind: OutcomeKind, ms: int, payload: bytes, reason: str) -> None:
+    def _record(
+        self, delivery: Delivery, kind: OutcomeKind, ms: int, payload: bytes, reason: str, ran_ms: int | None = None
+    ) -> None:
         delivery.settled = True
         if not delivery.untracked:
             if reason:
@@ -403,7 +415,7 @@ class Runner:
                 # Texts of errors may say what the arguments were; what is left says how the job ended.
                 payload, reason = self._cipher.seal(payload), without_text(reason)
             job = delivery.job
-            self._settle(Outcome(job.id, job.delivery, kind, ms, payload, reason, job.bound))
+            self._settle(Outcome(job.id, job.delivery, kind, ms, payload, reason, job.bound, ran_ms))
 
     def _finish(self, delivery: Delivery) -> None:
         self.running.discard(delivery)

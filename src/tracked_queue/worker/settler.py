@@ -63,7 +63,12 @@ class Settler:
     @property
     def owned(self) -> set[tuple[bytes, bytes]]:
         """(id, delivery) of the outcomes that are not recorded yet."""
-        return {(outcome.id, outcome.delivery) for outcome in (*self._pending, *self._in_flight)}
+        return {(outcome.id, outcome.delivery) for outcome in self.unsent}
+
+    @property
+    def unsent(self) -> list[Outcome]:
+        """The outcomes that are not recorded yet, the oldest first."""
+        return [*self._in_flight, *self._pending]
 
     async def drained(self, seconds: float) -> bool:
         """Wait until everything is recorded, for at most `seconds`."""

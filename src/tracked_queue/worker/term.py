@@ -19,7 +19,20 @@ from ..model.schedules import Schedule
 from ..model.task import Registry
 from ..protocol.keys import Keys
 from ..protocol.request import Request
-from ..protocol.transitions import Beat, Call, End, Mode, Outcome, Verdict, release, tend, unpark
+from ..protocol.transitions import (
+    MAX_RICH,
+    Beat,
+    Call,
+    End,
+    LateOutcome,
+    Mode,
+    Outcome,
+    Verdict,
+    late,
+    release,
+    tend,
+    unpark,
+)
 from ..settings import Settings
 from ..sharding.agreement import Agreement
 from ..transport.endpoint import Endpoint
@@ -298,6 +311,8 @@ class Term:
         finally:
             self._ended = True
             await self._end()
+        if self._state.lost:
+            await self._note_late()
         if left is None:
             return None
         if not self._state.lost and not left:
@@ -329,6 +344,15 @@ class Term:
         """After a loss: wait for the cancelled jobs; the watchdog ends the process if one does not stop."""
         while self.runner.running:
             await asyncio.wait([item.asyncio_task for item in self.runner.running if item.asyncio_task])
+
+    async def _note_late(self) -> None:
+        """Note how deliveries of this lost lease ended, so that a second run can be explained; tried once."""
+        ends = [LateOutcome(it.id, it.delivery, it.kind, it.ran_ms or 0) for it in self._settler.unsent]
+        ends += self.runner.late
+        with contextlib.suppress(StoreUnavailableError, StoreRefusedError, TimeoutError):
+            async with asyncio.timeout(RELEASE_S):
+                for at in range(0, len(ends), MAX_RICH):
+                    await self._links.rest.run(late(self._state.lease, ends[at : at + MAX_RICH]))
 
     async def _end(self) -> None:
         """

@@ -1,9 +1,9 @@
--- Jobs that come after others.  Of those, `waits` have not ended, and `failed` have without success; `revives` of the latter may
--- come back: they are dead, or failed themselves for such a one.  `gathering` says that more are still being named (see
--- follow.lua), and counts as one that has not ended.
+-- Jobs that come after others.  Such a job counts the jobs before it: `waits` of them have not ended; `failed` have ended without
+-- success; `revives` of those that failed may come back, since they are dead, or failed because of a dead job.  `gathering` says
+-- that more are still being named (see follow.lua); it counts as one job that has not ended.
 
 local FAILED = 'a job that it comes after did not succeed'
--- meant: what that comes to: 'waiting', 'queued' (it may run), 'failed' or 'cancelled'.
+-- meant: the state that a job gets by its rule and these counts: 'waiting', 'queued' (it may run), 'failed' or 'cancelled'.
 local NOT_NEEDED = 'not needed: what it is the fallback of succeeded'
 local function meant(rule, waits, failed)
   if rule == 'fallback' then
@@ -13,9 +13,9 @@ local function meant(rule, waits, failed)
   end
   return waits > 0 and 'waiting' or 'queued'
 end
--- look_back: how the jobs stand that one comes after, which is named in `after`; or nil and the id of one without a record, or
--- untracked.  seen: ids that this batch stores -> '1', or '0' for an untracked one.  stand_ins: ids of this batch that were not
--- stored -> who holds their unique key.
+-- look_back: the states of the jobs named in `after`; or nil, and the id of one that has no record or is untracked.
+-- seen: ids that this batch stores -> '1', or '0' for an untracked job.  stand_ins: ids of this batch that were not stored -> the
+-- job that holds their unique key.
 local function look_back(after, seen, stand_ins)
   local back = { ids = {}, states = {}, open = {}, failed = 0, revive = {} }
   for at, id in ipairs(after) do
@@ -40,8 +40,8 @@ local function look_back(after, seen, stand_ins)
   end
   return back
 end
--- link: the word to them that this one comes after them.  Of the first `wants` it wants the results: their records are kept
--- until it has ended (see tend).
+-- link: notes on the jobs in `back` that this one comes after them.  It wants the results of the first `wants` of them, whose
+-- records are kept until it has ended (see tend).
 local function link(id, back, wants)
   for _, other in ipairs(back.open) do
     redis.call('RPUSH', named('followers', other), id)

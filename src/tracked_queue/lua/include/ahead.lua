@@ -1,2 +1,2 @@
--- AHEAD_MS: no tick is later than the server's clock, but for what the two sides' clocks differ by.
+-- AHEAD_MS: how far ahead of the server's clock a tick may be, since the client's clock may differ from it.
 local AHEAD_MS = 5000

@@ -1,6 +1,6 @@
 -- constrain: takes a job's unique key, and adds its key, lane and limits to the fields and values for its record's HSET.
--- extras: of its enqueue, or what the worker worked out for it.  begun: it has been fetched, so that a key which is held until
--- the start is free again.
+-- extras: those of its enqueue, or those that the worker worked out for it.  begun: whether it has been fetched, so that a key
+-- that is held only until the start is free again.
 local function constrain(id, extras, fields, begun)
   local n = #fields
   local function note(name, value)

@@ -1,6 +1,6 @@
--- read_hold: looks at when anyone last beat.  If that is more than two intervals ago (Redis was away, or all workers
--- were), or lies ahead (a failover to another clock), nobody may be called dead for one TTL: returns the end of that
--- hold, else nil; and whether the clock went back by more than a TTL.  note_contact writes both.
+-- read_hold: looks at when any instance last beat.  If that is more than two intervals ago (Redis was away, or all workers
+-- were), or in the future (a failover to another clock), no instance may be called dead for one TTL.  Returns the end of that
+-- hold, or nil; then whether the clock went back by more than a TTL.  note_contact writes the hold and the time of this call.
 local function read_hold(now, ttl_ms, interval_ms)
   local contact = tonumber(redis.call('GET', single('contact')) or nil)
   if contact then

@@ -14,11 +14,12 @@ local function read_follower(id)
   end
   return follower
 end
--- comes_back: whether one has failed for jobs before it alone, and may wait for them again.  One that has run decides for itself.
+-- comes_back: whether a job failed only because of jobs before it, and may wait for them again.  Once it has run, its own outcome
+-- decides.
 local function comes_back(follower)
   return follower.state == 'failed' and follower.revives > 0
 end
--- note_ends: more or fewer of those that it comes after have not ended, have failed, may come back.
+-- note_ends: adds to a follower's counts of the jobs before it: those that have not ended, that failed, that may come back.
 local function note_ends(follower, waits, failed, revives)
   if follower.state == 'waiting' or comes_back(follower) then
     follower.waits, follower.failed = follower.waits + waits, follower.failed + failed
@@ -29,7 +30,7 @@ local function note_ends(follower, waits, failed, revives)
     end
   end
 end
--- end_waiting: as long as it may come back it is kept.
+-- end_waiting: ends a follower that waits.  Its record is kept while it may still come back.
 local function end_waiting(follower, state, reason, now, paused)
   redis.call('ZREM', single('dependents'), follower.id)
   local keep = KEPT_MS
@@ -41,21 +42,22 @@ local function end_waiting(follower, state, reason, now, paused)
   count(now, state, follower.queue, 1)
   follower.state = state
 end
--- end_gathering: not all that one comes after could be named, so it never comes back.
+-- end_gathering: fails a follower because not all the jobs before it could be named; so it never comes back.
 local function end_gathering(follower, reason, now, paused)
   redis.call('HDEL', follower.job, 'gathering', 'revives')
   redis.call('ZREM', single('scheduled'), '\2' .. follower.id)
   follower.gathering, follower.revives = nil, 0
   end_waiting(follower, 'failed', reason, now, paused)
 end
--- set_aside: one whose place is taken by a key of another type is dead, where a person sees it, and holds nobody up.
+-- set_aside: a follower that can't be queued, because a key of another type is in its place, becomes dead, where a person sees
+-- it, and doesn't hold up the others.
 local function set_aside(follower, now, problem)
   redis.call('ZREM', single('dependents'), follower.id)
   redis.call('HSET', follower.job, 'state', 'dead', 'finished_ms', digits(now), 'reason', problem)
   redis.call('ZADD', single('dead'), now, follower.id)
   follower.state = 'dead'
 end
--- decide: what the ends so far mean for one that waits.
+-- decide: queues, schedules or ends a waiting follower, if the ends so far of the jobs before it call for that.
 local function decide(follower, reason, now, paused)
   if follower.state ~= 'waiting' or follower.gathering then
     return

@@ -1,6 +1,5 @@
--- bury_garbage: an id in a list that has no record (lost, or never ours) becomes a dead job that shows what was found.
--- Its name is kept where it is a plain one, and no foreign key has it; else the dead job is called by the hash of the
--- bytes.
+-- bury_garbage: turns an id in a list, but without a record (lost, or never ours), into a dead job that shows what was found.
+-- The dead job keeps that id if it is a plain name that no foreign key has; else its id is made from a hash of the bytes.
 local MAX_RAW = 1024
 local function bury_garbage(raw, queue, now, reason)
   local id = raw

@@ -1,21 +1,22 @@
 -- groups: which suspects a fetch takes together (docs/explanation/blame.md).  It calls fetch's `look`, and fills fetch's
--- `left_line`.  The block keeps what only these functions use out of the script's 200 local variables.
+-- `left_line`.  What only these functions use is in a block, and so doesn't count toward the script's limit of
+-- 200 local variables.
 local is_empty = #suspected > 0 and redis.call('EXISTS', processing) == 0
 local longest, solo_waits = 0, false
 local take_groups, enough_test, drains
 do
   -- How many suspects are looked at for one group.
   local GROUP_LOOK = 50
-  -- How long one that should run alone waits for an empty process.
+  -- How long a suspect that should run alone waits for an empty process.
   local ALONE_MS = 10000
-  -- No suspect's place in line lies further ahead: what it is charged with (see suspects.lua), many times over.
+  -- How far ahead a suspect's place in line can be at most: many times what its charges add (see suspects.lua).
   local MOST_CONFIRMED_MS = 600000
-  -- came_at: when a suspect came into its line; one that came by a clock ahead has been there for long.
+  -- came_at: when a suspect came into its line; one whose time was written by a clock that was ahead counts as long ago.
   local function came_at(score)
     local at = number_of(score)
     return at > now + MOST_CONFIRMED_MS and 0 or at
   end
-  -- take_group: the first suspect of a queue that may run here, and those behind it, while no pool is smaller than the group.
+  -- take_group: takes a queue's first suspect that may run here, and those behind it, while no pool is smaller than the group.
   local function take_group(at, longest_gate)
     local queue, most = ARGV[at], tonumber(ARGV[at + 1])
     local line = redis.call('ZRANGE', named('suspected', queue), 0, GROUP_LOOK - 1, 'WITHSCORES')
@@ -51,7 +52,7 @@ do
     end
     return false
   end
-  -- How long others have waited in line, at most.
+  -- The longest that any suspect has waited in line.
   local function waited_ms()
     local most = 0
     for _, at in ipairs(suspected) do
@@ -59,7 +60,7 @@ do
     end
     return most
   end
-  -- Whether half of the instances run suspects while fresh jobs wait.
+  -- Whether half of the other instances already run suspects, while fresh jobs wait in the queues of this call.
   function enough_test()
     local others = math.max(0, redis.call('ZCARD', single('instances')) - 1)
     local testing = #redis.call('ZRANGEBYSCORE', single('testing'), '(' .. digits(now), '+inf', 'LIMIT', 0, others + 1)

@@ -1,28 +1,29 @@
--- limits: lanes that wait for a place in a full limit, and who is told of one (docs/explanation/waking.md).
+-- limits: lanes that wait for a place in a full limit, and the queues to which a place is offered (docs/explanation/waking.md).
 --
--- Those of one queue are a group, the zset `waiting:<limit>\n<queue>`: lane -> turn.  It is closed while its queue stands in
--- waits:<limit> (queue -> when it last had a place), open while the limit stands in open:<queue> (limit -> that time).  A closed
--- group's limit is full, or stands in `opens` (limit -> when to offer its places; '\1<base>': a limit of that base was raised).
--- about:<limit> says what the limit is, as the job that waited first has it; waited:<base> names those of a base (a limit's name
--- without its key's value) that something waits for.  All of it goes with a limit's last group.
+-- The waiting lanes of one queue are a group, the zset `waiting:<limit>\n<queue>`: lane -> turn.  The group is closed while its
+-- queue is in waits:<limit> (queue -> when it last had a place), open while the limit is in open:<queue> (limit -> that time).
+-- The limit of a closed group is full, or is in `opens` (limit -> when to offer its places; '\1<base>': a limit of that base was
+-- raised).  about:<limit> describes the limit, as the job that waited first has it; waited:<base> names the limits of a base (a
+-- limit's name without its key's value) that something waits for.  All these keys go with a limit's last group.
 local ROUND, LAST_ROUND, ROUND_MS, OFFERED, SOON_MS, RAISED = 4, 32, 20, 32, 5, 50
 local function group_of(limit, queue)
   return named('waiting', limit .. '\n' .. queue)
 end
 local numbers = {}
--- most_of: the number that counts is that of the code that started last (see register): a deploy changes it for waiting jobs too.
+-- most_of: a limit's number.  That of the instance which started last counts (see register), so a deploy changes it for waiting
+-- jobs too.
 local function most_of(base, own)
   if numbers[base] == nil then
     numbers[base] = number_of(redis.call('HGET', single('limits'), base), false)
   end
   return math.min(numbers[base] or own, MOST_OF_LIMIT)
 end
--- start_of: from when a rate has room, nil if it has now.  nth: the start that has to be out of its window for that.
+-- start_of: when a rate will have room, or nil if it has room now.  nth: the time of the start that must leave the window first.
 local function start_of(nth, ms, now)
-  nth = math.min(number_of(nth), now)  -- one that is still to come was written by a clock that was ahead
+  nth = math.min(number_of(nth), now)  -- a time in the future was written by a clock that was ahead
   return nth > 0 and nth + ms > now and nth + ms or nil
 end
--- rewind: what started at a time that is still to come, by a clock that was ahead, counts as started now.
+-- rewind: starts whose time is in the future, since a clock that was ahead wrote it, count as started now.
 local REWRITTEN = 1000
 local function rewind(name, most, now)
   local starts = redis.call('LRANGE', named('rate', name), 0, math.min(most, REWRITTEN) - 1)
@@ -32,12 +33,12 @@ local function rewind(name, most, now)
     end
   end
 end
--- join: a lane waits for a limit that is full; its group is closed.
+-- join: puts a lane into the group that waits for a full limit; a new group is closed.
 local function join(limit, queue, lane, now)
   local name = limit.name
   local group = group_of(name, queue)
   local last = redis.call('ZREVRANGE', group, 0, 0, 'WITHSCORES')
-  -- One that this call has emptied is known still.
+  -- A group that this call has emptied is still in one of these.
   if not last[1] and not redis.call('ZSCORE', named('waits', name), queue)
     and not redis.call('ZSCORE', named('open', queue), name) then
     local about = named('about', name)
@@ -50,7 +51,7 @@ local function join(limit, queue, lane, now)
   end
   redis.call('ZADD', group, 'NX', tonumber(last[2] or '0') + 1, lane)
 end
--- close: a group's limit is full.  turn: when the queue last had a place.  starts: when a rate has room again.
+-- close: closes a group whose limit is full.  turn: when the queue last had a place.  starts: when a rate will have room again.
 local function close(name, queue, turn, starts, now)
   if redis.call('ZREM', named('open', queue), name) == 1 then
     redis.call('ZADD', named('waits', name), turn, queue)
@@ -61,7 +62,7 @@ local function close(name, queue, turn, starts, now)
     call_timer(starts)
   end
 end
--- forget_group: it is empty.
+-- forget_group: removes a group that is empty.
 local function forget_group(name, queue)
   redis.call('ZREM', named('open', queue), name)
   redis.call('ZREM', named('waits', name), queue)
@@ -72,7 +73,7 @@ local function forget_group(name, queue)
     redis.call('ZREM', single('opens'), name)
   end
 end
--- leave_groups: a lane is empty.
+-- leave_groups: takes a lane that is empty out of its groups.
 local function leave_groups(lane, queue, limits)
   for _, limit in ipairs(limits) do
     local group = group_of(limit.name, queue)
@@ -81,9 +82,9 @@ local function leave_groups(lane, queue, limits)
     end
   end
 end
--- offer: places of a limit that are free, to the queues that had none for longest: their groups are opened, until `round` markers
--- were set that were not set before; a marker that was set means that nobody waits there.  What is left is offered a little
--- later, to more, if then a place is still free.  Returns how many queues it visited.
+-- offer: offers a limit's free places to the queues that have gone longest without one.  It opens their groups, until it has set
+-- `round` markers that were not set before; one that was already set means that no worker is waiting there.  The other queues
+-- get their offer a little later, more of them at once, if a place is still free then.  Returns how many queues it visited.
 local function offer(name, round, now, paused)
   local about = redis.call('HMGET', named('about', name), 'kind', 'number', 'ms', 'base')
   if not about[1] then
@@ -125,8 +126,8 @@ local function offer(name, round, now, paused)
   end
   return visited
 end
--- offer_due: what `opens` says; at most `most` queues are visited.  The entry of a raised limit stands there until all limits of
--- that base have been entered.
+-- offer_due: makes the offers that are due in `opens`, until `most` queues have been visited.  The entry of a raised base stays
+-- there until all its limits have been entered.
 local function offer_due(now, paused, most)
   local visited = 0
   while visited < most do
@@ -160,8 +161,8 @@ local function offer_due(now, paused, most)
     visited = visited + 1
   end
 end
--- free_permits: a delivery is over; its places in its limits are free, and offered by offer_freed at the end of the call.
--- limits: lists of name, kind ('concurrency' or 'rate'), number, ms, bytes of the name without its key's value.
+-- free_permits: frees a job's places in its limits, when a delivery is over; offer_freed offers them at the end of the call.
+-- limits: from read_limits.
 local freed = {}
 local function free_permits(id, limits)
   for _, limit in ipairs(limits) do

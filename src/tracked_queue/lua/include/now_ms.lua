@@ -3,7 +3,7 @@ local function now_ms()
   local t = redis.call('TIME')
   return tonumber(t[1]) * 1000 + math.floor(tonumber(t[2]) / 1000)
 end
--- digits: a whole number as text; made once for many uses, since each use of a number formats it anew.
+-- digits: a whole number as text.  Made once for many uses, since a number would be formatted anew each time.
 local function digits(number)
   return string.format('%.0f', number)
 end

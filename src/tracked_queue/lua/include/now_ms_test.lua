@@ -1,4 +1,4 @@
--- now_ms: a steered clock for tests, joined in place of the server's.
+-- now_ms: a clock that tests control, joined in place of the server's.
 local function now_ms()
   return tonumber(redis.call('GET', KEYS[1] .. ':clock'))
 end

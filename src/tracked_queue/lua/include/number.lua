@@ -1,5 +1,5 @@
--- number_of: a whole number out of a record's field; what something else wrote there counts as the default, so that one damaged
--- record stops nobody.
+-- number_of: a record's field as a whole number; anything else that was written there counts as the default, so that a damaged
+-- record stops no other job.
 local function number_of(text, default)
   local number = tonumber(text or nil)
   if number and number > -9e15 and number < 9e15 then

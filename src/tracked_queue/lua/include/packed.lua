@@ -1,5 +1,5 @@
--- read_packed: one argument that holds five: two words, then three texts of bytes: 'word word length length first..second..
--- third'.  Plain jobs and plain outcomes send '' in its place: each argument costs time on both sides.
+-- read_packed: takes apart one argument that holds five values, two words and three byte strings: 'word word length length
+-- first..second..third'.  Plain jobs and plain outcomes send '' in its place: each argument costs time on both sides.
 local function read_packed(text)
   local one, two, first, second, at = string.match(text, '^(%S+) (%S+) (%d+) (%d+) ()')
   first = at + tonumber(first)

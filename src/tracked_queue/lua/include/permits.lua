@@ -1,13 +1,13 @@
--- permits: what a fetch counts of limits.  It goes by fetch's `now`.
--- Permits of concurrency limits out, and starts of rates, as they will be after this call.
+-- permits: how a fetch keeps count of limits.  It uses fetch's `now`.
+-- used: how many permits of each concurrency limit will be out after this call; rates: the starts that it adds to each rate.
 local used, rates = {}, {}
--- The ms from which a rate has room, or nil if it has now: its last starts are in a list, the newest first.
+-- When a rate will have room, in ms, or nil if it has room now.  Its last starts are in a list, the newest first.
 local function rate_opens_at(name, rate)
   if rate.taken >= rate.most then
     return now + rate.ms
   end
   local nth = redis.call('LINDEX', named('rate', name), rate.most - 1 - rate.taken)
-  rate.ahead = rate.ahead or number_of(nth) > now  -- of a clock that was ahead
+  rate.ahead = rate.ahead or number_of(nth) > now  -- written by a clock that was ahead
   return start_of(nth, rate.ms, now)
 end
 local function is_full_now(limit)

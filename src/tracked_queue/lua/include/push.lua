@@ -6,8 +6,8 @@ local function suspend(id, queue, at, paused)
   return came == 1
 end
 -- push_job: makes a job takeable: in its queue's list, in its lane, or among the suspects.  verb: 'LPUSH' for the end of the
--- line, 'RPUSH' for its head.  pool: of a suspect, which stands in its line as if it had come at `since`, else now.  A lane of
--- another queue is none.
+-- line, 'RPUSH' for its head.  pool: set for a suspect, which gets the place in its line of one that came at `since`, or now if
+-- that is nil.  A lane of another queue is ignored.
 local function push_job(verb, id, queue, lane, pool, paused, since)
   lane = lane and string.sub(lane, 1, #queue + 1) == queue .. '\n' and lane
   local first = false

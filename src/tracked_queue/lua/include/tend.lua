@@ -1,14 +1,15 @@
--- tend: what lies in time or waits for a word: due jobs become takeable; places of limits are offered; followers of ended jobs
--- are told of the end; results that a job wanted are let go when it has ended.  At most DUE jobs, OFFERS queues and TOLD
--- entries a call, of which a follower counts as FOLLOWER.
+-- tend: does what has come due, and passes on ends: due jobs become takeable; places of limits are offered; followers of ended
+-- jobs are notified of the end; a job that has ended lets go of the results that it wanted.  One call handles at most DUE jobs,
+-- OFFERS queues and TOLD entries, where each follower counts as FOLLOWER entries.
 -- Returns whether something is left.
 --
--- `ended` is a list of ids about which there is something to tell.  What, their records say:
---   open again   a dead job was requeued: those that had been told of its end (told:<id>) wait for it again, and so do theirs
---   dead         its followers are told, and noted in told:<id> until it is requeued or removed.  Those that fail for it may
---                come back with it, and are kept as long (see followers.lua)
---   else         its followers are told for good; what had failed for it stays failed.  Then it lets go of the results that it
---                wanted (after:<id>), and it may expire once nobody wants its own
+-- `ended` is a list of jobs about which others have to be notified.  What happens depends on a job's state by now:
+--   open again   a dead job was requeued: followers that had been notified of its end (told:<id>) wait for it again, and so do
+--                their own
+--   dead         its followers are notified, and noted in told:<id> until it is requeued or removed.  Those that fail because of
+--                it may come back with it, and are kept until then (see followers.lua)
+--   else         its followers are notified for good; those that had failed because of it stay failed.  Then it lets go of the
+--                results that it wanted (after:<id>), and its record may expire once no job wants its result
 local DUE, TOLD, FOLLOWER, OFFERS = 80, 250, 3, 300
 local function tend(now, paused, some_due, some_opens)
   begin_writing()
@@ -33,8 +34,8 @@ local function tend(now, paused, some_due, some_opens)
   end
 
   local budget = TOLD
-  -- head: as many entries of a list as the budget allows at a price; none of a foreign key.  Of what may be cut short nothing
-  -- is left of the budget.
+  -- head: as many of a list's first entries as the budget allows at `price` each; none of a foreign key.  If the list may hold
+  -- more, the whole budget is spent.
   local function head(list, price)
     local most = math.floor(budget / price)
     local entries = most > 0 and redis.pcall('LRANGE', list, 0, most - 1) or {}
@@ -54,7 +55,7 @@ local function tend(now, paused, some_due, some_opens)
       redis.pcall('RPUSH', list, unpack(entries))  -- a foreign key of that name holds nobody up
     end
   end
-  -- each: what is wrong with one costs no other its turn.
+  -- each: calls `act` with every follower; a problem with one of them doesn't keep the others from their turn.
   local function each(entries, act)
     for _, entry in ipairs(entries) do
       local follower = read_follower(entry)
@@ -64,13 +65,13 @@ local function tend(now, paused, some_due, some_opens)
       end
     end
   end
-  -- not_kept: one that has failed and can't come back any more is kept no longer, and what follows on it is told so.
+  -- not_kept: a follower that has failed and can no longer come back is no longer kept, and its own followers are notified.
   local function not_kept(follower)
     if follower.state == 'failed' and follower.revives == 0 then
       redis.call('RPUSH', single('ended'), follower.id)
     end
   end
-  -- revert: one that had been told of a job's end waits for that job again.
+  -- revert: makes a follower that had been notified of a job's end wait for that job again.
   local function revert(follower)
     if follower.state ~= 'waiting' and not comes_back(follower) then
       return
@@ -78,7 +79,7 @@ local function tend(now, paused, some_due, some_opens)
     note_ends(follower, 1, -1, -1)
     local holder = follower.unique and live_holder(follower.unique, 'done')
     if follower.state ~= 'failed' or follower.failed > 0 or holder and holder ~= follower.id then
-      not_kept(follower)  -- it failed for another one as well, or another job has its unique key by now
+      not_kept(follower)  -- it failed because of another job too, or another job holds its unique key by now
       return
     elseif follower.unique then
       redis.call('SET', named('unique', follower.unique), follower.id)
@@ -100,7 +101,7 @@ local function tend(now, paused, some_due, some_opens)
       not_kept(follower)
     end
   end
-  -- let_go: one job less wants the result of this one.
+  -- let_go: one job fewer wants the result of this one.
   local function let_go(id)
     local job = job_prefix .. id
     local holds = number_of(read_fields(job, 'holds')[1])

@@ -1,5 +1,5 @@
 -- read_limits: a record's limits, each with name, kind ('concurrency' or 'rate'), most, ms and base_length (bytes of the name
--- without its key's value); nil for none.  What doesn't decode holds nobody up.
+-- without its key's value); nil if there are none, or if they can't be decoded, so that damage holds up no job.
 local MOST_OF_LIMIT = 1e9
 local function read_limits(packed)
   local ok, limits = pcall(cmsgpack.unpack, packed or '')
@@ -16,9 +16,9 @@ local function read_limits(packed)
   end
   return named_fields
 end
--- read_ties: what hangs on a record beside the job itself: a waiter, a wish to cancel, a unique key that it holds, limits
--- whose permits it may hold, jobs that come after it, jobs whose results it wants.  tied: the record's field of that name; a
--- plain job has none, and costs no further read.
+-- read_ties: what is attached to a job: a waiter, a request to cancel it, a unique key that it holds, limits whose permits it may
+-- hold, jobs that come after it, jobs whose results it wants.  tied: the record's field of that name; a plain job lacks
+-- it, and costs no further read.
 local FREE = {}
 local function read_ties(id, job, tied)
   if not tied then

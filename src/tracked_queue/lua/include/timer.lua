@@ -1,6 +1,6 @@
--- timer: what lies in time (the next due job, a rate's next start, ends to be told) has one owner, an instance with a free place:
--- `timer` holds its `lease` and `at`, what it waits for; absent: nobody.  While something lies in time and nobody has it, its
--- marker `wake_timer` is set, for which every idle instance waits.
+-- timer: what comes due later (the next due job, a rate's next start, ends to pass on) has one owner, an instance with a free
+-- place.  `timer` holds that instance's `lease` and `at`, the time it waits for; without them nobody owns the timer.  While
+-- something is to come due and nobody owns the timer, the marker `wake_timer` is set, for which every idle instance waits.
 local timer_called = false
 local function call_timer(at)
   timer_called = true

@@ -11,7 +11,7 @@ local function take_list(queue, list, room)
       end
       cut = cut + 1
     end
-    -- Mostly what was read tells whether that was all.
+    -- What was read usually shows whether that was all.
     if #heads < portion then
       return cut, false
     end
@@ -19,8 +19,8 @@ local function take_list(queue, list, room)
   end
   return cut, redis.call('LLEN', list) > cut
 end
--- Lanes take turns: one job of each, and again, while there is room.  home: the zset that they stand in; own: its limit, if
--- that is a group.
+-- Lanes take turns: one job from each, round after round, while there is room.  home: the zset that the lanes are in; own: its
+-- limit, if that zset is a group.
 local function take_turns(queue, room, home, own)
   if room <= 0 then
     return
@@ -63,7 +63,7 @@ local function take_turns(queue, room, home, own)
     end
   end
 end
--- take_lanes: first what waited for a limit that has places now.
+-- take_lanes: takes jobs from lanes, first from those that waited for a limit and were offered a place.
 local function take_lanes(queue, room)
   local before = taken
   for n, name in ipairs(redis.call('ZRANGE', named('open', queue), 0, GROUPS - 1)) do

@@ -1,6 +1,6 @@
--- live_holder: who holds a unique key: its id, its state and whether it has begun, or nil.  A key counts as held only if that
--- job's record exists, has not ended, and names the key; one that is held for a window of time, by nothing but its own expiry.
--- Between two attempts a job stands in its queue as one that has not begun does; its ledgers tell.
+-- live_holder: the job that holds a unique key: its id, its state and whether it has begun; or nil.  A key counts as held only if
+-- that job's record exists, has not ended, and names the key; but a key for a window of time is held until it expires.
+-- Between two attempts a job is queued just like one that has not begun; its ledgers show the difference.
 local function live_holder(key, until_what)
   local id = redis.call('GET', named('unique', key))
   if not id then

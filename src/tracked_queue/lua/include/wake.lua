@@ -7,7 +7,7 @@ local function wake(queue, paused)
     redis.call('ZADD', named('wake', queue), 0, 'takeable')
   end
 end
--- wake_suspects: the same for suspects: on this marker only processes stand that may take one.
+-- wake_suspects: the same for suspects; only processes that may take a suspect wait for this marker.
 local function wake_suspects(queue, paused)
   if not paused['queue:' .. queue] then
     redis.call('ZADD', named('wake_suspects', queue), 0, 'takeable')
