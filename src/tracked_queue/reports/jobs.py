@@ -6,10 +6,13 @@ from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+import msgspec
+
 from ..errors import JobNotFoundError, UnreadableJobError
 from ..model.cipher import Cipher
-from ..model.codec import ValueCodec, decode_any, decode_error
-from ..model.record import Failure, JobInfo, LogLine, Progress
+from ..model.codec import ValueCodec, decode_any, decode_error, decode_options
+from ..model.record import Failure, JobEvent, JobInfo, LogLine, Progress
+from ..protocol.events import Event, left_out, read_events
 from ..protocol.states import State
 from ..protocol.text import to_text
 from ..protocol.transitions import MAX_RICH, drop
@@ -64,6 +67,17 @@ def make_info(job_id: str, record: dict[bytes, bytes], codec: ValueCodec | None,
             _line(record.get(b"line:%d" % (at % 100), b""), cipher) for at in range(max(0, lines - 100), lines)
         ),
         result=result,
+        started_at=_started(state, record),
+        args=_sequence(cipher.peek(record.get(b"args"))),
+        kwargs=_mapping(cipher.peek(record.get(b"kwargs"))),
+        headers=_headers(cipher.peek(record.get(b"options"))),
+        unique=text_of(record[b"unique"]) if b"unique" in record else None,
+        limits=_limit_names(record.get(b"limits")),
+        lane=text_of(record[b"lane"]) if b"lane" in record else None,
+        after=tuple(item for item in _plain(record.get(b"after")) or () if isinstance(item, str)),
+        tracked=record.get(b"tracked") != b"0",
+        history=tuple(map(_event, read_events(record))),
+        history_left_out=left_out(record),
         sealed=any(cipher.peek(record.get(name)) is None for name in _SEALED if name in record),
     )
 
@@ -96,6 +110,49 @@ def _failure(packed: bytes, when: bytes | None, lease: bytes | None) -> Failure:
     error = decode_error(packed)
     kind, message, trace = (error.type, error.message, error.traceback) if error else ("", "", "")
     return Failure(type=kind, message=message, traceback=trace, at=time_of(when), lease=text_of(lease))
+
+
+def _event(event: Event) -> JobEvent:
+    return JobEvent(
+        at=time_of(b"%d" % event.ms),
+        kind=event.kind,
+        delivery=event.delivery,
+        lease=event.lease,
+        detail=event.detail,
+        started_at=time_of(b"%d" % event.started_ms) if event.started_ms > 0 else None,
+    )
+
+
+def _started(state: State, record: Mapping[bytes, bytes]) -> datetime | None:
+    """When the last run started: at its delivery, unless it waited in the instance; then a beat may have noted it."""
+    if record.get(b"buffered") == b"1":
+        delivery, _, ms = record.get(b"started", b"").partition(b" ")
+        return time_of(ms) if delivery == record.get(b"delivery", b"").lstrip(b"-") else None
+    ran = state is State.ACTIVE or record.get(b"delivery", b"").startswith(b"-")
+    return _delivered(record.get(b"delivery")) if ran else None
+
+
+def _sequence(packed: bytes | None) -> tuple[Any, ...] | None:
+    found = _plain(packed) if packed else [] if packed is not None else None
+    return tuple(found) if isinstance(found, list | tuple) else None
+
+
+def _mapping(packed: bytes | None) -> Mapping[str, Any] | None:
+    found = _plain(packed) if packed else {}
+    return found if isinstance(found, dict) else None
+
+
+def _headers(packed: bytes | None) -> Mapping[str, Any]:
+    try:
+        return decode_options(packed).headers or {} if packed else {}
+    except (msgspec.DecodeError, ValueError):
+        return {}
+
+
+def _limit_names(packed: bytes | None) -> tuple[str, ...]:
+    found = _plain(packed)
+    limits = found if isinstance(found, list) else []
+    return tuple(item[0] for item in limits if isinstance(item, list) and item and isinstance(item[0], str))
 
 
 def _plain(packed: bytes | None) -> Any:
