@@ -1,6 +1,6 @@
 """tracked_queue: an asyncio job queue on Redis that does not lose jobs."""
 
-# First of all: the worker may be the first process of a container (see the module).
+# Imported before all else: a worker may be the first process of a container (see that module).
 from .worker import first_process as _first_process  # noqa: F401
 
 # isort: split
@@ -63,7 +63,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-# What operators use is imported when it is asked for: most programs only produce.
+# The operator's names are imported on first use: most programs only produce.
 _LATER = {
     "ActiveJob": "reports.instances",
     "DeadFilter": "reports.dead",

@@ -54,9 +54,9 @@ class TrackedQueue:
     """
     A job queue on Redis that does not lose jobs.
 
-    Making one opens no connection and may happen at import. The first use inside an event loop opens that loop's
-    connections; `async with app:` closes them at its end. It is safe to share between tasks, threads with loops of
-    their own, and over a fork.
+    Creating one opens no connection, so it may happen at import. The first use inside an event loop opens that loop's
+    connections; `async with app:` closes them at its end. It can safely be shared between tasks, between threads
+    with their own loops, and across a fork.
 
     Args:
         redis_url: redis://, rediss://, unix:// or embedded://; default REDIS_URL, else redis://localhost:6379.
@@ -113,7 +113,7 @@ class TrackedQueue:
 
     @property
     def operator(self) -> Operator:
-        """What a person sees and does: queues, instances, dead jobs, and all that the command line can do."""
+        """For operators: queues, instances, dead jobs, and everything else that the command line can do."""
         if self._operator is None:
             from .operator.operator import Operator  # most programs only produce
 
@@ -130,7 +130,7 @@ class TrackedQueue:
         """
         self._check_own("configure")
         if self._connections.are_open:
-            raise UsageError("configure() comes before the first use of the app")
+            raise UsageError("call configure() before the first use of the app")
         self._connections.use(with_options(self.settings, {"redis_url": redis_url, **settings}))
 
     # Defining tasks
@@ -161,7 +161,7 @@ class TrackedQueue:
         Args:
             name: Default: module and function name, the same when the module is run as a script.
             queue: Where its jobs wait.
-            timeout: Seconds (or a timedelta) for one attempt; None is without limit.
+            timeout: Seconds (or a timedelta) for one attempt; None means no limit.
             max_attempts: Runs in all; 1 means no retry.
             retry: Delays between attempts: Exponential() (the default, from 2 s to 10 min with full jitter), Fixed(5), a
                 list of seconds, or a function of the attempt's number and the error.
@@ -174,7 +174,7 @@ class TrackedQueue:
             tracked: False: at most once, without recovery and result, for work that may be lost.
             unique: "until_started", "until_done", or Unique(...): at most one job of the same arguments at a time.
             limit: Concurrency(...), Rate(...), or several of them, over the whole fleet.
-            fair_by: Argument name(s), or a function of the arguments: jobs of its values take turns.
+            fair_by: Argument name(s), or a function of the arguments: jobs with different values take turns.
             isolate: "process" runs a `def` in a child process, which a timeout or a cancel ends for certain.
 
         Raises:
@@ -198,7 +198,7 @@ class TrackedQueue:
             for option, value in given.items():
                 if value is not None:
                     raise UsageError(
-                        f"tracked=False: such a job runs at most once and leaves nothing, so {option}= means nothing"
+                        f"tracked=False: such a job runs at most once and leaves no record, so {option}= has no effect"
                     )
         both = set(_classes("retry_on", retry_on)) & set(_classes("give_up_on", give_up_on))
         for kind in both:
@@ -236,11 +236,13 @@ class TrackedQueue:
     def include(self, *others: TrackedQueue) -> None:
         """
         Take over the tasks, queue limits, schedules, middleware and carried variables of other apps, such as those of other
-        modules. From then on they are part of this one: their tasks enqueue through it, and by themselves they ask no Redis.
+        modules. From then on they are part of this one: their tasks enqueue through it, and they no longer use Redis
+        themselves.
 
         Raises:
-            UsageError: It is not an app, this app itself, or included already; it has settings or a lifespan of its own, which
-                would be lost; a task, schedule, queue limit or variable of that name exists here. Nothing was changed.
+            UsageError: One of them is not an app, is this app itself, or was included already; it has settings or a
+                lifespan of its own, which would be lost; or a task, schedule, queue limit or variable of it has a name
+                that is taken here. Nothing was changed.
         """
         self._check_own("include")
         for at, other in enumerate(others):
@@ -259,7 +261,7 @@ class TrackedQueue:
         if other._connections.closed_for:
             raise UsageError(f"include: {other._connections.closed_for}")
         if self._connections.are_open or other._connections.are_open:
-            raise UsageError("include() comes before the first use of the apps")
+            raise UsageError("call include() before the first use of the apps")
         for name in setting_names():
             own, theirs = getattr(self.settings, name), getattr(other.settings, name)
             if other.settings.sources.get(name) == "keyword" and own != theirs:
@@ -273,7 +275,7 @@ class TrackedQueue:
             raise UsageError(f"{what}: {_INCLUDED}")
 
     def limit_queue(self, queue: str, limit: Limit | Sequence[Limit]) -> None:
-        """Limits of a whole queue over the fleet, beside those of its tasks. Say it before the queue's first enqueue."""
+        """Limit a whole queue across the fleet, on top of its tasks' limits. Call it before the first enqueue there."""
         self._check_own("limit_queue")
         limits = limits_of(limit, "limit_queue")
         if not limits:
@@ -300,8 +302,8 @@ class TrackedQueue:
         """
         Store a call of a task by its name, for a producer that doesn't import the code.
 
-        Where the task is registered here its signature and queue count; else the arguments must be plain data, and
-        the queue is "default" unless `options(queue=...)` says another.
+        If the task is registered here, its signature and queue apply; otherwise the arguments must be plain data, and
+        the queue is "default" unless `options(queue=...)` names another.
         """
         return await self._producer.enqueue_named(task_name, JobOptions(), args, kwargs)
 
@@ -317,9 +319,9 @@ class TrackedQueue:
         """
         Store many calls, made by `task.call(...)`, in order and in large portions.
 
-        Everything is checked before anything is sent. A call that is there several times makes several jobs, and one that was
-        stored before makes another; only an id that you gave makes one job. When Redis fails in between, the error's
-        `job_ids` are those that may be missing; the same calls can be sent again, with the same ids.
+        Everything is checked before anything is sent. A call that appears several times makes several jobs, and one
+        that was stored before makes another; only a call with an id of your own makes one job. When Redis fails midway,
+        the error's `job_ids` are those that may be missing; the same calls can be sent again, with the same ids.
         """
         return await self._producer.enqueue_many(calls)
 
@@ -333,7 +335,7 @@ class TrackedQueue:
         """
         Jobs that run one after the other; a `step` gets the result of the one before as its first argument.
 
-        When one does not succeed, those after it end `failed`, without a run.
+        When one does not succeed, those after it end `failed` without running.
 
         Args:
             first: A call, or a job that is stored already.
@@ -354,7 +356,7 @@ class TrackedQueue:
 
         Args:
             calls: At most 100,000, made by `task.call(...)`; jobs that are stored already can be among them.
-            then: The fan-in.
+            then: The job that runs when all have ended (the fan-in).
             on_failure: `fail` ends the fan-in as soon as a member has ended without success; `ignore` runs it all the
                 same, with None for that member.
         """
@@ -390,10 +392,10 @@ class TrackedQueue:
 
         Args:
             expression: Five fields, or six with seconds first.
-            tz: The zone of its times, by name or as a ZoneInfo: once a local day for a fixed time, over both changes of
-                daylight saving too.
-            missed: Ticks while no worker ran: `skip`, `once` (the last one runs), or `all`.
-            name: Of the schedule; default the task's name.
+            tz: The timezone of the expression, by name or as a ZoneInfo. A fixed time ticks once per local day, also on
+                the two days when daylight saving changes.
+            missed: What to do about ticks that came while no worker ran: `skip`, `once` (run the last one), or `all`.
+            name: The schedule's name; default: the task's name.
             args, kwargs: The call's arguments.
         """
         if not isinstance(expression, str):
@@ -449,13 +451,13 @@ class TrackedQueue:
     # Jobs
 
     async def trigger(self, schedule: str) -> Job[Any]:
-        """Run a schedule's task now, beside its ticks. Raises UsageError for a name that this app doesn't have."""
+        """Run a schedule's task now, besides its ticks. Raises UsageError for a name that this app doesn't have."""
         return await self.operator.trigger(schedule)
 
     # Jobs
 
     def job(self, id: str) -> Job[Any]:
-        """A handle to a job by its id; nothing is asked yet. Raises UsageError for an id that can't be one."""
+        """A handle to a job by its id; Redis is not asked yet. Raises UsageError for what can't be a job id."""
         if callable(id):
             raise UsageError(
                 f"app.job({getattr(id, '__name__', id)}): it takes the id of a job; @app.task() makes a task"
@@ -505,12 +507,12 @@ class TrackedQueue:
         Run a worker in this process until a signal (or, with `burst`, until its queues are empty).
 
         It is one instance without a supervisor: when this process is killed, another instance recovers its jobs
-        after `heartbeat_ttl`. When a job can't be stopped although the lease runs out, the process is ended.
+        after `heartbeat_ttl`. If a job can't be stopped before the lease runs out, the process ends.
 
         Args:
             queues: In priority order, or with weights; default: the queues of all tasks.
             concurrency: Default: the setting.
-            queue_concurrency: Most jobs of a queue that this instance runs at a time.
+            queue_concurrency: How many jobs of each queue this instance may run at a time.
             burst: End when nothing is left to fetch.
             handle_signals: Stop on SIGTERM and SIGINT; False leaves signals to you: cancel this call to stop.
 
@@ -603,11 +605,11 @@ def _classes(name: str, given: Any) -> tuple[type[BaseException], ...]:
         if not (isinstance(kind, type) and issubclass(kind, BaseException)):
             raise UsageError(f"{name}: {kind!r} is not an exception class")
         if issubclass(kind, Signal):
-            raise UsageError(f"{name}: {kind.__qualname__} is a signal that a job raises on purpose, and no error")
+            raise UsageError(f"{name}: {kind.__qualname__} is a signal that a job raises on purpose, not an error")
     return tuple(classes)
 
 
-_INCLUDED = "this app was included in another one; use that one, and define everything before"
+_INCLUDED = "this app was included in another one; use that one, and define everything before it is included"
 
 
 class NamedEnqueue:

@@ -61,7 +61,7 @@ class SettingsError(UsageError):
 
 
 class ArgumentError(UsageError, TypeError):
-    """Arguments don't fit the task's signature, or a value can't travel."""
+    """Arguments don't fit the task's signature, or a value can't be stored."""
 
     def __init__(self, task: str, argument: str, problem: str) -> None:
         super().__init__(task, argument, problem)
@@ -95,7 +95,7 @@ class PayloadTooLargeError(UsageError):
 
 
 class UnguardedScriptError(UsageError):
-    """A script was loaded again for its isolated jobs, and would then do again what it does when it is run."""
+    """A script was loaded again for its isolated jobs, and would repeat what it does when it is run."""
 
 
 class JobError(TrackedQueueError):
@@ -190,10 +190,10 @@ class DuplicateJobError(JobError):
 
 
 class OwnershipLostError(JobError):
-    """Raised inside of a job that stores something: another delivery owns the job by now, so this run has to stop."""
+    """Raised in a job when it stores something: another delivery owns the job now, so this run has to stop."""
 
     def __str__(self) -> str:
-        return f"job {self.job_id} belongs to another delivery by now; nothing was stored"
+        return f"job {self.job_id} now belongs to another delivery; nothing was stored"
 
 
 class StoreUnavailableError(TrackedQueueError):
@@ -233,7 +233,7 @@ class EnqueueUnavailableError(StoreUnavailableError):
 class NotDurableError(StoreUnavailableError):
     """
     The jobs of `job_ids` are stored, and will run; but what `durability` asks for was not confirmed in time, so a failover or a
-    crash of the server could still lose them. Enqueue them again with their ids to ask for it anew; none is doubled.
+    crash of the server could still lose them. Enqueue them again with their ids to wait once more; none is duplicated.
     """
 
     def __init__(self, durability: str, seconds: float, job_ids: tuple[str, ...]) -> None:
@@ -256,7 +256,7 @@ class EnqueueFullError(EnqueueUnavailableError, StoreFullError):
 
     def __str__(self) -> str:
         ids = ", ".join(self.job_ids[:3]) + (" …" if len(self.job_ids) > 3 else "")
-        return f"enqueue of {ids}: Redis is full ({self.problem}); nothing of it was stored"
+        return f"enqueue of {ids}: Redis is full ({self.problem}); none of it was stored"
 
 
 class SealedError(TrackedQueueError):
@@ -307,7 +307,7 @@ class InvariantError(TrackedQueueError):
 
 def did_you_mean(name: str, known: Collection[str]) -> str:
     """The ending of an error message about an unknown name."""
-    from difflib import get_close_matches  # of mistakes only
+    from difflib import get_close_matches  # only mistakes need it
 
     close = get_close_matches(name, known, n=1)
     if close:

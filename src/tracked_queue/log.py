@@ -88,7 +88,7 @@ def instance_registered(
 
 
 def instance_stopped(*, lease: str, shard: int, reason: str, left: int) -> None:
-    """An instance ended in order; `left` jobs could not be handed back and wait for recovery."""
+    """An instance shut down cleanly; `left` jobs could not be handed back and wait for recovery."""
     (log.info if left == 0 else log.error)("instance.stopped", lease=lease, shard=shard, reason=reason, left=left)
 
 
@@ -108,7 +108,7 @@ def code_changed(*, path: str, children: int) -> None:
 
 
 def hook_failed(*, hook: str, task: str, job_id: str, error: str) -> None:
-    """A function of the app around a job raised: its retry policy (the default delay was taken), or on_exhausted."""
+    """One of the app's own functions raised: a retry policy (the default delay was used instead), or on_exhausted."""
     log.error("hook.failed", hook=hook, task=task, job_id=job_id, error=error)
 
 
@@ -128,24 +128,25 @@ def shutdown_phase_started(*, phase: str, lease: str, running: int, buffered: in
 
 
 def predecessor_released(*, lease: str, label: str, why: str) -> None:
-    """A lease of a process that is surely gone was released at the start, in place of waiting for its end."""
+    """At its start an instance released the lease of a process that is certainly gone, before it ran out."""
     log.warning("predecessor.released", lease=lease, label=label, why=why)
 
 
 def label_shared(*, label: str, leases: list[str]) -> None:
-    """Another live worker has this label, which is said to be exclusive: they take each other for dead at their starts."""
+    """Another live worker has this label, which is set as exclusive: each takes the other for dead when it starts."""
     log.error("label.shared", label=label, leases=leases)
 
 
 def process_recycled(*, lease: str, why: str) -> None:
-    """This process has reached max_jobs or max_memory: it ends in order, and its supervisor starts another."""
+    """This process has reached max_jobs or max_memory: it shuts down cleanly, and its supervisor starts another."""
     log.info("process.recycled", lease=lease, why=why)
 
 
 def slots_waiting(*, task: str, job_id: str, slots: int) -> None:
     """
-    Every slot of this process holds a job that waits for another one's result; if those are to run here they never start. Let
-    such a job be followed by another (`chain`, `after=`), or give the ones it waits for a queue and a worker of their own.
+    Every slot of this process holds a job that waits for another job's result; if those other jobs are to run here,
+    they never start. Use a follow-up job instead of waiting (`chain`, `after=`), or give the awaited jobs a queue and a
+    worker of their own.
     """
     log.warning("slots.waiting", task=task, job_id=job_id, slots=slots)
 
@@ -167,8 +168,8 @@ def shards_changed(*, namespace: str, was: int, now: int) -> None:
 
 def limits_split(*, task: str, shard: int, home: int) -> None:
     """
-    A job that came without its task's code is in another shard than its limit or key, and is held to them there, apart. Logged
-    once a task.
+    A job that was enqueued without its task's code is in a different shard from its limit or key, which is therefore
+    applied there separately. Logged once per task.
     """
     log.warning("limits.split", task=task, shard=shard, home=home)
 
@@ -189,7 +190,7 @@ def process_given_up(*, lease: str, why: str, seconds: float, place: str) -> Non
 
 
 def loop_blocked(*, lease: str, seconds: float, task: str, job_id: str, place: str) -> None:
-    """The event loop has not turned for a while: code that runs in it blocks. The watchdog beats meanwhile."""
+    """The event loop has not turned for a while: code in it blocks. The watchdog sends the beats meanwhile."""
     log.warning("loop.blocked", lease=lease, seconds=round(seconds, 1), task=task, job_id=job_id, place=place)
 
 
@@ -239,7 +240,7 @@ def job_interrupted(*, task: str, job_id: str, ran_ms: int, interruptions: int) 
 
 
 def job_ignored_cancellation(*, task: str, job_id: str, cause: str, seconds: float) -> None:
-    """A job did not end after it was cancelled; its slot stays taken until it does, its later value is ignored."""
+    """A job did not end after it was cancelled; its slot stays taken until it ends, and its result is ignored."""
     log.warning("job.ignored_cancellation", task=task, job_id=job_id, cause=cause, seconds=round(seconds, 1))
 
 
@@ -302,7 +303,7 @@ def dead_trimmed(*, jobs: int) -> None:
 
 
 def process_started(*, pid: int, suspects_only: bool) -> None:
-    """The supervisor started a worker process; perhaps one that runs nothing but jobs under suspicion, and ends after them."""
+    """The supervisor started a worker process; with `suspects_only` it runs only jobs under suspicion, then ends."""
     log.info("process.started", pid=pid, suspects_only=suspects_only)
 
 
@@ -312,12 +313,12 @@ def process_not_started(*, problem: str) -> None:
 
 
 def process_died(*, pid: int, code: int, ran_s: float, again_s: float) -> None:
-    """A worker process ended unasked; its jobs are recovered, and another one starts after `again_s`."""
+    """A worker process ended unexpectedly; its jobs are recovered, and another one starts after `again_s`."""
     log.warning("process.died", pid=pid, code=code, ran_s=round(ran_s, 1), again_s=round(again_s, 2))
 
 
 def fork_ended(*, pid: int, parent: int, error: str) -> None:
-    """A fork that a job made came back from the job's function; it was ended, and the job goes on in its parent."""
+    """A fork that a job made returned from its function; the fork was ended, and the job goes on in the parent."""
     log.warning("fork.ended", pid=pid, parent=parent, error=error)
 
 
@@ -327,7 +328,7 @@ def exit_ignored(*, error: str) -> None:
 
 
 def exit_forced(*, seconds: float, place: str) -> None:
-    """Exit hooks of the program (`atexit`, a child that is waited for) did not end in their time; it ends without them."""
+    """Exit hooks (`atexit`, a child that is waited for) did not end in time; the process ends without them."""
     log.warning("exit.forced", seconds=seconds, place=place)
 
 

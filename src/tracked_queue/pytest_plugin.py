@@ -39,7 +39,7 @@ def queue_kit(queue_app: TrackedQueue, queue_start: datetime | None) -> Iterator
     """
     Use it as `async with queue_kit as kit:`; or, in a test that is no coroutine, `run_queue_test`.
 
-    Until it is opened the app asks no Redis at all, so that a test that forgets it never reaches the app's own queue.
+    Until it is opened, the app uses no Redis at all: a test that forgets to open it never reaches the app's own queue.
     """
     kit = QueueKit(queue_app, queue_start)
     yield kit

@@ -84,7 +84,7 @@ class Settings:
         3, "Charges (deaths of its process while it was the only job there) until a job is dead."
     )
     concurrency: int = _setting(100, "Jobs that one worker process runs at the same time.")
-    isolated_processes: int = _setting(0, "Child processes of one worker process for isolated jobs; 0: one a core.")
+    isolated_processes: int = _setting(0, "Child processes of one worker process for isolated jobs; 0: one per core.")
     durability: Durability = _setting(  # noqa: RUF009
         "memory", "What an enqueue waits for: memory (the server has it), replica, or fsync (Redis 7.2+)."
     )
@@ -96,9 +96,9 @@ class Settings:
     encryption_keys: str = _setting(
         "", "Fernet keys, separated by commas: what jobs carry is encrypted with the first, and read with any of them."
     )
-    max_jobs: int = _setting(0, "Jobs after which a worker process ends in order, and is started anew; 0: no limit.")
+    max_jobs: int = _setting(0, "Jobs after which a worker process shuts down cleanly, and is replaced; 0: no limit.")
     max_memory: int = _setting(
-        0, "Resident bytes at which a worker process ends in order, and is started anew; 0: no limit."
+        0, "Resident bytes at which a worker process shuts down cleanly, and is replaced; 0: no limit."
     )
     grace: float = _setting(25.0, "Seconds that running jobs get after SIGTERM before they are handed back.")
     cancel_grace: float = _setting(5.0, "Seconds a job gets to end after it was cancelled or timed out.")
@@ -141,7 +141,7 @@ class Settings:
         return {name: getattr(self, name) for name in setting_names()}
 
     def source_of(self, name: str) -> str:
-        """Where a value came from, if that is worth a word in an error: an environment variable or an option."""
+        """Where a value came from, if an error should say so: an environment variable or an option."""
         source = self.sources.get(name, "")
         return "" if source in ("default", "keyword") else source
 
@@ -162,7 +162,7 @@ Seconds = float | timedelta
 
 
 class SettingsArgs(TypedDict, total=False):
-    """The settings as keywords of `TrackedQueue`, beside `redis_url`; None is not given. See docs/reference/settings.md."""
+    """The settings that `TrackedQueue` takes besides `redis_url`; None: not given. See docs/reference/settings.md."""
 
     namespace: str | None
     shards: int | None
@@ -199,7 +199,7 @@ class SettingsArgs(TypedDict, total=False):
     dead_max_count: int | None
 
 
-# A century, and more than can be counted: beyond them a number is a mistake, and leaves what Redis can hold.
+# A century, and the largest exact integer in Lua: a number beyond them is a mistake, and more than Redis can hold.
 LONGEST_S, MOST = 100 * 366 * 86400.0, 2**53
 # An interval of beats or looks that is shorter than this does nothing but add load.
 SHORTEST_S = 0.001
@@ -248,7 +248,7 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
 }  # fmt: skip
 
 
-# What a URL's query may say beside TLS; link.py takes some of these and ignores the others, which are ours to decide.
+# What a URL's query may say besides TLS; endpoint.py uses some of these and ignores the others, which we decide.
 QUERY_NAMES = frozenset(
     {
         "username", "password", "db", "socket_keepalive", "sentinel_username", "sentinel_password", "socket_timeout",
@@ -295,7 +295,7 @@ def _check_url(url: str, source: str) -> None:
         # None of it is shown: what looks like a path or a port may be a part of the password.
         raise SettingsError(
             "redis_url",
-            "an @ stands behind its host, so user or password has a character that ends the host: write / as %2F, ? as %3F, "
+            "an @ comes after its host: user or password has a character that ends the host: write / as %2F, ? as %3F, "
             "# as %23, @ as %40 (urllib.parse.quote(password, safe=''))",
             source,
         )
@@ -331,7 +331,7 @@ def split_url(url: str) -> UrlParts:
     """
     The parts of a URL as text, several hosts included.
 
-    The standard library's urlsplit refuses `[::1]` behind another host from some versions on.
+    In newer versions the standard library's urlsplit refuses `[::1]` after another host.
     """
     scheme, _, rest = url.partition("://")
     rest, _, query = rest.partition("#")[0].partition("?")

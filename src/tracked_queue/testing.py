@@ -150,7 +150,7 @@ class QueueKit:
     """
     An app in a namespace of its own on the embedded Redis, for the time of an `async with`.
 
-    From its making to its closing the app asks no other Redis: a test that forgets to open it gets an error saying so.
+    While the kit exists the app uses no other Redis: a test that forgets to open the kit gets an error saying so.
 
     Args:
         app: The app under test; its settings are put back at the end.
@@ -160,7 +160,7 @@ class QueueKit:
 
     def __init__(self, app: TrackedQueue, start: datetime | None = None) -> None:
         if not isinstance(app, TrackedQueue):
-            raise UsageError(f"QueueKit: {app!r} is a {type(app).__qualname__} and no TrackedQueue")
+            raise UsageError(f"QueueKit: {app!r} is a {type(app).__qualname__}, not a TrackedQueue")
         if start is not None and (not isinstance(start, datetime) or start.tzinfo is None):
             raise UsageError(f"QueueKit: start={start!r}: it must be a datetime with a timezone")
         self.app, self._start = app, start
@@ -382,7 +382,7 @@ class QueueKit:
                 return len(taken)
 
     async def _run_unrecorded(self, lease: str, jobs: list[FetchedJob]) -> None:
-        """Run what a fetch brought as a worker does, and tell nobody how it ended."""
+        """Run what a fetch brought as a worker does, without recording how it ended."""
         definitions, connections = self._producer.definitions, self._connections
         tasks, settings = definitions.tasks, connections.settings
         ended = asyncio.Event()
@@ -436,15 +436,15 @@ def fake(app: TrackedQueue) -> Iterator[Fake]:
         )
         return Job(on_its_way.id or f"fake-{len(recorded.calls)}", True, _Faked())
 
-    with _in_place_of_redis(app, record, "this app's enqueues are only recorded (fake), so it asks no Redis"):
+    with _in_place_of_redis(app, record, "this app's enqueues are only recorded (fake), so it must not use Redis"):
         yield recorded
 
 
 @contextlib.contextmanager
 def _in_place_of_redis(app: TrackedQueue, function: Any, why: str) -> Iterator[None]:
     """
-    Have a function take each enqueue: after the app's own middleware, and before another one of its kind, so that of two which
-    are open the inner one has it.
+    Send each enqueue to a function instead: after the app's own middleware, and before another such function, so that
+    of two open ones the inner one gets it.
     """
     producer = producer_of(app)
     layers, connections = producer.definitions.hooks.enqueue, producer.connections
@@ -461,7 +461,7 @@ def _in_place_of_redis(app: TrackedQueue, function: Any, why: str) -> Iterator[N
 
 def _an_app(what: str, app: Any) -> TrackedQueue:
     if not isinstance(app, TrackedQueue):
-        raise UsageError(f"{what}: {app!r} is a {type(app).__qualname__} and no TrackedQueue")
+        raise UsageError(f"{what}: {app!r} is a {type(app).__qualname__}, not a TrackedQueue")
     return app
 
 
@@ -469,7 +469,7 @@ def _an_app(what: str, app: Any) -> TrackedQueue:
 async def inline(app: TrackedQueue) -> AsyncIterator[None]:
     """
     An enqueue runs the job at once, here, with its arguments encoded and decoded as they would be; what the job raises,
-    the enqueue raises. Chains, groups and `after` work among the jobs that ran so. Needs no Redis; the app's lifespan and
+    the enqueue raises. Chains, groups and `after` work among such jobs. Needs no Redis; the app's lifespan and
     middleware are around it. Timeouts, unique keys, limits and delays are not kept: `QueueKit` has them.
     """
     done: dict[str, _Outcome] = {}
@@ -516,7 +516,7 @@ async def inline(app: TrackedQueue) -> AsyncIterator[None]:
             done[job_id] = _Outcome(encoded, _Done(result), succeeded=True)
             return Job(job_id, True, done[job_id].reader, None)
 
-        with _in_place_of_redis(app, run, "this app's jobs run at once (inline), so it asks no Redis"):
+        with _in_place_of_redis(app, run, "this app's jobs run at once (inline), so it must not use Redis"):
             yield
 
 
@@ -543,7 +543,7 @@ def _skipped(job_id: str, options: JobOptions, before: Sequence[_Outcome]) -> _O
     return None
 
 
-# An inline job that asks for another run gets it at once; one that asks for ever is a mistake of its test.
+# An inline job that asks for another run gets it at once; one that never stops asking is a mistake in the test.
 MOST_RUNS = 100
 
 
@@ -678,7 +678,7 @@ class _Done:
 
 
 class _Failed(_Done):
-    """A job that ended itself without success."""
+    """A job that ended without success because of what it raised."""
 
     def __init__(self, error: JobFailedError) -> None:
         super().__init__(None)
@@ -692,7 +692,7 @@ class _Failed(_Done):
 
 
 class _NotNeeded(_Done):
-    """A fallback: everything before it has succeeded."""
+    """A fallback that was cancelled, since everything before it succeeded."""
 
     async def job_result(self, job_id: str, codec: Any, timeout: Seconds | None) -> Any:
         raise JobCancelledError(job_id)

@@ -38,10 +38,12 @@ from tracked_queue.model.codec import (
 )
 from tracked_queue.producer.results import value_of
 from tracked_queue.protocol import transitions as t
+from tracked_queue.protocol.events import read_events
 from tracked_queue.protocol.packing import decode_extras, encode_extras
 from tracked_queue.protocol.states import State
 from tracked_queue.protocol.transitions import Ended
 from tracked_queue.reports.jobs import make_info
+from tracked_queue.reports.runs import runs_of
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -134,6 +136,7 @@ FIELDS = [
     "task", "queue", "state", "attempts", "interruptions", "recoveries", "charges", "delivery", "lease", "cancel", "queued_ms",
     "due_ms", "finished_ms", "reason", "error", "error:0", "error:1", "failures", "failed_ms", "failed_by", "snoozes", "waits",
     "progress", "checkpoint", "lines", "line:0", "line:1", "result",
+    "events", "event:0", "event:9", "after", "limits", "options", "args", "kwargs", "started", "buffered", "unique", "lane", "tracked",
 ]  # fmt: skip
 
 
@@ -144,6 +147,7 @@ def test_records_as_people_read_them(record: dict[bytes, bytes], state: State) -
     with contextlib.suppress(UnreadableJobError):
         info = make_info("id", {b"state": state.value.encode(), **record}, None, Cipher([]))
         assert info.state in State and isinstance(info.task, str)
+        assert all(run.started_at for run in runs_of(read_events(record), record))
 
 
 @many
@@ -161,6 +165,7 @@ CALLS: dict[str, t.Call[Any]] = {
     "unpark": t.unpark("t", []), "trim": t.trim(1, 1), "await": t.await_end("i"), "cancel": t.cancel(["i"], 1),
     "requeue": t.requeue(["i"]), "purge": t.purge(["i"]), "pause": t.pause("queue:q"), "resume": t.resume("queue:q"),
     "schedule": t.schedule([("a", "b", "c", "d")]), "inputs": t.inputs(b"i", 0), "follow": t.follow("i", 0, 0, ["a"], last=True), "tend": t.tend(), "layout": t.layout("", "1"), "close": t.close("close"), "drop": t.drop("queue", "q"), "forget": t.forget("q"),
+    "late": t.late("l", []), "act": t.act("b", "a", "{}"), "instances": t.instances(["label"]),
 }  # fmt: skip
 
 

@@ -182,9 +182,9 @@ async def test_of_two_that_stand_for_redis_the_inner_one_has_the_enqueues() -> N
             assert ran
         await welcome.enqueue(3)
     assert len(outer.calls) == 1
-    with pytest.raises(UsageError, match="no TrackedQueue"), fake(1):  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="not a TrackedQueue"), fake(1):  # type: ignore[arg-type]
         pass
-    with pytest.raises(UsageError, match="no TrackedQueue"):
+    with pytest.raises(UsageError, match="not a TrackedQueue"):
         async with inline("x"):  # type: ignore[arg-type]
             pass
     with pytest.raises(UsageError, match="none of that name"):

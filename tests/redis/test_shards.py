@@ -515,9 +515,7 @@ async def test_a_program_that_was_told_no_number_never_changes_it(server: RedisS
                 double.enqueue(1), stray.pause(queue="default"), stray.run_worker(burst=True, handle_signals=False),
                 asyncio.to_thread(double.enqueue_sync, 1),
             ):  # fmt: skip
-                with pytest.raises(
-                    StoreRefusedError, match="has 3 shards, and this program was not told so: set shards=3"
-                ):
+                with pytest.raises(StoreRefusedError, match="has 3 shards, but shards is not set here: set shards=3"):
                     await use
         assert (await task_of(app, "double").enqueue(2)).created
 

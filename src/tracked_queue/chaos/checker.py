@@ -15,17 +15,17 @@ from .ledger import Event
 
 FINAL = frozenset(state.value for state in State if state.ended)
 ENDS = FINAL - {"expired"}  # what an outcome of a run can be
-# The task of the jobs that kill their process; nobody else may be dead by that.
+# The task whose jobs kill their process; no other job may be dead for that reason.
 POISON = "poison"
 BLAMED = "its process died"
-# Kinds of faults after which the store may stand where it stood a moment ago: writes that it had answered are gone.
+# Kinds of faults that may set the store back to an earlier state: writes that it had acknowledged are gone.
 ROLLBACKS = frozenset({"failover", "late_failover", "redis_restart_everysec"})
 # A job that a server gave out just before it was lost may begin this much later; the server that took over knows nothing of it.
 GIVEN_OUT_NS = 2 * 10**9
-# What is done to a process is noted before it is done: it may begin a run in between.
+# A fault is noted before it hits its process, which may begin a run in the meantime.
 NOTED_NS = 10**9
-# How long a job may wait after the last fault, beside a lease's time: for a lease that has to run out, a process that starts
-# anew, the suspects of the last fault, and those before it in line.
+# How long a job may wait after the last fault, besides a lease's time: for a lease that has to run out, a process that
+# restarts, the suspects of the last fault, and those before it in line.
 WAIT_S = 18.0
 # Jobs under suspicion take turns: for each process that died meanwhile one of them may wait this much longer.
 TURN_S = 3.0
@@ -144,7 +144,7 @@ def _judge_job(job: str, events: list[Event], history: History, rollbacks: Seque
     settled = [event for event in events if event.kind == "settled"]
     found.fenced += sum(event.verdict == "fenced" for event in settled)
     counted = Counter(event.word for event in settled if event.verdict == "ok")
-    # One whose answer was lost is answered with `again` the next time.
+    # An outcome whose answer was lost gets `again` the next time.
     told = Counter(
         word for word, _ in {(event.word, event.fence) for event in settled if event.verdict in ("ok", "again")}
     )
@@ -278,8 +278,8 @@ def _rates_exceeded(history: History, by_job: Mapping[str, list[Event]]) -> Iter
     """
     More jobs of a rate began over the whole run than it allows in that time.
 
-    When each was given out nobody but the server knows, so nothing shorter is judged. A server that lost its last writes, and
-    one whose clock went back, gives out once more what it did.
+    Only the server knows when each job was given out, so no shorter span is judged. A server that lost its last writes,
+    or whose clock went back, gives out the same starts again.
     """
     starts: dict[str, list[int]] = defaultdict(list)
     rates: dict[str, tuple[int, int]] = {}
@@ -324,8 +324,8 @@ def _keys_shared(by_job: Mapping[str, list[Event]], rollbacks: Sequence[int]) ->
 
 def _waits(history: History, by_job: Mapping[str, list[Event]]) -> Iterator[tuple[str, float, int]]:
     """
-    How long each job waited for its last run, counted from when the run was calm, and if it is under suspicion how many
-    processes died meanwhile; poison aside, which runs alone.
+    How long each job waited for its last run, counted from the start of the calm; for a job under suspicion, also how
+    many processes died meanwhile. Poison is left out, since it runs alone.
     """
     calm = next((event.at for event in history.events if event.kind == "calm"), None)
     deaths = [event.at for event in history.events if event.kind == "fault" and event.word == POISON]

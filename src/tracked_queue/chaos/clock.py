@@ -1,8 +1,9 @@
 """
 The clock of a chaos run's servers: the machine's clock plus an offset that jumps.
 
-A program that fakes the clock of a whole process can't be put before every server, so the scripts of a run add what the key
-`clock` says, and every expiry moves with it: it is an absolute time for a server, and a jump changes what is left of it.
+Not every server can be started under a tool that fakes the clock of a whole process, so the scripts of a run add the
+offset in the key `clock`. Expiries move with it: for a server they are absolute times, so a jump of the clock changes
+how much of them is left.
 """
 
 from __future__ import annotations

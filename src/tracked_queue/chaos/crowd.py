@@ -14,7 +14,7 @@ END_S = 10.0
 
 
 async def run(count: int) -> None:
-    """So many instances, until SIGTERM."""
+    """Run this many instances until SIGTERM."""
     from .recorded import app
 
     stopped = asyncio.Event()
@@ -27,7 +27,7 @@ async def run(count: int) -> None:
 
 
 def keep_up(count: str) -> None:
-    """One process with the instances, and another when it has died, until SIGTERM; a job may have made it unable to exit."""
+    """Keep a process with the instances running, replacing it when it dies, until SIGTERM; a job may block its exit."""
     stopped = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stopped.set())
     command = [sys.executable, "-m", "tracked_queue.chaos.crowd", "--inside", count]

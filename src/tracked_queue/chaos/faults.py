@@ -24,7 +24,7 @@ from .programs import Program, send
 from .world import NAMESPACE, World
 
 Fault = Callable[[], Coroutine[Any, Any, None]]
-# How far behind a replica is that takes over late, in seconds; producers send the jobs of that time again.
+# How many seconds behind a replica is when it takes over late; producers send the jobs of that time again.
 LATE_S = (0.5, 3.0)
 
 
@@ -38,7 +38,7 @@ class Faults:
 
     @property
     def kinds(self) -> dict[str, tuple[int, Fault]]:
-        """By kind: how often in comparison, and what does it."""
+        """Each kind's weight, which is how often it comes relative to the others, and the method that causes it."""
         kinds: dict[str, tuple[int, Fault]] = {
             "kill": (4, self.kill),
             "vanish": (2, self.vanish),
@@ -75,7 +75,7 @@ class Faults:
     # Processes
 
     def _take_worker(self) -> Program | None:
-        """A worker that another comes in place of; the fault that has it is alone with it."""
+        """Take out a worker, which the fault replaces at its end; no other fault touches it meanwhile."""
         workers = self._world.workers
         return workers.pop(self._chance.randrange(len(workers))) if workers else None
 
@@ -91,7 +91,7 @@ class Faults:
             send(pid, signal.SIGKILL)
 
     async def vanish(self) -> None:
-        """A machine is gone with a worker and its supervisor, and another comes in its place."""
+        """A machine vanishes with a worker and its supervisor, and another takes its place."""
         worker = self._take_worker()
         if worker is not None:
             for pid in worker.children():
@@ -101,7 +101,7 @@ class Faults:
             self._world.workers.append(self._world.worker())
 
     async def crowd_kill(self) -> None:
-        """Many instances die at once, and as many come."""
+        """Many instances die at once, and as many new ones start."""
         crowds = self._world.crowds
         if crowds:
             crowd = crowds.pop(self._chance.randrange(len(crowds)))
@@ -120,7 +120,7 @@ class Faults:
                 send(pid, signal.SIGCONT)
 
     async def redeploy(self) -> None:
-        """SIGTERM, and a new one when it has ended."""
+        """SIGTERM to a worker, and a new worker once it has ended."""
         worker = self._take_worker()
         if worker is not None:
             self._note("redeploy")
@@ -129,7 +129,7 @@ class Faults:
             self._world.workers.append(self._world.worker())
 
     async def terminate_all(self) -> None:
-        """SIGTERM to every process of a worker, as service managers do it, and a new one when it has ended."""
+        """SIGTERM to every process of a worker, as service managers send it, and a new worker once it has ended."""
         worker = self._take_worker()
         if worker is not None:
             self._note("terminate_all")
@@ -201,7 +201,7 @@ class Faults:
     # The network
 
     async def idle_drop(self) -> None:
-        """Connections that are idle for a moment carry nothing any more, and nobody is told."""
+        """Connections that were idle for a moment silently stop carrying data."""
         seconds = 2 * self._world.ttl_s
         self._note("idle_drop", seconds=seconds)
         self._world.proxy.idle_limit_s = 1.2 + self._chance.random()
@@ -264,7 +264,7 @@ class Faults:
         await self._restart()
 
     async def redis_restart_everysec(self) -> None:
-        """The same where the file is synced once a second: while a sync takes long, what was answered is not even written."""
+        """The same with a file synced once a second: in a slow sync, acknowledged writes are not even in the file."""
         await self._order("CONFIG", "SET", "appendfsync", "everysec")
         await asyncio.sleep(1.0)
         self._note("redis_restart_everysec")
@@ -309,7 +309,7 @@ class Faults:
         snapshot.rmdir()
 
     async def clock(self) -> None:
-        """The server's clock jumps, by up to two days, forth or back."""
+        """The server's clock jumps, by up to two days, forward or back."""
         ahead_s = self._chance.choice([seconds for seconds in JUMPS_S if seconds != self._ahead_s])
         self._note("clock", seconds=ahead_s - self._ahead_s)
         with contextlib.suppress(redis.exceptions.RedisError, OSError):
@@ -318,7 +318,7 @@ class Faults:
                 self._ahead_s = ahead_s
 
     async def failover(self) -> None:
-        """The primary dies and its replica takes over, without what had not reached it."""
+        """The primary dies and its replica takes over, without the writes that had not reached it."""
         async with self._world.direct(self._world.replica) as client:
             if (await client.info("replication")).get("master_link_status") == "up":
                 await asyncio.to_thread(self._world.primary.kill)
@@ -342,7 +342,7 @@ class Faults:
         await self._send_again()
 
     async def _send_again(self) -> None:
-        """The last calls, as clients with an outbox do when a server came back without its last writes."""
+        """Send the last calls again, as clients with an outbox do when a server comes back without its last writes."""
         for producer in self._world.producers:
             send(producer.process.pid, signal.SIGUSR1)
         for _, id, task, args in list(self._recent):

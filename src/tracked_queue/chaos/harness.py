@@ -19,7 +19,7 @@ from .ledger import Event, read_ledgers
 from .programs import recovered_in
 from .world import NAMESPACE, World
 
-# Between two faults; a fault may last longer, and others come meanwhile.
+# Seconds between the starts of two faults; one may last longer, so that others come meanwhile.
 PAUSE_S = (0.3, 1.6)
 AT_ONCE = 500
 
@@ -39,11 +39,11 @@ async def run_chaos(
     Args:
         folder: Where ledgers, logs and history are kept.
         target: module:app.
-        seed: Of every choice: which fault comes when, and what producers enqueue. What processes do in between is
-            the machine's affair.
+        seed: Decides every choice: which fault comes when, and what producers enqueue. What the processes do meanwhile
+            depends on the machine.
         told: Gets a line for each fault.
-        shards: Of the namespace.
-        instances: How many there are beside the workers, in processes of fifty.
+        shards: How many the namespace has.
+        instances: How many small ones there are besides the workers', fifty to a process.
     """
     world = World(folder, target, random.Random(seed), shards, instances)
     me = asyncio.current_task()

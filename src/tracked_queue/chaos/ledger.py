@@ -1,7 +1,7 @@
 """
-The ledger of a chaos run: what each process saw, in files that nobody but it writes, and not in Redis.
+The ledger of a chaos run: what each process saw, in a file that only it writes, outside Redis.
 
-A line is on the disk before the process goes on, so whatever a process that was killed has done stands there.
+A line is on the disk before the process goes on, so the ledger holds everything that a killed process did.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class Event(msgspec.Struct, frozen=True, omit_defaults=True):
     """
     One line. `at` is the machine's monotonic clock in ns, which all processes share.
 
-    Kinds, with what they tell:
+    Kinds, and what each records:
         asked, stored, refused: an enqueue before it was sent, after it returned (`word`: created, exists, held), or raised
         start, effect, end: of a run (`word` of an end: returned, raised, cancelled)
         answer: of a `result()` (`word`: right, wrong, or the error's class)

@@ -58,7 +58,7 @@ class Producer:
                 task.cancel()
 
     async def _insist(self, calls: list[PreparedCall[Any]]) -> None:
-        while calls and not await self._send(calls):  # noqa: ASYNC110  (nobody can say when it is time)
+        while calls and not await self._send(calls):  # noqa: ASYNC110  (no event says when to try again)
             await asyncio.sleep(0.2)
 
     async def _send(self, calls: list[PreparedCall[Any]]) -> bool:
@@ -109,7 +109,7 @@ class Producer:
 
 
 def fixed(call: PreparedCall[Any]) -> PreparedCall[Any]:
-    """A call whose id is its caller's."""
+    """The call with its id fixed, as if the caller had given it."""
     options = dataclasses.replace(call.options, id=call.request.id)
     return msgspec.structs.replace(call, options=options)
 

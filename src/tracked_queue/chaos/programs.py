@@ -52,7 +52,7 @@ class Program:
         return children
 
     def terminate(self) -> None:
-        """Ask it to end in order."""
+        """Ask it to shut down cleanly."""
         send(self.process.pid, signal.SIGTERM)
 
     def wait(self, seconds: float = END_S) -> int:

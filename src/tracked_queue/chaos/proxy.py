@@ -16,7 +16,7 @@ class Proxy:
         self.target = target
         self.delay_s = 0.0
         self.idle_limit_s = math.inf
-        """A connection that was idle for longer carries nothing any more, and nobody is told, as a balancer or NAT does it."""
+        """A connection that was idle for longer silently stops carrying data, as behind a balancer or NAT."""
         self._used_at: dict[int, float] = {}
         self._server: asyncio.Server | None = None
         self._writers: set[asyncio.StreamWriter] = set()
@@ -75,7 +75,7 @@ class Proxy:
         try:
             up_reader, up_writer = await asyncio.open_connection("127.0.0.1", self.target)
         except (OSError, asyncio.CancelledError):
-            # A cancellation ends it like a refusal: its caller, a callback of asyncio, would print it.
+            # A cancellation is handled like a refusal: the caller, a callback of asyncio, would print it.
             writer.transport.abort()
             return
         self._writers |= {writer, up_writer}

@@ -56,7 +56,7 @@ class RedisServer:
         return f"redis://127.0.0.1:{self.port}"
 
     def start(self, wait: bool = True) -> None:
-        """Start it, also again on the files that it left; unless `wait` is False it answers when this returns."""
+        """Start it, or restart it on the files that it left; unless `wait` is False, it answers when this returns."""
         self.process = subprocess.Popen(
             [self._program, *self._options], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL
         )
@@ -67,24 +67,24 @@ class RedisServer:
             time.sleep(0.01)
 
     def send_signal(self, number: signal.Signals) -> None:
-        """To the server's process."""
+        """Send a signal to the server's process."""
         if self.process is not None:
             self.process.send_signal(number)
 
     def forget_primary(self) -> None:
-        """It was promoted: when it starts again it is a primary."""
+        """Note that it was promoted, so that it restarts as a primary."""
         if "--replicaof" in self._options:
             at = self._options.index("--replicaof")
             del self._options[at : at + 3]
 
     def kill(self) -> None:
-        """With SIGKILL."""
+        """Kill it with SIGKILL."""
         if self.process is not None:
             self.process.kill()
             self.process.wait()
 
     def freeze(self) -> None:
-        """It takes connections and answers nothing."""
+        """Stop its process: it accepts connections, but answers nothing."""
         self.send_signal(signal.SIGSTOP)
 
     def thaw(self) -> None:

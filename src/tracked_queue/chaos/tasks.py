@@ -60,7 +60,7 @@ async def snoozing(n: int) -> None:
 
 @app.task(name="unique", unique=Unique(by="key"))
 async def unique(key: str) -> None:
-    """At most one of a key at a time."""
+    """At most one job per key at a time."""
     await asyncio.sleep(0.05)
 
 
@@ -125,7 +125,7 @@ async def blocking(seconds: float) -> None:
 
 @app.task(name="echo")
 async def echo(token: str) -> str:
-    """Gives back what it got: a result that is another job's would be seen."""
+    """Returns its argument, so that another job's result would be noticed."""
     await asyncio.sleep(0.002)
     return token
 
@@ -158,7 +158,7 @@ def forking_isolated() -> str:
 
 @app.task(name="sticky")
 async def sticky() -> int:
-    """Leaves something behind for which its process waits at its end."""
+    """Leaves something behind that its process waits for when it exits."""
     atexit.register(time.sleep, 3600)
     return os.getpid()
 

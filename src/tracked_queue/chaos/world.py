@@ -20,11 +20,11 @@ from .programs import Program
 from .proxy import Proxy
 from .server import RedisServer
 
-# Of a lease; hundreds of instances that beat more often than they have to are more than two cores carry.
+# Of a lease; the longer one is for hundreds of instances, whose more frequent beats two cores could not carry.
 TTL_S, CROWDED_TTL_S = 2.0, 10.0
 NAMESPACE = "chaos"
 WORKERS, PRODUCERS, PROCESSES, CROWD = 3, 2, 2, 50
-# No longer than this and a lease, so that every fault of a run ends in it.
+# With a lease's time added: how long nothing may move before the run gives up. Every fault ends within it.
 PATIENCE_S = 20.0
 SLOW_US = 5_000
 
@@ -71,7 +71,7 @@ class World:
                 server.close()
 
     def environment(self) -> dict[str, str]:
-        """What its programs are told."""
+        """The environment variables of its programs."""
         return {
             "REDIS_URL": self.proxy.url,
             "PROCESSING_NS": NAMESPACE,
@@ -98,7 +98,7 @@ class World:
         return [parts.keys(shard).tag for shard in range(self.shards)]
 
     def worker(self, log: Path | None = None, version: int = 0) -> Program:
-        """A worker of PROCESSES instances, which has started to start; of either version of the app."""
+        """Start a worker of PROCESSES instances, with either version of the app; it may not be ready yet."""
         which = {VERSION_VARIABLE: str(version or self.chance.randint(1, 2))}
         return self._started(Program(
             log or self.folder / f"worker-{len(self._programs)}.log", self.environment() | which,
@@ -133,7 +133,7 @@ class World:
             await client.aclose()
 
     async def calm(self) -> None:
-        """No more faults and no more jobs come: said in the ledger; from here on slow scripts are counted."""
+        """Note in the ledger that no more faults or jobs come; from here on slow scripts are counted."""
         self.ledger.write("calm")
         async with self.direct() as client:
             await client.config_set("slowlog-log-slower-than", SLOW_US)
@@ -150,7 +150,7 @@ class World:
         self.ledger.write("fault", word=kind, pid=pid, seconds=seconds)
 
     async def promote(self) -> None:
-        """The replica is the primary now, with a replica of its own."""
+        """Make the replica the primary, with a replica of its own."""
         old, new = self.primary, self.replica
         new.forget_primary()
         self.primary, self.proxy.target = new, new.port
@@ -166,7 +166,7 @@ class World:
             self.ledger.write("stuck", word=worker.log.name)
 
     async def end_producers(self) -> None:
-        """No more jobs come."""
+        """End the producers, so that no more jobs come."""
         for producer in self.producers:
             producer.terminate()
         for producer in self.producers:
@@ -177,7 +177,7 @@ class World:
         The deploy is done, and without further faults workers finish, and end; gives up when nothing moves for a while.
 
         Args:
-            look: Tells how many jobs have not ended, and how many deaths those were in: poison has to be confirmed.
+            look: Returns how many jobs have not ended, and how many deaths they were in: poison has to be confirmed.
         """
         self.workers.append(self.worker(version=2))
         last, moved = (-1, -1), time.monotonic()

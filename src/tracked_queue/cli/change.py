@@ -1,4 +1,4 @@
-"""`enqueue`, `cancel`, `pause`, `resume`, `recover`, `quiet`: the commands that change something, and log by whom."""
+"""`enqueue`, `cancel`, `pause`, `resume`, `recover`, `quiet`: the commands that change things, and log who did it."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def enqueue(
     kwargs: Annotated[str, typer.Option(help="Named arguments, a JSON object.")] = "{}",
     queue: Annotated[str | None, typer.Option("--queue", "-q")] = None,
     id: Annotated[str | None, typer.Option(help="The job's id.")] = None,
-    delay: Annotated[str | None, typer.Option(help="90, 90s, 15m, 2h, 7d.")] = None,
+    delay: Annotated[str | None, typer.Option(help="How long until it is due: 90, 90s, 15m, 2h, 7d.")] = None,
     wait: Annotated[str | None, typer.Option(help="Wait this long for the result, and print it.")] = None,
     where: Where,
     as_json: JsonOption = False,
@@ -119,7 +119,7 @@ def cancel(
     """Cancel jobs, or all of a queue or task: at once if they have not started, else within a second."""
     log_setup.set_up()
     if sum((bool(ids), queue is not None, task is not None)) != 1:
-        raise UsageError("name one of ID..., --queue and --task")
+        raise UsageError("give one of ID..., --queue or --task")
     target = where.app
     check_known(target, where.named, "queue", queue)
     check_known(target, where.named, "task", task)
@@ -150,10 +150,10 @@ def retire(
     task: Annotated[str | None, typer.Option("--task", help="A task that was removed from the code.")] = None,
     where: Where,
 ) -> None:
-    """Leave nothing of a queue or task: its jobs are cancelled, and the queue's name is forgotten."""
+    """Remove every trace of a queue or task: cancel its jobs, and forget the queue's name."""
     log_setup.set_up()
     if (queue is None) == (task is None):
-        raise UsageError("name one of --queue and --task")
+        raise UsageError("give --queue or --task")
     count = run(where.app, lambda chosen: chosen.operator.retire(queue=queue, task=task))
     acted("retire", queue=queue, task=task, jobs=count)
     print(f"{count} jobs cancelled, or asked to end")
@@ -161,7 +161,7 @@ def retire(
 
 PauseQueue = Annotated[str | None, typer.Option("--queue", "-q")]
 PauseTask = Annotated[str | None, typer.Option("--task")]
-PauseSchedule = Annotated[str | None, typer.Option("--schedule", help="Its ticks go by, and are not made up for.")]
+PauseSchedule = Annotated[str | None, typer.Option("--schedule", help="Its ticks are skipped, not made up for later.")]
 
 
 @cli.command()
@@ -201,7 +201,7 @@ def _pause_or_resume(action: str, what: dict[str, str | None], app: TrackedQueue
     log_setup.set_up()
     given = {kind: name for kind, name in what.items() if name is not None}
     if len(given) != 1:
-        raise UsageError("name one of --queue, --task and --schedule")
+        raise UsageError("give one of --queue, --task or --schedule")
 
     ((kind, name),) = given.items()
 
@@ -230,7 +230,7 @@ def trigger(
     redis_url: UrlOption = None,
     namespace: NamespaceOption = None,
 ) -> None:
-    """Run a schedule's task now, beside its ticks; prints the job's id."""
+    """Run a schedule's task now, besides its ticks; prints the job's id."""
     log_setup.set_up()
     where = Where(app, redis_url, namespace)
     stored = run(where.app, lambda chosen: chosen.operator.trigger(schedule))

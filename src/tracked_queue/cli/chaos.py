@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 @guarded
 def chaos(
     app: Annotated[str, typer.Argument(help="module:app with a function chaos_calls beside it.")] = DEFAULT_APP,
-    seconds: Annotated[float, typer.Option(help="How long faults come.")] = 60.0,
-    seed: Annotated[int | None, typer.Option(help="Of every choice; default: a new one, which is printed.")] = None,
+    seconds: Annotated[float, typer.Option(help="For how many seconds there are faults.")] = 60.0,
+    seed: Annotated[int | None, typer.Option(help="Decides every choice; default: a new one, printed.")] = None,
     shards: Annotated[int, typer.Option(help="Shards of the namespace.")] = 1,
     instances: Annotated[
-        int, typer.Option(help="Small instances beside the six of the workers, fifty in a process.")
+        int, typer.Option(help="Small instances besides the six of the workers, fifty to a process.")
     ] = 0,
     keep: Annotated[
         Path | None, typer.Option(help="Folder for ledgers, logs and history; default: kept if it fails.")

@@ -35,8 +35,8 @@ def main() -> None:
 
 def _open_streams() -> None:
     """
-    Standard streams as a program may expect them: one that was closed is nothing, so that no socket takes its number;
-    and what a terminal can't show is shown as an escape.
+    Make the standard streams usable: one that was closed is opened on the null device, so that no socket takes its
+    number; and what a terminal can't show is written as an escape.
     """
     fill_standard_descriptors()
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):

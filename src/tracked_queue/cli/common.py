@@ -62,7 +62,7 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for program
 
 @dataclasses.dataclass(frozen=True)
 class Where:
-    """The app that a command works on: the named one, or one of settings alone."""
+    """The app that a command works on: the named one, or one that is made from settings alone."""
 
     named: AppOption = None
     redis_url: UrlOption = None
@@ -70,7 +70,7 @@ class Where:
 
     @functools.cached_property
     def app(self) -> TrackedQueue:
-        """It, with these settings. Raises UsageError."""
+        """That app, with these settings. Raises UsageError."""
         app = load_app(self.named) if self.named else TrackedQueue()
         app.configure(redis_url=self.redis_url, namespace=self.namespace)
         return app
@@ -99,7 +99,7 @@ def clean(text: str) -> str:
 
 
 def told(error: Exception) -> int:
-    """The exit code of an error, of which one line is printed: 2 for wrong use, 3 for no Redis, 1 for the rest of ours."""
+    """Print an error as one line; returns its exit code: 2 for wrong use, 3 for no Redis, 1 for our other errors."""
     match error:
         case UsageError() | StoreRefusedError():
             code = USAGE_EXIT
@@ -147,9 +147,9 @@ def guarded(function: Callable[..., T]) -> Callable[..., T]:
         except TrackedQueueError as error:
             raise typer.Exit(told(error)) from None
         except BrokenPipeError:
-            raise typer.Exit(FAILED_EXIT) from None  # whoever read it has seen enough
+            raise typer.Exit(FAILED_EXIT) from None  # the reader of the output has closed it
         except OSError as error:
-            what = "; what the command does was done, or is under way" if _acted else ""
+            what = "; the command's work was done, or is under way" if _acted else ""
             raise fail(f"the output could not be written: {error.strerror or error}{what}", OUTPUT_EXIT) from None
         except KeyboardInterrupt:
             raise typer.Exit(130) from None
@@ -195,7 +195,7 @@ def load_app(path: str) -> TrackedQueue:
 
 def check_known(app: TrackedQueue, named: str | None, kind: str, name: str | None) -> None:
     """
-    A name that the given app doesn't have is a typo; without an app nobody can tell.
+    Refuse a name that the given app doesn't have, as a typo; without an app any name passes.
 
     Raises:
         UsageError: Says which names there are.
@@ -203,7 +203,7 @@ def check_known(app: TrackedQueue, named: str | None, kind: str, name: str | Non
     known = app.tasks.queues() if kind == "queue" else [task.name for task in app.tasks]
     if named and name is not None and name not in known:
         raise UsageError(
-            f"{kind} {name!r}: the app has none of that name; {did_you_mean(name, known)} (without --app it is taken)"
+            f"{kind} {name!r}: the app has none of that name; {did_you_mean(name, known)} (without --app, any will do)"
         )
 
 
@@ -251,7 +251,7 @@ def seconds(text: str) -> float:
     A duration from an option: 90, 90s, 15m, 2h, 7d.
 
     Raises:
-        UsageError: It is none.
+        UsageError: It is not a duration.
     """
     units = {"s": 1, "m": 60, "h": 3600, "d": 86400}
     number, unit = (text[:-1], units[text[-1]]) if text and text[-1] in units else (text, 1)
@@ -278,8 +278,8 @@ def print_json(value: Any) -> None:
     """
     Strict JSON of dataclasses, times and plain data.
 
-    What JSON has not is told so that a program can tell it apart: bytes as {"base64": ...}, NaN and the infinities as text, a
-    mapping whose keys are no text as {"pairs": [[key, value], ...]}.
+    What JSON lacks is written in a form that a program can recognise: bytes as {"base64": ...}, NaN and the infinities
+    as text, a mapping whose keys are not all text as {"pairs": [[key, value], ...]}.
     """
     print(json.dumps(_plain(value), indent=2, allow_nan=False))
 

@@ -32,7 +32,7 @@ from .common import (
 )
 
 RateOption = Annotated[float | None, typer.Option("--rate", help="At most this many a second.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say how many it would be.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say how many jobs would be changed.")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ class Wanted:
     def filter(self) -> DeadFilter:
         """As the operator takes it. Raises UsageError."""
         for name, value in fields_of(self).items():
-            if value == "":  # a variable of a script that is not set, and then it would match everything
+            if value == "":  # an unset variable in a script; as a filter it would match everything
                 raise UsageError(f"--{name.replace('_', '-')}: it is empty; leave it out, or say what it should be")
         return DeadFilter(
             task=self.task,
@@ -129,7 +129,7 @@ def _change_dead(
     log_setup.set_up()
     filtered = wanted != DeadFilter()
     if bool(ids) + filtered + everything != 1:
-        raise UsageError(f"{action}: name ids, or a filter, or --all (one of them)")
+        raise UsageError(f"{action}: give ids, a filter or --all (exactly one of them)")
     for job_id in ids or []:
         check_name("job id", job_id)
     if rate is not None and not 0 < rate < float("inf"):

@@ -48,7 +48,7 @@ READ_AT_ONCE = 100
 
 @dataclass
 class _Story:
-    """What happened, for the end's ledger."""
+    """What happened, for the ledger at the end."""
 
     killed_pid: int = 0
     killed_with: int = 0
@@ -57,9 +57,9 @@ class _Story:
 
 class _Interrupts:
     """
-    Ctrl-C and its kin. They are held back for the moment in which a process is started that must be ended again, and
-    cancel what runs in an event loop: raised in the middle of one they could hit a connection that reads a reply, and
-    leave its caller waiting for ever.
+    Ctrl-C and similar signals. They are held back while a process is started that must also be ended, and they cancel
+    what runs in an event loop: raised in the middle of the loop, they could hit a connection that is reading a reply,
+    and leave its caller waiting for ever.
     """
 
     def __init__(self) -> None:

@@ -11,7 +11,7 @@ import msgspec
 
 from ..app import TrackedQueue
 
-# The demo sets REDIS_URL and this file's place for its workers.
+# The demo sets REDIS_URL and this variable, the ledger file's path, for its workers.
 LEDGER_VARIABLE = "TRACKED_QUEUE_DEMO_LEDGER"
 
 app = TrackedQueue(namespace="demo")

@@ -24,7 +24,7 @@ def doctor(
     where: Where,
     json: JsonOption = False,
 ) -> None:
-    """Check server and settings for what the promise rests on. Exit 0: no problem, 1: a problem, 3: no Redis."""
+    """Check whether server and settings can keep the promise. Exit 0: no problem, 1: a problem, 3: no Redis."""
     findings = run(where.app, lambda chosen: chosen.operator.examine())
     if json:
         print_json(findings)

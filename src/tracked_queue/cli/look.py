@@ -22,7 +22,7 @@ from .common import (
     span,
 )
 
-# An instance tells of its schedules at least this often (see worker/scheduler.py).
+# An instance reports its schedules at least this often (see worker/scheduler.py).
 STALE_S = 90.0
 
 
@@ -47,7 +47,7 @@ def job(
         ("id", info.id),
         ("task", info.task),
         ("queue", info.queue),
-        ("state", info.state + (" (cancellation asked for)" if info.cancel_requested else "")),
+        ("state", info.state + (" (cancellation requested)" if info.cancel_requested else "")),
         ("attempts", info.attempts),
         ("interruptions", info.interruptions),
         ("recoveries", f"{info.recoveries} (charges {info.charges})"),

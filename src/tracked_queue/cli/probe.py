@@ -21,7 +21,7 @@ READY_LIMIT_S = 4.0
 @cli.command()
 @guarded
 def health(
-    live: Annotated[bool, typer.Option("--live", help="This pod's event loop turns; asks no Redis.")] = False,
+    live: Annotated[bool, typer.Option("--live", help="This pod's event loop turns; Redis is not asked.")] = False,
     ready: Annotated[bool, typer.Option("--ready", help="Redis answers and this pod's leases are held.")] = False,
     queue: Annotated[str | None, typer.Option("--queue", "-q", help="A queue, with --max-age.")] = None,
     max_age: Annotated[str | None, typer.Option("--max-age", help="Fail if its oldest job is older.")] = None,
@@ -31,7 +31,7 @@ def health(
 ) -> None:
     """Probes for Kubernetes and alerts; none imports the app. Exit 0: well, 1: not, 2: wrong use, 3: no Redis."""
     if live + ready + (queue is not None) != 1:
-        raise UsageError("name one of --live, --ready, and --queue with --max-age")
+        raise UsageError("give one of --live, --ready, or --queue with --max-age")
     app = TrackedQueue()
     app.configure(redis_url=redis_url, namespace=namespace, instance_id=instance_id)
     settings = app.settings
@@ -65,7 +65,7 @@ def _health_instance(app: TrackedQueue, settings: Settings, ready: bool) -> None
     label = settings.instance_id or default_label()
     signs = read_signs(settings.namespace, label)
     if liveness_folder(settings.namespace, label) is None:
-        raise fail("no folder for temporary files can be read here, so nothing tells of the worker", FAILED_EXIT)
+        raise fail("no folder for temporary files can be read here, so the worker's state is unknown", FAILED_EXIT)
     if not signs:
         raise fail(f"no worker process with the label {label} runs on this machine", FAILED_EXIT)
     for sign in signs:

@@ -28,21 +28,21 @@ def worker(
     app: Annotated[str, typer.Argument(help="module:app, such as shop.jobs:app.")],
     queue: Annotated[
         list[str] | None,
-        typer.Option("--queue", "-q", help="In priority order; repeat it. All with weights: critical=5."),
+        typer.Option("--queue", "-q", help="Repeat it in priority order, or give each a weight: critical=5."),
     ] = None,
-    queue_concurrency: Annotated[list[str] | None, typer.Option(help="Most jobs of a queue here: mail=10.")] = None,
+    queue_concurrency: Annotated[list[str] | None, typer.Option(help="Most jobs of a queue at once: mail=10.")] = None,
     concurrency: Annotated[int | None, typer.Option(help="Jobs at the same time in one process.")] = None,
     processes: Annotated[int, typer.Option(help="Worker processes.")] = 1,
     burst: Annotated[bool, typer.Option("--burst", help="End when the queues are empty.")] = False,
     reload: Annotated[
-        bool, typer.Option("--reload", help="Start anew when a .py file below the folder changes.")
+        bool, typer.Option("--reload", help="Restart when a .py file below the current folder changes.")
     ] = False,
     redis_url: UrlOption = None,
     namespace: NamespaceOption = None,
     instance_id: Annotated[str | None, typer.Option(help="Label of this worker: the pod's name.")] = None,
     heartbeat_interval: Annotated[float | None, typer.Option(help="Seconds between idle beats.")] = None,
     heartbeat_ttl: Annotated[float | None, typer.Option(help="Seconds until a silent instance is lost.")] = None,
-    recovery_interval: Annotated[float | None, typer.Option(help="Seconds between looks for lost ones.")] = None,
+    recovery_interval: Annotated[float | None, typer.Option(help="Seconds between looks for lost instances.")] = None,
     auto_recovery: Annotated[bool | None, typer.Option(help="Recover lost instances' jobs by itself.")] = None,
     max_recoveries: Annotated[int | None, typer.Option(help="Charges until a job is dead.")] = None,
     grace: Annotated[float | None, typer.Option(help="Seconds for running jobs after SIGTERM.")] = None,
@@ -134,13 +134,14 @@ def _run_child(
     except Exception as error:
         return told(error)
     finally:
-        pipe.ending()  # burst is over, or an error: the supervisor gives it as long as a stop
+        pipe.ending()  # after a burst or an error: the supervisor allows as much time as for a stop
 
 
 def _spare_the_collector() -> None:
     """
-    Set what is loaded by now aside from cyclic garbage: modules and tasks live as long as the process, and each full collection
-    would look at all of them, which holds up every job (35 ms of a small application) and took a fifth of a busy worker's time.
+    Exclude what is loaded by now from garbage collection: modules and tasks live as long as the process, and each full
+    collection would visit all of them, which holds up every job (by 35 ms in a small application) and took a fifth of a
+    busy worker's time.
     """
     gc.collect()
     gc.freeze()
@@ -216,11 +217,11 @@ async def _source_changes() -> AsyncIterator[str]:
 
 def _run_loop(work: Callable[[], Coroutine[Any, Any, int]]) -> int:
     """
-    Run it to its end, whatever else ends in the loop.
+    Run the work to its end, whatever other tasks of the loop raise.
 
-    asyncio lets a SystemExit or KeyboardInterrupt of any task, such as one that a job made, out of the whole loop; that is the
-    job's affair, and its neighbours go on. The loop is not closed: that would wait for the threads of its executor, and the
-    process ends now.
+    asyncio lets a SystemExit or KeyboardInterrupt in any task, such as one that a job made, break out of the whole
+    loop; here it ends only that task, and the others go on. The loop is not closed: that would wait for the threads of
+    its executor, and the process ends now.
     """
     factory: Callable[[], asyncio.AbstractEventLoop] = asyncio.new_event_loop
     with contextlib.suppress(ImportError):  # there is none for some systems
@@ -244,7 +245,7 @@ def demo(
     folder: Annotated[Path | None, typer.Argument(help="Default: the Python standard library's folder.")] = None,
     limit: Annotated[int | None, typer.Option(help="At most this many files.")] = None,
 ) -> None:
-    """Hash every file below FOLDER by jobs, kill a worker midway, and prove that nothing was lost."""
+    """Hash every file below FOLDER in jobs, kill a worker midway, and prove that nothing was lost."""
     from .demo import run_demo
 
     raise typer.Exit(run_demo(folder, limit))

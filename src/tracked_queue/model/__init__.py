@@ -1,1 +1,1 @@
-"""The words a user writes: tasks, options, schedules, jobs, and how values travel. It knows no connection."""
+"""What user code deals with: tasks, options, schedules, jobs, and how values travel. It has no connections."""

@@ -1,6 +1,6 @@
 """
-One form of a value for keys: two values have the same one exactly if they are the same, in whatever order, zone or
-spelling they were given, in any process.
+The canonical form of a value in a key: two values have the same form exactly if they are equal, in whatever order,
+timezone or spelling they were given, and in any process.
 
 Each part is its kind, its length and its text (`i1:5`, `s6:send:5`), so that no two lists of parts read alike, whatever
 is in them.
@@ -21,9 +21,9 @@ from uuid import UUID
 
 from ..errors import UsageError
 
-# A key that is longer, or holds what can't be printed, is shown by its hash.
+# A key that is longer, or has unprintable characters, is replaced by its hash.
 MAX_KEY = 120
-# Types whose values are told by their text.
+# Types whose values are identified by their text.
 PLAIN_TEXT = (PurePath, IPv4Address, IPv6Address, IPv4Interface, IPv6Interface, IPv4Network, IPv6Network)
 
 

@@ -1,4 +1,4 @@
-"""Refusing what can't be meant, where it is said: each error names the argument and says what to write."""
+"""Refusing wrong arguments where they are given: each error names the argument and says what to write."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ def to_seconds(name: str, value: Any, *, above: bool = False, negative: bool = F
     A number of seconds, also from a timedelta.
 
     Raises:
-        UsageError: It is no sensible one; `negative` numbers are allowed where the past means now.
+        UsageError: It is not a sensible one; `negative` numbers are allowed where the past means now.
     """
     number = value.total_seconds() if isinstance(value, timedelta) else value
     if isinstance(number, int) and not isinstance(number, bool) and abs(number) > MAX_SECONDS:
-        number = MAX_SECONDS * 2 if number > 0 else -MAX_SECONDS * 2  # one of any length
+        number = MAX_SECONDS * 2 if number > 0 else -MAX_SECONDS * 2  # an int may have any number of digits
     if not isinstance(number, int | float) or isinstance(number, bool) or not math.isfinite(number):
         raise UsageError(f"{name}={value!r}: it must be a number of seconds or a timedelta")
     if number > MAX_SECONDS:
@@ -54,14 +54,14 @@ def to_seconds(name: str, value: Any, *, above: bool = False, negative: bool = F
 
 
 def check_flag(name: str, value: object) -> bool:
-    """True or False, and nothing that only counts as one of them."""
+    """True or False, and not just something truthy or falsy."""
     if not isinstance(value, bool):
         raise UsageError(f"{name}={value!r}: it must be True or False")
     return value
 
 
 def check_list(name: str, value: object, of: str) -> list[Any] | tuple[Any, ...]:
-    """A list or a tuple: what can be looked at twice and has an order."""
+    """A list or a tuple, which has an order and can be iterated twice."""
     if not isinstance(value, list | tuple):
         raise UsageError(f"{name}={value!r}: it must be a list of {of}")
     return value
@@ -103,7 +103,7 @@ def check_function(name: str, value: Any, shape: str, given: int, *, waits: bool
     try:
         inspect.signature(value).bind(*range(given))
     except TypeError as error:
-        raise UsageError(f"{name}={value!r}: write {shape}; it can't be called so ({error})") from None
+        raise UsageError(f"{name}={value!r}: write {shape}; it can't be called that way ({error})") from None
     except ValueError:  # a function without a signature, in C
         pass
 
@@ -130,7 +130,7 @@ def check_carry(carry: Any) -> tuple[ContextVar[Any], ...]:
     variables = check_list("carry", carry, "context variables")
     for variable in variables:
         if not isinstance(variable, ContextVar):
-            raise UsageError(f"carry: {variable!r} is a {type(variable).__qualname__} and no ContextVar")
+            raise UsageError(f"carry: {variable!r} is a {type(variable).__qualname__}, not a ContextVar")
     names = [variable.name for variable in variables]
     for name in names:
         if names.count(name) > 1:

@@ -1,8 +1,8 @@
 """
 Encryption of what jobs carry, where keys are set: arguments, results, options with headers, checkpoints, notes and errors.
 
-Sealed bytes begin with 0xC1, which no MessagePack value and no text does, so both kinds may stand beside each other while keys
-are introduced.
+Sealed bytes begin with 0xC1, as no MessagePack value and no text does, so sealed and plain bytes can coexist while
+keys are introduced.
 Source: https://cryptography.io/en/latest/fernet/; docs/how-to/encrypt.md.
 """
 
@@ -19,8 +19,8 @@ PLAIN = "plain"
 
 class Cipher:
     """
-    The first key seals; any of them opens, so that keys can be rotated. `plain` in the first place seals nothing yet: for the
-    deploy that brings a first key to everyone.
+    The first key seals; any of them opens, so that keys can be rotated. With `plain` as the first
+    key nothing is sealed yet: for the deploy that brings the first real key to every program.
     """
 
     def __init__(self, keys: Sequence[str], source: str = "") -> None:

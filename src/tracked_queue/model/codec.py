@@ -40,7 +40,7 @@ _KEYWORD = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYW
 
 class Options(msgspec.Struct, frozen=True, omit_defaults=True):
     """
-    What one job overrides of its task, stored with it only where it differs; times in ms.
+    Options that one job has in place of its task's, stored with it only where they differ; times in ms.
 
     `format` is the version of the stored job; a worker parks a job of a newer one for a newer worker.
     """
@@ -70,9 +70,9 @@ def _encode_foreign(value: Any) -> Any:
 
 def _fields_of_model(model: Any) -> Any:
     """
-    The part of a pydantic model to send: what was set, by the fields' own names. Then what arrives is what was sent, and as
-    set as it was, whatever aliases, computed fields, exclusions and serializers the model has for others. A field that
-    may tell a union's members apart (a Literal) is always sent.
+    The part of a pydantic model to send: what was set, by the fields' own names. Then what arrives is what was sent,
+    with the same fields set, whatever aliases, computed fields, exclusions and serializers the model has for other
+    purposes. A field that may distinguish a union's members (a Literal) is always sent.
     """
     if getattr(type(model), "__pydantic_root_model__", False):
         return model.root
@@ -95,7 +95,7 @@ def _decode_foreign(kind: type, value: Any) -> Any:
     if not callable(validate):
         raise TypeError(f"{kind.__qualname__} is not a type that can be stored")
     try:
-        # Not as strictly as a strict model wants it from others: a date comes as text here.
+        # Less strictly than a strict model asks elsewhere: here a date arrives as text.
         return validate(value, strict=False, by_alias=False, by_name=True)
     except TypeError as error:
         if "by_alias" not in str(error):
@@ -115,14 +115,14 @@ def _decoder(kind: Any) -> msgspec.msgpack.Decoder[Any]:
     return msgspec.msgpack.Decoder(kind, dec_hook=_decode_foreign)
 
 
-# Values inside of one another: beyond it one end or the other could not take it apart, however deep its own calls stand.
+# How deep values may be nested: beyond it one end or the other could not decode them, depending on its own call depth.
 MAX_NESTED = 200
 
 
 def _is_loose(kind: Any, above: tuple[Any, ...] = ()) -> bool:
     """
-    Whether an annotation leaves some value's type open, or how deep it goes: what is sent is then compared with what arrives,
-    type by type.
+    Whether an annotation leaves a value's type or depth open; if so, what is sent is compared with what arrives, type
+    by type.
     """
     if kind in (Any, object, inspect.Parameter.empty, list, dict, tuple, set, frozenset) or isinstance(
         kind, typing.TypeVar
@@ -218,7 +218,7 @@ def _equal(one: Any, other: Any) -> bool:
     if isinstance(one, float) and math.isnan(one):
         return math.isnan(other)
     if isinstance(one, datetime) and one.tzinfo is not None and other.tzinfo is not None:
-        # As instants: two local times of the repeated hour of a change of the clocks are equal to nothing, for Python.
+        # Compared as instants: for Python, local times in the hour that a clock change repeats are equal to nothing.
         return bool(one.astimezone(UTC) == other.astimezone(UTC))
     same: bool = one == other
     return bool(same)
@@ -231,7 +231,7 @@ class ValueCodec:
         """Raises TypeError for a type that is not supported."""
         self.kind = kind
         self.loose = _is_loose(kind)
-        # The type for MessagePack: the annotation, or for a union that it can't serve one that tells the members apart.
+        # The type for MessagePack: the annotation; for a union that msgspec can't handle, one that names the member.
         self.wire: Any = Any if kind in (inspect.Parameter.empty, object) else kind
         self.choices: tuple[ValueCodec, ...] = ()
         try:
@@ -259,7 +259,7 @@ class ValueCodec:
         raise TypeError(f"{_kind_name(value)} is none of its types ({problems[0]})")
 
     def taken(self, value: Any) -> Any:
-        """The value of what `told` made of it."""
+        """The value again, from what `told` made of it."""
         return self.choices[value[0]].decode(value[1]) if self.choices else value
 
     def encode(self, value: Any) -> bytes:
@@ -294,7 +294,7 @@ class ValueCodec:
 
 
 def _check_foreign(kind: Any) -> None:
-    """Refuse a type with a class in it that nobody here can make again. Raises TypeError."""
+    """Refuse a type that contains a class which can't be decoded here. Raises TypeError."""
     left: list[Any] = [msgspec.inspect.type_info(kind)]
     seen: set[int] = set()
     while left:
@@ -330,7 +330,7 @@ def _is_exactly(value: Any, kind: Any) -> bool:
     return type(value) is wanted
 
 
-STREAMED = "it is a Results[...], which the worker makes of the results of the jobs before this one"
+STREAMED = "it is a Results[...], which the worker makes from the results of the jobs before this one"
 
 
 def _check_streams(task: str, parameters: Sequence[inspect.Parameter], kinds: dict[str, Any]) -> bool:
@@ -355,8 +355,9 @@ def _codec(task: str, name: str, kind: Any) -> ValueCodec:
     except TypeError as error:
         raise ArgumentError(
             task, name,
-            f"its annotation is not supported: {' '.join(str(error).split())}. A union of such types stands for the whole of "
-            "an argument, not inside of a container: put it into a field of a pydantic model, or use msgspec Structs with tags",
+            f"its annotation is not supported: {' '.join(str(error).split())}. A union of such types must be the "
+            "whole argument, not inside a container: put it into a field of a pydantic model, or use msgspec "
+            "Structs with tags",
         ) from None  # fmt: skip
 
 
@@ -401,7 +402,7 @@ class Signature:
         self._tuples: dict[tuple[int, int], tuple[msgspec.msgpack.Decoder[Any], bool]] = {}
         self._fits: set[tuple[int, frozenset[str]]] = set()
         self._fits_alone: set[int] = set()  # counts of positional arguments that are enough without named ones
-        # How to decode a whole call of positional arguments, by its first byte, which tells their number.
+        # How to decode a whole call of positional arguments, by its first byte, which gives their number.
         self._plain: dict[bytes, Callable[[bytes], tuple[Any, ...]]] = {}
         self.result = _codec(task, "return", hints.get("return", Any))
 
@@ -412,7 +413,7 @@ class Signature:
         Bytes of a call's arguments; the first `given` positional ones will come from elsewhere.
 
         Raises:
-            ArgumentError: Names the argument that is missing, too much, of a wrong type, or can't be stored.
+            ArgumentError: Names the argument that is missing, unexpected, of a wrong type, or can't be stored.
             PayloadTooLargeError: Together they take more than `max_bytes`.
         """
         if self.streams and not given:

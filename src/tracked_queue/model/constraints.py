@@ -1,5 +1,5 @@
-"""What keeps jobs apart over the whole fleet: unique keys, limits on concurrency and rate, fair turns. What the words mean for
-one job is worked out here, at the enqueue; lua/enqueue.lua and lua/fetch.lua keep them."""
+"""What keeps jobs apart over the whole fleet: unique keys, limits on concurrency and rate, fair turns. They
+are worked out here for each job, at the enqueue; lua/enqueue.lua and lua/fetch.lua enforce them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def checked_key(what: str, key: Any) -> Key:
     A key as it is kept: a name, a tuple of names, or a function.
 
     Raises:
-        UsageError: It is none of them; `what` says of what.
+        UsageError: It is none of these; `what` says whose key it is.
     """
     if isinstance(key, str) or (isinstance(key, list | tuple) and key and all(isinstance(name, str) for name in key)):
         return key if isinstance(key, str) else tuple(key)
@@ -115,7 +115,7 @@ class Concurrency:
     Args:
         most: 1 or more.
         key: Argument name(s) or a function of the arguments: a limit for each value. None: one for all.
-        name: Limits of the same name are one, also over several tasks. Default: the task's name.
+        name: Limits with the same name are one limit, even across tasks. Default: the task's name.
     """
 
     most: int
@@ -165,7 +165,7 @@ class Rate:
         return max(1, round(to_seconds("per", self.per) * 1000))
 
     def base(self, owner: str) -> str:
-        """As for Concurrency. The period is part of it: a rate a second and one an hour of the same owner are two."""
+        """As for Concurrency. The period is part of it: one owner's rates per second and per hour are two limits."""
         return _base(self.name, owner, self.key) + part("p", str(self.per_ms))
 
     def parts(self, owner: str, arguments: Mapping[str, Any]) -> list[Any]:
@@ -177,7 +177,7 @@ class Rate:
 Limit = Concurrency | Rate
 
 
-# Beyond it a number of a limit is a mistake; the scripts refuse it too.
+# A limit's number beyond this is a mistake; the scripts refuse it too.
 MOST_OF_LIMIT = 10**9
 
 
@@ -189,12 +189,12 @@ def _check_limit(what: str, most: object, name: str | None) -> None:
 
 
 def of_task(task: str) -> str:
-    """Whose the limits of a task are, in their names."""
+    """The owner in the names of a task's limits."""
     return part("t", task)
 
 
 def of_queue(queue: str) -> str:
-    """Whose the limits of a queue are, in their names."""
+    """The owner in the names of a queue's limits."""
     return part("q", queue)
 
 

@@ -161,7 +161,7 @@ class CurrentJob:
 
     @contextlib.contextmanager
     def waiting(self) -> Iterator[None]:
-        """Mark that it waits for another job's result: a worker whose slots all do so stands still, and logs that."""
+        """Mark that the job waits for another job's result: a worker whose slots all do this is stuck, and logs it."""
         self._host.waits(self._delivery, 1)
         try:
             yield
@@ -193,7 +193,7 @@ class CurrentJob:
 
     @property
     def saved(self) -> Any:
-        """The last checkpoint of this job, also one of an earlier run; None if there is none."""
+        """The last checkpoint of this job, even from an earlier run; None if there is none."""
         if self._saved is None:
             self._saved = decode_any(self._host.opened(self._delivery.checkpoint))
         return self._saved
@@ -222,7 +222,7 @@ class CurrentJob:
         """
         Iterate, and resume after a crash, a deploy or a retry where it stopped.
 
-        The position is a checkpoint, stored after each `every` items and at the end; items since the last one come again.
+        The position is a checkpoint, stored after each `every` items and at the end; items after it come again.
 
         Args:
             source: An iterable with the same items in the same order each time (the ones that are done are skipped),

@@ -1,4 +1,4 @@
-"""What an app consists of beside its settings: tasks, schedules, limits of queues, hooks."""
+"""What an app consists of besides its settings: tasks, schedules, limits of queues, hooks."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Definitions:
 
     def check_merge(self, other: Definitions, before: Sequence[Definitions]) -> None:
         """
-        Whether another app's definitions can be taken over beside these, and beside those that are taken over before it.
+        Check that another app's definitions can be added to these, and to those of `before`, which are added first.
 
         Raises:
             UsageError: It has a lifespan of its own, or a name that is taken.
@@ -37,13 +37,13 @@ class Definitions:
             kinds: list[tuple[str, Collection[str], Collection[str]]] = [
                 ("a task", [task.name for task in own.tasks], [task.name for task in other.tasks]),
                 ("a schedule", own.schedules, other.schedules),
-                ("limits of a queue", own.queue_limits, other.queue_limits),
+                ("limits for a queue", own.queue_limits, other.queue_limits),
             ]
             for kind, here, there in kinds:
                 for name in there:
                     if name in here:
                         raise UsageError(
-                            f"include: there is {kind} called {name} in both apps; give one of them another name"
+                            f"include: both apps have {kind} called {name}; give one of them a different name"
                         )
 
     def merge(self, other: Definitions, enqueuer: Enqueuer) -> None:

@@ -1,4 +1,4 @@
-"""What a step of a workflow gets: the results of the jobs before it, as they are asked for."""
+"""What a step of a workflow gets: the results of the jobs before it, read on demand."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ class Results(Generic[T]):
     The results of the jobs before this one, in their order, read in portions of at most 1 MiB: `async for value in results`,
     and in a plain `def`, which runs in a thread, `for value in results`.
 
-    Annotate a step's first parameter with `Results[int]` in place of `list[int]` where all of them together may be more than
-    fits into memory. Of a job without success, or without a kept result, there is None, so write `Results[int | None]` where
-    the step runs all the same. It can be iterated several times; each begins with the first.
+    Annotate a step's first parameter with `Results[int]` instead of `list[int]` if all of them together may not fit
+    into memory. A job without success, or without a kept result, gives None, so write `Results[int | None]` if the step
+    runs even then. It can be iterated several times; each iteration begins with the first result.
     """
 
     def __init__(self, read: Read, loop: asyncio.AbstractEventLoop) -> None:

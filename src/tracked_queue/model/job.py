@@ -89,10 +89,10 @@ class Job(Generic[R]):
 
     async def result(self, timeout: Seconds | None = None) -> R:
         """
-        The function's return value, waited for on a push from the server.
+        Wait for the function's return value; the server announces the job's end.
 
-        A handle that was made by an id alone (`app.job(id)`) gives it the type that the record's task has here; where the
-        task is not registered, it is plain data.
+        A handle that was made from an id alone (`app.job(id)`) decodes it by the result type of the record's task; it
+        is plain data if that task is not registered here.
 
         Args:
             timeout: Seconds (or a timedelta) to wait; None waits without end, through outages of Redis too.

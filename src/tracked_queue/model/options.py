@@ -42,7 +42,7 @@ class TaskOptions:
     limits: tuple[Limit, ...] = ()
     fair_by: Key | None = None
     isolate: Isolate | None = None
-    # Every enqueue looks at what follows from these, so it is worked out once.
+    # Derived from the fields above, once, because every enqueue needs them.
     # `has_constraints`: its jobs are kept apart from others by a unique key, limits or turns. `sends_extras`: an enqueue sends
     # more than the call.
     has_constraints: bool = field(init=False, repr=False, compare=False)
@@ -73,13 +73,13 @@ class TaskOptions:
                     "tracked=False: such a job runs once and has no attempts, so on_exhausted= is never called"
                 )
             if self.unique is not None and self.unique.window is None and self.unique.until == "done":
-                raise UsageError("tracked=False: nobody tells when such a job is done; use unique='until_started'")
+                raise UsageError("tracked=False: nothing records when such a job is done; use unique='until_started'")
             if any(isinstance(limit, Concurrency) for limit in self.limits):
-                raise UsageError("tracked=False: nobody tells when such a job ends, so Concurrency(...) can't count it")
+                raise UsageError("tracked=False: nothing records such a job's end, so Concurrency(...) can't count it")
 
 
 class JobOptionsArgs(TypedDict, total=False):
-    """What one enqueue may say beyond its task; see JobOptions."""
+    """The options that one enqueue may give; see JobOptions."""
 
     id: str | None
     queue: str | None
@@ -97,7 +97,7 @@ class JobOptionsArgs(TypedDict, total=False):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobOptions:
     """
-    What one enqueue says beyond its task. None takes the task's word.
+    The options of one enqueue. None takes the task's value.
 
     Args:
         id: The job's id; a second enqueue of it adds nothing.
@@ -125,15 +125,15 @@ class JobOptions:
     after: Sequence[Job[Any] | str] | None = None
     on_failure: OnFailure = "fail"
     durability: Durability | None = None
-    # For schedules and workflows, and no option of an enqueue. How the results of `after` reach the function: "" not at
-    # all, "one" as first argument, "list" as a list; and of how many of them, if not of all.
+    # Set by schedules and workflows; not an option of an enqueue. How the results of `after` reach the function: "" not
+    # at all, "one" as its first argument, "list" as a list; and the results of how many of them, if not of all.
     inputs: str = ""
     wanted: int | None = None
     # Schedule, ms of the tick, mode: for the scheduler.
     tick: tuple[str, int, str] | None = None
     # Worked out once, as above. `delay_ms`: `delay`, counted from when the server stores the job; `due_ms`: `at` since 1970,
-    # compared with the server's clock. `has_stored_options`: a part of it beside the headers goes with the job; `sends_extras`:
-    # it sends more than the call.
+    # compared with the server's clock. `has_stored_options`: some of it, besides the headers, is stored with the job;
+    # `sends_extras`: it sends more than the call.
     delay_ms: int | None = field(init=False, repr=False, compare=False)
     due_ms: int | None = field(init=False, repr=False, compare=False)
     has_stored_options: bool = field(init=False, repr=False, compare=False)
@@ -221,7 +221,7 @@ def job_options(given: Mapping[str, Any], before: JobOptions | None = None) -> J
 MAX_AFTER = 100_000
 # This many jobs of `after` are named in the enqueue itself (see lua/follow.lua).
 AFTER_AT_ONCE = 250
-# Runs of one job: beyond it a number is a mistake.
+# Runs of one job: a number beyond this is a mistake.
 MOST_ATTEMPTS = 10**9
 
 
@@ -246,11 +246,11 @@ def bounds_of(
     What keeps a job apart from others: its unique key, lane and limits, as lua/enqueue.lua and lua/settle.lua take them.
 
     Args:
-        arguments: The call's arguments by name, as they arrive; asked for only if they count.
+        arguments: The call's arguments by name, as they arrive; called only if they are needed.
         limits_of_queue: Those of its queue.
 
     Raises:
-        UsageError: A key of an argument that the task doesn't have, or of a value that can't be part of a key.
+        UsageError: A key needs an argument that the task doesn't have, or a value that can't be part of a key.
     """
     bounds: dict[str, Any] = {}
     if not (chosen.has_constraints or limits_of_queue):

@@ -49,9 +49,9 @@ class JobEvent:
     """
     Something that happened to a job that is not plain, as its history has it.
 
-    `kind` is an outcome ('retry', 'interrupted', ...), 'recovered' (its instance was lost), 'late' (an outcome that came after the
-    job had gone to another delivery), 'cancel' or 'requeued'. `delivery` and `lease` say which run it is about ('' for none), and
-    `started_at` when that had started, if that is known.
+    `kind` is an outcome ('retry', 'interrupted', ...), 'recovered' (its instance was lost), 'late' (an outcome that came after
+    the job had gone to another delivery), 'cancel' or 'requeued'. `delivery` and `lease` say which run it is about ('' for
+    none), and `started_at` when that had started, if that is known.
     """
 
     at: datetime | None
@@ -71,11 +71,11 @@ class JobInfo:
     `current_job().attempt` counts), `interruptions` (handed back by a shutdown or an outage; never charged), `recoveries`
     (its instance was lost) with `charges` (recoveries for which this job is held responsible). `failures` are the last
     five failed runs, the oldest first; `waits_for` is how many of the jobs that this one comes after have not ended.
-    `sealed`: something of it is encrypted, and no key that is at hand opens it.
-    `started_at` is None for a run that waited in its instance for a slot, unless a beat has noted its start. `args` and `kwargs` are
-    plain data, None where they can't be read. `limits` are the names of those on the record, `lane` is where it waits for them,
-    `after` the first 50 of the jobs that it comes after. A plain job has no `history`; of a long one `history_left_out` entries
-    between the first and the last ones are gone.
+    `sealed`: a part of it is encrypted, and no key that is at hand opens it.
+    `started_at` is None for a run that waited in its instance for a slot, unless a beat has noted its start. `args` and
+    `kwargs` are plain data, None where they can't be read. `limits` are the names of those on the record, `lane` is where
+    it waits for them, `after` the first 50 of the jobs that it comes after. A plain job has no `history`; of a long one,
+    `history_left_out` entries between the first and the last ones are gone.
     """
 
     id: str

@@ -1,5 +1,4 @@
-"""When a thing is tried again: the delays between a job's attempts, the signals that a job raises on purpose, and the pauses
-of those who wait for Redis."""
+"""When a job runs again: the delays between its attempts, and the signals that a job raises on purpose."""
 
 from __future__ import annotations
 
@@ -13,7 +12,7 @@ from .checks import check_function, to_seconds
 
 
 class Signal(Exception):
-    """Raised by a job on purpose: no error, but the outcome that it wants. Stands outside of the error tree."""
+    """Raised by a job on purpose: not an error, but the outcome that it wants. It stands outside the error tree."""
 
     def __init__(self, reason: object) -> None:
         self.reason = str(reason)
@@ -72,7 +71,7 @@ class Dead(Signal):
 
 
 def leaves_of(error: BaseException) -> list[BaseException]:
-    """The errors in a group of any depth; an error alone for one that is none."""
+    """The errors in a group, however deeply nested; an error that is not a group, alone."""
     if not isinstance(error, BaseExceptionGroup):
         return [error]
     return [leaf for inner in error.exceptions for leaf in leaves_of(inner)]
@@ -127,7 +126,7 @@ class Exponential:
 
 @dataclass(frozen=True, slots=True)
 class Fixed:
-    """The same delay after every attempt, spread by `jitter` (a part of it, both ways), so that a crowd comes apart."""
+    """The same delay after every attempt, spread by `jitter` (a fraction of it, both ways), to disperse a crowd."""
 
     seconds: Seconds
     jitter: float = 0.1

@@ -82,7 +82,7 @@ class Schedule:
                 yield tick
 
     def due(self, after_ms: int, now_ms: int) -> tuple[list[int], int]:
-        """What to run of the ticks after one moment up to now, and the last tick that is dealt with so."""
+        """Which ticks since a moment are to run now, and the last tick that this deals with."""
         if self.missed == "all":
             found = list(islice(takewhile(lambda tick: tick <= now_ms, self.ticks(after_ms)), MOST_TICKS))
         else:

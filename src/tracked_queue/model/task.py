@@ -62,8 +62,8 @@ class PreparedCall(msgspec.Struct, Generic[R], frozen=True):
     options: JobOptions
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
-    # Ids that were made for it and are not known to be stored; None: only that of the request. No list, which would cost the
-    # collector as much as the rest of a call.
+    # Ids that were made for it and are not known to be stored; None: only the request's own. Not a list, which would
+    # cost the garbage collector as much as the rest of a call.
     spare: tuple[str, ...] | None = None
 
     def __repr__(self) -> str:
@@ -132,7 +132,7 @@ class Task(Generic[P, R]):
 
     @cached_property
     def takes_context(self) -> bool:
-        """Whether the function's first parameter is a JobContext, which the worker gives and no producer."""
+        """Whether the function's first parameter is a JobContext, which the worker passes, not the enqueue."""
         return takes_context(self.function)
 
     @property
@@ -145,8 +145,8 @@ class Task(Generic[P, R]):
 
     def prepare(self) -> None:
         """
-        Look at the annotations now, so that what can't be served is said at the decorator. What names something that is defined
-        further down is looked at when a worker starts, or at the first use.
+        Check the annotations now, so that an unsupported one is reported at the decorator. One that names something
+        defined further down is checked when a worker starts, or at the first use.
 
         Raises:
             ArgumentError: Names the argument.
@@ -186,7 +186,7 @@ class Task(Generic[P, R]):
         return PreparedCall(request, self, _NO_JOB_OPTIONS, args, kwargs)
 
     def step(self, *args: Any, **kwargs: Any) -> Step:
-        """A call for `app.chain` or `app.group` whose first argument comes from there; checked when it is stored."""
+        """A call for `app.chain` or `app.group` that gets earlier results as first argument; checked when stored."""
         return Step(self, _NO_JOB_OPTIONS, args, kwargs)
 
     def options(self, **options: Unpack[JobOptionsArgs]) -> TaskWithOptions[P, R]:
@@ -213,7 +213,7 @@ class TaskWithOptions(Generic[P, R]):
         return self
 
     def options(self, **options: Unpack[JobOptionsArgs]) -> TaskWithOptions[P, R]:
-        """The same task with further options; of one that is given again the last counts."""
+        """The same task with further options; an option that is given again replaces the earlier one."""
         return TaskWithOptions(self._task, job_options(options, self._options))
 
     async def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> Job[R]:
@@ -393,7 +393,7 @@ def _is_context(kind: Any) -> bool:
     if isinstance(origin, type) and issubclass(origin, JobContext):
         if origin is not JobContext:
             raise TaskDefinitionError(
-                f"{origin.__qualname__} is a class of its own below JobContext; annotate JobContext[...]"
+                f"{origin.__qualname__} is a subclass of JobContext; annotate JobContext[...] itself"
             )
         return True
     return False

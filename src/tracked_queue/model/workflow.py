@@ -55,12 +55,12 @@ class Group:
 def check_calls(
     what: str, calls: Any, enqueuer: object, kinds: tuple[type, ...] = (PreparedCall,), most: float = MAX_AFTER
 ) -> None:
-    """Refuse what was not made by `task.call(...)`, or as `kinds` say, of this app's tasks, and more calls than `most`."""
+    """Refuse anything but calls of this app's tasks (or what else `kinds` allows), and more than `most` of them."""
     how = "task.call(...)"
     if Step in kinds:
         how += " or task.step(...)"
     for position, call in enumerate(check_list(what, calls, f"calls made by {how}")):
-        # Of this one there may be a million.
+        # The usual case, of which there may be a million.
         if (
             type(call) is PreparedCall
             and PreparedCall in kinds

@@ -1,1 +1,1 @@
-"""What a person sees and does."""
+"""What operators see and do."""

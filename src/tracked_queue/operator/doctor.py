@@ -15,7 +15,7 @@ from ..reports.instances import InstanceReport, read_instances
 from ..settings import Settings
 from ..transport.store import Store
 
-# How much a replica may be behind, and how far clocks may differ, before it is worth a word.
+# How far a replica may be behind, and how far clocks may differ, before that is reported.
 MAX_LAG_S, MAX_SKEW_S = 5.0, 1.0
 # A usual failover; leases that are shorter run out in one.
 FAILOVER_S = 10.0
@@ -95,7 +95,7 @@ class Facts:
 
 async def examine(stores: Sequence[Store], settings: Settings) -> list[Finding]:
     """
-    Read the facts of every shard's server, and judge them; of several servers each finding says which shards it is about.
+    Read the facts of every shard's server, and judge them; with several servers each finding names its shards.
 
     Raises like `Store.read` when Redis doesn't answer.
     """
@@ -111,7 +111,7 @@ async def examine(stores: Sequence[Store], settings: Settings) -> list[Finding]:
 
 
 async def read_facts(store: Store) -> Facts:
-    """What the judgement needs; everything that this user may not ask is left out."""
+    """Read what the judgement needs; what this user may not read is left out."""
     refused = []
 
     async def ask(*command: Any) -> Any:
@@ -229,7 +229,7 @@ def _server(facts: Facts, settings: Settings) -> list[Finding]:
     else:
         found.append(_ok("role", "primary"))
     if facts.info.get("loading") == "1":
-        found.append(_problem("loading", "it is loading its data", "wait, and ask again"))
+        found.append(_problem("loading", "it is loading its data", "wait, and run doctor again"))
     return found
 
 
@@ -345,14 +345,14 @@ def _cluster(facts: Facts, settings: Settings) -> list[Finding]:
     if facts.cluster is None:
         return []
     if "+cluster" not in settings.redis_url:
-        do = "use redis+cluster://host,host: the slots' servers are asked for, also after a failover"
+        do = "use redis+cluster://host,host, which looks up each slot's server, also after a failover"
         return [_problem("cluster", "redis_url names one node of a cluster, and redirects are not followed", do)]
     found = []
     if facts.cluster.get("cluster_state") != "ok":
         found.append(_problem("cluster", f"its state is {facts.cluster.get('cluster_state')}", "look at CLUSTER NODES"))
     slots, failing = facts.cluster.get("cluster_slots_assigned"), facts.cluster.get("cluster_slots_fail", "0")
     if slots != "16384" or failing != "0":
-        do = "a shard whose slot nobody has stands still; give every slot a server"
+        do = "a shard whose slot has no server stands still; give every slot a server"
         found.append(_problem("slots", f"{slots} of 16384 assigned, {failing} failing", do))
     return found or [_ok("cluster", f"ok, {facts.owners} primaries")]
 
@@ -364,7 +364,7 @@ def _spread(facts: Facts, shards: int, servers: int) -> list[Finding]:
         return [_ok("shards", count)]
     text = f"{count} on {servers} of {facts.owners} primaries"
     if servers < facts.owners:
-        do = "more shards spread the load over more of them; the number is changed while there are no jobs"
+        do = "more shards spread the load over more of them; the number can only be changed while there are no jobs"
         return [_note("shards", text, do)]
     return [_ok("shards", text)]
 

@@ -1,4 +1,4 @@
-"""What a person sees and does, from Python: `app.operator`. The command line parses and prints, and asks this."""
+"""What operators see and do, from Python: `app.operator`. The command line parses and prints; this does the work."""
 
 from __future__ import annotations
 
@@ -312,8 +312,8 @@ class Operator:
 
     async def recover(self) -> list[Recovered]:
         """
-        Recover the jobs of all run-out leases now, and return what was moved; what `auto_recovery=False` leaves to
-        a person. Leases that are alive, and a hold after an outage, are respected.
+        Recover the jobs of all run-out leases now, and return what was moved. With `auto_recovery=False` nothing else
+        recovers them. Leases that are alive, and a hold after an outage, are respected.
         """
         moved: list[Recovered] = []
         for store in await self._connections.agreed():
@@ -321,7 +321,7 @@ class Operator:
         return moved
 
     async def trigger(self, schedule: str) -> Job[Any]:
-        """Run a schedule's task now, beside its ticks. Raises UsageError for a name that this app doesn't have."""
+        """Run a schedule's task now, besides its ticks. Raises UsageError for a name that this app doesn't have."""
         return await self._producer.trigger(schedule)
 
 

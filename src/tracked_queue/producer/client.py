@@ -51,9 +51,9 @@ class Clients:
 
     async def enqueue_many(self, requests: Sequence[Request]) -> list[Stored]:
         """
-        `Client.enqueue_many` over all shards at a time; each keeps the order of its own.
+        `Client.enqueue_many` on all shards at once; each shard keeps the order of its own jobs.
 
-        On failure what other shards store is stored, and the error names all jobs that may be missing.
+        On failure, jobs in the other shards stay stored, and the error names all jobs that may be missing.
         """
         if self._shards.count == 1:
             return await self.all[0].enqueue_many(requests)
@@ -109,20 +109,20 @@ def _may_have_run(error: BaseException) -> bool:
 
 
 class Client:
-    """What one event loop uses of one shard; `opened` is awaited until it has gone well once, before anything is stored."""
+    """What one event loop uses of one shard; before anything is stored, `opened` is awaited until it succeeds once."""
 
     def __init__(
         self, settings: Settings, endpoint: Endpoint, keys: Keys, opened: Callable[[], Awaitable[None]]
     ) -> None:
         self._settings, self._opened, self._is_open = settings, opened, False
         self.store = Store(LinkPool(endpoint, settings.max_connections), keys)
-        # Whoever waits for results takes no connection from an enqueue.
+        # A pool of its own, so that waiting for results takes no connection from an enqueue.
         self._waiting = Store(LinkPool(endpoint, settings.max_connections), keys)
         self.results = ResultHub(endpoint, self._waiting)
         self._queue: deque[_Waiting] = deque()
         self._flushes: set[asyncio.Task[None]] = set()
-        self._alone = False  # a caller that came when nobody else was there is being served
-        self._alone_over: asyncio.Future[None] | None = None  # done when it has been; only `close` asks
+        self._alone = False  # a caller that came while there was no other is being served
+        self._alone_over: asyncio.Future[None] | None = None  # done when it was served; only `close` waits
 
     async def close(self) -> None:
         """Finish what is being sent, then close all connections."""
@@ -157,7 +157,7 @@ class Client:
         return await waiting.created
 
     async def _enqueue_alone(self, request: Request, deadline: float) -> Stored:
-        """At once, with no task in between: nobody is there to share the call. Callers that come meanwhile share the next."""
+        """Send at once, in this task: no other caller is there to share. Those that come meanwhile share the next."""
         self._alone = True
         try:
             (stored,), safe = await self._store(enqueue([request]), [request], deadline)
@@ -221,7 +221,7 @@ class Client:
             self._flushes.discard(flush)
 
     def _next_batch(self) -> list[_Waiting]:
-        """What one call takes: tracked jobs or untracked ones, since only the former may be sent twice; of one durability."""
+        """The jobs for one call: all tracked or none, since only tracked ones may be resent, and of one durability."""
         batch: list[_Waiting] = []
         size = 0
         while self._queue and len(batch) < MAX_BATCH and size < MAX_BYTES:
@@ -312,7 +312,7 @@ def _per_caller(error: BaseException) -> BaseException:
 
 class SyncStores:
     """
-    The synchronous stores of an app, for each shard: a call has one of its thread to itself.
+    The synchronous stores of an app, for each shard: every call has a store of its thread to itself.
 
     A call that begins in the middle of another one of the same thread (in a signal's handler, in a finalizer) finds it
     taken, and gets one of its own.

@@ -1,8 +1,8 @@
 """
 The connections of one app, and what they rest on: its settings, shards and keys, and the embedded server if there is to be one.
 
-Nothing is opened before the first use. Each event loop has connections of its own, each thread without one too; those from
-before a fork are left to the parent.
+Nothing is opened before the first use. Each event loop has its own connections, and so has each thread without a loop;
+connections from before a fork are left to the parent.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Connections:
     """
     The connections of one app.
 
-    `closed_for` says why it may ask no Redis, if it may not: the app was included in another one, or a test says so.
+    `closed_for`, if not empty, says why it must not use Redis: the app was included in another one, or is under test.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -59,7 +59,7 @@ class Connections:
 
     def use(self, settings: Settings, clock: str = "now_ms") -> None:
         """
-        Go by other settings from the next use on. What is open must have been closed before.
+        Switch to other settings from the next use on. Open connections must have been closed before.
 
         Args:
             clock: The clock of the scripts: see `load_scripts`.
@@ -96,7 +96,7 @@ class Connections:
         Where Redis is; starts the embedded server if there is to be one, which may take a moment.
 
         Raises:
-            UsageError: The app may ask no Redis.
+            UsageError: The app must not use Redis.
             StoreUnavailableError: The embedded server doesn't start.
         """
         loaded_in = sys.modules.get("tracked_queue.worker.isolated")
@@ -137,7 +137,7 @@ class Connections:
         try:
             (found,) = await Store(link, keys).read(("GET", keys.shard_count))
         except StoreRefusedError:
-            return  # whatever comes next says which right is missing
+            return  # the next call reports which right is missing
         finally:
             await link.close()
         if found is not None and found.isdigit() and int(found) != self.settings.shards:
@@ -147,7 +147,7 @@ class Connections:
                     f"namespace {settings.namespace} has {int(found)} shards, and shards is set to {settings.shards} here"
                 )
             if self._clients:
-                raise UsageError("find_shards() comes before the first use of the app")
+                raise UsageError("call find_shards() before the first use of the app")
             self.use(with_options(settings, {"shards": int(found)}), self.shards.clock)
 
     # Of an event loop

@@ -41,7 +41,7 @@ from .client import enqueue_sync
 from .connections import Connections
 from .results import value_of
 
-# A watcher looks at its job this often even if nothing is pushed: the start of a job is not.
+# A watcher looks at its job this often even if nothing is pushed: the start of a job, for one, is not pushed.
 WATCH_S = 1.0
 
 
@@ -56,7 +56,7 @@ class Producer:
         self.definitions, self.connections = definitions, connections
 
     def job(self, job_id: str) -> Job[Any]:
-        """A handle to a job by its id; nothing is asked yet. Raises UsageError for an id that can't be one."""
+        """A handle to a job by its id; Redis is not asked yet. Raises UsageError for what can't be a job id."""
         return Job(check_name("job id", job_id), False, self)
 
     # Calls become requests
@@ -119,7 +119,7 @@ class Producer:
         if options.has_stored_options or options.headers or headers or self.definitions.hooks.carry:
             if not chosen.tracked and options.max_attempts not in (None, 1):
                 raise UsageError(
-                    f"task {task}: tracked=False: such a job runs at most once, so max_attempts= means nothing"
+                    f"task {task}: tracked=False: such a job runs at most once, so max_attempts= has no effect"
                 )
             stored = self._travelling(task, options, headers, len(args) + len(kwargs))
         cipher = connections.cipher
@@ -134,7 +134,7 @@ class Producer:
         )  # fmt: skip
 
     def _travelling(self, task: str, options: JobOptions, headers: Mapping[str, Any] | None, size: int) -> bytes:
-        """Headers, carried variables and options, encoded; with the arguments' `size` they are held to max_payload."""
+        """Headers, carried variables and options, encoded; with the arguments (`size`) they must fit max_payload."""
         sent, context = {**(options.headers or {}), **(headers or {})}, self.definitions.hooks.carried()
         for what, values in (("headers", sent), ("carry", context)):
             for name, value in values.items():
@@ -167,7 +167,7 @@ class Producer:
         return self._made(name, queue, *packed, options, chosen, headers, extras)
 
     def tick(self, schedule: Schedule, tick_ms: int, mode: str) -> Request:
-        """The job of one tick; its id is that of the tick, so that any number of workers make one of it."""
+        """The job of one tick; its id comes from the tick, so that any number of workers store it only once."""
         options = JobOptions(tick=(schedule.name, tick_ms, mode))
         request = self.request(schedule.task, options, tuple(schedule.args), dict(schedule.kwargs))
         shards = self.connections.shards
@@ -185,7 +185,7 @@ class Producer:
         *,
         sync: bool = False,
     ) -> Job[Any]:
-        """What `task.enqueue` ends in: middleware, checks, one job stored. `sync`: without waiting for an event loop."""
+        """What `task.enqueue` ends in: middleware, checks, one job stored. `sync`: without an event loop."""
         if not self.definitions.hooks.enqueue:
             return await self._store(self.request(task, options, args, kwargs), sync)
         return await self._through_middleware(
@@ -299,8 +299,8 @@ class Producer:
         most: float = math.inf,
     ) -> Iterator[list[PreparedCall[Any]]]:
         """
-        The calls among what was given, each with an id of its own; given back if they could not be stored, so that they can be
-        sent again.
+        The calls among what was given, each with an id of its own; if they could not be stored, the ids are given back,
+        so that the calls can be sent again with them.
         """
         check_calls(what, given, self, kinds, most=most)
         calls = [call for call in given if isinstance(call, PreparedCall)]
@@ -349,7 +349,7 @@ class Producer:
         return [next(handles) if isinstance(item, Request) else item for item in ready]
 
     async def trigger(self, schedule: str) -> Job[Any]:
-        """Run a schedule's task now, beside its ticks. Raises UsageError for a name that this app doesn't have."""
+        """Run a schedule's task now, besides its ticks. Raises UsageError for a name that this app doesn't have."""
         found = self.definitions.schedules.get(check_name("schedule", schedule))
         if found is None:
             raise UsageError(
@@ -421,7 +421,7 @@ class Producer:
     def _after(
         self, step: Step | PreparedCall[Any], ids: Sequence[str], on_failure: OnFailure, inputs: str
     ) -> PreparedCall[Any]:
-        """A step as a job that comes after these; what it says itself of `after` and `on_failure` is kept."""
+        """A step as a job that comes after these; its own `after` and `on_failure` are kept."""
         own = step.options
         named = set(ids)
         more = [id for id in own.after_ids if id not in named]
@@ -431,7 +431,7 @@ class Producer:
             after=[*ids, *more],
             on_failure=on_failure if own.on_failure == "fail" else own.on_failure,
             inputs=takes,
-            wanted=len(ids),  # what it comes after beside the jobs of the workflow gives it no result
+            wanted=len(ids),  # it gets no results of jobs outside the workflow that it comes after
         )
         request = self.request(step.task, options, step.args, step.kwargs)
         return PreparedCall(request, step.task, options, step.args, step.kwargs)

@@ -30,11 +30,11 @@ from ..transport.link import Link
 from ..transport.replies import refused_reply
 from ..transport.store import Store
 
-# All jobs that are waited for are looked at this often: a net for a notice that was missed, and for a record that is gone.
+# All jobs that are waited for are looked at this often, in case a notice was missed or a record is gone.
 LOOK_S = 1.5
-# A subscription that is not confirmed in this time is on a connection that has died without a word; it gets another.
+# A subscription that is not confirmed in this time is on a connection that has died silently; it gets another.
 CONFIRM_S = 1.0
-# What the last look at a record may take, when the time of a waiter is over.
+# Seconds for the last look at a record, when a waiter's time is up.
 LAST_LOOK_S = 0.5
 
 
@@ -43,9 +43,9 @@ class ResultHub:
     Waits for the ends of jobs: one connection subscribed to the channels of the jobs that are waited for.
 
     A waiter subscribes first, then asks with `await`, and asks again after each reconnect: a notice that was missed
-    costs nothing. Beside that all jobs that are waited for are looked at now and then, in one call, which also serves who may
-    not subscribe. The subscription is pinged with each look: a connection that has died silently is replaced. The channel is
-    sharded (SSUBSCRIBE) where the server has that, as the scripts publish.
+    costs nothing. In addition, all jobs that are waited for are looked at now and then, in one call, which also serves
+    users who may not subscribe. The subscription is pinged with each look: a connection that has died silently is
+    replaced. The channel is sharded (SSUBSCRIBE) where the server has that, as the scripts publish.
     """
 
     def __init__(self, endpoint: Endpoint, store: Store) -> None:
@@ -159,7 +159,7 @@ class ResultHub:
             async with asyncio.timeout(CONFIRM_S):
                 await confirmed.wait()
         except TimeoutError:
-            # Whoever waits asks all the same; the reader opens another connection, and subscribes to all.
+            # The waiter asks all the same; the reader opens another connection, and subscribes to all.
             if self._connected:
                 await self._link.close()
 
@@ -186,7 +186,7 @@ class ResultHub:
                     self._heard = True
                     pauses = client_pauses()
             except StoreUnavailableError:
-                # Also where the server answers, but has the slot no more: the next connection goes to the one that has it.
+                # Also where the server answers, but no longer has the slot: the next connection goes to its new server.
                 self._connected = False
                 await self._link.close()
                 for confirmed in self._subscribed.values():

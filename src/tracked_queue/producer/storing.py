@@ -30,9 +30,9 @@ from ..transport.store import Durable
 
 T = TypeVar("T")
 
-# The least that the last try gets.
+# Seconds that the last try gets at least.
 MIN_TRY_S = 0.05
-# A limit that is no longer than this is not divided.
+# A time limit of up to this is not divided between tries.
 SHORT_TRY_S = 1.0
 
 
@@ -59,7 +59,7 @@ def note_stand_ins(known: dict[str, str], requests: Sequence[Request], stored: S
 
 
 def resolved(request: Request, stand_ins: Mapping[str, str]) -> Request:
-    """A request that comes after the jobs which stand for those that were not stored; within a call the script sees to it."""
+    """The request, coming after the stand-ins of jobs that were not stored; within one call the script does this."""
     if not request.extras:
         return request
     extras = decode_extras(request.extras)
@@ -99,7 +99,7 @@ class Try(NamedTuple):
     tries: Tries
 
 
-# What is to be done next: a call, or a pause of seconds. What StoreUnavailableError a call raises is thrown in.
+# What to do next: a call, or a pause in seconds. A StoreUnavailableError from the call is thrown into the generator.
 Steps = Generator[Try | float, Any, T]
 
 
@@ -153,10 +153,10 @@ def _insisting(
 
 class Tries:
     """
-    The tries of one call of enqueue, and its one limit: `enqueue_timeout` from when the caller asked.
+    The tries of one enqueue call, and their common limit: `enqueue_timeout` from when the caller asked.
 
-    The first try has half of it, so that a second one fits when a connection or a server has died under it. Jobs that may
-    not be sent twice have one try.
+    The first try has half of it, so that there is time for a second one if a connection or a server dies during it.
+    Jobs that may not be sent twice have one try.
     """
 
     __slots__ = ("_clock", "_deadline", "_first", "_pauses", "_ran", "_reply_s", "_told", "_tracked")
@@ -170,7 +170,7 @@ class Tries:
     ) -> None:
         self._clock, self._reply_s = clock, settings.reply_timeout
         self._deadline = deadline
-        self._tracked = requests[0].tracked  # of calls that share one all are tracked, or none is
+        self._tracked = requests[0].tracked  # requests that share a call are all tracked or all untracked
         self._pauses: Iterator[float] | None = None
         self._first, self._ran = True, False
         self._told: StoreUnavailableError | None = None
@@ -185,7 +185,7 @@ class Tries:
 
     @property
     def left(self) -> float:
-        """What is left of all the time."""
+        """Seconds left of the whole limit."""
         return max(MIN_TRY_S, self._deadline - self._clock())
 
     def pause_after(self, error: StoreUnavailableError, requests: Sequence[Request]) -> float:

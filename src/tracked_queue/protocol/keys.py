@@ -69,11 +69,11 @@ class Keys:
 
     def markers(self, queues: Sequence[str], *, fresh: bool, suspects: bool) -> list[str]:
         """
-        What an idle worker stands behind.
+        The wake markers on which an idle worker waits.
 
         Args:
-            fresh: For fresh jobs of these queues, and for what lies in time.
-            suspects: For their suspects.
+            fresh: Include those for fresh jobs of these queues, and for timed jobs.
+            suspects: Include those for their suspects.
         """
         found = [self.wake_of(queue) for queue in queues] + [self.single("wake_timer")] if fresh else []
         return found + [self.named("wake_suspects", queue) for queue in queues] if suspects else found

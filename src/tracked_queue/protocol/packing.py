@@ -14,7 +14,7 @@ _decoder = msgspec.msgpack.Decoder(dict[str, Any])
 
 
 def shallow(decode: Callable[[bytes], T], data: bytes) -> T:
-    """What bytes decode to; what the decoder meets with an error of another kind is a decoding error all the same."""
+    """What bytes decode to; the decoder's other errors (too deep, not UTF-8) become decoding errors too."""
     try:
         return decode(data)
     except RecursionError:

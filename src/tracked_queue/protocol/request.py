@@ -6,9 +6,9 @@ from typing import Any
 
 import msgspec
 
-# With 1 MiB a call, about three jobs that come after 250 others each.
+# A call of 1 MiB then has about three jobs that come after 250 others each.
 EXTRAS_WEIGHT = 32
-# And some eighty with a unique key or limits.
+# And about eighty jobs with a unique key or limits.
 RICH_WEIGHT = 10_240
 
 
@@ -29,7 +29,7 @@ class Request(msgspec.Struct, frozen=True):
     durability: str = "memory"
     pinned: bool = False  # its shard was decided: by its id, a key, a limit, or jobs that it comes after
     more_after: tuple[str, ...] = ()  # the jobs that it comes after beyond those in `extras`
-    wants: int = 0  # of how many of all those it wants the results
+    wants: int = 0  # from how many of all those it wants results
 
     def weight(self) -> int:
         """What it adds to a call, in bytes; extras weigh more, since what they name is looked at one by one."""

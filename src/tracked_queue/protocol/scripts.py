@@ -10,7 +10,7 @@ from importlib.resources import files
 
 # What every script begins with. Dragonfly refuses keys that were not declared unless its own first line allows it; for
 # all others it is a comment. Redis 6.2 with `lua-replicate-commands no` refuses a write after TIME unless the script
-# asks for its effects to be replicated; later servers do nothing else, and some have the function no more.
+# asks for its effects to be replicated; later servers always do that, and some no longer have the function.
 _HEAD = """--!df flags=allow-undeclared-keys
 if redis.replicate_commands then redis.replicate_commands() end
 """
@@ -66,6 +66,6 @@ def _join(name: str, source: str, clock: str) -> Script:
 
 
 def _code(text: str) -> str:
-    """The text without comment lines that are no include, so that includes inside are still found."""
+    """The text without comment lines, except include lines, so that nested includes are still found."""
     lines = (line for line in text.splitlines() if not line.startswith("--") or _INCLUDE.match(line))
     return "\n".join(lines) + "\n"

@@ -24,7 +24,7 @@ from .text import to_bytes, to_text
 T = TypeVar("T")
 
 MAX_BATCH = 250
-# Of what touches more than a record and a list, so that no script takes longer than 5 ms in a quiet hour (make bench-growth).
+# For calls that touch more than a record and a list: no script takes over 5 ms in a quiet hour (make bench-growth).
 MAX_RICH = 70
 MAX_BYTES = 1024 * 1024
 
@@ -165,7 +165,7 @@ class Ticks:
 
 
 def schedule(about: Sequence[tuple[str, str, str, str]]) -> Call[Ticks]:
-    """Tell of schedules (name, task, queue, rule), and learn their last ticks."""
+    """Report schedules (name, task, queue, rule), and get their last ticks."""
     return Call("schedule", [part for item in about for part in item], _read_schedule)
 
 
@@ -174,7 +174,7 @@ def _read_schedule(reply: Any) -> Ticks:
 
 
 class FollowWord(StrEnum):
-    """Whether further jobs that one comes after were noted; `again`: they had been, or nothing is open about it any more."""
+    """Whether further jobs that one comes after were noted; `again`: they had been, or it is complete or has ended."""
 
     OK = "ok"
     AGAIN = "again"
@@ -259,8 +259,8 @@ def _read_beat(reply: Any) -> Beat | None:
 
 class End(StrEnum):
     """
-    What is known of the end of an instance: its process died; it did with others that had jobs beside it; or it was ended on
-    purpose, which is no job's doing.
+    What is known of the end of an instance: its process died; so did others beside it that had jobs of their own; or it
+    was ended on purpose, for which no job is to blame.
     """
 
     DIED = "died"
@@ -275,7 +275,7 @@ def release(lease: str, end: End, *, ago: float | None = None, beside: int = 0, 
     Args:
         ago: Seconds since its end was seen; None if nobody saw it.
         beside: Jobs that its process had in other shards.
-        proven: Without proof it is only noted what it means if the lease runs out.
+        proven: Without proof the end is only noted, and counts if the lease runs out.
     """
     ago_ms = "" if ago is None else round(ago * 1000)
     return Call("release", [lease, end.value, ago_ms, beside, "1" if proven else "0"], _READ_RELEASE)
@@ -365,10 +365,12 @@ def count_of(raw: bytes | None) -> int:
 
 class Fetched(msgspec.Struct, frozen=True):
     """
-    The jobs of one fetch; `more` says that a further one would bring some, `next_due` seconds after which this
-    instance is to ask for what lies in time (None: another does); `must_start` that
-    some of what is left may not wait in an instance; `held` for how many seconds a further one would bring nothing, unless the
-    instance becomes empty before; `suspects` that some are in its queues, or among these jobs.
+    The jobs of one fetch, and what to do next.
+
+    `more`: another fetch would bring some. `next_due`: seconds until this instance is to fetch timed jobs (None:
+    another instance does). `must_start`: some of what is left must not wait in an instance. `held`: for how many
+    seconds another fetch would bring nothing, unless the instance becomes empty before. `suspects`: some are in its
+    queues, or among these jobs.
     """
 
     jobs: list[FetchedJob]
@@ -411,7 +413,7 @@ def fetch(
 _REFUSALS = {refusal.value.encode(): refusal for refusal in Refusal}
 
 
-# How long the list of a plain job's record is, which was never delivered, and of any other; see lua/fetch.lua.
+# Length of a record's list for a plain job that was never delivered, and for any other job; see lua/fetch.lua.
 _PLAIN, _WHOLE = 4, 13
 
 
@@ -506,7 +508,7 @@ def settle(
     """
     Record outcomes (at most MAX_BATCH; see Settler for rich ones); a verdict for each, in order. Safe to repeat.
 
-    `result_ttl` is what most successes have; one without a result that is kept for just that long is sent short.
+    Most successes are kept for `result_ttl`; one that is, and has no result, is sent in a short form.
     """
     keep_ms = round(result_ttl * 1000)
     args: list[Any] = [lease, _ms(resend_window), keep_ms]
@@ -561,7 +563,7 @@ class NoteWord(StrEnum):
 
 
 class NoteKind(StrEnum):
-    """What a running job has stored beside its outcome."""
+    """What a running job may store besides its outcome."""
 
     PROGRESS = "progress"
     CHECKPOINT = "checkpoint"
@@ -582,7 +584,7 @@ def inputs(job_id: bytes, first: int, max_bytes: int = MAX_BYTES) -> Call[tuple[
 
 
 def tend() -> Call[bool]:
-    """Make takeable what is due and what follows on ended jobs, a bounded number; whether something is left."""
+    """Make due jobs and the followers of ended jobs takeable, up to a bounded number; True if some are left."""
     return Call("tend", [], lambda reply: bool(int(reply[0])))
 
 
@@ -734,7 +736,7 @@ def _read_await(reply: Any) -> Ended | bool:
 
 
 class CancelWord(StrEnum):
-    """What a wish to cancel did: ended the job, asked its instance, or found nothing to do."""
+    """What a request to cancel did: ended the job, asked its instance, or found nothing to do."""
 
     CANCELLED = "cancelled"
     REQUESTED = "requested"

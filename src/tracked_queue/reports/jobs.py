@@ -74,7 +74,7 @@ def make_info(job_id: str, record: dict[bytes, bytes], codec: ValueCodec | None,
         unique=text_of(record[b"unique"]) if b"unique" in record else None,
         limits=_limit_names(record.get(b"limits")),
         lane=text_of(record[b"lane"]) if b"lane" in record else None,
-        after=tuple(item for item in _plain(record.get(b"after")) or () if isinstance(item, str)),
+        after=tuple(item for item in _listed(record.get(b"after")) if isinstance(item, str)),
         tracked=record.get(b"tracked") != b"0",
         history=tuple(map(_event, read_events(record))),
         history_left_out=left_out(record),
@@ -84,8 +84,8 @@ def make_info(job_id: str, record: dict[bytes, bytes], codec: ValueCodec | None,
 
 def _uncounted_run(state: State, record: Mapping[bytes, bytes]) -> int:
     """
-    1 if there is a run that the record's ledger does not count, which holds the runs that failed: the one that ended the job in
-    another way, or the one that is under way. So a plain success costs no write for it.
+    1 if there is a run that the record's ledger of failed runs does not count: one that ended the job in another way,
+    or one that is under way. This saves a plain success the write.
     """
     settled = record.get(b"delivery", b"").startswith(b"-")
     return int(
@@ -149,10 +149,13 @@ def _headers(packed: bytes | None) -> Mapping[str, Any]:
         return {}
 
 
-def _limit_names(packed: bytes | None) -> tuple[str, ...]:
+def _listed(packed: bytes | None) -> list[Any]:
     found = _plain(packed)
-    limits = found if isinstance(found, list) else []
-    return tuple(item[0] for item in limits if isinstance(item, list) and item and isinstance(item[0], str))
+    return found if isinstance(found, list) else []
+
+
+def _limit_names(packed: bytes | None) -> tuple[str, ...]:
+    return tuple(item[0] for item in _listed(packed) if isinstance(item, list) and item and isinstance(item[0], str))
 
 
 def _plain(packed: bytes | None) -> Any:
@@ -211,7 +214,7 @@ async def read_open_jobs(
         async for page in scan(store, "SSCAN", keys.named("processing", instance.lease)):
             yield await _wanted(store, page, queue, task)
     for name in parked:
-        # Whoever cancels takes ids out of this list, so all of it is read first.
+        # Cancelling takes ids out of this list, so all of it is read first.
         for ids in [ids async for ids in pages_of(store, keys.named("parked", text_of(name)))]:
             yield await _wanted(store, ids, queue, task)
     for key in (keys.single("dependents"), *(keys.named("suspected", name) for name in queues)):
@@ -224,8 +227,9 @@ async def read_open_jobs(
 
 async def drop_ended(store: Store, *, queue: str | None = None, task: str | None = None) -> int:
     """
-    Take ended jobs off the lists of a queue, or of a task's parked jobs, so that their records expire although nobody may ever
-    fetch from there; without either, of all, but for lanes, of which there may be any number. How many.
+    Take ended jobs off the lists of a queue, or of a task's parked jobs, so that their records expire even if no worker
+    ever fetches from there; without either, off all lists but lanes, of which there may be any number. Returns their
+    number.
     """
     keys, lists = store.keys, list[tuple[str, str]]()
     if task is None:

@@ -28,8 +28,8 @@ class RecoveryReport:
     """
     Jobs that were moved from a lost instance in one portion.
 
-    `cause` is how the loss was known: 'lost' (its lease ran out), 'died' or 'container' (its process was seen dead), 'outage' or
-    'interrupted'. `lost_at` is when it was last known to live, or when its lease ran out; None if it gave the lease up itself.
+    `cause` is how the loss was known: 'lost' (its lease ran out), 'died' or 'container' (its process was seen dead), 'outage'
+    or 'interrupted'. `lost_at` is when it was last known to live, or when its lease ran out; None if it gave the lease up.
     """
 
     at: datetime | None
@@ -87,7 +87,7 @@ async def read_recoveries(store: Store, limit: int = 200) -> list[RecoveryReport
                 lost_at=_time(lost) if lost else None,
                 jobs=int(jobs),
                 dead=int(dead),
-            )  # fmt: skip
+            )
         )
     return found
 

@@ -1,4 +1,4 @@
-"""Reading what Redis holds, with tolerance for what something else wrote there: nothing there makes a report fail."""
+"""Reading what Redis holds, and tolerating what other programs wrote there: none of it makes a report fail."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ async def scan(store: Store, verb: str, key: str) -> AsyncIterator[list[bytes]]:
 
 
 async def pages_of(store: Store, key: str) -> AsyncIterator[list[bytes]]:
-    """A list from its left end, in pages; what is added on the left meanwhile comes twice, and harms nothing."""
+    """A list from its left end, in pages; if items are added on the left meanwhile, some come twice, harmlessly."""
     at = 0
     while True:
         (ids,) = await store.read(("LRANGE", to_bytes(key), at, at + PAGE - 1))

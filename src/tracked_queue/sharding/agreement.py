@@ -31,10 +31,10 @@ _BUSY = {
     "parked": "jobs are parked",
     "dependents": "jobs wait for others",
     "laned": "jobs wait for a limit or a turn",
-    "ended": "ended jobs have followers to tell",
+    "ended": "ended jobs have followers that still wait for them",
     "paused": "something is paused, which the new shards would not know",
 }
-# Others may change it at the same time; whoever is slower looks again.
+# Other programs may change it at the same time; the slower one looks again.
 TRIES = 5
 Step = tuple[Keys, Call[Any]]
 
@@ -107,7 +107,7 @@ class Agreement:
             old, _, new = found.partition(">")
             if not self.chosen:
                 raise StoreRefusedError(
-                    f"namespace {shards.namespace} has {old} shards, and this program was not told so: set shards={old} "
+                    f"namespace {shards.namespace} has {old} shards, but shards is not set here: set shards={old} "
                     "(TRACKED_QUEUE_SHARDS)"
                 )
             if new and wanted not in (old, new):
@@ -145,7 +145,7 @@ class Agreement:
                     yield from self._open(old)
                     raise self._refusal(old, shard, busy)
                 return False
-        # From here on it can only go forward: nothing gets into the old ones, and ours may be closed from a change long ago.
+        # From here on there is no way back: the old shards take nothing. Ours may be closed from an earlier change.
         yield from self._open(shards)
         if (yield base, layout(changing, wanted)) != wanted:
             return False

@@ -2,8 +2,8 @@
 Which of a job's keys and limits decides its shard, where there are several.
 
 A unique key or a limit is kept by one shard, so all jobs that share it have to be there. A job with several of them goes by
-the one that every other implies: jobs of one tenant and document are also jobs of that tenant. Where there is none such, the
-combination is refused, and always, not for some arguments only.
+the one that every other implies: jobs of one tenant and document are also jobs of that tenant. Where there is no such
+one, the combination is always refused, not only for some arguments.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def deciding(
     What decides the shard of a task's jobs in a queue; None if nothing does.
 
     Raises:
-        UsageError: Two that would need two shards.
+        UsageError: Two of them would need different shards.
     """
     own: list[Constraint] = [
         *([unique] if unique is not None else []),

@@ -1,5 +1,5 @@
 """
-Which shard a job lives in: told by its id alone, so that whoever knows an id finds its record.
+Which shard a job lives in: its id alone decides that, so that any program that has the id finds the record.
 
 A shard is a complete small system: its keys share a hash tag, `{namespace}` where there is one shard, else (of three)
 `{namespace:0/3}`, `{namespace:1/3}` and so on; on a Redis Cluster each is in one slot. Source: docs/explanation/scale.md.
@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 _OF_ID = re.compile(r"~(\d{1,5})\Z")
 
-# Bits of a UUID of version 7 below its 48 bits of time: four say its version, two its variant, 74 are chance.
+# Bits of a UUID of version 7 below its 48 bits of time: four say its version, two its variant, 74 are random.
 _FORMAT, _CHANCE = 0x7000_8000_0000_0000_0000, 0x0FFF_3FFF_FFFF_FFFF_FFFF
 
 # Ids must differ, not be secret; a generator of our own, seeded by the system and anew after a fork, is five times as
@@ -64,7 +64,7 @@ class Shards:
 
     def new_id(self, shard: int | None = None) -> str:
         """
-        A time-ordered UUID (version 7) as 32 hex digits: short in Redis, sorted by the time of its making.
+        A time-ordered UUID (version 7) as 32 hex digits: short in Redis, sorted by creation time.
 
         With several shards it ends in `~` and its shard: the one given, else any.
         """

@@ -1,1 +1,1 @@
-"""How calls reach Redis: connections, calls and replies, servers that move. It knows no task."""
+"""How calls reach Redis: connections, calls and replies, servers that move. It knows nothing of tasks."""

@@ -1,4 +1,4 @@
-"""The pauses of those who wait for Redis."""
+"""The pauses between tries to reach Redis."""
 
 from __future__ import annotations
 

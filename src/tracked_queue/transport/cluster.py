@@ -2,7 +2,7 @@
 Asking a Redis Cluster which of its servers has a slot; each new connection asks, so that a failover or a moved slot is followed
 by reconnecting.
 
-Of redis-py its connections are used and not its cluster client: that one repeats calls by itself, without knowing what is safe
+It uses redis-py's connections, but not its cluster client, which repeats calls by itself without knowing what is safe
 to send twice. Source: https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec/
 """
 
@@ -29,7 +29,7 @@ from .discovery import NO_DRIVER_INFO, in_turn, parse_hosts
 
 SCHEMES = {"redis+cluster": "redis", "rediss+cluster": "rediss"}
 DEFAULT_PORT = 6379
-# Below the pauses between tries, so that whoever tries again asks again.
+# Shorter than the pauses between tries, so that each retry asks again.
 FRESH_S = 0.05
 
 Address = tuple[str, int]
@@ -40,7 +40,7 @@ _FAILED = (rex.RedisError, OSError, TimeoutError, ValueError)
 
 class Cluster:
     """
-    The servers that a URL names, and those that they have told of: `redis+cluster://[user:password@]host1[:port],host2`.
+    The servers that a URL names, and those that these have named: `redis+cluster://[user:password@]host1[:port],host2`.
 
     Args:
         options: What the servers want of a connection, as redis-py's connections take it: user, password, TLS.
@@ -62,9 +62,9 @@ class Cluster:
 
     async def owner(self, slot: int) -> Address:
         """
-        The primary of a slot, as told a moment ago at most: a worker opens many connections at a time.
+        The primary of a slot, from an answer at most a moment old: a worker opens many connections at a time.
 
-        Raises redis-py's ConnectionError when no server tells one.
+        Raises redis-py's ConnectionError when no server names one.
         """
         async with self._asking.setdefault(asyncio.get_running_loop(), asyncio.Lock()):
             if time.monotonic() - self._asked_at >= FRESH_S:
@@ -131,7 +131,7 @@ class Cluster:
         for first, last, address in self._ranges:
             if first <= slot <= last:
                 return address
-        raise rex.ConnectionError(f"no server has slot {slot}, as the cluster tells it")
+        raise rex.ConnectionError(f"the cluster says that no server has slot {slot}")
 
     def _failed(self, error: Exception, host: str, port: int) -> str:
         """A server that gives no answer, or no owner of the slot, must not be asked first the next time too."""
@@ -140,7 +140,7 @@ class Cluster:
         return f"{host}:{port}: {error}"
 
     def _none(self, problems: Sequence[str]) -> rex.ConnectionError:
-        return rex.ConnectionError(f"no server tells the map of the cluster: {'; '.join(problems)}")
+        return rex.ConnectionError(f"no server gave the map of the cluster: {'; '.join(problems)}")
 
 
 class Owner:

@@ -1,4 +1,4 @@
-"""Connections that ask where to connect each time they do: Sentinels and clusters tell it."""
+"""Connections that ask a Sentinel or a cluster where to connect, each time they connect."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def parse_hosts(location: str, default_port: int, what: str) -> list[tuple[str, 
 def in_turn(
     servers: Sequence[tuple[str, int]], seconds: float, problems: list[str]
 ) -> Iterator[tuple[str, int, float]]:
-    """Servers to ask without an event loop, each with half of the time that is left; `problems` says if none was."""
+    """Servers to ask without an event loop, each with half of the time left; `problems` notes if none is left."""
     until = time.monotonic() + seconds
     for host, port in list(servers):  # the one that answers is moved to the front
         left = until - time.monotonic()

@@ -3,7 +3,7 @@ The private server behind `embedded://`: found, started, shared by the programs 
 
 Each program that uses a folder holds a shared lock on `users.lock`, which the kernel drops when the program ends in
 whatever way. The server is the child of a guard process, which waits for the exclusive lock - that is for the last
-user to go - and then ends it. Whoever comes meanwhile waits for the guard to finish and starts anew.
+user to go - and then ends it. A program that comes meanwhile waits for the guard to finish, and starts another.
 """
 
 from __future__ import annotations

@@ -5,9 +5,9 @@ redis-py opens the connection (TLS, ACL, handshake); its retries are off, becaus
 twice. Every call has one limit for all that it takes: waiting for a free link, opening it, and the replies. A link whose
 call was cut short is closed: its next reply would belong to another call.
 
-A connection that nobody used for a moment may be gone without a word (a balancer or NAT that forgets it): it is asked
-first, for a second at most, and a new one takes its place. So no call is sent into the void, where nobody could say
-whether it was carried out.
+A connection that was idle for a moment may have died silently (a balancer or NAT forgot it): it is tested first, for a
+second at most, and replaced if it is dead. So no call is sent on a dead connection, which would leave it unknown
+whether the call was carried out.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ Command = Sequence[Any]
 # A link that was idle for longer than IDLE_S is asked whether it is still there, and has CHECK_S to answer.
 IDLE_S = 1.0
 CHECK_S = 1.0
-# What a limit that has passed still gives a socket: 0 would mean that it may not wait at all.
+# Seconds that a socket still gets once the limit has passed: 0 would mean that it may not wait at all.
 MIN_S = 0.001
 PING: list[Command] = [("PING",)]
 

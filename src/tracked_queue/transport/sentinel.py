@@ -85,7 +85,7 @@ class Sentinels:
         return (name.decode() if isinstance(name, bytes) else name), int(number)
 
     def _none(self, problems: Sequence[str]) -> rex.ConnectionError:
-        return rex.ConnectionError(f"no Sentinel tells the primary of {self.service!r}: {'; '.join(problems)}")
+        return rex.ConnectionError(f"no Sentinel names the primary of {self.service!r}: {'; '.join(problems)}")
 
 
 def parse_sentinel_url(url: str, seconds: float) -> tuple[Sentinels, str]:
@@ -105,7 +105,7 @@ def parse_sentinel_url(url: str, seconds: float) -> tuple[Sentinels, str]:
     own = {name.removeprefix("sentinel_"): value for name, value in query if name.startswith("sentinel_")}
     if not own.keys() <= {"username", "password"}:
         raise SettingsError(
-            "redis_url", "of the Sentinels' own options there are sentinel_username and sentinel_password"
+            "redis_url", "the only options for the Sentinels themselves are sentinel_username and sentinel_password"
         )
     rest = urlencode([(name, value) for name, value in query if not name.startswith("sentinel_")])
     server = f"{SCHEMES[parts.scheme]}://{userinfo}{at}primary.invalid/{database}{'?' if rest else ''}{rest}"

@@ -44,9 +44,9 @@ class Durable:
     """
     What an enqueue waits for beyond the server's memory: `replica` (WAIT) or `fsync` (WAITAOF, Redis 7.2 or newer).
 
-    From some version on (8.2 does it, 6.2 and 7.0 don't) the wait is only for the last write of its own connection. A resend
-    that finds its job there writes nothing, so a write of no meaning goes before the wait; what is confirmed for it is
-    confirmed for all that came before.
+    In newer versions (8.2, but not 6.2 and 7.0) the wait covers only the last write of its own connection. A resend
+    that finds its job already stored writes nothing, so a dummy write goes before the wait; once that is confirmed, so
+    is everything before it.
     """
 
     durability: str
@@ -81,7 +81,7 @@ class Store:
     """
     The transitions of one namespace over one link or pool.
 
-    It never repeats a call whose reply was lost; the caller knows what that is worth. A script that the server
+    It never repeats a call whose reply was lost; the caller knows whether that is safe. A script that the server
     doesn't know (NOSCRIPT: it was restarted, failed over or flushed) was not run, and is loaded and sent again.
     """
 

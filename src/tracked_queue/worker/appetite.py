@@ -1,5 +1,5 @@
 """
-How many jobs a fetch asks for: the one place that decides it. It awaits nothing and asks nobody, and the time is passed in.
+How many jobs a fetch asks for: the one place that decides it. It does no I/O, and the time is passed in.
 
 It knows the free places of its shard (`Seat`), how fast jobs ended lately, and what the last fetch left. Source:
 docs/explanation/waking.md.
@@ -61,7 +61,7 @@ class Appetite:
         """How many jobs could start now, and how many more may wait; together at most one fetch."""
         seat = self._seat
         if seat.slots.used > seat.slots.total:
-            return 0, 0  # untracked jobs that could not wait on were started beyond it
+            return 0, 0  # more than `total` run: untracked jobs that could wait no longer were started
         start = min(max(0, seat.free()), MAX_BATCH)
         target = self._buffer_target(now) if seat.may_hoard() else 0
         # Refilled in halves: one fetch for many jobs.

@@ -7,13 +7,13 @@ Source: docs/reference/commands.md.
 
 from __future__ import annotations
 
-# Of every command, and of a job's fork that raised.
+# Used by every command; the first also by a job's fork that raised.
 FAILED_EXIT = 1
 USAGE_EXIT = 2
 UNAVAILABLE_EXIT = 3
 OUTPUT_EXIT = 4  # the output could not be written
-# Of a worker process: its event loop was blocked; its lease ran out while a job did not stop; it reached max_jobs or
-# max_memory.
+# Used by a worker process: its event loop was blocked; its lease ran out while a job did not stop; it reached
+# max_jobs or max_memory.
 STALLED_EXIT = 70
 FENCED_EXIT = 71
 RECYCLED_EXIT = 72

@@ -1,5 +1,5 @@
 """
-Asking for jobs: at once while there are some, else standing in Redis behind the markers of the instance's queues.
+Asking for jobs: at once while there are some, else by waiting in Redis for the markers of the instance's queues.
 
 Each fetch has the next number; one whose reply is missing is repeated with its number until it is answered, and none
 is ever cancelled in flight. Source: lua/fetch.lua; docs/explanation/waking.md.
@@ -27,7 +27,7 @@ from .slots import Slots
 # After a fetch that brought nothing although something is left (due jobs were promoted, cancelled ones dropped).
 EMPTY_PAUSE_S = 0.005
 LATE_PAUSE_S = 0.1
-# How soon a wait is reconsidered that leaves out queues which have as many jobs here as they may have.
+# How soon to reconsider a wait that leaves out queues which are at their limit in this instance.
 CAPPED_BLOCK_S = 0.25
 # Longer than anything takes.
 FOR_EVER_S = 1e9
@@ -203,7 +203,7 @@ class Fetcher:
             suspects_at = self._suspects_at
             suspects = want.start > 0 and suspects_at is not None and self._loop.time() >= suspects_at
             if ((self._appetite.more or suspects) and (want.start or want.buffer)) or due:
-                # A standing fetch that may still take jobs has spoken for its slots; past it a number makes it stale.
+                # A standing fetch that may still take jobs holds its slots; one with a later number makes it stale.
                 await self._fetch(self._appetite.next_fetch(want, standing=asked, suspects=suspects), want)
             elif self._burst:
                 if self._slots.idle and self._settled():
@@ -221,7 +221,7 @@ class Fetcher:
     async def _wait(self, seconds: float | None, *, for_due: bool = True) -> None:
         """Until room changes, the standing fetch is answered, the next timed job is due, or `seconds` have passed."""
         if for_due:
-            # The holder of the timer calls when it is due even if no place is free any more: then others get the job.
+            # The instance that holds the timer calls when it is due, even with no free place: then others get the job.
             times = [self._due_at] if self._due_at is not None else []
             if (suspects_at := self._suspects_at) is not None and self._has_room:
                 times.append(suspects_at)
@@ -289,7 +289,7 @@ class Fetcher:
         return self._state.lost or self._stopping
 
     def _stand(self, start: int, want: Want) -> None:
-        # A process with other jobs takes no suspect, nor one with several shards: by then others may have some.
+        # No suspects for a process with other jobs, nor for one of several shards: others may get jobs meanwhile.
         mode = self._mode if self._may_stand_for_suspects else Mode.NONE
         self._standing_number, call = self._next_call(start, want._replace(buffer=0), mode)
         self._standing_asks = start
@@ -360,7 +360,7 @@ class Fetcher:
         """What a reply says beyond its jobs: a refusal, or that nothing could be taken now."""
         await self._pause_after(reply)
         if not self._seat.alone:
-            self._slots.freed()  # what was spoken for and not used is the others' now
+            self._slots.freed()  # places that it held and did not use are free for the others now
 
     async def _pause_after(self, reply: Fetched | Refusal) -> None:
         if self._state.lost:

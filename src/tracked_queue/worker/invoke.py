@@ -51,8 +51,8 @@ def _call(task: Task[..., Any], hooks: Hooks, threads: anyio.CapacityLimiter, pr
         try:
             value, error = await asyncio.shield(work)
         except asyncio.CancelledError:
-            # A thread can't be stopped: a timeout or a cancel is recorded in its time, the slot is freed when the thread
-            # ends. One that still waits for a thread never begins.
+            # A thread can't be stopped: a timeout or a cancel is recorded on time, but the slot is freed only when the
+            # thread ends. A job that still waits for a thread never begins.
             if not begun:
                 work.cancel()
             await asyncio.wait({work})
@@ -101,7 +101,7 @@ def _in_process(task: Task[..., Any], hooks: Hooks, processes: ProcessPool) -> I
 
 
 def _plain(carried: Mapping[str, Any]) -> dict[str, Any]:
-    """What of it is plain data, as everything that came with a job is; middleware may have set other things here."""
+    """The part that is plain data, as everything that came with a job is; middleware may have set other things here."""
     found = {}
     for name, value in carried.items():
         with contextlib.suppress(TypeError):

@@ -124,11 +124,11 @@ def main() -> None:
         _setup = msgspec.msgpack.decode(first, type=Setup) if first else Setup()
         if _setup.pretty is not None:
             log_setup.apply(LogSetup(_setup.pretty, _setup.level, _setup.everything))
-        # A worker that is gone hears no answer; there is nobody to tell, and nothing to print.
+        # The worker may be gone: then there is nothing left to answer to, and nothing to print.
         with contextlib.suppress(ConnectionError):
             while data := _read(calls):
                 call = msgspec.msgpack.decode(data, type=Call)
-                _answer(link, call.number, None)  # from here on its end is the job's
+                _answer(link, call.number, None)  # from here on the job is to blame if this process ends
                 before = _Surroundings()
                 reply = run_isolated(call)
                 before.restore()
@@ -204,7 +204,7 @@ def run_isolated(call: Call) -> Reply:
     except BaseException as error:
         if is_fork():
             end_fork(error)
-        if isinstance(error, UnguardedScriptError):  # each further try would end so
+        if isinstance(error, UnguardedScriptError):  # every further try would end the same way
             return Dead.__name__, str(error).encode("utf-8", "replace"), [], None
         wish = meant_by(error)
         if not isinstance(wish, Signal):

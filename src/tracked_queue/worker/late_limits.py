@@ -56,11 +56,11 @@ class Binder:
         if self._shards.count > 1 and task.name not in self._told:
             self._look_at_shard(job, task, bounds)
         if job.attempts or job.interruptions or job.recoveries:
-            bounds.pop("unique", None)  # it began before its task had a key: what is half done is not dropped for one
+            bounds.pop("unique", None)  # it began before its task had a key: a half-done job is not dropped for that
         return encode_extras(bounds)
 
     def _look_at_shard(self, job: FetchedJob, task: Task[..., object], bounds: Mapping[str, object]) -> None:
-        """Its producer could not know the shard of its key or limit; it is bound where it is."""
+        """Warn if its key or limit belongs in another shard: its producer could not know, and it is bound here."""
         options, limits = task.task_options, self._of_queues.get(job.queue, ())
         where = required_shards(
             self._shards, task.name, job.queue.decode(), options.unique, options.limits, limits, bounds

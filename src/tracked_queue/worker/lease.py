@@ -61,7 +61,7 @@ class LeaseState:
     @property
     def silent_s(self) -> float:
         """Seconds since the last good beat was sent."""
-        return self._clock() - self._sent_at  # asked with every fetch: one number is read whole without the lock
+        return self._clock() - self._sent_at  # read for every fetch: reading one number is atomic without the lock
 
     @property
     def doubtful(self) -> bool:

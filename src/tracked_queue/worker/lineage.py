@@ -44,7 +44,7 @@ _forked = False
 
 
 def guard(function: Callable[..., Any]) -> None:
-    """Mark what calls a job's function: a fork that comes back to it, or gives way in it, ends there."""
+    """Mark what calls a job's function: a fork that returns to it, or yields to the event loop in it, ends there."""
     _guarded.add(function.__code__)
 
 
@@ -177,7 +177,7 @@ def is_stopped(pid: int) -> bool:
 
 
 def first_to_go(pid: int) -> None:
-    """Where memory runs out the kernel kills this process before others."""
+    """Make this the process that the kernel kills first when memory runs out."""
     with contextlib.suppress(OSError):
         (Path("/proc") / str(pid) / "oom_score_adj").write_text("1000")
 

@@ -68,7 +68,7 @@ class _Handler(logging.StreamHandler[Any]):
 
 
 def set_up(style: str = "auto", level: str = "info", *, everything: bool = False) -> None:
-    """Log to standard error: for people on a terminal, one JSON object a line when piped; `style` says another."""
+    """Log to standard error: for people on a terminal, one JSON object a line when piped; `style` overrides that."""
     pretty = sys.stderr is not None and sys.stderr.isatty() if style == "auto" else style == "console"
     apply(LogSetup(pretty, level, everything))
 

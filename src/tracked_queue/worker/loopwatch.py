@@ -26,7 +26,7 @@ MIN_BLOCK_S = 1.0
 
 
 def in_thread(write: Callable[[], None]) -> threading.Thread:
-    """Write a log line beside the watch: a log that nobody reads blocks its writer."""
+    """Write a log line in a thread of its own: a log that nobody reads blocks its writer."""
     thread = threading.Thread(target=write, name="tracked_queue-watchdog-log", daemon=True)
     thread.start()
     return thread
@@ -41,7 +41,7 @@ def place_of(thread: int) -> str:
 
 
 def give_up(lease: str, why: str, seconds: float, code: int, thread: int, end: Callable[[int], None]) -> None:
-    """End the process, with a word on why."""
+    """End the process, and log why."""
     # The loop may be blocked in writing a log line itself; this one gets a moment, the exit does not wait for it.
     place = place_of(thread)
     in_thread(lambda: log.process_given_up(lease=lease, why=why, seconds=seconds, place=place)).join(LAST_WORD_S)
@@ -53,7 +53,7 @@ class Periodic:
     A thread that looks every now and then, until it is stopped or its event loop is closed.
 
     Args:
-        interval: Of beats; it looks twice in one, and at least once a second: short leases of tests need more.
+        interval: Seconds between beats; it looks at least twice in that time (for short leases) and once a second.
         end: Called in the thread at its end.
     """
 

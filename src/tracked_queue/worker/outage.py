@@ -1,4 +1,4 @@
-"""Riding out a Redis that is away: one line when it goes, one when it comes, tries with backoff between."""
+"""Riding out a Redis that is away: a log line when it goes, one when it is back, retries with backoff meanwhile."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Outage:
         """A call got no answer."""
         now, problem = self._clock(), self._where + problem
         if self._since is None and now - self._restored < SETTLE_S:
-            return  # another connection's call of before
+            return  # another connection's call, sent before Redis was back
         if self._since is None:
             self._since = self._said = now
             log.redis_lost(problem=problem)

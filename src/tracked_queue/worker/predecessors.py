@@ -1,8 +1,9 @@
 """
-Who an instance was before: leases of processes that are surely gone are released at once, in place of waiting for their TTL.
+An instance's predecessors: leases of processes that are certainly gone are released at once, without waiting for their
+TTL.
 
-Proof is one of two: the same boot of the same machine and the same pid namespace have no such process any more; or the label is
-exclusive, which the platform promises (`exclusive_label`). Without proof an instance waits.
+There are two kinds of proof: the same pid namespace of the same machine and boot no longer has the process; or the
+label is exclusive, which the platform promises (`exclusive_label`). Without proof an instance waits.
 """
 
 from __future__ import annotations
@@ -29,9 +30,9 @@ class Origin:
     Where a process is from.
 
     Args:
-        machine: The boot's id and the pid namespace; '' where the system doesn't tell them, and nothing can be proven.
+        machine: The boot's id and the pid namespace; '' where they can't be read, and nothing can be proven.
         pid, born: The process, and its start in clock ticks since the boot, so that a pid that is used again is another.
-        program: The supervisor, or the process itself; what has one label and one program is one worker.
+        program: The supervisor, or the process itself; processes with the same label and program are one worker.
     """
 
     machine: str
@@ -82,10 +83,10 @@ def sharing(me: Origin, label: str, instances: Sequence[InstanceReport]) -> list
 
 async def release_predecessors(store: Store, me: Origin, label: str, exclusive: bool, *, several: bool) -> None:
     """Release what is surely dead; the next sweep recovers its jobs. A live one of an exclusive label is fenced by this."""
-    with contextlib.suppress(StoreUnavailableError):  # then their TTL tells
+    with contextlib.suppress(StoreUnavailableError):  # then they run out by their TTL
         others = [item for item in await read_instances(store) if not item.revoked]
         why = {other.lease: proof_of_death(me, label, exclusive, other) for other in others}
-        # A process that lives beside it says nothing of its end.
+        # Only these count in `end_of`: a process that still lives says nothing about how another one ended.
         gone = [other for other in others if why[other.lease] is not None or here_before(me, label, other)]
         for other in gone:
             proof, end = why[other.lease], end_of(other, gone, several)

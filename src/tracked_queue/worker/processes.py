@@ -170,7 +170,7 @@ class _Child:
         # and then its exit code is lost (CPython's Popen.send_signal polls).
         with anyio.move_on_after(END_S):
             await self._process.wait()
-        self.kill()  # it may have closed its socket and gone on
+        self.kill()  # it may have closed its socket and kept running
         code = await self._process.wait()
         return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
 

@@ -62,7 +62,7 @@ async def recover_once(store: Store, settings: Settings, owner: str) -> list[Rec
         of_lease, word = await _recover_lease(store, settings, lease, owner)
         moved += of_lease
         if word in (PortionWord.HOLD, PortionWord.BUSY):
-            break  # nobody may be called dead now, or another instance is going through this list
+            break  # no instance may be declared dead now, or another one is already sweeping
     return moved
 
 

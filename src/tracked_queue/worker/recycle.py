@@ -14,7 +14,7 @@ LOOK_S = 1.0
 
 
 async def share_done(settings: Settings, ran: Callable[[], int]) -> str:
-    """Wait until `max_jobs` or `max_memory` is reached; which one, and by how much. `ran` tells the jobs so far."""
+    """Wait until `max_jobs` or `max_memory` is reached; says which, and by how much. `ran` counts the jobs so far."""
     while True:
         await asyncio.sleep(LOOK_S)
         if settings.max_jobs and (jobs := ran()) >= settings.max_jobs:

@@ -249,13 +249,13 @@ class Runner:
                     await self._exhausted(delivery)
                 if self.light is not None and not self.light.is_set():
                     delivery.deadline = math.inf
-                    with contextlib.suppress(asyncio.CancelledError):  # its outcome is told already
+                    with contextlib.suppress(asyncio.CancelledError):  # its outcome is decided already
                         await self.light.wait()
             finally:
                 self._finish(delivery)
 
     def _untold(self, delivery: Delivery, error: BaseException, worse: BaseException) -> None:
-        """Its error's outcome can't be worked out: the job is dead with its own error, and the reason adds the second one."""
+        """Its error's outcome can't be worked out: the job is dead with that error, and the reason adds the new one."""
         reason = f"{named(error)} (and its outcome can't be encoded: {named(worse)})"
         log.job_unusable(task=delivery.task.name, job_id=delivery.id, problem=reason[:300])
         self._record(
@@ -331,7 +331,7 @@ class Runner:
             self._disowned(delivery, _SUCCEEDED)
             return
         keep_ms = delivery.recipe.keep_ms
-        if value is None:  # as most return: of_value says the same, and costs a decision
+        if value is None:  # as most do; of_value would decide the same, but costs more
             self._record(delivery, _SUCCEEDED, keep_ms, b"", "")
             return
         codec, max_result = delivery.task.signature.result, self._settings.max_result

@@ -19,7 +19,7 @@ TELL_S = 30.0
 AFTER_S = 0.002
 
 
-# As lua/include/ahead.lua.
+# The same number as in lua/include/ahead.lua.
 AHEAD_MS = 5000
 
 
@@ -66,7 +66,7 @@ class Scheduler:
         received = self._loop.time()
         self._ahead_s = told.now_ms / 1000 - (sent + received) / 2
         for item, last_ms in zip(self._schedules, told.last_ms, strict=True):
-            # Its own memory may be of a clock that was ahead; then the store's word counts.
+            # The tick remembered here may come from a clock that was ahead; then the store's one counts.
             own = self._last.get(item.name, 0)
             self._last[item.name] = max(last_ms, own) if own <= told.now_ms + AHEAD_MS else last_ms
         return True

@@ -32,7 +32,7 @@ CHILD_ENDED = getattr(signal, "SIGCHLD", None)
 
 
 def stopping(listener: Listener) -> dict[int | None, Listener]:
-    """The signals that stop a worker; a terminal that is gone does, unless somebody (nohup) said to ignore that."""
+    """The signals that stop a worker; the terminal's hang-up is one, unless it was set to be ignored (nohup)."""
     hang_up = HANG_UP if HANG_UP is None or signal.getsignal(HANG_UP) is not signal.SIG_IGN else None
     return {signal.SIGTERM: listener, signal.SIGINT: listener, hang_up: listener}
 
@@ -50,7 +50,7 @@ def listening(listeners: Mapping[int | None, Listener]) -> Iterator[None]:
             "run_worker: signals are handled in the main thread only; give handle_signals=False, and cancel the call to stop"
         )
     given = [(number, listener) for number, listener in listeners.items() if number is not None]
-    global _pid  # noqa: PLW0603  (a fork tells by it that the listeners are not its own)
+    global _pid  # noqa: PLW0603  (shows a fork that the listeners are not its own)
     _pid = os.getpid()
     for number, listener in given:
         if number not in _listeners:

@@ -172,7 +172,7 @@ class Seat:
 
     @property
     def may_take(self) -> bool:
-        """Whether what a fetch brought may start: no shard's suspects are here beside which it may not run."""
+        """Whether what a fetch brought may start: suspects run with no other shard's jobs in the process."""
         if self.keeps:
             return not self.has_company
         return self.alone or self.slots.testing in (None, self)

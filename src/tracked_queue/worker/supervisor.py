@@ -6,8 +6,9 @@ signal to the terminal's group reaches only the supervisor, and what a dead chil
 When the supervisor dies, the other pipe to its children closes, and they stop as on SIGTERM.
 
 Only the supervisor says that a child is to stop without grace, over that pipe: service managers send SIGTERM to every process
-of a service, and a child that counted it beside the supervisor's own would deprive its jobs of the grace. However an end begins
-(a signal to the child alone, a recycled process, an error), the child reports it, and then has as long as a stop may take.
+of a service, and a child that counted it besides the supervisor's own would deny its jobs the grace. However an end
+begins (a signal to the child alone, a recycled process, an error), the child reports it, and then has as long as a stop
+may take.
 
 While jobs are under suspicion of killing their process (docs/explanation/blame.md), one or two further children run nothing but
 those, so that the others lose no place to them.
@@ -209,15 +210,16 @@ class Supervisor:
             child.limit = asyncio.get_running_loop().call_later(after, self._kill, child)
 
     def _kill(self, child: _Child) -> None:
-        why = "it did not end within its grace: it blocks its event loop, or a job does not let itself be cancelled"
+        why = "it did not end within its grace: it blocks its event loop, or a job does not stop when it is cancelled"
         log.process_killed(pid=child.process.pid, why=why)
         child.ended_by_us = True
         end_session(child.process.pid)
 
     async def _watch_signs(self) -> None:
         """
-        Kill a child that gives no sign while its lease runs out: code of a job holds the interpreter, so that its watchdog can
-        do nothing either. Later nobody could tell which job it was. One that was stopped (SIGSTOP, a debugger) is let be.
+        Kill a child that gives no sign while its lease runs out: a job's code holds the interpreter, so that its
+        watchdog can do nothing either. Later it would be unknown which job it was. A child that is stopped (SIGSTOP, a
+        debugger) is left alone.
         """
         ttl = self._settings.heartbeat_ttl
         look_s = min(LOOK_S, ttl / 10)
@@ -456,7 +458,7 @@ class Supervisor:
 
 
 def _end_of(child: _Child, code: int) -> End:
-    """What a child's end says about its jobs. A child that we ended, or that ended in order, says nothing against its jobs."""
+    """What a child's end says about its jobs. One that we ended, or that exited cleanly, blames none of them."""
     if child.stuck:
         return End.DIED
     if child.ended_by_us or code in (0, FENCED_EXIT, RECYCLED_EXIT) or (code > 0 and child.limit is not None):
