@@ -45,7 +45,7 @@ from .model.hooks import CallNext, Enqueueing, EnqueueMiddleware, EnqueueNext, L
 from .model.inputs import Results
 from .model.job import Job
 from .model.options import JobOptions, JobOptionsArgs
-from .model.record import ErrorInfo, Failure, JobInfo, LogLine, Progress
+from .model.record import ErrorInfo, Failure, JobEvent, JobInfo, LogLine, Progress
 from .model.retry import Dead, Discard, Exponential, Fixed, Retry, Snooze
 from .model.task import PreparedCall, Step, SyncTask, Task, TaskWithOptions
 from .model.workflow import BatchProgress, Group
@@ -58,6 +58,7 @@ if TYPE_CHECKING:
     from .operator.operator import DeadOutcome, Operator
     from .reports.dead import DeadFilter, DeadJob
     from .reports.instances import ActiveJob, InstanceReport
+    from .reports.memory import Act, RecoveryReport
     from .reports.queues import Overview, ParkedReport, QueueReport
     from .reports.schedules import ScheduleReport
 
@@ -65,6 +66,7 @@ __version__ = "0.1.0"
 
 # The operator's names are imported on first use: most programs only produce.
 _LATER = {
+    "Act": "reports.memory",
     "ActiveJob": "reports.instances",
     "DeadFilter": "reports.dead",
     "DeadJob": "reports.dead",
@@ -76,6 +78,7 @@ _LATER = {
     "Overview": "reports.queues",
     "ParkedReport": "reports.queues",
     "QueueReport": "reports.queues",
+    "RecoveryReport": "reports.memory",
     "ScheduleReport": "reports.schedules",
 }
 
@@ -91,6 +94,7 @@ def __dir__() -> list[str]:
 
 
 __all__ = [
+    "Act",
     "ActiveJob",
     "ArgumentError",
     "BatchProgress",
@@ -124,6 +128,7 @@ __all__ = [
     "JobCancelledError",
     "JobContext",
     "JobError",
+    "JobEvent",
     "JobFailedError",
     "JobInfo",
     "JobNotFoundError",
@@ -149,6 +154,7 @@ __all__ = [
     "QueueReport",
     "Rate",
     "Recovered",
+    "RecoveryReport",
     "ResultLeftOutError",
     "Results",
     "Retry",

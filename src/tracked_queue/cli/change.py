@@ -8,8 +8,10 @@ from typing import Annotated, Any
 
 import typer
 
+from .. import log
 from ..app import TrackedQueue
 from ..errors import JobFailedError, UsageError, did_you_mean
+from ..model.job import Job
 from ..protocol.transitions import CancelWord
 from ..worker import log_setup
 from ..worker.exits import FAILED_EXIT
@@ -56,16 +58,20 @@ def enqueue(
 
     known: dict[str, Any] = {}
 
+    async def noted(chosen: TrackedQueue, stored: Job[Any]) -> None:
+        acted("enqueue")
+        await chosen.operator.note_act("enqueue", job_id=stored.id, task=task, created=stored.created)
+
     async def work(chosen: TrackedQueue) -> tuple[Any, Any]:
         sender = chosen.options(id=id, queue=queue, delay=delay_s)
         stored = await sender.enqueue(task, *positional, **named)
         known.update(id=stored.id, created=stored.created)
         if wait_s is None:
-            acted("enqueue", job_id=stored.id, task=task, created=stored.created)
+            await noted(chosen, stored)
             return stored, None
         if not as_json:  # before the wait, which may end without a result
             print(stored.id if stored.created else f"{stored.id} (exists already; nothing was added)", flush=True)
-        acted("enqueue", job_id=stored.id, task=task, created=stored.created)
+        await noted(chosen, stored)
         return stored, await stored.result(timeout=wait_s)
 
     try:
@@ -125,7 +131,7 @@ def cancel(
     check_known(target, where.named, "task", task)
     if not ids:
         count = run(target, lambda chosen: chosen.operator.cancel_many(queue=queue, task=task))
-        acted("cancel_many", queue=queue, task=task, jobs=count)
+        acted("cancel_many")
         print(f"{count} jobs cancelled, or asked to end")
         return
     words = run(target, lambda chosen: chosen.operator.cancel(ids))
@@ -136,7 +142,7 @@ def cancel(
         "gone": "no such job",
     }
     for job_id, word in words.items():
-        acted("cancel", job_id=job_id, answer=word.value)
+        acted("cancel")
         print(f"{clean(job_id)}: {said[word.value]}")
     if any(word in (CancelWord.ENDED, CancelWord.GONE) for word in words.values()):
         raise typer.Exit(FAILED_EXIT)
@@ -155,7 +161,7 @@ def retire(
     if (queue is None) == (task is None):
         raise UsageError("give --queue or --task")
     count = run(where.app, lambda chosen: chosen.operator.retire(queue=queue, task=task))
-    acted("retire", queue=queue, task=task, jobs=count)
+    acted("retire")
     print(f"{count} jobs cancelled, or asked to end")
 
 
@@ -217,7 +223,7 @@ def _pause_or_resume(action: str, what: dict[str, str | None], app: TrackedQueue
         return await (operator.pause(**given) if action == "pause" else operator.resume(**given))
 
     changed = run(app, work)
-    acted(action, what=f"{kind}:{name}", changed=changed)
+    acted(action)
     said = f"{action}d" if changed else f"was {'' if action == 'pause' else 'not '}paused"
     print(f"{kind}:{clean(name)}: {said}")
 
@@ -234,7 +240,7 @@ def trigger(
     log_setup.set_up()
     where = Where(app, redis_url, namespace)
     stored = run(where.app, lambda chosen: chosen.operator.trigger(schedule))
-    acted("trigger", schedule=schedule, job_id=stored.id)
+    acted("trigger")
     print(stored.id)
 
 
@@ -250,7 +256,8 @@ def recover(
 
     moved = run(where.app, lambda chosen: chosen.operator.recover())
     log_setup.set_up()
-    acted("recover", jobs=len(moved))
+    acted("recover")
+    log.operator_acted(action="recover", by=where.app.operator.by, jobs=len(moved))
     if as_json:
         print_json(moved)
         return
@@ -274,5 +281,5 @@ def quiet(
     if not leases:
         raise fail(f"no live instance has the lease or label {instance!r}; see `instances`", FAILED_EXIT)
     for lease in leases:
-        acted("quiet", lease=lease, on=not undo)
+        acted("quiet")
         print(f"{clean(lease)}: {'fetches again' if undo else 'fetches no more jobs'}")

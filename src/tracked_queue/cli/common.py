@@ -7,13 +7,11 @@ import base64
 import contextlib
 import dataclasses
 import functools
-import getpass
 import importlib
 import inspect
 import json
 import math
 import os
-import socket
 import sys
 import traceback
 from collections.abc import Callable, Coroutine, Mapping, Sequence
@@ -25,7 +23,6 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from .. import log
 from ..app import TrackedQueue, connections_of
 from ..errors import (
     SettingsError,
@@ -37,7 +34,6 @@ from ..errors import (
 )
 from ..model.checks import MAX_SECONDS
 from ..worker.exits import FAILED_EXIT, OUTPUT_EXIT, UNAVAILABLE_EXIT, USAGE_EXIT
-from ..worker.liveness import user_id
 
 cli = typer.Typer(
     name="tracked_queue",
@@ -227,18 +223,12 @@ def run(app: TrackedQueue, work: Callable[[TrackedQueue], Coroutine[Any, Any, T]
     return asyncio.run(opened())
 
 
-# What this command has changed.
 _acted: list[str] = []
 
 
-def acted(action: str, **facts: Any) -> None:
-    """Log who changed what."""
+def acted(action: str) -> None:
+    """Remember that this command has changed something, for what is said if its output can't be written."""
     _acted.append(action)
-    try:
-        user = getpass.getuser()
-    except (OSError, KeyError):  # a container without a passwd entry
-        user = str(user_id())
-    log.operator_acted(action=action, by=f"{user}@{socket.gethostname()}", **facts)
 
 
 def fields_of(item: Any) -> dict[str, Any]:

@@ -146,7 +146,7 @@ def _change_dead(
         print(f"{done} dead jobs would be {action}{'d' if action.endswith('e') else 'ed'}")
         _say_refused(refused)
         return
-    acted(action, jobs=done, refused=len(refused), filter={k: v for k, v in fields_of(wanted).items() if v is not None})
+    acted(action)
     print(f"{done} dead jobs {action}{'d' if action.endswith('e') else 'ed'}")
     _say_refused(refused)
 

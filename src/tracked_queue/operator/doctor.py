@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -154,9 +155,10 @@ async def read_facts(store: Store) -> Facts:
     await ask("SCAN", "0", "COUNT", "1")
     if info.get("role") != "slave":
         refused += [_text(name) for name in await _try_in_scripts(store) or ()]
-        instances = [item for item in await read_instances(store) if item.alive]
-    else:
-        instances = []
+    instances: list[InstanceReport] = []
+    with contextlib.suppress(StoreRefusedError):  # what is refused is among the findings
+        if info.get("role") != "slave":
+            instances = [item for item in await read_instances(store) if item.alive]
     return Facts(
         info=info, config=config, refused=refused, instances=instances, skew_s=skew, cluster=cluster, owners=owners
     )

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import getpass
+import json
+import socket
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from typing import Any, Literal
 
-from ..errors import UsageError
-from ..model.checks import check_flag, check_list, check_name, check_whole
+from .. import log
+from ..errors import StoreRefusedError, StoreUnavailableError, UsageError
+from ..model.checks import check_flag, check_list, check_name, check_text, check_whole
 from ..model.job import Job
 from ..model.task import Task
 from ..producer.connections import Connections
@@ -20,6 +26,7 @@ from ..protocol.transitions import (
     CancelWord,
     DeadWord,
     Recovered,
+    act,
     cancel,
     forget,
     pause,
@@ -32,11 +39,17 @@ from ..protocol.transitions import (
 from ..reports.dead import DeadFilter, DeadJob, read_dead
 from ..reports.instances import ActiveJob, InstanceReport, lease_deadline, read_active, read_instances
 from ..reports.jobs import drop_ended, read_open_jobs, read_states
+from ..reports.memory import Act, RecoveryReport, read_acts, read_recoveries
 from ..reports.queues import Overview, queue_age, queue_known, read_overview
 from ..reports.schedules import ScheduleReport, read_schedules
 from ..transport.store import Store
+from ..worker.liveness import user_id
 from ..worker.recovery import recover_once
 from .doctor import Finding, examine
+
+# How many ids an act names; its number of jobs counts all of them.
+MOST_NAMED = 20
+_EPOCH = datetime.fromtimestamp(0, UTC)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,8 +69,35 @@ class Operator:
     Source: docs/how-to/operate.md.
     """
 
-    def __init__(self, connections: Connections, producer: Producer) -> None:
-        self._connections, self._producer = connections, producer
+    def __init__(self, connections: Connections, producer: Producer, by: str = "") -> None:
+        self._connections, self._producer, self._by = connections, producer, by
+
+    @property
+    def by(self) -> str:
+        """Who is said to act: the operating system's user, as user@host, unless `acting_for` names another."""
+        if not self._by:
+            try:
+                user = getpass.getuser()
+            except (OSError, KeyError):  # a container without a passwd entry
+                user = str(user_id())
+            self._by = f"{user}@{socket.gethostname()}"
+        return self._by
+
+    def acting_for(self, who: str) -> Operator:
+        """The same, for somebody else: a person who is logged in somewhere, a program. Logs, histories and `acts` name them."""
+        return Operator(self._connections, self._producer, check_text("who", who))
+
+    async def note_act(self, action: str, **facts: Any) -> None:
+        """
+        Log an act, and keep it among the last 500 (see `acts`). Methods that change something do this themselves.
+
+        Args:
+            facts: What was done to what, with which result; plain data.
+        """
+        log.operator_acted(action=action, by=self.by, **facts)
+        # It is done already: that it could not be kept must not look as if it had failed.
+        with contextlib.suppress(StoreUnavailableError, StoreRefusedError):
+            await self._connections.stores[0].run(act(self.by, action, json.dumps(facts, default=str)))
 
     # What there is
 
@@ -140,6 +180,23 @@ class Operator:
                     problems.append(f"process {pid}: its lease {lease or '-'}{where} is not held")
         return problems
 
+    # What the store remembers
+
+    async def acts(self, limit: int = 100) -> list[Act]:
+        """The last acts of operators, the newest first."""
+        check_whole("limit", limit)
+        return await read_acts(self._connections.stores[0], limit)
+
+    async def recoveries(self, limit: int = 100) -> list[RecoveryReport]:
+        """The last recoveries, the newest first."""
+        check_whole("limit", limit)
+        found = [
+            replace(one, shard=shard)
+            for shard, store in enumerate(self._connections.stores)
+            for one in await read_recoveries(store, limit)
+        ]
+        return sorted(found, key=lambda one: one.at or _EPOCH, reverse=True)[:limit]
+
     # Dead jobs
 
     async def requeue(
@@ -208,10 +265,13 @@ class Operator:
                 else:
                     if rate is not None:
                         await asyncio.sleep(max(0.0, started + sent / rate - time.monotonic()))
-                    words = await store.run(make(batch))
+                    words = await store.run(requeue(batch, self.by) if make is requeue else purge(batch))
                     sent += len(batch)
                 done += words.count(DeadWord.OK)
                 refused.update((id, word) for id, word in zip(batch, words, strict=True) if word is not DeadWord.OK)
+        if not dry_run:
+            given = {"ids": list(ids[:MOST_NAMED])} if ids else fields_of_filter(wanted)
+            await self.note_act("requeue" if make is requeue else "purge", jobs=done, refused=len(refused), **given)
         return DeadOutcome(done=done, refused=refused)
 
     # Jobs
@@ -225,8 +285,10 @@ class Operator:
         for shard, own in self._connections.shards.by_shard(ids).items():
             for at in range(0, len(own), MAX_RICH):
                 batch = own[at : at + MAX_RICH]
-                answers = await stores[shard].run(cancel(batch, keep))
+                answers = await stores[shard].run(cancel(batch, keep, self.by))
                 words.update(zip(batch, answers, strict=True))
+        named = {job_id: words[job_id].value for job_id in ids[:MOST_NAMED]}
+        await self.note_act("cancel", jobs=len(words), answers=named)
         return {job_id: words[job_id] for job_id in ids}
 
     async def cancel_many(self, *, queue: str | None = None, task: str | Task[..., Any] | None = None) -> int:
@@ -245,9 +307,10 @@ class Operator:
         for store in await self._connections.agreed():
             async for ids in read_open_jobs(store, queue=queue, task=named):
                 for at in range(0, len(ids), MAX_RICH):
-                    answers = await store.run(cancel(ids[at : at + MAX_RICH], keep))
+                    answers = await store.run(cancel(ids[at : at + MAX_RICH], keep, self.by))
                     count += sum(word in (CancelWord.CANCELLED, CancelWord.REQUESTED) for word in answers)
             await drop_ended(store, queue=queue, task=named)
+        await self.note_act("cancel_many", **_given(queue=queue, task=named), jobs=count)
         return count
 
     async def retire(self, *, queue: str | None = None, task: str | Task[..., Any] | None = None) -> int:
@@ -274,8 +337,10 @@ class Operator:
     ) -> bool:
         """Pause a queue, a task or a schedule over the whole fleet; False if it was paused."""
         what = ":".join(_one_of(queue=queue, task=task, schedule=schedule))
-        changed = [await store.run(pause(what)) for store in await self._connections.agreed()]
-        return any(changed)
+        answers = [await store.run(pause(what)) for store in await self._connections.agreed()]
+        changed = any(answers)
+        await self.note_act("pause", what=what, changed=changed)
+        return changed
 
     async def resume(
         self, *, queue: str | None = None, task: str | Task[..., Any] | None = None, schedule: str | None = None
@@ -289,6 +354,7 @@ class Operator:
                 moved, remaining = await store.run(unpark(name, []))
                 if not moved or not remaining:
                     break
+        await self.note_act("resume", what=f"{kind}:{name}", changed=changed)
         return changed
 
     async def quiet(self, instance: str, *, undo: bool = False) -> list[str]:
@@ -303,12 +369,15 @@ class Operator:
         """
         check_name("instance", instance)
         check_flag("undo", undo)
-        return [
+        leases = [
             item.lease
             for item in await self.instances()
             if instance in (item.lease, item.label) and item.alive
             if await self._connections.stores[item.shard].run(quiet(item.lease, not undo))
         ]
+        if leases:
+            await self.note_act("quiet", instance=instance, leases=leases, on=not undo)
+        return leases
 
     async def recover(self) -> list[Recovered]:
         """
@@ -318,17 +387,29 @@ class Operator:
         moved: list[Recovered] = []
         for store in await self._connections.agreed():
             moved += await recover_once(store, self._connections.settings, owner="app.recover")
+        await self.note_act("recover", jobs=len(moved))
         return moved
 
     async def trigger(self, schedule: str) -> Job[Any]:
         """Run a schedule's task now, besides its ticks. Raises UsageError for a name that this app doesn't have."""
-        return await self._producer.trigger(schedule)
+        stored = await self._producer.trigger(schedule)
+        await self.note_act("trigger", schedule=schedule, job_id=stored.id)
+        return stored
 
 
 def _filter(given: DeadFilter | None) -> DeadFilter:
     if given is not None and not isinstance(given, DeadFilter):
         raise UsageError(f"{given!r} is a {type(given).__qualname__}; give a DeadFilter(...)")
     return given or DeadFilter()
+
+
+def fields_of_filter(wanted: DeadFilter) -> dict[str, Any]:
+    """What a filter asks for, without what it leaves open."""
+    return _given(**{name: getattr(wanted, name) for name in wanted.__dataclass_fields__})
+
+
+def _given(**values: Any) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def _would_be(state: State | None) -> DeadWord:
