@@ -55,11 +55,13 @@ from .settings import Settings, SettingsArgs
 
 if TYPE_CHECKING:
     from .operator.doctor import Finding, Level
+    from .operator.explanation import Explanation, Fact, Segment
     from .operator.operator import DeadOutcome, Operator
     from .reports.dead import DeadFilter, DeadJob
     from .reports.instances import ActiveJob, InstanceReport
     from .reports.memory import Act, RecoveryReport
     from .reports.queues import Overview, ParkedReport, QueueReport
+    from .reports.runs import Run
     from .reports.schedules import ScheduleReport
 
 __version__ = "0.1.0"
@@ -71,6 +73,8 @@ _LATER = {
     "DeadFilter": "reports.dead",
     "DeadJob": "reports.dead",
     "DeadOutcome": "operator.operator",
+    "Explanation": "operator.explanation",
+    "Fact": "operator.explanation",
     "Finding": "operator.doctor",
     "InstanceReport": "reports.instances",
     "Level": "operator.doctor",
@@ -79,7 +83,9 @@ _LATER = {
     "ParkedReport": "reports.queues",
     "QueueReport": "reports.queues",
     "RecoveryReport": "reports.memory",
+    "Run": "reports.runs",
     "ScheduleReport": "reports.schedules",
+    "Segment": "operator.explanation",
 }
 
 
@@ -115,7 +121,9 @@ __all__ = [
     "EnqueueUnavailableError",
     "Enqueueing",
     "ErrorInfo",
+    "Explanation",
     "Exponential",
+    "Fact",
     "Failure",
     "Fate",
     "Finding",
@@ -158,9 +166,11 @@ __all__ = [
     "ResultLeftOutError",
     "Results",
     "Retry",
+    "Run",
     "RunMiddleware",
     "ScheduleReport",
     "SealedError",
+    "Segment",
     "Settings",
     "SettingsArgs",
     "SettingsError",

@@ -46,6 +46,8 @@ from ..transport.store import Store
 from ..worker.liveness import user_id
 from ..worker.recovery import recover_once
 from .doctor import Finding, examine
+from .explain import explain_instance, explain_job, explain_limit, explain_queue, explain_task, problems_of
+from .explanation import Explanation
 
 # How many ids an act names; its number of jobs counts all of them.
 MOST_NAMED = 20
@@ -179,6 +181,38 @@ class Operator:
                     where = f" of shard {shard}" if len(stores) > 1 else ""
                     problems.append(f"process {pid}: its lease {lease or '-'}{where} is not held")
         return problems
+
+    async def explain(
+        self,
+        job_id: str | None = None,
+        *,
+        queue: str | None = None,
+        task: str | Task[..., Any] | None = None,
+        instance: str | None = None,
+        limit: str | None = None,
+    ) -> list[Explanation]:
+        """
+        Why a job does not run, why it ran twice, and where its time went; or how a queue, task, instance (a lease or a
+        label) or limit stands. Without arguments: what is wrong with the fleet, the gravest first; empty if all is well.
+
+        A job and a task have one explanation, the others one for each shard or instance. Source: docs/reference/explain.md.
+        """
+        given = [name for name in (job_id, queue, task, instance, limit) if name is not None]
+        if len(given) > 1:
+            raise UsageError("give one of job_id, queue=, task=, instance= and limit=, or none of them")
+        stores = await self._connections.agreed()
+        if job_id is not None:
+            shard = self._connections.shards.of_id(check_name("job id", job_id))
+            return [await explain_job(stores, shard, job_id, self._connections.cipher)]
+        if queue is not None:
+            return await explain_queue(stores, check_name("queue", queue))
+        if task is not None:
+            return [await explain_task(stores, _name_of(task), await self.queues())]
+        if instance is not None:
+            return explain_instance(check_text("instance", instance), await self.instances())
+        if limit is not None:
+            return await explain_limit(stores, check_text("limit", limit))
+        return await problems_of(stores, await self.queues(), await self.instances())
 
     # What the store remembers
 
