@@ -59,6 +59,7 @@ if TYPE_CHECKING:
     from .operator.operator import DeadOutcome, Operator
     from .reports.dead import DeadFilter, DeadJob
     from .reports.instances import ActiveJob, InstanceReport
+    from .reports.listing import JobRow
     from .reports.memory import Act, RecoveryReport
     from .reports.queues import Overview, ParkedReport, QueueReport
     from .reports.runs import Run
@@ -77,6 +78,7 @@ _LATER = {
     "Fact": "operator.explanation",
     "Finding": "operator.doctor",
     "InstanceReport": "reports.instances",
+    "JobRow": "reports.listing",
     "Level": "operator.doctor",
     "Operator": "operator.operator",
     "Overview": "reports.queues",
@@ -142,6 +144,7 @@ __all__ = [
     "JobNotFoundError",
     "JobOptions",
     "JobOptionsArgs",
+    "JobRow",
     "Key",
     "Level",
     "Lifespan",

@@ -8,36 +8,19 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.cli.conftest import Cli
 from tests.harness import Scripts, wait_for
 from tests.process.worker import QUICK, Worker
 from tracked_queue.chaos.server import RedisServer
 from tracked_queue.cli.demo import _Interrupts
 
-Cli = Callable[..., subprocess.CompletedProcess[str]]
 APP = "tests.process.jobs:app"
-
-
-@pytest.fixture
-def cli(server: RedisServer, namespace: str) -> Cli:
-    def run(*arguments: str, exit: int = 0, **env: str) -> subprocess.CompletedProcess[str]:
-        done = subprocess.run(
-            [sys.executable, "-m", "tracked_queue", *arguments],
-            env={**os.environ, "REDIS_URL": server.url, "PROCESSING_NS": namespace, **env},
-            capture_output=True,
-            text=True,
-            timeout=40,
-        )
-        assert done.returncode == exit, (done.returncode, done.stdout, done.stderr)
-        assert "Traceback" not in done.stderr
-        return done
-
-    return run
 
 
 @pytest.fixture
@@ -46,16 +29,6 @@ def worker(server: RedisServer, namespace: str, tmp_path: Path) -> Iterator[Work
     running.ready()
     yield running
     running.close()
-
-
-@pytest.fixture
-def store(server: RedisServer, namespace: str) -> Iterator[Scripts]:
-    """The real clock's scripts, to bring jobs into states."""
-    from tracked_queue.protocol.scripts import load_scripts
-
-    scripts = Scripts(server.url, namespace, load_scripts())
-    yield scripts
-    scripts.close()
 
 
 def dead_jobs(store: Scripts, *ids: str, task: str = "t", reason: str = "why") -> None:

@@ -82,4 +82,5 @@ def _run(item: Run) -> str:
 
 def _merged(segments: tuple[Segment, ...]) -> list[Segment]:
     """Parts that are too short to matter left out, unless all are."""
-    return [part for part in segments if part.seconds >= 0.001] or list(segments)
+    total = sum(part.seconds for part in segments)
+    return [part for part in segments if part.seconds >= total / 100] or list(segments)

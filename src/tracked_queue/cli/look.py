@@ -1,24 +1,29 @@
-"""`job`, `queues`, `instances`, `config`: the commands that only read."""
+"""`job`, `jobs`, `queues`, `instances`, `audit`, `wait`, `config`: the commands that only read."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import typer
 
 from ..app import TrackedQueue
+from ..errors import JobFailedError, UsageError
+from ..protocol.events import FIRST_EVENTS
 from ..settings import setting_doc, setting_names
 from ..transport.endpoint import Endpoint
+from ..worker.exits import FAILED_EXIT
 from .common import (
     JsonOption,
     Where,
     clean,
     cli,
+    fail,
     fields_of,
     guarded,
     print_json,
     print_table,
     run,
+    seconds,
     span,
 )
 
@@ -55,8 +60,15 @@ def job(
         ("queued", info.queued_at),
         ("due", info.due_at),
         ("fetched", info.fetched_at),
+        ("started", info.started_at),
         ("finished", info.finished_at),
         ("reason", info.reason),
+        ("args", ", ".join(map(repr, info.args)) if info.args else None),
+        ("kwargs", ", ".join(f"{name}={value!r}" for name, value in info.kwargs.items()) if info.kwargs else None),
+        ("headers", ", ".join(info.headers) if info.headers else None),
+        ("unique key", info.unique),
+        ("limits", ", ".join(info.limits) or None),
+        ("comes after", ", ".join(info.after) or None),
         ("result", repr(info.result) if info.state == "succeeded" and not info.sealed else None),
         ("payload", "encrypted, and no key here opens it" if info.sealed else None),
         ("error", f"{info.error.type}: {info.error.message}" if info.error and info.error.type else None),
@@ -64,10 +76,115 @@ def job(
     for name, value in rows:
         if value is not None:
             print(f"{name:<14}{clean(str(value))}")
+    for at, event in enumerate(info.history):
+        by = f" on {event.lease}" if event.lease else ""
+        when = event.at.strftime("%Y-%m-%d %H:%M:%S") if event.at else "-"
+        print(f"{'' if at else 'history':<14}{when}  {clean(event.kind)}{clean(by)}  {clean(event.detail)}".rstrip())
+        if info.history_left_out and at + 1 == FIRST_EVENTS:
+            print(f"{'':<14}... {info.history_left_out} more ...")
     if info.error and info.error.traceback:
         print()
         for line in info.error.traceback.splitlines():
             print(f"  {clean(line)}")
+
+
+@cli.command()
+@guarded
+def jobs(
+    *,
+    state: Annotated[str, typer.Option("--state", help="queued, active, dead, succeeded, ...")] = "queued",
+    queue: Annotated[str | None, typer.Option("--queue", "-q", help="Only this queue.")] = None,
+    task: Annotated[str | None, typer.Option("--task", help="Only this task.")] = None,
+    limit: Annotated[int, typer.Option(help="At most this many rows.")] = 100,
+    where: Where,
+    as_json: JsonOption = False,
+) -> None:
+    """Jobs of a state: queued in the order in which they are taken, ended and dead with the newest first."""
+    if limit < 1:
+        raise UsageError(f"--limit {limit}: it must be 1 or more")
+    found = run(where.app, lambda app: app.operator.jobs(cast(Any, state), queue=queue, task=task, limit=limit))
+    if as_json:
+        print_json(found)
+        return
+    print_table(
+        "Jobs",
+        ("id", "task", "queue", "due in" if state == "scheduled" else "since", "attempts", "instance", "reason"),
+        [
+            (
+                one.id,
+                one.task,
+                one.queue,
+                span(None if one.age_s is None else abs(one.age_s)),
+                one.attempts,
+                one.lease if state == "active" else None,
+                one.reason or None,
+            )
+            for one in found
+        ],
+        f"no jobs are {state}",
+    )
+
+
+@cli.command()
+@guarded
+def audit(
+    *,
+    limit: Annotated[int, typer.Option(help="At most this many rows.")] = 50,
+    where: Where,
+    as_json: JsonOption = False,
+) -> None:
+    """Who did what, and which instances were lost: operators' acts and recoveries, the newest first."""
+    if limit < 1:
+        raise UsageError(f"--limit {limit}: it must be 1 or more")
+
+    async def work(app: TrackedQueue) -> tuple[Any, Any]:
+        return await app.operator.acts(limit), await app.operator.recoveries(limit)
+
+    acts, recoveries = run(where.app, work)
+    if as_json:
+        print_json({"acts": acts, "recoveries": recoveries})
+        return
+    rows = [
+        (one.at, one.by, one.action, ", ".join(f"{name}={value}" for name, value in one.facts.items())) for one in acts
+    ]
+    rows += [
+        (
+            one.at,
+            "recovery",
+            f"recovered ({one.cause})",
+            f"{one.jobs} jobs of {one.label or one.lease}" + (f", {one.dead} dead" if one.dead else ""),
+        )
+        for one in recoveries
+    ]
+    rows.sort(key=lambda row: row[0].timestamp() if row[0] else 0.0, reverse=True)
+    print_table(
+        "Audit",
+        ("when (UTC)", "by", "what", "facts"),
+        [(at.strftime("%Y-%m-%d %H:%M:%S") if at else None, *rest) for at, *rest in rows[:limit]],
+        "nothing is on record",
+    )
+
+
+@cli.command()
+@guarded
+def wait(
+    *,
+    job_id: Annotated[str, typer.Argument(metavar="ID")],
+    timeout: Annotated[str | None, typer.Option(help="Give up after this: 90s, 15m, 2h. Default: never.")] = None,
+    where: Where,
+    as_json: JsonOption = False,
+) -> None:
+    """Wait for a job's end, and print its result. Exit 0: it succeeded, 1: it did not, or has not ended in time."""
+    limit_s = None if timeout is None else seconds(timeout)
+    try:
+        result = run(where.app, lambda app: app.job(job_id).result(timeout=limit_s))
+    except TimeoutError as error:
+        raise fail(str(error) or "it has not ended in time", FAILED_EXIT) from None
+    except JobFailedError as error:
+        if as_json:
+            print_json({"id": job_id, "state": error.state, "reason": error.reason})
+        raise fail(f"it is {error.state}: {error.reason}", FAILED_EXIT) from None
+    print_json({"id": job_id, "state": "succeeded", "result": result} if as_json else result)
 
 
 @cli.command()

@@ -30,11 +30,11 @@ _IN_SCRIPTS: dict[str, Sequence[Sequence[str]]] = {
         ("HDEL", "a"),
     ),
     "l": (
-        ("LPUSH", "a"), ("RPUSH", "a"), ("LRANGE", "0", "-1"), ("LINDEX", "0"), ("LLEN",), ("LREM", "1", "b"),
+        ("LPUSH", "a"), ("RPUSH", "a"), ("LRANGE", "0", "-1"), ("LINDEX", "0"), ("LLEN",), ("LPOS", "a"), ("LREM", "1", "b"),
         ("LSET", "0", "c"), ("LTRIM", "0", "9"), ("LPOP",),
     ),
     "z": (
-        ("ZADD", "1", "a"), ("ZSCORE", "a"), ("ZRANGE", "0", "-1"), ("ZREVRANGE", "0", "0"), ("ZCARD",),
+        ("ZADD", "1", "a"), ("ZSCORE", "a"), ("ZRANK", "a"), ("ZRANGE", "0", "-1"), ("ZREVRANGE", "0", "0"), ("ZCARD",),
         ("ZRANGEBYSCORE", "0", "1"), ("ZREVRANGEBYSCORE", "1", "0"), ("ZRANGEBYLEX", "-", "+"), ("ZUNIONSTORE", "0"),
         ("ZREM", "a"),
     ),

@@ -407,7 +407,7 @@ def _lost(scene: JobScene, info: JobInfo, owner: InstanceReport | None, facts: S
 def _ended(scene: JobScene, info: JobInfo) -> Cause:
     now, reason = scene.fleet.now, info.reason or ""
     age = since(info.finished_at, now)
-    facts = [Fact(reason or f"ended '{info.state}'", "record", age)]
+    facts = [Fact(f"ended at {info.finished_at:%Y-%m-%d %H:%M:%S} UTC", "record")] if info.finished_at else []
     ago = "" if age is None else f" {seconds(age)} ago"
     quoted = shlex.quote(info.id)
     if info.state is not State.DEAD:

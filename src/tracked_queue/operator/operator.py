@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 from .. import log
-from ..errors import StoreRefusedError, StoreUnavailableError, UsageError
+from ..errors import StoreRefusedError, StoreUnavailableError, UsageError, did_you_mean
 from ..model.checks import check_flag, check_list, check_name, check_text, check_whole
 from ..model.job import Job
 from ..model.task import Task
@@ -39,6 +39,7 @@ from ..protocol.transitions import (
 from ..reports.dead import DeadFilter, DeadJob, read_dead
 from ..reports.instances import ActiveJob, InstanceReport, lease_deadline, read_active, read_instances
 from ..reports.jobs import drop_ended, read_open_jobs, read_states
+from ..reports.listing import LISTED_STATES, JobRow, ListedState, list_jobs
 from ..reports.memory import Act, RecoveryReport, read_acts, read_recoveries
 from ..reports.queues import Overview, queue_age, queue_known, read_overview
 from ..reports.schedules import ScheduleReport, read_schedules
@@ -97,9 +98,12 @@ class Operator:
             facts: What was done to what, with which result; plain data.
         """
         log.operator_acted(action=action, by=self.by, **facts)
-        # It is done already: that it could not be kept must not look as if it had failed.
+        await self._connections.stores[0].run(act(self.by, action, json.dumps(facts, default=str)))
+
+    async def _note(self, action: str, **facts: Any) -> None:
+        """`note_act` for what is done already: that it could not be kept must not look as if the act had failed."""
         with contextlib.suppress(StoreUnavailableError, StoreRefusedError):
-            await self._connections.stores[0].run(act(self.by, action, json.dumps(facts, default=str)))
+            await self.note_act(action, **facts)
 
     # What there is
 
@@ -138,6 +142,23 @@ class Operator:
             raise UsageError(f"active: {instance!r} is a {type(instance).__qualname__}; give one of instances()")
         check_whole("limit", limit)
         return await read_active(self._connections.stores[instance.shard], instance.lease, limit)
+
+    async def jobs(
+        self, state: ListedState, *, queue: str | None = None, task: str | None = None, limit: int = 100
+    ) -> list[JobRow]:
+        """
+        Jobs of a state, at most `limit`: queued ones in the order in which they are taken, ended and dead ones the newest
+        first. At most 10,000 records a shard are read for it; of ended jobs only the last 500 of each queue can be listed.
+        """
+        if state not in LISTED_STATES:
+            raise UsageError(f"jobs: state={state!r}; {did_you_mean(str(state), LISTED_STATES)}")
+        for kind, name in _given(queue=queue, task=task).items():
+            check_name(kind, name)
+        check_whole("limit", limit)
+        found: list[JobRow] = []
+        for store in self._connections.stores:
+            found += (await list_jobs(store, state, queue=queue, task=task, limit=limit))[0]
+        return found[:limit]
 
     async def schedules(self) -> list[ScheduleReport]:
         """The schedules that the fleet runs, with their last ticks."""
@@ -305,7 +326,7 @@ class Operator:
                 refused.update((id, word) for id, word in zip(batch, words, strict=True) if word is not DeadWord.OK)
         if not dry_run:
             given = {"ids": list(ids[:MOST_NAMED])} if ids else fields_of_filter(wanted)
-            await self.note_act("requeue" if make is requeue else "purge", jobs=done, refused=len(refused), **given)
+            await self._note("requeue" if make is requeue else "purge", jobs=done, refused=len(refused), **given)
         return DeadOutcome(done=done, refused=refused)
 
     # Jobs
@@ -322,7 +343,7 @@ class Operator:
                 answers = await stores[shard].run(cancel(batch, keep, self.by))
                 words.update(zip(batch, answers, strict=True))
         named = {job_id: words[job_id].value for job_id in ids[:MOST_NAMED]}
-        await self.note_act("cancel", jobs=len(words), answers=named)
+        await self._note("cancel", jobs=len(words), answers=named)
         return {job_id: words[job_id] for job_id in ids}
 
     async def cancel_many(self, *, queue: str | None = None, task: str | Task[..., Any] | None = None) -> int:
@@ -344,7 +365,7 @@ class Operator:
                     answers = await store.run(cancel(ids[at : at + MAX_RICH], keep, self.by))
                     count += sum(word in (CancelWord.CANCELLED, CancelWord.REQUESTED) for word in answers)
             await drop_ended(store, queue=queue, task=named)
-        await self.note_act("cancel_many", **_given(queue=queue, task=named), jobs=count)
+        await self._note("cancel_many", **_given(queue=queue, task=named), jobs=count)
         return count
 
     async def retire(self, *, queue: str | None = None, task: str | Task[..., Any] | None = None) -> int:
@@ -373,7 +394,7 @@ class Operator:
         what = ":".join(_one_of(queue=queue, task=task, schedule=schedule))
         answers = [await store.run(pause(what)) for store in await self._connections.agreed()]
         changed = any(answers)
-        await self.note_act("pause", what=what, changed=changed)
+        await self._note("pause", what=what, changed=changed)
         return changed
 
     async def resume(
@@ -388,7 +409,7 @@ class Operator:
                 moved, remaining = await store.run(unpark(name, []))
                 if not moved or not remaining:
                     break
-        await self.note_act("resume", what=f"{kind}:{name}", changed=changed)
+        await self._note("resume", what=f"{kind}:{name}", changed=changed)
         return changed
 
     async def quiet(self, instance: str, *, undo: bool = False) -> list[str]:
@@ -410,7 +431,7 @@ class Operator:
             if await self._connections.stores[item.shard].run(quiet(item.lease, not undo))
         ]
         if leases:
-            await self.note_act("quiet", instance=instance, leases=leases, on=not undo)
+            await self._note("quiet", instance=instance, leases=leases, on=not undo)
         return leases
 
     async def recover(self) -> list[Recovered]:
@@ -421,13 +442,13 @@ class Operator:
         moved: list[Recovered] = []
         for store in await self._connections.agreed():
             moved += await recover_once(store, self._connections.settings, owner="app.recover")
-        await self.note_act("recover", jobs=len(moved))
+        await self._note("recover", jobs=len(moved))
         return moved
 
     async def trigger(self, schedule: str) -> Job[Any]:
         """Run a schedule's task now, besides its ticks. Raises UsageError for a name that this app doesn't have."""
         stored = await self._producer.trigger(schedule)
-        await self.note_act("trigger", schedule=schedule, job_id=stored.id)
+        await self._note("trigger", schedule=schedule, job_id=stored.id)
         return stored
 
 

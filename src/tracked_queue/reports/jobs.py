@@ -128,7 +128,8 @@ def _started(state: State, record: Mapping[bytes, bytes]) -> datetime | None:
     if record.get(b"buffered") == b"1":
         delivery, _, ms = record.get(b"started", b"").partition(b" ")
         return time_of(ms) if delivery == record.get(b"delivery", b"").lstrip(b"-") else None
-    ran = state is State.ACTIVE or record.get(b"delivery", b"").startswith(b"-")
+    ended = b"finished_ms" in record and record.get(b"delivery", b"").startswith(b"-")
+    ran = state is State.ACTIVE or ended
     return _delivered(record.get(b"delivery")) if ran else None
 
 
