@@ -75,8 +75,8 @@ def test_explain_tells_people_and_programs_the_same(cli: Cli, store: Scripts) ->
     assert "fleet.unserved" in cli("explain", exit=1).stdout, "the problem list"
     assert "absent.unknown" in cli("explain", "nobody", exit=1).stdout
     assert "give one of" in cli("explain", "a", "--queue", "q", exit=2).stderr
-    store.register("w", ttl=60)
-    assert cli("explain", "--queue", "q").stdout
+    store.store.run(t.register("w", 60, 20, {"queues": "q", "concurrency": "5", "label": "pod"}))
+    assert "queue.moving" in cli("explain", "--queue", "q").stdout
     assert "Nothing is wrong" in cli("explain").stdout
 
 
