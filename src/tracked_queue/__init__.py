@@ -56,7 +56,7 @@ from .settings import Settings, SettingsArgs
 if TYPE_CHECKING:
     from .operator.doctor import Finding, Level
     from .operator.explanation import Explanation, Fact, Segment
-    from .operator.operator import DeadOutcome, Operator
+    from .operator.operator import DeadOutcome, Operator, TaskReport
     from .reports.dead import DeadFilter, DeadJob
     from .reports.instances import ActiveJob, InstanceReport
     from .reports.listing import JobRow
@@ -64,6 +64,7 @@ if TYPE_CHECKING:
     from .reports.queues import Overview, ParkedReport, QueueReport
     from .reports.runs import Run
     from .reports.schedules import ScheduleReport
+    from .reports.times import Histogram, Times
 
 __version__ = "0.1.0"
 
@@ -77,6 +78,7 @@ _LATER = {
     "Explanation": "operator.explanation",
     "Fact": "operator.explanation",
     "Finding": "operator.doctor",
+    "Histogram": "reports.times",
     "InstanceReport": "reports.instances",
     "JobRow": "reports.listing",
     "Level": "operator.doctor",
@@ -88,6 +90,8 @@ _LATER = {
     "Run": "reports.runs",
     "ScheduleReport": "reports.schedules",
     "Segment": "operator.explanation",
+    "TaskReport": "operator.operator",
+    "Times": "reports.times",
 }
 
 
@@ -131,6 +135,7 @@ __all__ = [
     "Finding",
     "Fixed",
     "Group",
+    "Histogram",
     "InstanceReport",
     "InvariantError",
     "IsolatedError",
@@ -187,7 +192,9 @@ __all__ = [
     "Task",
     "TaskDecorator",
     "TaskDefinitionError",
+    "TaskReport",
     "TaskWithOptions",
+    "Times",
     "TrackedQueue",
     "TrackedQueueError",
     "UnguardedScriptError",

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 
 from tests.features.common import QUICKLY, same_place
-from tests.harness import running_worker
+from tests.harness import running_worker, wait_until
 from tests.rights import look
 from tracked_queue import (
     Concurrency,
@@ -16,6 +16,7 @@ from tracked_queue import (
     JobFailedError,
     Rate,
     Snooze,
+    State,
     TrackedQueue,
     Unique,
     current_job,
@@ -104,3 +105,65 @@ async def test_no_key_of_a_job_stays_whatever_became_of_it(app: TrackedQueue) ->
     # A marker that nobody has waited for stays until the queue's next fetch; there is one a queue.
     kinds -= {f"wake:{queue}" for queue in ("default", "narrow", "elsewhere")}
     assert kinds <= {"queues", "shards", "limits", "contact", "timer", "schedules", "schedule:beat"}, kinds
+
+
+async def test_tasks_and_explain_know_how_long_runs_take(app: TrackedQueue) -> None:
+    """Beats carry it; what was counted since the last one goes with the end of a lease."""
+
+    @app.task(name="short")
+    async def short() -> None: ...
+
+    @app.task(name="raises", max_attempts=1)
+    async def raises() -> None:
+        raise ValueError
+
+    jobs = await app.enqueue_many([short.call() for _ in range(30)])
+    failed = await raises.enqueue()
+    await app.run_worker(burst=True, handle_signals=False)
+    tasks = {one.task: one for one in await app.operator.tasks()}
+    assert (tasks["short"].runs.total, tasks["raises"].runs.total) == (30, 1)
+    times = await app.operator.times()
+    assert times.waits["default"].total == 31 and (times.runs["short"].quantile(0.5) or 0.0) < 60
+    assert (await app.operator.times(24 * 60)).runs["short"].total == 30, "by the hour"
+    (found,) = await app.operator.explain(jobs[0].id)
+    assert found.code == "ended.succeeded" and any("task short ran" in fact.text for fact in found.facts)
+    info = await failed.info()
+    assert [event.kind for event in info.history] == ["dead"] and info.started_at is not None
+    assert [one.id for one in await app.operator.jobs("dead")] == [failed.id]
+
+
+async def test_the_start_of_a_buffered_job_is_noted_by_a_beat(app: TrackedQueue) -> None:
+    app = TrackedQueue(**same_place(app), heartbeat_interval=0.1, heartbeat_ttl=5, concurrency=1)
+    gate = asyncio.Event()
+
+    @app.task(name="quick")
+    async def quick() -> None: ...
+
+    @app.task(name="long")
+    async def long() -> None:
+        await gate.wait()
+
+    async with running_worker(app):
+        # Quick ones first, so that jobs are taken into the instance beyond its place.
+        jobs = await app.enqueue_many([*(quick.call() for _ in range(2000)), *(long.call() for _ in range(1))])
+
+        async def runs() -> bool:
+            return (await jobs[-1].info()).started_at is not None
+
+        await wait_until(runs, timeout=30, what="the start to be known")
+        info = await jobs[-1].info()
+        assert info.state is State.ACTIVE and info.fetched_at and info.started_at
+        assert info.started_at >= info.fetched_at
+        gate.set()
+        await jobs[-1].result(10)
+
+
+async def test_an_act_names_who_is_acted_for(app: TrackedQueue) -> None:
+    job = await app.options(delay=60).enqueue("t")
+    ann = app.operator.acting_for("ann")
+    await ann.cancel([job.id])
+    await app.operator.pause(queue="mail")
+    acts = await app.operator.acts()
+    assert [(act.by, act.action) for act in acts] == [(app.operator.by, "pause"), ("ann", "cancel")]
+    assert acts[1].facts == {"jobs": 1, "answers": {job.id: "cancelled"}}
+    assert (await job.info()).history[0].detail == "ann"

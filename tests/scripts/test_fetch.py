@@ -205,3 +205,19 @@ def test_delivery_numbers_grow_when_the_clock_goes_back(q: Scripts) -> None:
     q.beat("w")
     (second,) = q.take("w")
     assert int(second.delivery) > int(first.delivery)
+
+
+def test_fetch_says_how_long_a_job_has_waited(q: Scripts) -> None:
+    q.enqueue("plain")
+    q.enqueue("named", kwargs=encode_any({"n": 1}))
+    q.enqueue("late", delay_ms=1000)
+    q.register("w")
+    q.pass_time(3)
+    q.beat("w")
+    jobs = {job.id: job for job in q.take("w")}
+    assert {job_id: job.waited_ms for job_id, job in jobs.items()} == {b"plain": 3000, b"named": 3000, b"late": 2000}
+    q.settle("w", jobs[b"plain"], "retry", ms=1000)
+    q.settle("w", jobs[b"named"], "interrupted")
+    q.pass_time(1.5)
+    again = {job.id: job.waited_ms for job in q.take("w")}
+    assert again == {b"plain": 500, b"named": -1}, "a backoff is no wait, and what came before is not counted twice"

@@ -66,3 +66,41 @@ def test_an_untracked_job_of_an_unknown_task_waits_for_who_knows_it(q: Scripts) 
     assert beat is not None and set(beat.parked) == {"new", "ther"}
     assert q.store.run(t.unpark("new", ["q"])) == (2, 0)
     assert sorted(job.id for job in q.take("new")) == [b"a", b"b"]
+
+
+def test_a_beat_carries_counters_and_each_portion_counts_once(q: Scripts) -> None:
+    q.register("w")
+    facts = t.BeatFacts(1, (), [("run 0 a task", 3), ("wait 2 q", 1)])
+    for _ in range(3):  # its answer was lost
+        assert q.store.run(t.heartbeat("w", TTL, INTERVAL, facts)) is not None
+    q.store.run(t.heartbeat("w", TTL, INTERVAL, t.BeatFacts(2, (), [("run 0 a task", 1)])))
+    minute, hour = q.now() // 60_000, q.now() // 3_600_000
+    for name in (str(minute), f"h{hour}"):
+        key = q.keys.named("times", name)
+        assert q.redis.hgetall(key) == {b"run 0 a task": b"4", b"wait 2 q": b"1"}
+        assert q.redis.pttl(key) > 0
+
+
+def test_another_lease_has_numbers_of_its_own(q: Scripts) -> None:
+    for lease in ("w", "v"):
+        q.register(lease)
+        q.store.run(t.heartbeat(lease, TTL, INTERVAL, t.BeatFacts(1, (), [("run 0 t", 1)])))
+    assert q.redis.hget(q.keys.named("times", str(q.now() // 60_000)), "run 0 t") == b"2"
+
+
+def test_a_beat_notes_the_start_of_what_had_waited_in_the_instance(q: Scripts) -> None:
+    q.enqueue("a", "b")
+    q.register("w")
+    jobs = q.take("w", start=0, buffer=2)
+    q.pass_time(2)
+    starts = [(job.id, job.delivery, 500) for job in jobs]
+    q.settle("w", jobs[1], "succeeded")
+    q.store.run(t.heartbeat("w", TTL, INTERVAL, t.BeatFacts(0, starts, ())))
+    assert q.job("a")["started"] == f"{jobs[0].delivery.decode()} {q.now() - 500}"
+    assert "started" not in q.job("b"), "it is no longer that delivery's"
+
+
+def test_the_beat_of_a_lost_lease_counts_nothing(q: Scripts) -> None:
+    before = q.snapshot()
+    assert q.store.run(t.heartbeat("gone", TTL, INTERVAL, t.BeatFacts(1, (), [("run 0 t", 1)]))) is None
+    assert q.snapshot() == before

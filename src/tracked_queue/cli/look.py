@@ -8,6 +8,7 @@ import typer
 
 from ..app import TrackedQueue
 from ..errors import JobFailedError, UsageError
+from ..operator.explanation import seconds as seconds_text
 from ..protocol.events import FIRST_EVENTS
 from ..settings import setting_doc, setting_names
 from ..transport.endpoint import Endpoint
@@ -122,6 +123,44 @@ def jobs(
             for one in found
         ],
         f"no jobs are {state}",
+    )
+
+
+@cli.command()
+@guarded
+def tasks(
+    *,
+    minutes: Annotated[int, typer.Option(help="Of how many minutes the runs are; more than 120: whole hours.")] = 60,
+    where: Where,
+    as_json: JsonOption = False,
+) -> None:
+    """Tasks: how many instances know them, how often they ran, and how long that took."""
+    if minutes < 1:
+        raise UsageError(f"--minutes {minutes}: it must be 1 or more")
+    found = run(where.app, lambda app: app.operator.tasks(minutes))
+    if as_json:
+        print_json(found)
+        return
+    print_table(
+        "Tasks",
+        ("task", "instances", "runs", "p50", "p95", "p99", "parked", "notes"),
+        [
+            (
+                one.task,
+                one.instances,
+                one.runs.total,
+                *(
+                    None if (value := one.runs.quantile(part)) is None else seconds_text(value)
+                    for part in (0.5, 0.95, 0.99)
+                ),
+                one.parked or None,
+                ", ".join(
+                    note for note, on in (("paused", one.paused), ("NO INSTANCE KNOWS IT", not one.instances)) if on
+                ),
+            )
+            for one in found
+        ],
+        "no tasks yet",
     )
 
 

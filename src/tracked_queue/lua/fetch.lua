@@ -23,7 +23,8 @@
 --
 -- Returns a list; its first word:
 --   'ok'     then more, next_due, buried, held, suspects, and 5 values per job: id, delivery ('0' for an untracked one), buffered
---            ('1' or '0'), queue, and the record as a list: state, delivery before this one, task, args; for a job
+--            ('1' or '0'), queue, and the record as a list: ms for which it has waited since its enqueue or due time (-1 if
+--            it is not the first delivery), delivery before this one, task, args; for a job
 --            that was delivered before, or is no plain one, also kwargs, options, and unless it is untracked: tracked,
 --            attempts, interruptions, recoveries, buffered before, checkpoint, bound (nil where there is none)
 --            more      '1' if something is left that this instance could have taken with more slots; 'n' if that has to start at
@@ -146,14 +147,16 @@ end
 local job_prefix = named('job', '')
 -- A plain job that was never delivered has no delivery number, and none of the further fields but `tracked` (see enqueue).
 -- Extras are the fields that the decision here needs: expires_ms, unique, until, limits.
-local extras, untracked = {}, {}
+local extras, untracked, due_since = {}, {}, {}
 -- Positions in the list of a job's record, as the header describes it.
 local AT = { state = 1, delivery = 2, task = 3, args = 4, kwargs = 5, options = 6, tracked = 7, attempts = 8, interruptions = 9,
   recoveries = 10, buffered = 11, checkpoint = 12, bound = 13 }
 local function read(id, job)
-  local record = read_fields(job, 'state', 'delivery', 'task', 'args', 'tracked')  -- of a plain job this is all
+  -- Of a plain job this is all.
+  local record = read_fields(job, 'state', 'delivery', 'task', 'args', 'tracked', 'queued_ms', 'due_ms')
   local tracked = record[5]
-  record[5] = nil
+  due_since[id] = record[7] and math.max(number_of(record[7]), number_of(record[6])) or record[6]
+  record[5], record[6], record[7] = nil, nil, nil
   if tracked == '0' then
     untracked[id] = true
   end
@@ -206,6 +209,7 @@ if number == last then
       local n = #reply
       reply[n + 1], reply[n + 2] = id, record[AT.delivery]
       reply[n + 3] = record[AT.buffered] == '1' and '1' or '0'
+      record[AT.state] = -1
       reply[n + 4], reply[n + 5] = about[2], record
     end
   end
@@ -468,6 +472,7 @@ for i = 1, taken do
     end
     moved[#moved + 1] = id
   end
+  record[AT.state] = (record[AT.interruptions] or record[AT.recoveries]) and -1 or now - number_of(due_since[id], now)
   reply[filled + 1], reply[filled + 2], reply[filled + 4], reply[filled + 5] = id, delivery, queue, record
   reply[filled + 3] = buffered[i]
   filled = filled + 5

@@ -4,8 +4,13 @@
 -- ARGV[1]  lease        text
 -- ARGV[2]  ttl_ms       int
 -- ARGV[3]  interval_ms  int  of idle beats
+-- and if it carries something:
+-- ARGV[4]  number       int  grows with each portion of counters; a portion that comes again is not counted again
+-- ARGV[5]  starts       int  of jobs that waited in the instance for a place and have started, at most 50
+-- then 3 values per start: id, delivery, ms since it started
+-- then 2 values per counter, at most 100: field ('run <bucket> <task>' or 'wait <bucket> <queue>'), count
 -- Derived: instances, instance:<lease>, cancel:<lease>, parked, ended, suspecting, paused, contact, hold, sweeper, scheduled,
---          opens, timer, wake_timer
+--          opens, timer, wake_timer, job:<id>, times:<minute>, times:h<hour>
 --
 -- Returns {'lost'}: the lease is revoked or gone; nothing written.  Else
 --   {'ok', quiet, run_out, cancels, parked, tend, suspecting}
@@ -23,8 +28,11 @@
 -- include now_ms
 -- include writable
 -- include contact
+-- include record
 -- include timer
 local SWEEP_MS = 1000
+-- How long counters of waits and runs are kept.
+local KEPT_BY_MINUTE_MS, KEPT_BY_HOUR_MS = 7200000, 259200000
 -- An instance that owns the timer and is late by more than this is dead, or stands still.
 local LATE_MS = 250
 local lease, ttl_ms, interval_ms = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
@@ -35,6 +43,16 @@ if not deadline or deadline == 0 then
 end
 local hold, went_back = read_hold(now, ttl_ms, interval_ms)
 local quiet = redis.call('HGET', named('instance', lease), 'quiet') or '0'
+local number, starts = number_of(ARGV[4]), {}
+local is_new = number > 0 and number > number_of(redis.call('HGET', named('instance', lease), 'beat'))
+local counters_at = 6 + 3 * number_of(ARGV[5])
+for at = 6, counters_at - 1, 3 do
+  local job = named('job', ARGV[at])
+  local found = read_fields(job, 'state', 'delivery', 'lease')
+  if found[1] == 'active' and found[2] == ARGV[at + 1] and found[3] == lease then
+    starts[#starts + 1] = { job, ARGV[at + 1] .. ' ' .. digits(now - number_of(ARGV[at + 2])) }
+  end
+end
 local cancels = redis.call('SRANDMEMBER', named('cancel', lease), 250)
 local parked = redis.call('SRANDMEMBER', single('parked'), 50)
 local suspecting = {}
@@ -103,4 +121,18 @@ end
 note_contact(now, hold)
 redis.call('ZADD', single('instances'), now + ttl_ms, lease)
 redis.call('HSET', named('instance', lease), 'seen_ms', now)
+for _, start in ipairs(starts) do
+  redis.call('HSET', start[1], 'started', start[2])
+end
+if is_new then
+  redis.call('HSET', named('instance', lease), 'beat', number)
+  local by_minute = named('times', string.format('%.0f', math.floor(now / 60000)))
+  local by_hour = named('times', 'h' .. string.format('%.0f', math.floor(now / 3600000)))
+  for at = counters_at, #ARGV, 2 do
+    redis.call('HINCRBY', by_minute, ARGV[at], ARGV[at + 1])
+    redis.call('HINCRBY', by_hour, ARGV[at], ARGV[at + 1])
+  end
+  redis.call('PEXPIRE', by_minute, KEPT_BY_MINUTE_MS)
+  redis.call('PEXPIRE', by_hour, KEPT_BY_HOUR_MS)
+end
 return { 'ok', quiet, run_out, cancels, parked, tend, suspecting }

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 
 from ..errors import UnreadableJobError
 from ..model.cipher import Cipher
+from ..model.record import JobInfo
 from ..protocol.events import read_events
 from ..reports.instances import InstanceReport
 from ..reports.jobs import make_info
@@ -28,6 +29,7 @@ from ..reports.scene import (
     read_limit_scene,
     read_queue_scene,
 )
+from ..reports.times import Times, read_times
 from ..transport.store import Store
 from .explanation import Cause, Explanation, Fact, plural, seconds
 from .job_causes import absent, cause_of
@@ -56,14 +58,29 @@ async def explain_job(stores: Sequence[Store], shard: int, job_id: str, cipher: 
     runs = runs_of(read_events(record), record)
     twice, sentence = why_twice(info, runs)
     parts, total_s = segments_of(info, runs, moment(scene.fleet.now))
+    cause = cause_of(scene, info, acts)
+    times = await read_times([store], 3 * 60)
+    cause = dataclasses.replace(cause, facts=[*cause.facts, *_usual(info, times)])
     return dataclasses.replace(
-        cause_of(scene, info, acts).of(about),
+        cause.of(about),
         runs=tuple(runs),
         twice=twice,
         twice_sentence=sentence,
         segments=tuple(parts),
         total_s=total_s,
     )
+
+
+def _usual(info: JobInfo, times: Times) -> list[Fact]:
+    """How long others of its task run, and others of its queue wait."""
+    found = []
+    for what, histogram in (("run", times.runs.get(info.task)), ("wait", times.waits.get(info.queue))):
+        if histogram is not None and histogram.total:
+            half, most = histogram.quantile(0.5) or 0.0, histogram.quantile(0.95) or 0.0
+            who = f"task {info.task} ran" if what == "run" else f"jobs of queue {info.queue} waited"
+            text = f"{plural(histogram.total, 'time')}, {who} for {seconds(half)} (p50) and {seconds(most)} (p95)"
+            found.append(Fact(text, "the last hours"))
+    return found
 
 
 async def explain_queue(stores: Sequence[Store], name: str) -> list[Explanation]:

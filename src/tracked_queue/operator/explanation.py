@@ -72,7 +72,9 @@ class Cause:
 
 
 def seconds(value: float) -> str:
-    """A time as people read it: 0.4 s, 12 s, 3 min, 2 h, 5 d."""
+    """A time as people read it: 20 ms, 0.4 s, 12 s, 3 min, 2 h, 5 d."""
+    if value < 0.1:
+        return f"{value * 1000:.0f} ms"
     for unit, size in (("d", 86400.0), ("h", 3600.0), ("min", 60.0)):
         if value >= 2 * size:
             return f"{value / size:.0f} {unit}"

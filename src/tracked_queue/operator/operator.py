@@ -8,6 +8,7 @@ import getpass
 import json
 import socket
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -21,6 +22,7 @@ from ..model.task import Task
 from ..producer.connections import Connections
 from ..producer.producer import Producer
 from ..protocol.states import State
+from ..protocol.times import RUN_EDGES
 from ..protocol.transitions import (
     MAX_RICH,
     CancelWord,
@@ -43,6 +45,7 @@ from ..reports.listing import LISTED_STATES, JobRow, ListedState, list_jobs
 from ..reports.memory import Act, RecoveryReport, read_acts, read_recoveries
 from ..reports.queues import Overview, queue_age, queue_known, read_overview
 from ..reports.schedules import ScheduleReport, read_schedules
+from ..reports.times import Histogram, Times, read_times
 from ..transport.store import Store
 from ..worker.liveness import user_id
 from ..worker.recovery import recover_once
@@ -61,6 +64,17 @@ class DeadOutcome:
 
     done: int = 0
     refused: Mapping[str, DeadWord] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskReport:
+    """A task: how many live instances know it, its runs lately, and how many of its jobs are parked."""
+
+    task: str
+    instances: int
+    runs: Histogram
+    parked: int
+    paused: bool
 
 
 class Operator:
@@ -159,6 +173,29 @@ class Operator:
         for store in self._connections.stores:
             found += (await list_jobs(store, state, queue=queue, task=task, limit=limit))[0]
         return found[:limit]
+
+    async def times(self, minutes: int = 60) -> Times:
+        """How long jobs waited, by queue, and ran, by task, in the last minutes (more than 120: by whole hours, up to 72)."""
+        check_whole("minutes", minutes)
+        return await read_times(self._connections.stores, minutes)
+
+    async def tasks(self, minutes: int = 60) -> list[TaskReport]:
+        """Each task that an instance knows, that ran lately, or that has parked jobs: its runs and how long they took."""
+        times, overview, instances = await self.times(minutes), await self.queues(), await self.instances()
+        known = Counter(name for item in instances if item.alive for name in item.task_names)
+        parked = {one.task: one.length for one in overview.parked}
+        names = sorted({*known, *parked, *times.runs, *overview.paused_tasks})
+        empty = Histogram(RUN_EDGES, (0,) * (len(RUN_EDGES) + 1))
+        return [
+            TaskReport(
+                task=name,
+                instances=known[name],
+                runs=times.runs.get(name, empty),
+                parked=parked.get(name, 0),
+                paused=name in overview.paused_tasks,
+            )
+            for name in names
+        ]
 
     async def schedules(self) -> list[ScheduleReport]:
         """The schedules that the fleet runs, with their last ticks."""

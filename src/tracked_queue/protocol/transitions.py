@@ -236,9 +236,25 @@ class Beat:
     suspecting: tuple[str, ...] = ()
 
 
-def heartbeat(lease: str, ttl: float, interval: float) -> Call[Beat | None]:
+class BeatFacts(NamedTuple):
+    """
+    What a beat carries: starts of jobs that had waited in the instance (id, delivery, ms ago; at most 50), and counters with
+    the number of their portion (field, count; at most 100).
+    """
+
+    number: int
+    starts: Sequence[tuple[bytes, bytes, int]]
+    counters: Sequence[tuple[str, int]]
+
+
+def heartbeat(lease: str, ttl: float, interval: float, facts: BeatFacts | None = None) -> Call[Beat | None]:
     """Extend a lease; None if it is lost."""
-    return Call("heartbeat", [lease, _ms(ttl), _ms(interval)], _read_beat)
+    args: list[Any] = [lease, _ms(ttl), _ms(interval)]
+    if facts is not None and (facts.starts or facts.counters):
+        args += (facts.number if facts.counters else 0, len(facts.starts))
+        args += [value for start in facts.starts for value in start]
+        args += [to_bytes(value) if isinstance(value, str) else value for pair in facts.counters for value in pair]
+    return Call("heartbeat", args, _read_beat)
 
 
 def _read_beat(reply: Any) -> Beat | None:
@@ -339,6 +355,7 @@ class FetchedJob(msgspec.Struct, gc=False):
     delivery: bytes
     buffered: bytes
     queue: bytes
+    waited_ms: int = -1  # since its enqueue, or since it was due; -1 if something else had come before
     task_name: bytes | None = None  # as it is stored; None for a record that has none
     args: bytes = b""  # encoded positional arguments
     kwargs: bytes = b""  # encoded named arguments
@@ -417,14 +434,15 @@ _REFUSALS = {refusal.value.encode(): refusal for refusal in Refusal}
 _PLAIN, _WHOLE = 4, 13
 
 
-def _fetched(job_id: bytes, delivery: bytes, buffered: bytes, queue: bytes, record: list[bytes | None]) -> FetchedJob:
+def _fetched(job_id: bytes, delivery: bytes, buffered: bytes, queue: bytes, record: list[Any]) -> FetchedJob:
     whole = record + [None] * (_WHOLE - len(record))
-    _, _, task_name, args, kwargs, options, _, attempts, interruptions, recoveries, _, checkpoint, bound = whole
+    waited_ms, _, task_name, args, kwargs, options, _, attempts, interruptions, recoveries, _, checkpoint, bound = whole
     return FetchedJob(
         job_id,
         delivery,
         buffered,
         queue,
+        waited_ms,
         task_name,
         args or b"",
         kwargs or b"",
@@ -442,7 +460,7 @@ def _read_fetch(reply: Any) -> Fetched | Refusal:
         # After a head of six, the five fields of each job in turn.
         of_each = zip(reply[6::5], reply[7::5], reply[8::5], reply[9::5], reply[10::5], strict=True)
         jobs = [
-            FetchedJob(job_id, delivery, buffered, queue, record[2], record[3] or b"")
+            FetchedJob(job_id, delivery, buffered, queue, record[0], record[2], record[3] or b"")
             if len(record) == _PLAIN
             else _fetched(job_id, delivery, buffered, queue, record)
             for job_id, delivery, buffered, queue, record in of_each

@@ -21,11 +21,12 @@ UNTRACKED = b"0"
 class Recipe:
     """What every delivery of a task takes, worked out once for a worker."""
 
-    __slots__ = ("call", "keep_ms", "max_attempts", "name", "task", "timeout")
+    __slots__ = ("call", "keep_ms", "max_attempts", "name", "runs", "task", "timeout")
 
-    def __init__(self, task: Task[..., Any], call: Invoke, result_ttl: float) -> None:
+    def __init__(self, task: Task[..., Any], call: Invoke, result_ttl: float, runs: list[int]) -> None:
         options = task.task_options
         self.task, self.call, self.name = task, call, task.name
+        self.runs = runs  # see Times.runs_of
         self.timeout, self.max_attempts = options.timeout_s, options.max_attempts
         # How long the record of an ended job stays.
         self.keep_ms = round((result_ttl if options.result_ttl_s is None else options.result_ttl_s) * 1000)
@@ -41,6 +42,7 @@ class Delivery:
     deadline = math.inf
     started_at = 0.0
     buffered_at = 0.0
+    start_told = False
     asyncio_task: asyncio.Task[None] | None = None
     exhausted_by: BaseException | None = None
     headers: Mapping[str, Any] = MappingProxyType({})

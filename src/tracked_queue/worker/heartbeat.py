@@ -7,11 +7,12 @@ import time
 from collections.abc import Callable
 
 from ..errors import StoreUnavailableError
-from ..protocol.transitions import Beat, heartbeat
+from ..protocol.transitions import Beat, BeatFacts, heartbeat
 from ..settings import Settings
 from ..transport.store import Store
 from .lease import FENCE_PART, LeaseState
 from .outage import Outage, pauses
+from .times import Times
 
 # The longest time between beats while jobs run: cancel requests travel with them.
 BUSY_INTERVAL_S = 1.0
@@ -30,9 +31,12 @@ class Heartbeat:
         busy: Callable[[], bool],
         news: Callable[[Beat | None], None],
         doubt: Callable[[], None],
+        starts: Callable[[], list[tuple[bytes, bytes, int]]],
+        times: Times,
     ) -> None:
         self._store, self._state, self._settings, self._outage = store, state, settings, outage
         self._busy, self._news, self._doubt = busy, news, doubt
+        self._starts, self._times = starts, times
 
     async def run(self) -> None:
         """Send beats until cancelled or until the lease is lost."""
@@ -40,9 +44,11 @@ class Heartbeat:
         tries = pauses()
         while not self._state.lost:
             sent_at = time.monotonic()
+            counters = self._times.portion()
+            facts = BeatFacts(self._times.number, self._starts(), counters)
             try:
                 beat = await self._store.run(
-                    heartbeat(self._state.lease, settings.heartbeat_ttl, settings.heartbeat_interval),
+                    heartbeat(self._state.lease, settings.heartbeat_ttl, settings.heartbeat_interval, facts),
                     timeout=min(settings.heartbeat_ttl / 4, settings.reply_timeout),
                 )
             except StoreUnavailableError as error:
@@ -50,6 +56,7 @@ class Heartbeat:
                 await asyncio.sleep(min(next(tries), settings.heartbeat_interval))
                 continue
             tries = pauses()
+            self._times.answered()
             self._outage.worked()
             if beat is not None:
                 self._state.beaten(sent_at)

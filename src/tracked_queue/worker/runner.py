@@ -8,6 +8,7 @@ import contextvars
 import math
 import os
 import random
+from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
@@ -24,6 +25,7 @@ from ..model.hooks import Hooks
 from ..model.inputs import Results
 from ..model.task import Registry
 from ..protocol.text import to_bytes
+from ..protocol.times import RUN_EDGES
 from ..protocol.transitions import Call, FetchedJob, LateOutcome, NoteKind, NoteWord, Outcome, OutcomeKind, inputs, note
 from ..settings import Settings
 from .appetite import Appetite
@@ -34,11 +36,14 @@ from .lineage import end_fork, guard, is_fork
 from .outcome import MAX_REASON, Cause, Decision, named, of_error, of_value, without_text
 from .processes import ProcessPool
 from .slots import Slots
+from .times import Times
 
 T = TypeVar("T")
 
 # A buffered job that has waited for this long goes back to its queue, where another instance can take it.
 MAX_BUFFERED_S = 1.0
+# Starts of buffered jobs that one beat carries at most.
+MAX_STARTS = 50
 
 _SUCCEEDED = OutcomeKind.SUCCEEDED
 
@@ -91,9 +96,15 @@ class Runner:
         self.seat = slots.join(self._fill, self.owned_of)
         self.max_payload = settings.max_payload
         self._hooks, self._ask = hooks, ask
+        self.times = Times()
         # Keyed by the bytes that a record holds, so that no name has to be decoded for each job.
         self._recipes: dict[bytes | None, Recipe] = {
-            task.name.encode(): Recipe(task, invoker(task, hooks, pools.threads, pools.processes), settings.result_ttl)
+            task.name.encode(): Recipe(
+                task,
+                invoker(task, hooks, pools.threads, pools.processes),
+                settings.result_ttl,
+                self.times.runs_of(task.name),
+            )
             for task in tasks
         }
         self._settle = settle
@@ -200,7 +211,11 @@ class Runner:
         self.seat.start()
         if delivery.untracked:
             self.seat.slots.untracked += 1
-        delivery.started_at = self._loop.time()
+        delivery.started_at = now = self._loop.time()
+        job = delivery.job
+        if job.waited_ms >= 0:
+            buffered_at = delivery.buffered_at
+            self.times.waited(job.queue, job.waited_ms + (now - buffered_at) * 1000 if buffered_at else job.waited_ms)
         if delivery.timeout is not None:
             delivery.deadline = delivery.started_at + delivery.timeout
             if delivery.deadline < self._timer_at:
@@ -422,9 +437,25 @@ class Runner:
         self.seat.end()
         if delivery.untracked:
             self.seat.slots.untracked -= 1
-        self.appetite.ended(self._loop.time())
+        now = self._loop.time()
+        self.appetite.ended(now)
+        delivery.recipe.runs[bisect_left(RUN_EDGES, now - delivery.started_at)] += 1
         self.ran += 1
         self.seat.slots.freed()
+
+    def starts(self) -> list[tuple[bytes, bytes, int]]:
+        """
+        Jobs that were to wait here for a place and run now: id, delivery, ms since their start; each once. For Redis they
+        still wait.
+        """
+        now, found = self._loop.time(), []
+        for item in self.running:
+            if item.job.buffered == b"1" and not (item.start_told or item.untracked):
+                item.start_told = True
+                found.append((item.job.id, item.job.delivery, round((now - item.started_at) * 1000)))
+                if len(found) == MAX_STARTS:
+                    break
+        return found
 
     def _fill(self) -> None:
         """A place may be free: for a job that waits here, else for a fetch."""

@@ -22,12 +22,14 @@ from ..protocol.request import Request
 from ..protocol.transitions import (
     MAX_RICH,
     Beat,
+    BeatFacts,
     Call,
     End,
     LateOutcome,
     Mode,
     Outcome,
     Verdict,
+    heartbeat,
     late,
     release,
     tend,
@@ -170,6 +172,8 @@ class Term:
             busy=lambda: bool(self.runner.running),
             news=self._news,
             doubt=self._doubt,
+            starts=self.runner.starts,
+            times=self.runner.times,
         )
         self._scheduler = Scheduler(
             store=links.rest, schedules=schedules, make=host.tick, outage=outage, lost=lambda: state.lost
@@ -320,6 +324,7 @@ class Term:
                 # Beats have ended and the list is empty: the instance deregisters. What could not be handed back is
                 # recovered by the supervisor, or when the lease runs out.
                 async with asyncio.timeout(RELEASE_S):
+                    await self._count_last()
                     await self._links.rest.run(release(self._state.lease, End.INTERRUPTED))
         log.instance_stopped(
             lease=self._state.lease, shard=self._shard, reason=host.stop.reason or "nothing left to do", left=left
@@ -353,6 +358,16 @@ class Term:
             async with asyncio.timeout(RELEASE_S):
                 for at in range(0, len(ends), MAX_RICH):
                     await self._links.rest.run(late(self._state.lease, ends[at : at + MAX_RICH]))
+
+    async def _count_last(self) -> None:
+        """Carry what has been counted since the last beat."""
+        settings, times = self._host.settings, self.runner.times
+        while counters := times.portion():
+            facts = BeatFacts(times.number, (), counters)
+            await self._links.rest.run(
+                heartbeat(self._state.lease, settings.heartbeat_ttl, settings.heartbeat_interval, facts)
+            )
+            times.answered()
 
     async def _end(self) -> None:
         """
