@@ -143,7 +143,7 @@ async def test_the_start_of_a_buffered_job_is_noted_by_a_beat(app: TrackedQueue)
     async def long() -> None:
         await gate.wait()
 
-    async with running_worker(app):
+    async with app, running_worker(app):
         # Quick ones first, so that jobs are taken into the instance beyond its place.
         jobs = await app.enqueue_many([*(quick.call() for _ in range(2000)), *(long.call() for _ in range(1))])
 
