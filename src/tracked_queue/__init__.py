@@ -57,10 +57,12 @@ if TYPE_CHECKING:
     from .operator.doctor import Finding, Level
     from .operator.explanation import Explanation, Fact, Segment
     from .operator.operator import DeadOutcome, Operator, TaskReport
+    from .operator.scale import Scale
     from .reports.dead import DeadFilter, DeadJob
     from .reports.instances import ActiveJob, InstanceReport
     from .reports.listing import JobRow
     from .reports.memory import Act, RecoveryReport
+    from .reports.numbers import FleetNumbers, LimitNumbers
     from .reports.queues import Overview, ParkedReport, QueueReport
     from .reports.runs import Run
     from .reports.schedules import ScheduleReport
@@ -78,6 +80,7 @@ _LATER = {
     "Explanation": "operator.explanation",
     "Fact": "operator.explanation",
     "Finding": "operator.doctor",
+    "FleetNumbers": "reports.numbers",
     "Histogram": "reports.times",
     "InstanceReport": "reports.instances",
     "JobRow": "reports.listing",
@@ -89,6 +92,8 @@ _LATER = {
     "RecoveryReport": "reports.memory",
     "Run": "reports.runs",
     "ScheduleReport": "reports.schedules",
+    "LimitNumbers": "reports.numbers",
+    "Scale": "operator.scale",
     "Segment": "operator.explanation",
     "TaskReport": "operator.operator",
     "Times": "reports.times",
@@ -134,6 +139,7 @@ __all__ = [
     "Fate",
     "Finding",
     "Fixed",
+    "FleetNumbers",
     "Group",
     "Histogram",
     "InstanceReport",
@@ -155,6 +161,7 @@ __all__ = [
     "Lifespan",
     "LifespanError",
     "Limit",
+    "LimitNumbers",
     "LogLine",
     "MissingCommandError",
     "NamedEnqueue",
@@ -176,6 +183,7 @@ __all__ = [
     "Retry",
     "Run",
     "RunMiddleware",
+    "Scale",
     "ScheduleReport",
     "SealedError",
     "Segment",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import time
 from collections.abc import Callable, Iterator
@@ -11,8 +12,8 @@ from typing import Any
 import pytest
 
 import tracked_queue.operator
-from tests.harness import Scripts
-from tracked_queue import TrackedQueue
+from tests.harness import Scripts, running_worker, wait_until
+from tracked_queue import Concurrency, TrackedQueue
 from tracked_queue.chaos.server import RedisServer
 from tracked_queue.operator.explanation import Explanation
 from tracked_queue.operator.job_causes import absent
@@ -640,3 +641,29 @@ async def test_an_explanation_takes_few_commands(live: Scripts, server: RedisSer
             sent = int(live.redis.info("stats")["total_commands_processed"]) - before
         assert sent <= 45, f"{code}: {sent}"
         live.redis.delete(*live.redis.scan_iter(match=live.keys.tag.replace("{", "[{]") + ":*"))
+
+
+async def test_a_limit_is_known_by_the_name_that_people_gave_it(app: TrackedQueue) -> None:
+    gate = asyncio.Event()
+
+    @app.task(name="slow", limit=Concurrency(1, name="adders"))
+    async def slow() -> None:
+        await gate.wait()
+
+    @app.task(name="other", limit=Concurrency(1))
+    async def other() -> None:
+        await gate.wait()
+
+    async with app, running_worker(app):
+        jobs = [await task.enqueue() for task in (slow, slow, other, other)]
+        await wait_until(lambda: has_state(jobs[2], "active"), what="both limits to be full")
+        for name, shown in (("adders", "adders"), ("task other", "task other"), ("other", "task other")):
+            (found,) = await app.operator.explain(limit=name)
+            assert found.code == "limit.concurrency" and f"Limit {shown} is full" in found.sentence
+        (waits,) = await app.operator.explain(jobs[1].id)
+        assert waits.code == "lane.concurrency" and "--limit adders" in waits.do[0]
+        gate.set()
+
+
+async def has_state(job: Any, state: str) -> bool:
+    return bool(await job.status() == state)

@@ -87,6 +87,8 @@ CALLS: dict[str, tuple[float, Call]] = {
     "Operator.schedules": (REPLY_S, lambda c: c.app.operator.schedules()),
     "Operator.dead": (REPLY_S, lambda c: c.app.operator.dead()),
     "Operator.jobs": (REPLY_S, lambda c: c.app.operator.jobs("queued")),
+    "Operator.numbers": (REPLY_S, lambda c: c.app.operator.numbers()),
+    "Operator.scale": (REPLY_S, lambda c: c.app.operator.scale(["default"])),
     "Operator.times": (REPLY_S, lambda c: c.app.operator.times()),
     "Operator.tasks": (REPLY_S, lambda c: c.app.operator.tasks()),
     "Operator.explain": (REPLY_S, lambda c: c.app.operator.explain("some-job")),

@@ -286,7 +286,7 @@ async def test_the_buffer_is_refilled_while_every_slot_is_taken(
         return runner.appetite.room(asyncio.get_running_loop().time())
 
     def brought(count: int) -> list[FetchedJob]:
-        return [FetchedJob(b"%d" % n, b"1", b"0", b"default", waits.name.encode()) for n in range(count)]
+        return [FetchedJob(b"%d" % n, b"1", b"0", b"default", 0, waits.name.encode()) for n in range(count)]
 
     assert room() == (4, 8)
     runner.take(brought(7))
@@ -621,7 +621,19 @@ async def test_nothing_is_left_of_jobs_and_instances(server: RedisServer, namesp
             kinds = {key.decode().split(":")[1] for key in keys}
             return sorted(
                 kinds
-                - {"queues", "shards", "contact", "stats", "wake", "wake_timer", "timer", "hold", "ends", "recoveries"}
+                - {
+                    "queues",
+                    "shards",
+                    "contact",
+                    "stats",
+                    "wake",
+                    "wake_timer",
+                    "timer",
+                    "hold",
+                    "ends",
+                    "recoveries",
+                    "times",
+                }
             )
 
         async def clean() -> bool:

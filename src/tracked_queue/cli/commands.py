@@ -13,7 +13,7 @@ from . import run
 from . import look
 
 # isort: split
-from . import change, dead, doctor, explain, probe
+from . import change, dead, doctor, explain, metrics, probe
 
 # isort: split
 from ..transport.endpoint import fill_standard_descriptors
@@ -22,7 +22,7 @@ from . import chaos
 from .common import clean, cli
 
 # Importing a module of commands registers them, in the order in which --help lists them.
-__all__ = ["change", "chaos", "cli", "dead", "doctor", "explain", "look", "main", "probe", "run"]
+__all__ = ["change", "chaos", "cli", "dead", "doctor", "explain", "look", "main", "metrics", "probe", "run"]
 
 
 def main() -> None:

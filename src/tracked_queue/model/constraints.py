@@ -202,6 +202,26 @@ def _base(name: str | None, owner: str, key: Key | None) -> str:
     return (owner if name is None else part("n", name)) + ("" if key is None else part("k", _label(key)))
 
 
+_OWNERS = {"n": "", "t": "task ", "q": "queue "}
+
+
+def limit_shown(base: str) -> str | None:
+    """A limit's name as people know it: its own, `task t` or `queue q`; None for one with a key, or not of this form."""
+    length, colon, name = base[1:].partition(":")
+    owner = _OWNERS.get(base[:1])
+    if owner is None or not colon or not length.isdecimal() or len(length) > 4 or len(name) != int(length):
+        return None
+    return owner + name
+
+
+def stored_names(shown: str) -> list[str]:
+    """The names under which the store may have a limit that people know by this one: as it is, its own, a task's, a queue's."""
+    found = [shown, part("n", shown)]
+    for letter, owner in (("t", "task "), ("q", "queue ")):
+        found.append(part(letter, shown.removeprefix(owner)))
+    return found
+
+
 def _label(key: Key) -> str:
     if callable(key):
         return getattr(key, "__name__", type(key).__name__)

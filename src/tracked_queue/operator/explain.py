@@ -14,6 +14,7 @@ from collections.abc import Sequence
 
 from ..errors import UnreadableJobError
 from ..model.cipher import Cipher
+from ..model.constraints import stored_names
 from ..model.record import JobInfo
 from ..protocol.events import read_events
 from ..reports.instances import InstanceReport
@@ -142,11 +143,14 @@ def explain_instance(name: str, instances: Sequence[InstanceReport]) -> list[Exp
 
 
 async def explain_limit(stores: Sequence[Store], name: str) -> list[Explanation]:
-    """A limit by its whole name, in each shard that knows something of it."""
+    """A limit by its name, or that of its task or queue, in each shard that knows something of it."""
     found = []
     for shard, store in enumerate(stores):
         fleet = await read_fleet(store)
-        limit = await read_limit_scene(store, fleet.now, name, waits=10)
+        for stored in stored_names(name):
+            limit = await read_limit_scene(store, fleet.now, stored, waits=10)
+            if limit.in_use or limit.starts or limit.queues or limit.most:
+                break
         if not (limit.in_use or limit.starts or limit.queues) and (shard or len(stores) > 1):
             continue
         waits = ", ".join(f"{count} lanes of {queue}" for queue, count in limit.queues.items())

@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from .. import log
 from ..errors import StoreRefusedError, StoreUnavailableError, UsageError, did_you_mean
-from ..model.checks import check_flag, check_list, check_name, check_text, check_whole
+from ..model.checks import check_flag, check_list, check_name, check_text, check_whole, to_seconds
 from ..model.job import Job
 from ..model.task import Task
 from ..producer.connections import Connections
@@ -43,6 +43,7 @@ from ..reports.instances import ActiveJob, InstanceReport, lease_deadline, read_
 from ..reports.jobs import drop_ended, read_open_jobs, read_states
 from ..reports.listing import LISTED_STATES, JobRow, ListedState, list_jobs
 from ..reports.memory import Act, RecoveryReport, read_acts, read_recoveries
+from ..reports.numbers import FleetNumbers, count_due, read_numbers
 from ..reports.queues import Overview, queue_age, queue_known, read_overview
 from ..reports.schedules import ScheduleReport, read_schedules
 from ..reports.times import Histogram, Times, read_times
@@ -52,6 +53,7 @@ from ..worker.recovery import recover_once
 from .doctor import Finding, examine
 from .explain import explain_instance, explain_job, explain_limit, explain_queue, explain_task, problems_of
 from .explanation import Explanation
+from .scale import Scale, scale_of
 
 # How many ids an act names; its number of jobs counts all of them.
 MOST_NAMED = 20
@@ -173,6 +175,32 @@ class Operator:
         for store in self._connections.stores:
             found += (await list_jobs(store, state, queue=queue, task=task, limit=limit))[0]
         return found[:limit]
+
+    async def numbers(self) -> FleetNumbers:
+        """The fleet as numbers, which metrics are made of."""
+        return await read_numbers(self._connections.stores)
+
+    async def scale(
+        self, queues: Sequence[str], *, horizon: float = 60.0, target_wait: float = 60.0, slots: int = 0
+    ) -> Scale:
+        """
+        How much work there is for these queues, and how many workers it wants: for an autoscaler.
+
+        Args:
+            horizon: Jobs that are due within these seconds count as work.
+            target_wait: Within these seconds the backlog should be gone.
+            slots: Places of one worker; 0: what those that are there have on average.
+        """
+        for queue in check_list("queues", queues, "queues"):
+            check_name("queue", queue)
+        if not queues:
+            raise UsageError("scale: name at least one queue")
+        for name, value in (("horizon", horizon), ("target_wait", target_wait)):
+            to_seconds(name, value)
+        if not isinstance(slots, int) or isinstance(slots, bool) or slots < 0:
+            raise UsageError(f"slots={slots!r}: it must be a whole number from 0")
+        counts = [await count_due(store, horizon, queues) for store in self._connections.stores]
+        return scale_of(await self.numbers(), queues, sum(counts), max(target_wait, 0.001), slots)
 
     async def times(self, minutes: int = 60) -> Times:
         """How long jobs waited, by queue, and ran, by task, in the last minutes (more than 120: by whole hours, up to 72)."""

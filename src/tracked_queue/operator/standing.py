@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
+from ..model.constraints import limit_shown
 from ..reports.instances import InstanceReport
 from ..reports.memory import Act
 from ..reports.scene import (
@@ -140,7 +141,7 @@ def queue_cause(fleet: Fleet, queue: QueueScene, acts: Sequence[Act]) -> Cause:
 
 def limit_cause(limit: LimitScene, now: int) -> Cause | None:
     """Why a limit has no place free; None if it has."""
-    quoted = shlex.quote(limit.name)
+    name = limit_shown(limit.name) or limit.name
     if limit.kind == "rate":
         if limit.most and len(limit.starts) >= min(limit.most, len(limit.starts) or 1) and limit.starts:
             oldest = limit.starts[-1] if len(limit.starts) >= limit.most else limit.starts[0]
@@ -148,7 +149,7 @@ def limit_cause(limit: LimitScene, now: int) -> Cause | None:
             if left > 0:
                 return Cause(
                     "lane.rate",
-                    f"Limit {limit.name} allows {limit.most} starts in {seconds(limit.ms / 1000)}; the next one is about "
+                    f"Limit {name} allows {limit.most} starts in {seconds(limit.ms / 1000)}; the next one is about "
                     f"{seconds(left / 1000)} away at most.",
                     [Fact(f"the last start was {seconds((now - limit.starts[0]) / 1000)} ago", "rate:<limit>")],
                     ["raise the rate in the code, and deploy"],
@@ -163,16 +164,16 @@ def limit_cause(limit: LimitScene, now: int) -> Cause | None:
         if limit.leaked:
             return Cause(
                 "lane.leaked_permit",
-                f"Limit {limit.name} is full, and a place of it is held by a job that does not run: {limit.leaked[0].id}.",
+                f"Limit {name} is full, and a place of it is held by a job that does not run: {limit.leaked[0].id}.",
                 facts,
                 [f"SREM the id from permits:{limit.name} once you are sure that it does not run"],
                 problem=True,
             )
         return Cause(
             "lane.concurrency",
-            f"Limit {limit.name} is full: {limit.in_use} of {limit.most} places are taken.",
+            f"Limit {name} is full: {limit.in_use} of {limit.most} places are taken.",
             facts,
-            [f"tracked-queue explain --limit {quoted}", "raise the limit in the code, and deploy"],
+            [f"tracked-queue explain --limit {shlex.quote(name)}", "raise the limit in the code, and deploy"],
         )
     return None
 

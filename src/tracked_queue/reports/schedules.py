@@ -30,20 +30,23 @@ async def read_schedules(store: Store, limit: int = 1000) -> list[ScheduleReport
         ("ZREVRANGE", store.keys.single("schedules"), 0, limit - 1, "WITHSCORES"),
         ("SMEMBERS", store.keys.single("paused")),
     )
-    found = []
-    for name, seen in zip(flat[::2], flat[1::2], strict=True):
-        (about,) = await store.read(
+    names = flat[::2]
+    facts = await store.read(
+        *(
             ("HMGET", to_bytes(store.keys.named("schedule", text_of(name))), "task", "queue", "rule", "last_ms")
+            for name in names
         )
-        found.append(
-            ScheduleReport(
-                name=text_of(name),
-                task=text_of(about[0]),
-                queue=text_of(about[1]),
-                rule=text_of(about[2]),
-                last_tick=time_of(about[3]),
-                seen_s=max(0.0, (now - number_of(seen)) / 1000),
-                paused=b"schedule:" + name in paused,
-            )
+    )
+    found = [
+        ScheduleReport(
+            name=text_of(name),
+            task=text_of(about[0]),
+            queue=text_of(about[1]),
+            rule=text_of(about[2]),
+            last_tick=time_of(about[3]),
+            seen_s=max(0.0, (now - number_of(seen)) / 1000),
+            paused=b"schedule:" + name in paused,
         )
+        for name, seen, about in zip(names, flat[1::2], facts, strict=True)
+    ]
     return sorted(found, key=lambda item: item.name)

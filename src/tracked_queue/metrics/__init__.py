@@ -1,0 +1,1 @@
+"""Numbers of the whole fleet for Prometheus and for autoscalers: extra `metrics`."""
