@@ -667,3 +667,25 @@ async def test_a_limit_is_known_by_the_name_that_people_gave_it(app: TrackedQueu
 
 async def has_state(job: Any, state: str) -> bool:
     return bool(await job.status() == state)
+
+
+@pytest.mark.parametrize("queues", [20, 200])
+async def test_reading_the_fleet_takes_a_bounded_number_of_commands(
+    live: Scripts, server: RedisServer, queues: int
+) -> None:
+    names = [f"q{n}" for n in range(queues)]
+    for name in names:
+        live.enqueue(*(f"{name}-{n}" for n in range(30)), queue=name)
+    for n in range(20):
+        worker(live, f"w{n}", queues="\n".join(names[n : n + 3]))
+    async with TrackedQueue(server.url, namespace=live.keys.namespace) as app:
+        await app.operator.queues()
+        for read, most in (
+            (app.operator.queues, 7 * queues + 2200),  # of 50 queues and instances some heads are looked at
+            (app.operator.instances, 60),
+            (lambda: app.operator.jobs("queued"), 300),
+            (lambda: app.operator.explain(queue="q1"), 80),
+        ):
+            before = int(live.redis.info("stats")["total_commands_processed"])
+            await read()
+            assert int(live.redis.info("stats")["total_commands_processed"]) - before <= most

@@ -12,6 +12,8 @@ from .instances import InstanceReport, read_instances
 from .reading import PAGE, now_ms, number_of, text_of
 
 STATS_MINUTES = 5
+# How many jobs of an instance, and of a queue's head, are looked at for interruptions.
+LOOKED_AT = 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -204,10 +206,10 @@ def _rates(stats: Sequence[Sequence[bytes]], now: int) -> dict[tuple[str, str], 
 
 
 async def _often_interrupted(store: Store, instances: Sequence[InstanceReport], queues: Sequence[str]) -> list[str]:
-    """Ids of jobs with three interruptions or more, among the active ones and the heads of the queues."""
+    """Ids of jobs with three interruptions or more, among some of the active ones and of the heads of the queues."""
     ids: list[bytes] = []
-    heads = [("SRANDMEMBER", store.keys.named("processing", item.lease), PAGE) for item in instances[:50]]
-    lists = [("LRANGE", store.keys.named("queue", queue), -PAGE, -1) for queue in queues[:50]]
+    heads = [("SRANDMEMBER", store.keys.named("processing", item.lease), LOOKED_AT) for item in instances[:50]]
+    lists = [("LRANGE", store.keys.named("queue", queue), -LOOKED_AT, -1) for queue in queues[:50]]
     for found in await store.read(*heads, *lists):
         ids += found
     counts: list[bytes | None] = []
