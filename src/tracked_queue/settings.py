@@ -103,6 +103,8 @@ class Settings:
     grace: float = _setting(25.0, "Seconds that running jobs get after SIGTERM before they are handed back.")
     cancel_grace: float = _setting(5.0, "Seconds a job gets to end after it was cancelled or timed out.")
     stall_limit: float = _setting(300.0, "Seconds of a blocked event loop after which the process is given up.")
+    http_port: int = _setting(0, "Port on which a worker's supervisor answers /live, /ready and /started; 0: none.")
+    http_host: str = _setting("0.0.0.0", "Address on which it does.")
     block: float = _setting(5.0, "Seconds an idle worker waits in Redis before it asks again.")
     connect_timeout: float = _setting(5.0, "Seconds to open a connection to Redis.")
     reply_timeout: float = _setting(10.0, "Seconds to wait for a reply of Redis, beyond the time a call blocks.")
@@ -186,6 +188,8 @@ class SettingsArgs(TypedDict, total=False):
     grace: Seconds | None
     cancel_grace: Seconds | None
     stall_limit: Seconds | None
+    http_port: int | None
+    http_host: str | None
     block: Seconds | None
     connect_timeout: Seconds | None
     reply_timeout: Seconds | None
@@ -229,6 +233,8 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
         ),
         _POSITIVE,
     ),
+    "http_port": (lambda value: 0 <= value <= 65535, "it must be a port, 1 to 65535, or 0 for none"),
+    "http_host": (lambda value: bool(value) and value.isprintable() and " " not in value, "it must be an address"),
     "shards": (lambda value: 1 <= value <= MAX_SHARDS, f"it must be a whole number, 1 to {MAX_SHARDS}"),
     "durability": (lambda value: value in DURABILITIES, "it must be memory, replica or fsync"),
     # Redis 6.2 treats a wait of a millisecond as one without end.

@@ -48,6 +48,7 @@ def worker(
     grace: Annotated[float | None, typer.Option(help="Seconds for running jobs after SIGTERM.")] = None,
     cancel_grace: Annotated[float | None, typer.Option(help="Seconds for a cancelled job to end.")] = None,
     stall_limit: Annotated[float | None, typer.Option(help="Seconds of a blocked loop until giving up.")] = None,
+    http_port: Annotated[int | None, typer.Option(help="Port for /live, /ready and /started; 0: none.")] = None,
     log_format: Annotated[str, typer.Option(help="auto, console or json.")] = "auto",
     log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
     supervised: Annotated[str | None, typer.Option(hidden=True)] = None,
@@ -75,6 +76,7 @@ def worker(
         "grace": grace,
         "cancel_grace": cancel_grace,
         "stall_limit": stall_limit,
+        "http_port": http_port,
     }
     from ..worker.lineage import leave
 

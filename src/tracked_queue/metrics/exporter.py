@@ -12,20 +12,18 @@ import dataclasses
 import json
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
-from urllib.parse import parse_qs
-from wsgiref.simple_server import WSGIRequestHandler, make_server
 
-from prometheus_client import CollectorRegistry, make_wsgi_app
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
-from prometheus_client.exposition import ThreadingWSGIServer
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from ..app import TrackedQueue
-from ..errors import StoreUnavailableError, TrackedQueueError, UsageError
+from ..errors import TrackedQueueError, UsageError
 from ..reports.numbers import FleetNumbers
+from ..worker.pages import WELL, Answer, HttpPages, Page, Query
 from .families import Totals, families_of
 
 CACHE_S = 5.0
@@ -86,73 +84,37 @@ class FleetCollector(Collector):
         yield CounterMetricFamily("tracked_queue_scrape_errors", "Readings that failed.", value=self._errors)
 
 
-class _Quiet(WSGIRequestHandler):
-    timeout = 30
+class Exporter(HttpPages):
+    """
+    The pages of a fleet.
 
-    def log_message(self, *_: Any) -> None:
-        pass
+    Args:
+        loop: The running event loop, in which Redis is read.
 
-
-Answer = tuple[str, str, str]
-
-
-class Exporter:
-    """The HTTP server, in threads of its own; `port` is the one that it listens on."""
+    Raises:
+        OSError: It can't listen there.
+    """
 
     def __init__(self, app: TrackedQueue, loop: asyncio.AbstractEventLoop, host: str, port: int) -> None:
         self._app, self._collector = app, FleetCollector(app, loop)
-        registry = CollectorRegistry()
-        registry.register(self._collector)
-        self._metrics = make_wsgi_app(registry)
-        self._server = make_server(host, port, self._answer, ThreadingWSGIServer, handler_class=_Quiet)
-        self.port = self._server.server_port
-        self._thread = threading.Thread(target=self._server.serve_forever, name="tracked_queue-http", daemon=True)
-
-    def start(self) -> None:
-        """Begin to answer."""
-        self._thread.start()
-
-    def close(self) -> None:
-        """Answer no more."""
-        self._server.shutdown()
-        self._server.server_close()
-
-    def _answer(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-        path = environ.get("PATH_INFO", "")
-        if path == "/metrics":
-            found: Iterable[bytes] = self._metrics(environ, start_response)
-            return found
-        pages: dict[str, Callable[[dict[str, list[str]]], Answer]] = {
+        self._registry = CollectorRegistry()
+        self._registry.register(self._collector)
+        pages: dict[str, Page] = {
+            "/metrics": self._metrics,
             "/scale": self._scale,
-            "/health": lambda _: ("200 OK", "text/plain", "ok\n"),
+            "/health": lambda _: WELL,
             "/health/full": self._health,
         }
-        if path not in pages:
-            status, kind, body = "404 Not Found", "text/plain", "there are /metrics, /scale, /health and /health/full\n"
-        else:
-            try:
-                status, kind, body = pages[path](parse_qs(environ.get("QUERY_STRING", ""), keep_blank_values=True))
-            except (UsageError, ValueError) as error:
-                status, kind, body = "400 Bad Request", "text/plain", f"{error}\n"
-            except (TrackedQueueError, TimeoutError) as error:
-                status, kind, body = "503 Service Unavailable", "text/plain", f"{error}\n"
-        data = body.encode("utf-8", "replace")
-        headers = [
-            ("Content-Type", f"{kind}; charset=utf-8"),
-            ("Content-Length", str(len(data))),
-            ("Cache-Control", "no-store"),
-        ]
-        start_response(status, headers)
-        return [data]
+        super().__init__(host, port, pages)
 
-    def _health(self, _: dict[str, list[str]]) -> Answer:
-        try:
-            self._collector.numbers()
-        except StoreUnavailableError as error:
-            return "503 Service Unavailable", "text/plain", f"{error}\n"
-        return "200 OK", "text/plain", "ok\n"
+    def _metrics(self, _: Query) -> Answer:
+        return "200 OK", CONTENT_TYPE_LATEST, generate_latest(self._registry).decode()
 
-    def _scale(self, query: dict[str, list[str]]) -> Answer:
+    def _health(self, _: Query) -> Answer:
+        self._collector.numbers()
+        return WELL
+
+    def _scale(self, query: Query) -> Answer:
         unknown = sorted(set(query) - {"queue", "horizon", "wait", "slots"})
         if unknown:
             raise UsageError(f"{unknown[0]!r}: /scale knows queue, horizon, wait and slots")
@@ -167,7 +129,7 @@ class Exporter:
         return "200 OK", "application/json", json.dumps(dataclasses.asdict(scale)) + "\n"
 
 
-def _number(query: dict[str, list[str]], name: str, default: float) -> float:
+def _number(query: Query, name: str, default: float) -> float:
     text = query.get(name, [""])[-1]
     try:
         value = float(text) if text else default

@@ -27,7 +27,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 
 from .. import log
-from ..errors import StoreUnavailableError, TrackedQueueError
+from ..errors import StoreUnavailableError, TrackedQueueError, UsageError
 from ..protocol.transitions import End, Mode, release
 from ..settings import Settings
 from ..sharding.shards import Shards
@@ -38,7 +38,10 @@ from . import signals
 from .exits import FENCED_EXIT, RECYCLED_EXIT, USAGE_EXIT
 from .lease import EXIT_PART
 from .lineage import child_environment, end_session, first_to_go, is_stopped, keep_from_forks
+from .liveness import Sign, default_label, read_signs
 from .outage import Outage, insist
+from .pages import WELL, Answer, HttpPages, Page, Query, unwell
+from .probes import Standing, live_problem, ready_problem, started_problem
 from .recovery import recover_lease
 
 # A process that dies younger than this is restarted with a growing delay, an older one at once.
@@ -58,6 +61,8 @@ LAST_NEWS_S = 1.0
 LAST_RECOVERY_S = 1.0
 # Between two tries to recover a dead child's jobs when Redis went away in the middle.
 AGAIN_S = 1.0
+# A probe is answered within this time, or not at all: the supervisor's own loop stands still.
+PROBE_S = 2.0
 
 READY, ENDING, BEGAN, SUSPECTS, SIGN = b"ready", b"ending", b"began", b"suspects", b"."
 # What the supervisor says to a child besides the signal: the child hears it even if its code has installed another handler.
@@ -111,7 +116,7 @@ class Supervisor:
         self._children: set[_Child] = set()
         self._stop = asyncio.Event()
         self._quiet = False
-        self._ever_served = False
+        self._ever_served = self._ever_ready = False
         self._usage_error = False
         self._codes: list[int] = []
         self._young_deaths = 0
@@ -148,6 +153,7 @@ class Supervisor:
             return await self._run(loop)
 
     async def _run(self, loop: asyncio.AbstractEventLoop) -> int:
+        pages = self._probes(loop)
         keepers = [loop.create_task(self._keep()) for _ in range(self._processes)]
         watchers = [loop.create_task(self._watch_signs())]
         if self._changes is not None:
@@ -161,6 +167,8 @@ class Supervisor:
         finally:
             for watcher in watchers:
                 watcher.cancel()
+            if pages is not None:
+                pages.close()
             for child in self._children:
                 end_session(child.process.pid)
             for store, _ in self._shards:
@@ -168,6 +176,46 @@ class Supervisor:
         if self._usage_error:
             return USAGE_EXIT
         return 0 if all(code == 0 for code in self._codes) else 1
+
+    def _probes(self, loop: asyncio.AbstractEventLoop) -> HttpPages | None:
+        """The pages for probes, if there is a port for them; they begin to answer with this. Raises UsageError."""
+        settings = self._settings
+        if not settings.http_port:
+            return None
+        label = settings.instance_id or default_label()
+
+        async def look() -> tuple[Standing, list[Sign]]:
+            return self._standing, read_signs(settings.namespace, label)
+
+        def page(problem: Callable[[Standing, list[Sign]], str]) -> Page:
+            def answer(_: Query) -> Answer:
+                found = problem(*asyncio.run_coroutine_threadsafe(look(), loop).result(PROBE_S))
+                return unwell(found) if found else WELL
+
+            return answer
+
+        try:
+            pages = HttpPages(
+                settings.http_host,
+                settings.http_port,
+                {
+                    "/live": page(live_problem),
+                    "/ready": page(ready_problem),
+                    "/started": page(lambda standing, _: started_problem(standing)),
+                },
+            )
+        except OSError as error:
+            raise UsageError(f"http_port={settings.http_port}: {error.strerror or error}") from None
+        pages.start()
+        return pages
+
+    @property
+    def _standing(self) -> Standing:
+        ready = frozenset(
+            child.process.pid for child in self._children if child.ready and child.mode in (Mode.IDLE, Mode.FIRST)
+        )
+        self._ever_ready = self._ever_ready or len(ready) >= self._processes
+        return Standing(self._processes, ready, self._stopping, self._ever_ready)
 
     def _go_quiet(self, name: str) -> None:
         log.signal_received(name=name, meaning="fetching no more jobs")

@@ -1,0 +1,66 @@
+"""A worker's probes over HTTP, from its start to its end."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+from tests.harness import wait_for
+from tests.process.worker import Worker
+from tracked_queue import TrackedQueue
+from tracked_queue.chaos.server import RedisServer
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
+def ask(port: int, page: str) -> tuple[int, str]:
+    """Status and text; 0 while nobody listens."""
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/{page}", timeout=5) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
+    except OSError:
+        return 0, ""
+
+
+def test_probes_follow_a_worker_through_its_life(server: RedisServer, namespace: str, tmp_path: Path) -> None:
+    port = free_port()
+    worker = Worker(server.url, namespace, tmp_path, "--processes", "2", "--grace", "20", "--http-port", str(port))
+    try:
+        wait_for(lambda: ask(port, "live")[0] == 200, 20, "the supervisor to listen")
+        wait_for(lambda: ask(port, "started")[0] == 200, 30, "both processes to have started")
+        wait_for(lambda: ask(port, "ready") == (200, "ok\n"), 20, "both to hold leases")
+        app = TrackedQueue(server.url, namespace=namespace)
+        app.enqueue_sync("sleep", 3)
+        app.close()
+        wait_for(lambda: any(True for _ in worker.events("instance.registered")), 10)
+        wait_for(lambda: ask(port, "nothing")[0] == 404, 5, "a page that is not there")
+        worker.signal(signal.SIGTERM)
+        wait_for(lambda: ask(port, "ready")[0] in (503, 0), 10, "it to say that it stops")
+        assert ask(port, "live")[0] in (200, 0), "an end is no reason for a restart"
+        assert worker.process.wait(30) == 0
+        assert ask(port, "live")[0] == 0
+    finally:
+        worker.close()
+
+
+def test_a_port_that_is_taken_is_one_line(server: RedisServer, namespace: str, tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        worker = Worker(server.url, namespace, tmp_path, "--http-port", str(port), TRACKED_QUEUE_HTTP_HOST="127.0.0.1")
+        try:
+            assert worker.process.wait(30) == 2
+            said = worker.log.read_text()
+            assert f"http_port={port}" in said and "Traceback" not in said
+        finally:
+            worker.close()
