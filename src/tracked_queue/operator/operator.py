@@ -390,7 +390,7 @@ class Operator:
                 done += words.count(DeadWord.OK)
                 refused.update((id, word) for id, word in zip(batch, words, strict=True) if word is not DeadWord.OK)
         if not dry_run:
-            given = {"ids": list(ids[:MOST_NAMED])} if ids else fields_of_filter(wanted)
+            given = {"ids": list(ids[:MOST_NAMED])} if ids else _fields_of(wanted)
             await self._note("requeue" if make is requeue else "purge", jobs=done, refused=len(refused), **given)
         return DeadOutcome(done=done, refused=refused)
 
@@ -523,7 +523,7 @@ def _filter(given: DeadFilter | None) -> DeadFilter:
     return given or DeadFilter()
 
 
-def fields_of_filter(wanted: DeadFilter) -> dict[str, Any]:
+def _fields_of(wanted: DeadFilter) -> dict[str, Any]:
     """What a filter asks for, without what it leaves open."""
     return _given(**{name: getattr(wanted, name) for name in wanted.__dataclass_fields__})
 
