@@ -689,3 +689,13 @@ async def test_reading_the_fleet_takes_a_bounded_number_of_commands(
             before = int(live.redis.info("stats")["total_commands_processed"])
             await read()
             assert int(live.redis.info("stats")["total_commands_processed"]) - before <= most
+
+
+@pytest.mark.parametrize(
+    "asked", [{}, {"job_id": "a"}, {"queue": "q"}, {"task": "t"}, {"instance": "w"}, {"limit": "x"}]
+)
+async def test_explaining_writes_nothing(live: Scripts, server: RedisServer, asked: dict[str, str]) -> None:
+    """Not even the number of shards of a namespace that was mistyped."""
+    assert live.snapshot() == {}
+    await explained(live, server, **asked)
+    assert live.snapshot() == {}

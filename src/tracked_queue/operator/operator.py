@@ -286,7 +286,7 @@ class Operator:
         given = [name for name in (job_id, queue, task, instance, limit) if name is not None]
         if len(given) > 1:
             raise UsageError("give one of job_id, queue=, task=, instance= and limit=, or none of them")
-        stores = await self._connections.agreed()
+        stores = self._connections.stores
         if job_id is not None:
             shard = self._connections.shards.of_id(check_name("job id", job_id))
             return [await explain_job(stores, shard, job_id, self._connections.cipher)]
