@@ -16,7 +16,7 @@ from scripts.servers import installed
 
 # Unit tests, types and docs don't depend on the server; what kills and freezes real workers (tests/process, tests/fault) does so
 # on the server of `make test`.
-SCRIPTS = ("redis", "scripts", "features", "kit", "explorer", "state")
+SCRIPTS = ("redis", "scripts", "features", "explain", "kit", "explorer", "state")
 ALL = (*SCRIPTS, "cli", "chaos", "failover", "cluster")
 # What is run on each: all of it on the newest Redis, as `make test` and the rest do on the newest Valkey; what depends on scripts
 # and replies on the others.
