@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 # Tests of real processes have leases of seconds, for which a shared machine can stand still: one that fails is run once more.
 ONCE_MORE := --reruns 1
 
-.PHONY: demo test test-processes test-deep test-acl test-pythons test-wheels fuzz failover cluster test-versions test-all explore chaos soak bench bench-smoke bench-growth bench-peers bench-cluster bench-soak audit check docs clean
+.PHONY: demo test test-processes test-deep test-acl test-pythons test-wheels fuzz failover cluster test-versions test-all explore chaos soak bench bench-smoke bench-growth bench-peers bench-cluster bench-soak alerts audit check docs clean
 
 demo: $(STAMP)
 	$(BIN)/python -m tracked_queue demo
@@ -54,6 +54,10 @@ test-versions: $(VENV)/.servers
 $(VENV)/.servers: $(STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[servers]'
 	touch $(VENV)/.servers
+
+# The alert rules of docs/operations; needs promtool (Debian: prometheus).
+alerts:
+	cd docs/operations && promtool check rules alerts.yml && promtool test rules alerts_test.yml
 
 # Everything, and the explorer over more steps and over three jobs.
 test-all: $(STAMP)

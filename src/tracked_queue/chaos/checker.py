@@ -49,6 +49,8 @@ LASTING = frozenset(
         "wake_timer",
         "wake_suspects",
         "timer",
+        "recoveries",
+        "acts",
     }
 )
 
