@@ -111,6 +111,7 @@ check: $(STAMP)
 
 docs: $(STAMP)
 	$(BIN)/python scripts/make_reference.py
+	$(BIN)/python scripts/make_board.py
 
 $(STAMP): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

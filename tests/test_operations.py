@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -32,3 +35,33 @@ def test_the_events_of_the_rules_are_counted() -> None:
     known = set(re.findall(r"`(\w+)`", named[0]))
     for expression in re.findall(r'event=~?"([\w|]+)"', RULES):
         assert set(expression.split("|")) <= known
+
+
+def test_the_board_is_fresh_and_asks_for_metrics_of_ours() -> None:
+    done = subprocess.run(
+        [sys.executable, "scripts/make_board.py", "--check"],
+        cwd=DOCS.parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
+    board = json.loads((DOCS / "operations" / "grafana.json").read_text())
+    expressions = [target["expr"] for panel in board["panels"] for target in panel.get("targets", ())]
+    listed = set(re.findall(r"^\| `(tracked_queue_\w+)` \|", (DOCS / "reference" / "metrics.md").read_text(), re.M))
+    used = {re.sub("_bucket$", "", name) for one in expressions for name in re.findall(r"tracked_queue_\w+", one)}
+    assert used <= listed, used - listed
+    shown = {"queues_left_out", "queue_slots", "schedule_last_tick_timestamp_seconds", "schedule_paused", "info"}
+    assert listed - used == {f"tracked_queue_{name}" for name in shown}, "on the board, or left out knowingly"
+    places = [tuple(panel["gridPos"].values()) for panel in board["panels"]]
+    assert len(places) == len(set(places)) and all(x + w <= 24 for x, _, w, _ in places)
+
+
+def test_the_expressions_of_the_board_are_of_prometheus_form() -> None:
+    """Brackets and quotes close; promtool sees the rules of the alerts, not these."""
+    board = json.loads((DOCS / "operations" / "grafana.json").read_text())
+    for panel in board["panels"]:
+        for target in panel.get("targets", ()):
+            for pair in ("()", "{}", "[]"):
+                assert target["expr"].count(pair[0]) == target["expr"].count(pair[1]), target["expr"]
+            assert target["expr"].count('"') % 2 == 0
