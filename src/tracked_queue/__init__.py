@@ -41,7 +41,7 @@ from .errors import (
 )
 from .model.constraints import Concurrency, Key, Limit, Rate, Unique
 from .model.context import CurrentJob, JobContext, current_job
-from .model.hooks import CallNext, Enqueueing, EnqueueMiddleware, EnqueueNext, Lifespan, RunMiddleware
+from .model.hooks import CallNext, Enqueueing, EnqueueMiddleware, EnqueueNext, FailureHook, Lifespan, RunMiddleware
 from .model.inputs import Results
 from .model.job import Job
 from .model.options import JobOptions, JobOptionsArgs
@@ -136,6 +136,7 @@ __all__ = [
     "Exponential",
     "Fact",
     "Failure",
+    "FailureHook",
     "Fate",
     "Finding",
     "Fixed",

@@ -20,7 +20,7 @@ from .model.checks import check_carry, check_flag, check_lifespan, check_list, c
 from .model.constraints import Key, Limit, Unique, UniqueUntil, limits_of, unique_of
 from .model.context import CurrentJob, JobContext
 from .model.definitions import Definitions
-from .model.hooks import EnqueueMiddleware, Hooks, Lifespan, RunMiddleware, run_now
+from .model.hooks import EnqueueMiddleware, FailureHook, Hooks, Lifespan, RunMiddleware, run_now
 from .model.job import Job
 from .model.options import (
     DEFAULT_MAX_ATTEMPTS,
@@ -287,6 +287,17 @@ class TrackedQueue:
         self._check_own("middleware")
         checks.check_function("middleware", function, "async def mw(job, call_next)", 2, waits=True)
         self._definitions.hooks.run.append(function)
+        return function
+
+    def on_failure(self, function: FailureHook) -> FailureHook:
+        """
+        Register `def report(job, error, retried)`, called once for each run that raised or took longer than its timeout.
+
+        It runs in the worker's event loop and must not block; what it raises is logged, and changes nothing.
+        """
+        self._check_own("on_failure")
+        checks.check_function("on_failure", function, "def report(job, error, retried)", 3, waits=False)
+        self._definitions.hooks.failed.append(function)
         return function
 
     def enqueue_middleware(self, function: EnqueueMiddleware) -> EnqueueMiddleware:

@@ -53,6 +53,7 @@ class Definitions:
             task.enqueuer = enqueuer
         self.hooks.carry += tuple(item for item in other.hooks.carry if item not in self.hooks.carry)
         self.hooks.run += other.hooks.run
+        self.hooks.failed += other.hooks.failed
         self.hooks.enqueue += other.hooks.enqueue
         self.queue_limits.update(other.queue_limits)
         self.schedules.update(other.schedules)

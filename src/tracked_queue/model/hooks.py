@@ -16,6 +16,8 @@ from .options import JobOptions
 T = TypeVar("T")
 
 CallNext = Callable[[], Awaitable[Any]]
+# The job, the error of its run, and whether it will be retried.
+FailureHook = Callable[[CurrentJob, BaseException, bool], None]
 RunMiddleware = Callable[[CurrentJob, CallNext], Coroutine[Any, Any, Any]]
 
 
@@ -45,6 +47,7 @@ class Hooks:
     carry: tuple[ContextVar[Any], ...] = ()
     run: list[RunMiddleware] = field(default_factory=list)
     enqueue: list[EnqueueMiddleware] = field(default_factory=list)
+    failed: list[FailureHook] = field(default_factory=list)
     # Called with each batch of outcomes that the store has answered, with its verdicts (the chaos harness notes them).
     settled: list[Callable[[str, list[Any], list[Any]], None]] = field(default_factory=list)
 

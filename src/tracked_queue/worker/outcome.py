@@ -47,14 +47,16 @@ class Decision(NamedTuple):
     """
     What becomes of a job.
 
-    `ms` is how long its record is kept, or for `retry` and `snoozed` how long it waits. `spent_by` is the error that used up
-    its attempts, `broken` what the task's own retry function raised, in whose place the default delay was taken.
+    `ms` is how long its record is kept, or for `retry` and `snoozed` how long it waits. `error` is that of a run that failed,
+    `spent_by` the same if it used up the attempts, `broken` what the task's own retry function raised, in whose place the
+    default delay was taken.
     """
 
     kind: OutcomeKind
     ms: int = 0
     payload: bytes = b""
     reason: str = ""
+    error: BaseException | None = None
     spent_by: BaseException | None = None
     broken: BaseException | None = None
 
@@ -131,10 +133,10 @@ def _failed(
         not is_a(error, options.give_up_on, any) and (not options.retry_on or is_a(error, options.retry_on, all))
     )
     if not wanted:
-        return Decision(OutcomeKind.FAILED, keep_ms, packed, f"not retried: {reason}")
+        return Decision(OutcomeKind.FAILED, keep_ms, packed, f"not retried: {reason}", error=error)
     if run.attempt >= run.max_attempts:
         why = f"attempts exhausted ({run.attempt} of {run.max_attempts}): {reason}"
-        return Decision(OutcomeKind.DEAD, 1, packed, why, spent_by=error)
+        return Decision(OutcomeKind.DEAD, 1, packed, why, error=error, spent_by=error)
     broken = None
     if isinstance(error, Retry) and error.after is not None:
         seconds = error.after
@@ -143,7 +145,7 @@ def _failed(
             seconds = retry_delay(options.retry, run.attempt, error, chance)
         except BaseException as problem:  # a function of the user's
             broken, seconds = problem, Exponential().delay(run.attempt, chance)
-    return Decision(OutcomeKind.RETRY, round(seconds * 1000), packed, reason, broken=broken)
+    return Decision(OutcomeKind.RETRY, round(seconds * 1000), packed, reason, error=error, broken=broken)
 
 
 def is_a(error: BaseException, kinds: tuple[type[BaseException], ...], which: Callable[[Iterable[bool]], bool]) -> bool:

@@ -381,6 +381,19 @@ class Runner:
         if options.on_exhausted is not None:
             delivery.exhausted_by = decision.spent_by
         self._decided(delivery, decision)
+        if decision.error is not None and self._hooks.failed:
+            self._tell_of_failure(delivery, decision.error, decision.kind is OutcomeKind.RETRY)
+
+    def _tell_of_failure(self, delivery: Delivery, error: BaseException, retried: bool) -> None:
+        """Call the app's on_failure; whatever they do, the outcome is recorded."""
+        job = CurrentJob(delivery, self)
+        for hook in self._hooks.failed:
+            try:
+                hook(job, error, retried)
+            except BaseException as broken:
+                log.hook_failed(
+                    hook="on_failure", task=delivery.task.name, job_id=delivery.id, error=named(broken)[:300]
+                )
 
     def _decided(self, delivery: Delivery, decision: Decision) -> None:
         """Log what was decided other than success, and record it."""
