@@ -126,7 +126,9 @@ async def test_tasks_and_explain_know_how_long_runs_take(app: TrackedQueue) -> N
     assert times.waits["default"].total == 31 and (times.runs["short"].quantile(0.5) or 0.0) < 60
     assert (await app.operator.times(24 * 60)).runs["short"].total == 30, "by the hour"
     (found,) = await app.operator.explain(jobs[0].id)
-    assert found.code == "ended.succeeded" and any("task short ran" in fact.text for fact in found.facts)
+    assert found.code == "ended.succeeded" and any(
+        "30 runs of task short: half took" in fact.text for fact in found.facts
+    )
     info = await failed.info()
     assert [event.kind for event in info.history] == ["dead"] and info.started_at is not None
     assert [one.id for one in await app.operator.jobs("dead")] == [failed.id]

@@ -115,7 +115,7 @@ def jobs(
                 one.id,
                 one.task,
                 one.queue,
-                span(None if one.age_s is None else abs(one.age_s)),
+                span(one.age_s) if state != "scheduled" else _due(one.age_s),
                 one.attempts,
                 one.lease if state == "active" else None,
                 one.reason or None,
@@ -124,6 +124,11 @@ def jobs(
         ],
         f"no jobs are {state}",
     )
+
+
+def _due(age_s: float | None) -> str:
+    """In how long a scheduled job is due, or how long ago it was."""
+    return span(-age_s) if age_s is not None and age_s <= 0 else f"{span(age_s)} overdue"
 
 
 @cli.command()

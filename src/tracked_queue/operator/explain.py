@@ -78,8 +78,8 @@ def _usual(info: JobInfo, times: Times) -> list[Fact]:
     for what, histogram in (("run", times.runs.get(info.task)), ("wait", times.waits.get(info.queue))):
         if histogram is not None and histogram.total:
             half, most = histogram.quantile(0.5) or 0.0, histogram.quantile(0.95) or 0.0
-            who = f"task {info.task} ran" if what == "run" else f"jobs of queue {info.queue} waited"
-            text = f"{plural(histogram.total, 'time')}, {who} for {seconds(half)} (p50) and {seconds(most)} (p95)"
+            about = f"of task {info.task}: half took" if what == "run" else f"of queue {info.queue}: half waited"
+            text = f"{plural(histogram.total, what)} {about} up to {seconds(half)}, 95 of 100 up to {seconds(most)}"
             found.append(Fact(text, "the last hours"))
     return found
 
