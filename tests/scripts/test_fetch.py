@@ -170,7 +170,7 @@ def test_fetch_removes_an_untracked_job(q: Scripts) -> None:
     q.register("w")
     fetch = t.fetch("w", 1, 9, 0, ["q"])
     raw = q.store.run(t.Call(fetch.script, fetch.args, list))
-    named, job = (raw[at : at + 5] for at in (6, 11))
+    named, job = (raw[at : at + 5] for at in (7, 12))
     assert job[1] == named[1] == b"0"
     assert (len(job[4]), len(named[4])) == (4, 6), "no ledgers of what is never counted"
     assert named[4][4] and not q.job("b")

@@ -340,7 +340,7 @@ for _, job in ipairs(fresh) do
     local state = due_ms and 'scheduled' or 'queued'
     redis.call('HSET', record, 'task', ARGV[at + 1], 'queue', queue, 'state', state, 'queued_ms', now_text,
       'args', ARGV[at + 3])
-    if kwargs ~= '' or options ~= '' or job.extras then
+    if kwargs ~= '' or options ~= '' or job.extras or due_ms then
       redis.call('HSET', record, 'delivery', '0', 'kwargs', kwargs, 'options', options)
     end
     if tracked == '0' then

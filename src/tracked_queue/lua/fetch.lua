@@ -22,9 +22,9 @@
 --          parked:<task>, dead, stats:<minute>, queues, ends:<q>
 --
 -- Returns a list; its first word:
---   'ok'     then more, next_due, buried, held, suspects, and 5 values per job: id, delivery ('0' for an untracked one), buffered
---            ('1' or '0'), queue, and the record as a list: ms for which it has waited since its enqueue or due time (-1 if
---            it is not the first delivery), delivery before this one, task, args; for a job
+--   'ok'     then more, next_due, buried, held, suspects, now (ms), and 5 values per job: id, delivery ('0' for an untracked one), buffered
+--            ('1' or '0'), queue, and the record as a list: since when it has waited (ms; its enqueue or due time, ''
+--            if a delivery has ended otherwise since then), delivery before this one, task, args; for a job
 --            that was delivered before, or is no plain one, also kwargs, options, and unless it is untracked: tracked,
 --            attempts, interruptions, recoveries, buffered before, checkpoint, bound (nil where there is none)
 --            more      '1' if something is left that this instance could have taken with more slots; 'n' if that has to start at
@@ -147,22 +147,27 @@ end
 local job_prefix = named('job', '')
 -- A plain job that was never delivered has no delivery number, and none of the further fields but `tracked` (see enqueue).
 -- Extras are the fields that the decision here needs: expires_ms, unique, until, limits.
-local extras, untracked, due_since = {}, {}, {}
+local extras, untracked = {}, {}
 -- Positions in the list of a job's record, as the header describes it.
-local AT = { state = 1, delivery = 2, task = 3, args = 4, kwargs = 5, options = 6, tracked = 7, attempts = 8, interruptions = 9,
+local AT = { since = 1, delivery = 2, task = 3, args = 4, kwargs = 5, options = 6, tracked = 7, attempts = 8, interruptions = 9,
   recoveries = 10, buffered = 11, checkpoint = 12, bound = 13 }
+-- read: that list, and the job's state.
 local function read(id, job)
   -- Of a plain job this is all.
-  local record = read_fields(job, 'state', 'delivery', 'task', 'args', 'tracked', 'queued_ms', 'due_ms')
-  local tracked = record[5]
-  due_since[id] = record[7] and math.max(number_of(record[7]), number_of(record[6])) or record[6]
-  record[5], record[6], record[7] = nil, nil, nil
+  local record = read_fields(job, 'queued_ms', 'delivery', 'task', 'args', 'tracked', 'state')
+  local tracked, state = record[5], record[6]
+  record[6], record[5] = nil, nil
   if tracked == '0' then
     untracked[id] = true
   end
   if record[AT.delivery] then
-    local more = read_fields(job, 'kwargs', 'options', 'attempts', 'interruptions', 'recoveries', 'buffered', 'tied')
+    local more = read_fields(job, 'kwargs', 'options', 'attempts', 'interruptions', 'recoveries', 'buffered', 'tied', 'due_ms')
     local tied = more[7]
+    if more[4] or more[5] then
+      record[AT.since] = ''  -- it has been elsewhere since
+    elseif more[8] and number_of(more[8]) > number_of(record[AT.since]) then
+      record[AT.since] = more[8]
+    end
     record[AT.kwargs], record[AT.options], record[AT.tracked] = more[1], more[2], tracked
     record[AT.attempts], record[AT.interruptions], record[AT.recoveries] = more[3], more[4], more[5]
     record[AT.buffered], record[AT.checkpoint] = more[6], false
@@ -172,7 +177,7 @@ local function read(id, job)
       extras[id] = { expires_ms = found[1], unique = found[2], until_what = found[3], limits = found[4] }
     end
   end
-  return record
+  return record, state
 end
 local function size_of(record)
   local args, kwargs, options, checkpoint = record[AT.args], record[AT.kwargs], record[AT.options], record[AT.checkpoint]
@@ -201,15 +206,15 @@ end
 if number == last then
   -- This lease has not fetched since, so a job that was taken then and is active under it is still in that same delivery.
   step_aside()
-  local reply = { 'ok', '1', '-1', {}, digits(held_ms), held_ms > 0 and '1' or '0' }
+  local reply = { 'ok', '1', '-1', {}, digits(held_ms), held_ms > 0 and '1' or '0', digits(now) }
   for _, id in ipairs(own.fetched and cmsgpack.unpack(own.fetched) or {}) do
-    local record = read(id, job_prefix .. id)
+    local record, state = read(id, job_prefix .. id)
     local about = read_fields(job_prefix .. id, 'lease', 'queue')
-    if record[AT.state] == 'active' and about[1] == lease then
+    if state == 'active' and about[1] == lease then
       local n = #reply
       reply[n + 1], reply[n + 2] = id, record[AT.delivery]
       reply[n + 3] = record[AT.buffered] == '1' and '1' or '0'
-      record[AT.state] = -1
+      record[AT.since] = ''
       reply[n + 4], reply[n + 5] = about[2], record
     end
   end
@@ -268,9 +273,9 @@ local function look(id, queue, may_buffer, room)
     return false
   end
   local job = job_prefix .. id
-  local record = read(id, job)
+  local record, state = read(id, job)
   local size, extra = size_of(record), extras[id]
-  local state, task, buffered_before = record[AT.state], record[AT.task], record[AT.buffered]
+  local task, buffered_before = record[AT.task], record[AT.buffered]
   local ran_before = record[AT.attempts] or record[AT.interruptions] or record[AT.recoveries]
   looked = looked + (extra and RICH or 1)
   local limits = extra and read_limits(extra.limits)
@@ -437,7 +442,7 @@ for _, item in ipairs(set_aside) do
   redis.call('LPUSH', named('parked', item[2]), item[1])
   redis.call('SADD', single('parked'), item[2])
 end
-local reply, moved, filled, dropped_of = { 'ok', '0', '-1', buried, digits(held_ms), '0' }, {}, 6, {}
+local reply, moved, filled, dropped_of = { 'ok', '0', '-1', buried, digits(held_ms), '0', now_text }, {}, 7, {}
 for i = 1, taken do
   local id, job, record, queue, delivery = ids[i], jobs[i], records[i], queues[i], now_text
   local extra = extras[id]
@@ -472,7 +477,6 @@ for i = 1, taken do
     end
     moved[#moved + 1] = id
   end
-  record[AT.state] = (record[AT.interruptions] or record[AT.recoveries]) and -1 or now - number_of(due_since[id], now)
   reply[filled + 1], reply[filled + 2], reply[filled + 4], reply[filled + 5] = id, delivery, queue, record
   reply[filled + 3] = buffered[i]
   filled = filled + 5

@@ -164,7 +164,8 @@ class Operator:
     ) -> list[JobRow]:
         """
         Jobs of a state, at most `limit`: queued ones in the order in which they are taken, ended and dead ones the newest
-        first. At most 10,000 records a shard are read for it; of ended jobs only the last 500 of each queue can be listed.
+        first. At most 10,000 records a shard are read for it; of ended jobs only the last 500 of each queue can be listed,
+        and of a busy queue's successes a sample.
         """
         if state not in LISTED_STATES:
             raise UsageError(f"jobs: state={state!r}; {did_you_mean(str(state), LISTED_STATES)}")

@@ -434,15 +434,15 @@ _REFUSALS = {refusal.value.encode(): refusal for refusal in Refusal}
 _PLAIN, _WHOLE = 4, 13
 
 
-def _fetched(job_id: bytes, delivery: bytes, buffered: bytes, queue: bytes, record: list[Any]) -> FetchedJob:
+def _fetched(job_id: bytes, delivery: bytes, buffered: bytes, queue: bytes, record: list[Any], now: int) -> FetchedJob:
     whole = record + [None] * (_WHOLE - len(record))
-    waited_ms, _, task_name, args, kwargs, options, _, attempts, interruptions, recoveries, _, checkpoint, bound = whole
+    since, _, task_name, args, kwargs, options, _, attempts, interruptions, recoveries, _, checkpoint, bound = whole
     return FetchedJob(
         job_id,
         delivery,
         buffered,
         queue,
-        waited_ms,
+        now - count_of(since) if since else -1,
         task_name,
         args or b"",
         kwargs or b"",
@@ -457,12 +457,13 @@ def _fetched(job_id: bytes, delivery: bytes, buffered: bytes, queue: bytes, reco
 
 def _read_fetch(reply: Any) -> Fetched | Refusal:
     if reply[0] == b"ok":
-        # After a head of six, the five fields of each job in turn.
-        of_each = zip(reply[6::5], reply[7::5], reply[8::5], reply[9::5], reply[10::5], strict=True)
+        # After a head of seven, the five fields of each job in turn.
+        of_each = zip(reply[7::5], reply[8::5], reply[9::5], reply[10::5], reply[11::5], strict=True)
+        now = int(reply[6])
         jobs = [
-            FetchedJob(job_id, delivery, buffered, queue, record[0], record[2], record[3] or b"")
+            FetchedJob(job_id, delivery, buffered, queue, now - int(record[0] or now), record[2], record[3] or b"")
             if len(record) == _PLAIN
-            else _fetched(job_id, delivery, buffered, queue, record)
+            else _fetched(job_id, delivery, buffered, queue, record, now)
             for job_id, delivery, buffered, queue, record in of_each
         ]
         due_ms = int(reply[2])
