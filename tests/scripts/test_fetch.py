@@ -221,3 +221,14 @@ def test_fetch_says_how_long_a_job_has_waited(q: Scripts) -> None:
     q.pass_time(1.5)
     again = {job.id: job.waited_ms for job in q.take("w")}
     assert again == {b"plain": 500, b"named": -1}, "a backoff is no wait, and what came before is not counted twice"
+
+
+@pytest.mark.parametrize("garbage", [b"", b"soon", b"\xff", b"9" * 5000, b"-1", b"1e3"])
+def test_a_damaged_time_of_one_job_keeps_no_other_from_running(q: Scripts, garbage: bytes) -> None:
+    q.enqueue("a", "b", "c")
+    q.register("w")
+    q.redis.hset(q.keys.record_of("b"), "queued_ms", garbage)
+    q.pass_time(1)
+    jobs = {job.id: job for job in q.take("w")}
+    assert set(jobs) == {b"a", b"b", b"c"} and jobs[b"a"].waited_ms == jobs[b"c"].waited_ms == 1000
+    assert all(job.args == b"\x91\x01" for job in jobs.values())

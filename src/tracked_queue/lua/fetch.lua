@@ -22,8 +22,8 @@
 --          parked:<task>, dead, stats:<minute>, queues, ends:<q>
 --
 -- Returns a list; its first word:
---   'ok'     then more, next_due, buried, held, suspects, now (ms), and 5 values per job: id, delivery ('0' for an untracked one), buffered
---            ('1' or '0'), queue, and the record as a list: since when it has waited (ms; its enqueue or due time, ''
+--   'ok'     then more, next_due, buried, held, suspects, now (ms), and 5 values per job: id, delivery ('0' for an
+--            untracked one), buffered ('1' or '0'), queue, and the record as a list: since when it has waited (ms; its enqueue or due time, ''
 --            if a delivery has ended otherwise since then), delivery before this one, task, args; for a job
 --            that was delivered before, or is no plain one, also kwargs, options, and unless it is untracked: tracked,
 --            attempts, interruptions, recoveries, buffered before, checkpoint, bound (nil where there is none)

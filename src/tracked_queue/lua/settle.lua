@@ -24,8 +24,8 @@
 --   n         int    ids of this run
 --   id        text   n times
 -- Derived: processing:<lease>, instance:<lease>, cancel:<lease>, job:<id>, ends:<q>, scheduled, dead, queue:<q>, suspected:<q>,
---          suspecting, testing, wake:<q>, wake_suspects:<q>, lane:<lane>, lanes:<q>, laned, laned:<q>, permits:<limit>, rate:<limit>, limits,
---          waits:<limit>, open:<q>, opens, about:<limit>, timer, wake_timer, unique:<key>, ended, followers:<id>,
+--          suspecting, testing, wake:<q>, wake_suspects:<q>, lane:<lane>, lanes:<q>, laned, laned:<q>, permits:<limit>, rate:<limit>,
+--          limits, waits:<limit>, open:<q>, opens, about:<limit>, timer, wake_timer, unique:<key>, ended, followers:<id>,
 --          told:<id>, after:<id>, parked, parked:<task>, paused, stats:<minute>, queues
 --
 -- Returns one word per id:

@@ -442,7 +442,7 @@ def _fetched(job_id: bytes, delivery: bytes, buffered: bytes, queue: bytes, reco
         delivery,
         buffered,
         queue,
-        now - count_of(since) if since else -1,
+        now - queued if (queued := count_of(since)) > 0 else -1,
         task_name,
         args or b"",
         kwargs or b"",
@@ -458,14 +458,17 @@ def _fetched(job_id: bytes, delivery: bytes, buffered: bytes, queue: bytes, reco
 def _read_fetch(reply: Any) -> Fetched | Refusal:
     if reply[0] == b"ok":
         # After a head of seven, the five fields of each job in turn.
-        of_each = zip(reply[7::5], reply[8::5], reply[9::5], reply[10::5], reply[11::5], strict=True)
+        of_each = list(zip(reply[7::5], reply[8::5], reply[9::5], reply[10::5], reply[11::5], strict=True))
         now = int(reply[6])
-        jobs = [
-            FetchedJob(job_id, delivery, buffered, queue, now - int(record[0] or now), record[2], record[3] or b"")
-            if len(record) == _PLAIN
-            else _fetched(job_id, delivery, buffered, queue, record, now)
-            for job_id, delivery, buffered, queue, record in of_each
-        ]
+        try:
+            jobs = [
+                FetchedJob(job_id, delivery, buffered, queue, now - int(record[0] or now), record[2], record[3] or b"")
+                if len(record) == _PLAIN
+                else _fetched(job_id, delivery, buffered, queue, record, now)
+                for job_id, delivery, buffered, queue, record in of_each
+            ]
+        except ValueError:  # something else wrote one of the times
+            jobs = [_fetched(*one, now) for one in of_each]
         due_ms = int(reply[2])
         due = None if due_ms < 0 else due_ms / 1000
         more, must_start = reply[1] in (b"1", b"n"), reply[1] == b"n"
