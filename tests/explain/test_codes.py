@@ -510,6 +510,15 @@ def _(live: Scripts) -> None:
     assert live.take("w")
 
 
+@state("limit.free.rate", limit="one")
+def _(live: Scripts) -> None:
+    """One start of five is no reason to wait."""
+    live.enqueue("first", extras=limits("rate", most=5, span_ms=60_000))
+    live.enqueue("second", extras=limits("rate", most=5, span_ms=60_000))
+    worker(live)
+    assert len(live.take("w", start=1)) == 1
+
+
 @state("limit.unknown", limit="one")
 def _(live: Scripts) -> None: ...
 
@@ -550,6 +559,7 @@ async def test_each_state_has_its_code(live: Scripts, server: RedisServer, code:
     make, asked = States[code]
     make(live)
     found = await explained(live, server, **asked)
+    code = ".".join(code.split(".")[:2])  # a third part tells two states of one code apart
     assert code in [one.code for one in found], [one.code for one in found]
     if asked:
         assert len(found) == 1
@@ -584,7 +594,7 @@ ELSEWHERE = {"absent.evicted", "absent.shard"}
 
 
 def test_every_code_has_a_state_and_a_place_in_the_docs() -> None:
-    assert set(States) | ELSEWHERE == codes_in_source()
+    assert {".".join(code.split(".")[:2]) for code in States} | ELSEWHERE == codes_in_source()
     listed = set(re.findall(r"^\| `([\w.]+)` \|", DOCS.read_text(), re.M))
     assert listed == codes_in_source() | set(
         re.findall(r'"(twice\.\w+)"', (Path(tracked_queue.operator.__file__).parent / "timeline.py").read_text())
@@ -617,6 +627,7 @@ async def test_why_it_ran_twice_says_how_long_both_ran(live: Scripts, server: Re
     worker(live)
     (first,) = live.take("w")
     worker(live, "other")
+    time.sleep(0.02)  # it runs
     run_out(live)
     assert live.recover("w").word == "ok"
     (second,) = live.take("other")
@@ -628,7 +639,8 @@ async def test_why_it_ran_twice_says_how_long_both_ran(live: Scripts, server: Re
     assert [run.end for run in found.runs] == ["recovered", "succeeded"]
     assert found.runs[0].late_outcome == "succeeded" and found.runs[0].overlap_s >= 0.04
     assert "its lease ran out" in found.twice_sentence and "at the same time" in found.twice_sentence
-    assert [part.what for part in found.segments] == ["queue", "lost run", "queue", "run"] or len(found.segments) < 4
+    whats = [part.what for part in found.segments if part.what in ("run", "lost run")]
+    assert whats == ["lost run", "run"] and found.segments[-1].seconds >= 0.04
 
 
 async def test_an_explanation_takes_few_commands(live: Scripts, server: RedisServer) -> None:

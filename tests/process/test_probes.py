@@ -9,7 +9,7 @@ import urllib.request
 from pathlib import Path
 
 from tests.harness import wait_for
-from tests.process.worker import Worker
+from tests.process.worker import Notes, Worker
 from tracked_queue import TrackedQueue
 from tracked_queue.chaos.server import RedisServer
 
@@ -39,13 +39,13 @@ def test_probes_follow_a_worker_through_its_life(server: RedisServer, namespace:
         wait_for(lambda: ask(port, "started")[0] == 200, 30, "both processes to have started")
         wait_for(lambda: ask(port, "ready") == (200, "ok\n"), 20, "both to hold leases")
         app = TrackedQueue(server.url, namespace=namespace)
-        app.enqueue_sync("sleep", 3)
+        app.enqueue_sync("sleep", 6)
         app.close()
-        wait_for(lambda: any(True for _ in worker.events("instance.registered")), 10)
-        wait_for(lambda: ask(port, "nothing")[0] == 404, 5, "a page that is not there")
+        Notes(server.url, namespace).wait("start", 1)
+        assert ask(port, "nothing")[0] == 404
         worker.signal(signal.SIGTERM)
-        wait_for(lambda: ask(port, "ready")[0] in (503, 0), 10, "it to say that it stops")
-        assert ask(port, "live")[0] in (200, 0), "an end is no reason for a restart"
+        wait_for(lambda: ask(port, "ready") == (503, "it is stopping\n"), 10, "it to say that it stops")
+        assert ask(port, "live")[0] == 200, "an end is no reason for a restart"
         assert worker.process.wait(30) == 0
         assert ask(port, "live")[0] == 0
     finally:

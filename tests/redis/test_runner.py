@@ -296,6 +296,15 @@ async def test_the_buffer_is_refilled_while_every_slot_is_taken(
     gate.set()
     await wait_until(lambda: runner.ran == 9, what="all of them")
     assert room() == (4, 8)
+    gate.clear()
+    job = FetchedJob(b"x", b"7", b"1", b"default", 0, waits.name.encode())
+    runner.take([job, *brought(1)])
+    for _ in range(2):  # the first beat got no answer
+        assert [(job_id, delivery) for job_id, delivery, _ in runner.starts()] == [(b"x", b"7")]
+    runner.starts_answered()
+    assert runner.starts() == [], "once is enough"
+    gate.set()
+    await wait_until(lambda: not runner.running, what="the end")
     runner.close()
     await pools.close()
 

@@ -98,6 +98,18 @@ def test_a_late_outcome_leaves_a_mark_once(q: Scripts) -> None:
     assert [kind for kind, *_ in q.history("a")] == ["recovered", "late"], "nothing but the mark has changed"
 
 
+@pytest.mark.parametrize("kind", [OutcomeKind.SUCCEEDED, OutcomeKind.RETRY, OutcomeKind.FAILED])
+def test_a_delivery_that_has_settled_is_not_late(q: Scripts, kind: OutcomeKind) -> None:
+    """Its reply was lost, and then its lease: it says so once more."""
+    q.enqueue("a")
+    q.register("w")
+    (job,) = q.take("w")
+    assert q.settle("w", job, kind, ms=60_000) is Verdict.OK
+    before = q.snapshot()
+    assert q.store.run(t.late("w", [LateOutcome(job.id, job.delivery, kind, 5)])) == 0
+    assert q.snapshot() == before
+
+
 def test_a_late_outcome_of_no_job_is_not_noted(q: Scripts) -> None:
     before = q.snapshot()
     assert q.store.run(t.late("w", [LateOutcome(b"gone", b"5", OutcomeKind.FAILED, 1)])) == 0
@@ -110,6 +122,8 @@ def test_the_history_says_who_cancelled_and_who_requeued(q: Scripts) -> None:
     jobs = q.take("w")
     q.store.run(t.cancel(["a"], 60, "ann"))
     assert q.history("a") == [("cancel", jobs[0].delivery.decode(), "w", "ann")]
+    q.store.run(t.cancel(["a"], 60, "eve"))
+    assert len(q.history("a")) == 1, "to ask again fills no history"
     q.settle("w", jobs[1], "dead", reason="why")
     q.store.run(t.requeue(["b"], "bob"))
     assert [(kind, detail) for kind, _, _, detail in q.history("b")] == [("dead", "why"), ("requeued", "bob")]

@@ -53,8 +53,10 @@ end
 begin_writing()
 for _, record in ipairs(records) do
   local is_active = record.state == 'active'
-  redis.call('HSET', record.job,
-    event_of(record.events, now, 'cancel', is_active and record.delivery or '', record.lease or '', by))
+  if not record.ties.cancel then  -- the first to ask is in the history
+    redis.call('HSET', record.job,
+      event_of(record.events, now, 'cancel', is_active and record.delivery or '', record.lease or '', by))
+  end
   if is_active then
     redis.call('HSET', record.job, 'tied', '1', 'cancel', '1', 'keep_ms', keep)
     redis.call('SADD', named('cancel', record.lease or ''), record.id)

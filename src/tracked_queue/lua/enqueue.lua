@@ -39,8 +39,8 @@
 --                     keeps its place there, and is due now
 --   {'unknown', id}   it comes after that job, which has no record, or is untracked; nothing written for this one
 -- Refuses: a full Redis (OOM), before the first write; a shard that was closed (see close.lua): the one word 'closed'.
--- A record has the fields kwargs and options only if one of them is not empty, or if it has extras; delivery '0' marks such a
--- record.  Only an untracked job has `tracked`, as '0'.  So a fetch reads five fields of a plain job.  `tied` marks a job with
+-- A record has the fields kwargs and options only if one of them is not empty, or if it has extras or is due later; delivery '0'
+-- marks such a record.  Only an untracked job has `tracked`, as '0'.  So a fetch reads five fields of a plain job.  `tied` marks a job with
 -- extras, `bound` one that has those that its task asks for: a job that was enqueued without its task's code lacks them, and gets
 -- them from the worker (see settle).
 -- Keeps: a job whose id is known is never recorded twice; a tick that is not after its schedule's last one is not stored;

@@ -23,6 +23,7 @@ from ..reports.memory import read_acts
 from ..reports.queues import Overview
 from ..reports.runs import runs_of
 from ..reports.scene import (
+    count_parked,
     read_absence,
     read_backlog,
     read_fleet,
@@ -33,7 +34,7 @@ from ..reports.scene import (
 from ..reports.times import Times, read_times
 from ..transport.store import Store
 from .explanation import Cause, Explanation, Fact, plural, seconds
-from .job_causes import absent, cause_of
+from .job_causes import UNREADABLE, absent, cause_of
 from .standing import GRAVITY, LATELY_MIN, instance_cause, limit_cause, moment, queue_cause, shard_problems, who_did
 from .timeline import segments_of, why_twice
 
@@ -50,12 +51,7 @@ async def explain_job(stores: Sequence[Store], shard: int, job_id: str, cipher: 
     try:
         info = make_info(job_id, record, None, cipher)
     except UnreadableJobError:
-        return Cause(
-            "absent.unreadable",
-            "There is something of this id that is no job record: another program wrote it.",
-            do=["look at the key by hand"],
-            problem=True,
-        ).of(about)
+        return UNREADABLE.of(about)
     runs = runs_of(read_events(record), record)
     twice, sentence = why_twice(info, runs)
     parts, total_s = segments_of(info, runs, moment(scene.fleet.now))
@@ -96,12 +92,12 @@ async def explain_queue(stores: Sequence[Store], name: str) -> list[Explanation]
     return found
 
 
-async def explain_task(stores: Sequence[Store], name: str, overview: Overview) -> Explanation:
+async def explain_task(stores: Sequence[Store], name: str) -> Explanation:
     """A task: whether the fleet knows it, and whether it is paused or has parked jobs."""
     acts = await read_acts(stores[0], 200)
     fleets = [await read_fleet(store) for store in stores]
     known = sum(len(fleet.with_task(name)) for fleet in fleets)
-    parked = sum(one.length for one in overview.parked if one.task == name)
+    parked = sum([await count_parked(store, name) for store in stores])
     facts = [
         Fact(f"known to {plural(known, 'live instance')}", "instances"),
         Fact(f"{plural(parked, 'parked job')}", "parked:<task>"),
@@ -149,18 +145,18 @@ async def explain_limit(stores: Sequence[Store], name: str) -> list[Explanation]
         fleet = await read_fleet(store)
         for stored in stored_names(name):
             limit = await read_limit_scene(store, fleet.now, stored, waits=10)
-            if limit.in_use or limit.starts or limit.queues or limit.most:
+            if limit.in_use or limit.last_start or limit.queues or limit.most:
                 break
-        if not (limit.in_use or limit.starts or limit.queues) and (shard or len(stores) > 1):
+        if not (limit.in_use or limit.last_start or limit.queues) and (shard or len(stores) > 1):
             continue
         waits = ", ".join(f"{count} lanes of {queue}" for queue, count in limit.queues.items())
         facts = [Fact(f"waiting: {waits or 'nothing'}", "waits:<limit>")]
         cause = limit_cause(limit, fleet.now)
         if cause is None:
             cause = Cause(
-                "limit.free" if limit.most or limit.in_use or limit.starts else "limit.unknown",
+                "limit.free" if limit.most or limit.in_use or limit.last_start else "limit.unknown",
                 f"It has places free: {limit.in_use} of {limit.most or '?'} taken."
-                if limit.most or limit.in_use or limit.starts
+                if limit.most or limit.in_use or limit.last_start
                 else "Nothing has or waits for a limit of this name; write the whole name, with its key's value.",
             )
         about = f"limit {name}" + (f" in shard {shard}" if len(stores) > 1 else "")
@@ -169,13 +165,12 @@ async def explain_limit(stores: Sequence[Store], name: str) -> list[Explanation]
     return found or [Cause("limit.unknown", "Nothing has or waits for a limit of this name.").of(f"limit {name}")]
 
 
-async def problems_of(
-    stores: Sequence[Store], overview: Overview, instances: Sequence[InstanceReport]
-) -> list[Explanation]:
+async def problems_of(stores: Sequence[Store], overview: Overview) -> list[Explanation]:
     """What is wrong, or about to be, over all shards; the gravest first."""
-    found: list[Explanation] = []
+    found, versions = list[Explanation](), set[str]()
     for shard, store in enumerate(stores):
         fleet = await read_fleet(store)
+        versions |= {item.version for item in fleet.instances if item.alive and item.version}
         backlog = await read_backlog(store, fleet.now, LATELY_MIN)
         where = f"fleet, shard {shard}" if len(stores) > 1 else "fleet"
         found += [cause.of(where) for cause in shard_problems(fleet, backlog)]
@@ -216,11 +211,10 @@ async def problems_of(
                     problem=True,
                 ).of(f"task {parked.task}")
             )
-    versions = sorted({item.version for item in instances if item.alive and item.version})
     if len(versions) > 1:
         found.append(
-            Cause("fleet.versions", f"Several versions of tracked_queue work together: {', '.join(versions)}.").of(
-                "fleet"
-            )
+            Cause(
+                "fleet.versions", f"Several versions of tracked_queue work together: {', '.join(sorted(versions))}."
+            ).of("fleet")
         )
     return sorted(found, key=lambda one: (not one.problem, GRAVITY.get(one.code, 9)))

@@ -22,6 +22,12 @@ from .standing import LEFT_ALONE_S, age_of, limit_cause, moment, queue_busy, que
 
 # A job that has waited for less than this is on its way.
 JUST_NOW_S = 2.0
+UNREADABLE = Cause(
+    "absent.unreadable",
+    "There is something of this id that is no job record: another program wrote it.",
+    do=["look at the key by hand"],
+    problem=True,
+)
 
 
 def absent(
@@ -29,12 +35,7 @@ def absent(
 ) -> Cause:
     """Why there is no record of this id."""
     if record is None:
-        return Cause(
-            "absent.unreadable",
-            "There is something of this id that is no job record: another program wrote it.",
-            do=["look at the key by hand"],
-            problem=True,
-        )
+        return UNREADABLE
     if others:
         return Cause(
             "absent.shard",

@@ -21,7 +21,7 @@ from ..model.job import Job
 from ..model.task import Task
 from ..producer.connections import Connections
 from ..producer.producer import Producer
-from ..protocol.states import State
+from ..protocol.states import ENDED, State
 from ..protocol.times import RUN_EDGES
 from ..protocol.transitions import (
     MAX_RICH,
@@ -175,6 +175,8 @@ class Operator:
         found: list[JobRow] = []
         for store in self._connections.stores:
             found += (await list_jobs(store, state, queue=queue, task=task, limit=limit))[0]
+        if len(self._connections.stores) > 1:  # each shard's are in order
+            found.sort(key=lambda row: row.at or _EPOCH, reverse=state in ENDED)
         return found[:limit]
 
     async def numbers(self) -> FleetNumbers:
@@ -294,12 +296,12 @@ class Operator:
         if queue is not None:
             return await explain_queue(stores, check_name("queue", queue))
         if task is not None:
-            return [await explain_task(stores, _name_of(task), await self.queues())]
+            return [await explain_task(stores, _name_of(task))]
         if instance is not None:
             return explain_instance(check_text("instance", instance), await self.instances())
         if limit is not None:
             return await explain_limit(stores, check_text("limit", limit))
-        return await problems_of(stores, await self.queues(), await self.instances())
+        return await problems_of(stores, await self.queues())
 
     # What the store remembers
 

@@ -143,18 +143,16 @@ def limit_cause(limit: LimitScene, now: int) -> Cause | None:
     """Why a limit has no place free; None if it has."""
     name = limit_shown(limit.name) or limit.name
     if limit.kind == "rate":
-        if limit.most and len(limit.starts) >= min(limit.most, len(limit.starts) or 1) and limit.starts:
-            oldest = limit.starts[-1] if len(limit.starts) >= limit.most else limit.starts[0]
-            left = oldest + limit.ms - now
-            if left > 0:
-                return Cause(
-                    "lane.rate",
-                    f"Limit {name} allows {limit.most} starts in {seconds(limit.ms / 1000)}; the next one is about "
-                    f"{seconds(left / 1000)} away at most.",
-                    [Fact(f"the last start was {seconds((now - limit.starts[0]) / 1000)} ago", "rate:<limit>")],
-                    ["raise the rate in the code, and deploy"],
-                )
-        return None
+        left = limit.nth_start + limit.ms - now
+        if not limit.nth_start or left <= 0:
+            return None
+        return Cause(
+            "lane.rate",
+            f"Limit {name} allows {limit.most} starts in {seconds(limit.ms / 1000)}, and they are used; the next one is "
+            f"{seconds(left / 1000)} away.",
+            [Fact(f"the last start was {seconds((now - limit.last_start) / 1000)} ago", "rate:<limit>")],
+            ["raise the rate in the code, and deploy"],
+        )
     if limit.most and limit.in_use >= limit.most:
         held = "; ".join(
             f"{holder.id} ({holder.state or 'no record'}{'' if holder.age_s is None else f', {seconds(holder.age_s)}'})"

@@ -70,7 +70,10 @@ class Holder:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LimitScene:
-    """A limit: 'concurrency' with its holders, or 'rate' with the times of its last starts (ms, the newest first)."""
+    """
+    A limit: 'concurrency' with its holders, or 'rate' with the time (ms) of its last start, and of the one that has to leave
+    the window before there is room (0: there have not been as many).
+    """
 
     name: str
     kind: str
@@ -78,7 +81,8 @@ class LimitScene:
     ms: int
     in_use: int
     holders: Sequence[Holder] = ()
-    starts: Sequence[int] = ()
+    last_start: int = 0
+    nth_start: int = 0
     queues: Mapping[str, int] = field(default_factory=dict)  # with lanes that wait for it
 
     @property
@@ -160,11 +164,11 @@ async def read_limit_scene(
         waits: Of how many queues the lanes that wait for it are counted.
     """
     keys = store.keys
-    about, in_use, ids, starts, waiting = await store.read(
+    about, in_use, ids, last, waiting = await store.read(
         ("HMGET", keys.named("about", name), "kind", "number", "ms", "base"),
         ("SCARD", keys.named("permits", name)),
         ("SRANDMEMBER", keys.named("permits", name), HOLDERS),
-        ("LRANGE", keys.named("rate", name), 0, HOLDERS - 1),
+        ("LINDEX", keys.named("rate", name), 0),
         ("ZRANGE", keys.named("waits", name), *((0, waits - 1) if waits else (1, 0))),
     )
     (number,) = await store.read(("HGET", keys.single("limits"), text_of(about[3]) or name))
@@ -173,9 +177,10 @@ async def read_limit_scene(
         *(("ZCARD", to_bytes(keys.named("waiting", f"{name}\n{text_of(queue)}"))) for queue in waiting)
     )
     most = number_of(number) or most or number_of(about[1])
-    nth = [number_of(start) for start in starts]
-    if not kind and not about[0] and nth:
+    nth = None
+    if last is not None:
         kind = "rate"
+        (nth,) = await store.read(("LINDEX", keys.named("rate", name), most - 1)) if most else (None,)
     return LimitScene(
         name=name,
         kind=kind or text_of(about[0]) or "concurrency",
@@ -191,7 +196,8 @@ async def read_limit_scene(
             )
             for job_id, (state, lease, delivery) in zip(ids, records, strict=True)
         ],
-        starts=nth,
+        last_start=number_of(last),
+        nth_start=number_of(nth),
         queues=dict(zip(map(text_of, waiting), groups, strict=True)),
     )
 
@@ -313,3 +319,9 @@ async def read_backlog(store: Store, now: int, minutes: int) -> Backlog:
         ("SCARD", keys.single("suspecting")),
     )
     return Backlog(first_due=number_of(first[1]) if first else 0, dead_lately=len(dead), suspecting=suspecting)
+
+
+async def count_parked(store: Store, task: str) -> int:
+    """Parked jobs of a task."""
+    (count,) = await store.read(("LLEN", store.keys.named("parked", task)))
+    return int(count)

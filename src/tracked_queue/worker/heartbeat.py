@@ -32,11 +32,12 @@ class Heartbeat:
         news: Callable[[Beat | None], None],
         doubt: Callable[[], None],
         starts: Callable[[], list[tuple[bytes, bytes, int]]],
+        starts_answered: Callable[[], None],
         times: Times,
     ) -> None:
         self._store, self._state, self._settings, self._outage = store, state, settings, outage
         self._busy, self._news, self._doubt = busy, news, doubt
-        self._starts, self._times = starts, times
+        self._starts, self._starts_answered, self._times = starts, starts_answered, times
 
     async def run(self) -> None:
         """Send beats until cancelled or until the lease is lost."""
@@ -57,6 +58,7 @@ class Heartbeat:
                 continue
             tries = pauses()
             self._times.answered()
+            self._starts_answered()
             self._outage.worked()
             if beat is not None:
                 self._state.beaten(sent_at)

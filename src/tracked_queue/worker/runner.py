@@ -116,6 +116,7 @@ class Runner:
         # Deliveries, not ids: one that ignores its cancellation may still be here when its job comes back.
         self.running: set[Delivery] = set()
         self.buffer: deque[Delivery] = deque()
+        self._starting: list[Delivery] = []  # what `starts` returned last
         self.late: list[LateOutcome] = []  # of deliveries that ended after the lease was lost
         self._accepting = True
         self._timer: asyncio.TimerHandle | None = None
@@ -458,17 +459,23 @@ class Runner:
 
     def starts(self) -> list[tuple[bytes, bytes, int]]:
         """
-        Jobs that were to wait here for a place and run now: id, delivery, ms since their start; each once. For Redis they
-        still wait.
+        Jobs that were to wait here for a place and run now: id, delivery, ms since their start. For Redis they still wait;
+        they are returned until `starts_answered`.
         """
         now, found = self._loop.time(), []
+        self._starting = []
         for item in self.running:
             if item.job.buffered == b"1" and not (item.start_told or item.untracked):
-                item.start_told = True
+                self._starting.append(item)
                 found.append((item.job.id, item.job.delivery, round((now - item.started_at) * 1000)))
                 if len(found) == MAX_STARTS:
                     break
         return found
+
+    def starts_answered(self) -> None:
+        """Redis has what `starts` returned last."""
+        for item in self._starting:
+            item.start_told = True
 
     def _fill(self) -> None:
         """A place may be free: for a job that waits here, else for a fetch."""

@@ -173,6 +173,7 @@ class Term:
             news=self._news,
             doubt=self._doubt,
             starts=self.runner.starts,
+            starts_answered=self.runner.starts_answered,
             times=self.runner.times,
         )
         self._scheduler = Scheduler(
