@@ -17,11 +17,12 @@ from tracked_queue import Concurrency, TrackedQueue
 from tracked_queue.chaos.server import RedisServer
 from tracked_queue.operator.explanation import Explanation
 from tracked_queue.operator.job_causes import absent
+from tracked_queue.operator.standing import limit_cause
 from tracked_queue.protocol import transitions as t
 from tracked_queue.protocol.packing import encode_extras
 from tracked_queue.protocol.scripts import load_scripts
 from tracked_queue.protocol.transitions import LateOutcome, OutcomeKind
-from tracked_queue.reports.scene import Absence
+from tracked_queue.reports.scene import Absence, LimitScene
 
 pytestmark = pytest.mark.anyio
 DOCS = Path(__file__).parent.parent.parent / "docs" / "reference" / "explain.md"
@@ -711,3 +712,14 @@ async def test_explaining_writes_nothing(live: Scripts, server: RedisServer, ask
     before = live.snapshot()
     await explained(live, server, **asked)
     assert live.snapshot() == before
+
+
+@pytest.mark.parametrize("nth_start, code", [(0, ""), (1_000_000 - 70_000, ""), (1_000_000 - 20_000, "lane.rate")])
+def test_a_rate_is_used_up_only_by_as_many_starts_as_it_allows(nth_start: int, code: str) -> None:
+    """The last start alone says nothing."""
+    limit = LimitScene(
+        name="one", kind="rate", most=5, ms=60_000, in_use=0, last_start=1_000_000 - 5, nth_start=nth_start
+    )
+    cause = limit_cause(limit, 1_000_000)
+    assert (cause.code if cause else "") == code
+    assert cause is None or "the next one is 40 s away" in cause.sentence
