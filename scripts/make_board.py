@@ -60,7 +60,7 @@ ROWS: list[tuple[str, list[Panel]]] = [
             (
                 "Wait, p95", "From being due until the start.", "s",
                 [(
-                    f"histogram_quantile(0.95, sum by (queue, le) (rate(tracked_queue_wait_seconds_bucket{OF_QUEUE}[$__rate_interval])))",
+                    f"histogram_quantile(0.95, sum by (queue, le) (rate(tracked_queue_fleet_wait_seconds_bucket{OF_QUEUE}[$__rate_interval])))",
                     "{{queue}}",
                 )],
             ),
@@ -84,14 +84,14 @@ ROWS: list[tuple[str, list[Panel]]] = [
     (
         "Tasks",
         [
-            ("Runs", "Runs a second.", "ops", [('sum by (task) (rate(tracked_queue_run_seconds_bucket{task=~"$task",le="+Inf"}[$__rate_interval]))', "{{task}}")]),
+            ("Runs", "Runs a second.", "ops", [('sum by (task) (rate(tracked_queue_fleet_run_seconds_bucket{task=~"$task",le="+Inf"}[$__rate_interval]))', "{{task}}")]),
             (
                 "Run, p50", "How long half of the runs take.", "s",
-                [(f"histogram_quantile(0.5, sum by (task, le) (rate(tracked_queue_run_seconds_bucket{OF_TASK}[$__rate_interval])))", "{{task}}")],
+                [(f"histogram_quantile(0.5, sum by (task, le) (rate(tracked_queue_fleet_run_seconds_bucket{OF_TASK}[$__rate_interval])))", "{{task}}")],
             ),
             (
                 "Run, p95", "How long all but a twentieth take.", "s",
-                [(f"histogram_quantile(0.95, sum by (task, le) (rate(tracked_queue_run_seconds_bucket{OF_TASK}[$__rate_interval])))", "{{task}}")],
+                [(f"histogram_quantile(0.95, sum by (task, le) (rate(tracked_queue_fleet_run_seconds_bucket{OF_TASK}[$__rate_interval])))", "{{task}}")],
             ),
             ("Parked jobs", "Jobs of tasks that no live instance knows, or that are paused.", "short", [("sum by (task) (tracked_queue_parked_jobs)", "{{task}}")]),
         ],
@@ -106,6 +106,27 @@ ROWS: list[tuple[str, list[Panel]]] = [
                 [("max(tracked_queue_scheduled_jobs)", "scheduled"), ("max(tracked_queue_waiting_jobs)", "waiting")],
             ),
             ("Schedules", "Since when no instance has said that it runs the schedule.", "s", [("max by (schedule) (tracked_queue_schedule_silent_seconds)", "{{schedule}}")]),
+        ],
+    ),
+    (
+        "Processes (the workers' own ports)",
+        [
+            ("Busy places", "Jobs that run, and places.", "short", [("sum(tracked_queue_running)", "running"), ("sum(tracked_queue_slots)", "places"), ("sum(tracked_queue_buffered)", "wait in an instance")]),
+            ("Runs that fail", "Runs a second that did not succeed, by task and outcome.", "ops", [(f'sum by (task, outcome) (rate(tracked_queue_runs_total{{outcome!="succeeded",{OF_TASK[1:-1]}}}[$__rate_interval]))', "{{task}} {{outcome}}")]),
+            ("Errors", "What runs raised, a second, by class.", "ops", [("topk(10, sum by (error) (rate(tracked_queue_errors_total[$__rate_interval])))", "{{error}}")]),
+            ("Calls to Redis, p95", "By call.", "s", [("histogram_quantile(0.95, sum by (call, le) (rate(tracked_queue_store_seconds_bucket[$__rate_interval])))", "{{call}}")]),
+            ("Event loop, p99", "How long the loops took to answer.", "s", [("histogram_quantile(0.99, sum by (le) (rate(tracked_queue_loop_lag_seconds_bucket[$__rate_interval])))", "lag")]),
+            ("Lease margin", "The smallest time that a lease had left at a beat.", "s", [("min(tracked_queue_lease_margin_seconds)", "margin")]),
+            ("Processes that ended", "By why.", "short", [("sum by (why) (increase(tracked_queue_process_ends_total[$__rate_interval]))", "{{why}}")]),
+            (
+                "Late and lost", "Outcomes that came too late, lost leases, strays, cancellations that were ignored.", "short",
+                [
+                    ("sum(increase(tracked_queue_fenced_total[$__rate_interval]))", "fenced"),
+                    ("sum(increase(tracked_queue_leases_lost_total[$__rate_interval]))", "leases lost"),
+                    ("sum(increase(tracked_queue_strays_total[$__rate_interval]))", "strays"),
+                    ("sum(increase(tracked_queue_cancellations_ignored_total[$__rate_interval]))", "cancellations ignored"),
+                ],
+            ),
         ],
     ),
     (
@@ -150,7 +171,7 @@ def board() -> dict[str, Any]:
         "templating": {"list": [
             {"name": "source", "label": "Prometheus", "type": "datasource", "query": "prometheus"},
             variable("queue", "tracked_queue_queue_jobs"),
-            variable("task", "tracked_queue_run_seconds_bucket"),
+            variable("task", "tracked_queue_fleet_run_seconds_bucket"),
         ]},
         "annotations": {"list": []},
         "panels": panels,

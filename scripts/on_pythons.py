@@ -42,7 +42,9 @@ def run(name: str, python: str, *more: str) -> int:
         subprocess.run([python, "-m", "venv", str(folder)], check=True)
     install = [str(own), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     subprocess.run(
-        [*install, "--editable", ".[embedded,testing,encryption,metrics,sentry]", *NEEDED, *more], cwd=ROOT, check=True
+        [*install, "--editable", ".[embedded,testing,encryption,metrics,sentry,otel]", *NEEDED, *more],
+        cwd=ROOT,
+        check=True,
     )
     command = [str(own), "-m", "pytest", "-n", "3", "--reruns", "1", "-q", "-m", "not deep", *TESTS]
     return subprocess.run(command, cwd=ROOT, check=False).returncode

@@ -50,17 +50,19 @@ from .model.retry import Dead, Discard, Exponential, Fixed, Retry, Snooze
 from .model.task import PreparedCall, Step, SyncTask, Task, TaskWithOptions
 from .model.workflow import BatchProgress, Group
 from .protocol.states import State
-from .protocol.transitions import CancelWord, DeadWord, Fate, Recovered
+from .protocol.transitions import CancelWord, DeadWord, DeleteWord, Fate, MoveWord, Recovered, RescheduleWord
 from .settings import Settings, SettingsArgs
 
 if TYPE_CHECKING:
     from .operator.doctor import Finding, Level
     from .operator.explanation import Explanation, Fact, Segment
-    from .operator.operator import DeadOutcome, Operator, TaskReport
+    from .operator.operator import DeadOutcome, Operator
     from .operator.scale import Scale
+    from .operator.viewer import TaskReport, Viewer
     from .reports.dead import DeadFilter, DeadJob
     from .reports.instances import ActiveJob, InstanceReport
-    from .reports.listing import JobRow
+    from .reports.limits import LimitReport
+    from .reports.listing import JobPage, JobRow
     from .reports.memory import Act, RecoveryReport
     from .reports.numbers import FleetNumbers, LimitNumbers
     from .reports.queues import Overview, ParkedReport, QueueReport
@@ -83,7 +85,13 @@ _LATER = {
     "FleetNumbers": "reports.numbers",
     "Histogram": "reports.times",
     "InstanceReport": "reports.instances",
+    "JobPage": "reports.listing",
     "JobRow": "reports.listing",
+    "LimitReport": "reports.limits",
+    "DeleteWord": "protocol.transitions",
+    "MoveWord": "protocol.transitions",
+    "RescheduleWord": "protocol.transitions",
+    "Viewer": "operator.viewer",
     "Level": "operator.doctor",
     "Operator": "operator.operator",
     "Overview": "reports.queues",
@@ -95,7 +103,7 @@ _LATER = {
     "LimitNumbers": "reports.numbers",
     "Scale": "operator.scale",
     "Segment": "operator.explanation",
-    "TaskReport": "operator.operator",
+    "TaskReport": "operator.viewer",
     "Times": "reports.times",
 }
 
@@ -124,6 +132,7 @@ __all__ = [
     "DeadJob",
     "DeadOutcome",
     "DeadWord",
+    "DeleteWord",
     "Discard",
     "DuplicateJobError",
     "EnqueueFullError",
@@ -156,6 +165,7 @@ __all__ = [
     "JobNotFoundError",
     "JobOptions",
     "JobOptionsArgs",
+    "JobPage",
     "JobRow",
     "Key",
     "Level",
@@ -163,8 +173,10 @@ __all__ = [
     "LifespanError",
     "Limit",
     "LimitNumbers",
+    "LimitReport",
     "LogLine",
     "MissingCommandError",
+    "MoveWord",
     "NamedEnqueue",
     "NotDurableError",
     "Operator",
@@ -179,6 +191,7 @@ __all__ = [
     "Rate",
     "Recovered",
     "RecoveryReport",
+    "RescheduleWord",
     "ResultLeftOutError",
     "Results",
     "Retry",
@@ -212,6 +225,7 @@ __all__ = [
     "UnreadableJobError",
     "UnreadableResultError",
     "UsageError",
+    "Viewer",
     "__version__",
     "current_job",
 ]

@@ -7,6 +7,8 @@ in its own process keeps its own configuration, and can add `add_job` to its pro
 
 from __future__ import annotations
 
+import sys
+from collections import Counter
 from collections.abc import MutableMapping
 from typing import Any
 
@@ -25,9 +27,11 @@ class _Careful:
     def __init__(self, logger: Any) -> None:
         self._logger = logger
         self.dropped = 0
+        self.counts: Counter[str] = Counter()  # of each event, whether its level is shown or not
 
     def _write(self, level: str, event: str, facts: dict[str, Any]) -> None:
         before = self.dropped
+        self.counts[event] += 1
         try:
             getattr(self._logger, level)(event, **facts)
         except Exception:  # a full disk, a reader that is gone, a processor of the application's
@@ -64,6 +68,17 @@ def add_job(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> Muta
     if job is not None:
         for name, value in (("task", job.task), ("job_id", job.id), ("delivery", job.fence), ("lease", job.lease)):
             event.setdefault(name, value)
+    return event
+
+
+def add_trace(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """A structlog processor: adds trace_id and span_id to lines that are written within a span of OpenTelemetry."""
+    trace = sys.modules.get("opentelemetry.trace")
+    if trace is not None:
+        about = trace.get_current_span().get_span_context()
+        if about.is_valid:
+            event.setdefault("trace_id", f"{about.trace_id:032x}")
+            event.setdefault("span_id", f"{about.span_id:016x}")
     return event
 
 

@@ -31,12 +31,12 @@ def test_jobs_lists_each_state(cli: Cli, store: Scripts) -> None:
     every_state(store)
     store.enqueue("elsewhere", queue="other", task="u")
     for state in set(LISTED_STATES) - {"expired", "queued"}:
-        assert [row["id"] for row in json.loads(cli("jobs", "--state", state, "--json").stdout)] == [state]
-    rows = json.loads(cli("jobs", "--json").stdout)
+        assert [row["id"] for row in json.loads(cli("jobs", "--state", state, "--json").stdout)["rows"]] == [state]
+    rows = json.loads(cli("jobs", "--json").stdout)["rows"]
     assert sorted(row["id"] for row in rows) == ["elsewhere", "queued"]
-    assert [row["id"] for row in json.loads(cli("jobs", "--queue", "other", "--json").stdout)] == ["elsewhere"]
-    assert [row["id"] for row in json.loads(cli("jobs", "--task", "u", "--json").stdout)] == ["elsewhere"]
-    assert len(json.loads(cli("jobs", "--limit", "1", "--json").stdout)) == 1
+    assert [row["id"] for row in json.loads(cli("jobs", "--queue", "other", "--json").stdout)["rows"]] == ["elsewhere"]
+    assert [row["id"] for row in json.loads(cli("jobs", "--task", "u", "--json").stdout)["rows"]] == ["elsewhere"]
+    assert len(json.loads(cli("jobs", "--limit", "1", "--json").stdout)["rows"]) == 1
     assert "why" in cli("jobs", "--state", "failed").stdout
     assert "there are active" in cli("jobs", "--state", "nope", exit=2).stderr
     assert "no jobs are queued" in cli("jobs", "--queue", "nowhere").stdout
@@ -44,7 +44,7 @@ def test_jobs_lists_each_state(cli: Cli, store: Scripts) -> None:
 
 def test_queued_jobs_come_in_the_order_in_which_they_are_taken(cli: Cli, store: Scripts) -> None:
     store.enqueue(*(f"j{n:03}" for n in range(600)))
-    found = [row["id"] for row in json.loads(cli("jobs", "--limit", "550", "--json").stdout)]
+    found = [row["id"] for row in json.loads(cli("jobs", "--limit", "550", "--json").stdout)["rows"]]
     assert found == [f"j{n:03}" for n in range(550)]
 
 

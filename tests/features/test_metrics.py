@@ -88,8 +88,8 @@ async def test_the_fleet_in_numbers(app: TrackedQueue, monkeypatch) -> None:  # 
         after = await scraper.series()
         assert at(after, "events_total", queue="sums", event="succeeded") == 5
         assert at(after, "dead_jobs") == 1 and at(after, "queue_jobs", queue="sums", kind="ready") == 0
-        assert at(after, "run_seconds_bucket", task="add", le="+Inf") == 5
-        assert at(after, "wait_seconds_bucket", queue="sums", le="+Inf") == 5
+        assert at(after, "fleet_run_seconds_bucket", task="add", le="+Inf") == 5
+        assert at(after, "fleet_wait_seconds_bucket", queue="sums", le="+Inf") == 5
         assert at(after, "limit_capacity", limit="adders") == 3 and at(after, "limit_in_use", limit="adders") == 0
         again = await scraper.series()
         grown = {key for key, value in again.items() if key[0].endswith(("_total", "_bucket")) and value != after[key]}

@@ -131,7 +131,7 @@ async def test_tasks_and_explain_know_how_long_runs_take(app: TrackedQueue) -> N
     )
     info = await failed.info()
     assert [event.kind for event in info.history] == ["dead"] and info.started_at is not None
-    assert [one.id for one in await app.operator.jobs("dead")] == [failed.id]
+    assert [one.id for one in (await app.operator.jobs("dead")).rows] == [failed.id]
 
 
 async def test_the_start_of_a_buffered_job_is_noted_by_a_beat(app: TrackedQueue) -> None:

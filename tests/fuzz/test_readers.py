@@ -105,6 +105,7 @@ def test_every_reader_answers(
             for listed in LISTED_STATES:
                 await operator.jobs(listed)
             await operator.tasks()
+            await operator.limits()
             await operator.acts()
             await operator.recoveries()
             numbers = await operator.numbers()

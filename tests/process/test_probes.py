@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import urllib.error
 import urllib.request
+from collections import defaultdict
 from pathlib import Path
 
 from tests.harness import wait_for
@@ -64,3 +66,44 @@ def test_a_port_that_is_taken_is_one_line(server: RedisServer, namespace: str, t
             assert f"http_port={port}" in said and "Traceback" not in said
         finally:
             worker.close()
+
+
+def numbers(port: int) -> defaultdict[str, float]:
+    """All series of `/metrics`, by name and labels as they are written; 0 for one that is not there."""
+    status, text = ask(port, "metrics")
+    assert status == 200, text
+    pairs = (line.rsplit(" ", 1) for line in text.splitlines() if line and not line.startswith("#"))
+    return defaultdict(float, ((name, float(value)) for name, value in pairs))
+
+
+def test_metrics_are_those_of_all_processes_and_outlive_a_death(
+    server: RedisServer, namespace: str, tmp_path: Path
+) -> None:
+    port = free_port()
+    worker = Worker(server.url, namespace, tmp_path, "--processes", "2", "--http-port", str(port))
+    app = TrackedQueue(server.url, namespace=namespace)
+    try:
+        wait_for(lambda: ask(port, "started")[0] == 200, 30, "both processes to have started")
+        for _ in range(20):
+            app.enqueue_sync("short")
+        runs = 'tracked_queue_runs_total{outcome="succeeded",queue="default",task="short"}'
+        wait_for(lambda: numbers(port)[runs] == 20, 20, "all runs to be counted")
+        wait_for(
+            lambda: numbers(port)['tracked_queue_run_seconds_bucket{le="+Inf",task="short"}'] == 20, 20, "their times"
+        )
+        found = numbers(port)
+        assert found["tracked_queue_slots"] == 2 * 100 and found["tracked_queue_running"] == 0
+        assert found['tracked_queue_store_seconds_bucket{call="settle",le="+Inf"}'] > 0
+        assert found['tracked_queue_loop_lag_seconds_bucket{le="+Inf"}'] > 0
+        assert found['tracked_queue_process_ends_total{why="died"}'] == 0
+        app.enqueue_sync("sleep", 60)
+        Notes(server.url, namespace).wait("start", 1)
+        wait_for(lambda: numbers(port)["tracked_queue_running"] == 1, 10, "the job to be seen")
+        os.kill(int(worker.wait_event("process.started")[0]["pid"]), signal.SIGKILL)
+        wait_for(
+            lambda: numbers(port)['tracked_queue_process_ends_total{why="died"}'] == 1, 20, "the death to be counted"
+        )
+        assert numbers(port)[runs] == 20
+    finally:
+        app.close()
+        worker.close()

@@ -742,7 +742,10 @@ async def test_a_sweep_ends_at_the_first_word_that_nobody_may_be_called_dead(
         return await plain(call, *args, **more)
 
     monkeypatch.setattr(store, "run", counted)
-    assert await recovery.recover_once(store, app.settings, "a-sweeper") == [] and asked == 1
+    assert (
+        await recovery.recover_once(store, app.settings, "a-sweeper", recovery.Witness(None, bytes)) == []
+        and asked == 1
+    )
 
 
 async def all_run_out(app: TrackedQueue) -> bool:

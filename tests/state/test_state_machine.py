@@ -503,6 +503,38 @@ class Machine(RuleBasedStateMachine):
             if word == "ok":
                 self.settled = {item for item in self.settled if item[0] != job.encode()}
 
+    @precondition(lambda self: self.jobs)
+    @rule(data=st.data(), queue=st.sampled_from(QUEUES))
+    def move(self, data: st.DataObject, queue: str) -> None:
+        job = data.draw(st.sampled_from(self.jobs))
+        was = self.q.job(job)
+        (word,) = self.q.store.run(t.move([job], queue))
+        assert word in {"": ("gone",), "active": ("started",)}.get(
+            was.get("state", ""),
+            ("ended",) if was.get("state") in FINAL - {"dead"} else ("ok", "same", "limited", "suspect"),
+        )
+        if word == "ok":
+            self.requests[job] = msgspec.structs.replace(self.requests[job], queue=queue)
+
+    @precondition(lambda self: self.jobs)
+    @rule(data=st.data(), ms=st.sampled_from([0, 400, 3000]))
+    def reschedule(self, data: st.DataObject, ms: int) -> None:
+        job = data.draw(st.sampled_from(self.jobs))
+        was = self.q.state(job)
+        (word,) = self.q.store.run(t.reschedule([job], delay_ms=ms))
+        assert word == ("gone" if not was else "ok" if was == "scheduled" else "not_scheduled")
+
+    @precondition(lambda self: self.jobs)
+    @rule(data=st.data())
+    def delete(self, data: st.DataObject) -> None:
+        job = data.draw(st.sampled_from(self.jobs))
+        was = self.q.state(job)
+        (word,) = self.q.store.run(t.delete([job], 120.0))
+        may_be = (
+            ("ok", "wanted", "not_ended") if was in FINAL - {"dead"} else ("dead",) if was == "dead" else ("not_ended",)
+        )
+        assert word in (may_be if was else ("gone",))
+
     # What must hold
 
     LOOK = """

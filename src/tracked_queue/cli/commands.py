@@ -13,6 +13,9 @@ from . import run
 from . import look
 
 # isort: split
+from . import jobs
+
+# isort: split
 from . import change, dead, doctor, explain, metrics, probe
 
 # isort: split
@@ -22,7 +25,7 @@ from . import chaos
 from .common import clean, cli
 
 # Importing a module of commands registers them, in the order in which --help lists them.
-__all__ = ["change", "chaos", "cli", "dead", "doctor", "explain", "look", "main", "metrics", "probe", "run"]
+__all__ = ["change", "chaos", "cli", "dead", "doctor", "explain", "jobs", "look", "main", "metrics", "probe", "run"]
 
 
 def main() -> None:

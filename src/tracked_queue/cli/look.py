@@ -1,8 +1,8 @@
-"""`job`, `jobs`, `queues`, `instances`, `audit`, `wait`, `config`: the commands that only read."""
+"""`job`, `queues`, `instances`, `audit`, `wait`, `config`: the commands that only read."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, cast
+from typing import Annotated, Any
 
 import typer
 
@@ -87,48 +87,6 @@ def job(
         print()
         for line in info.error.traceback.splitlines():
             print(f"  {clean(line)}")
-
-
-@cli.command()
-@guarded
-def jobs(
-    *,
-    state: Annotated[str, typer.Option("--state", help="queued, active, dead, succeeded, ...")] = "queued",
-    queue: Annotated[str | None, typer.Option("--queue", "-q", help="Only this queue.")] = None,
-    task: Annotated[str | None, typer.Option("--task", help="Only this task.")] = None,
-    limit: Annotated[int, typer.Option(help="At most this many rows.")] = 100,
-    where: Where,
-    as_json: JsonOption = False,
-) -> None:
-    """Jobs of a state: queued in the order in which they are taken, ended and dead with the newest first."""
-    if limit < 1:
-        raise UsageError(f"--limit {limit}: it must be 1 or more")
-    found = run(where.app, lambda app: app.operator.jobs(cast(Any, state), queue=queue, task=task, limit=limit))
-    if as_json:
-        print_json(found)
-        return
-    print_table(
-        "Jobs",
-        ("id", "task", "queue", "due in" if state == "scheduled" else "since", "attempts", "instance", "reason"),
-        [
-            (
-                one.id,
-                one.task,
-                one.queue,
-                span(one.age_s) if state != "scheduled" else _due(one.age_s),
-                one.attempts,
-                one.lease if state == "active" else None,
-                one.reason or None,
-            )
-            for one in found
-        ],
-        f"no jobs are {state}",
-    )
-
-
-def _due(age_s: float | None) -> str:
-    """In how long a scheduled job is due, or how long ago it was."""
-    return span(-age_s) if age_s is not None and age_s <= 0 else f"{span(age_s)} overdue"
 
 
 @cli.command()
@@ -229,6 +187,36 @@ def wait(
             print_json({"id": job_id, "state": error.state, "reason": error.reason})
         raise fail(f"it is {error.state}: {error.reason}", FAILED_EXIT) from None
     print_json({"id": job_id, "state": "succeeded", "result": result} if as_json else result)
+
+
+@cli.command()
+@guarded
+def limits(
+    *,
+    where: Where,
+    as_json: JsonOption = False,
+) -> None:
+    """Limits: how many jobs they allow and have, and what waits; of those with a key only the ones that are waited for."""
+    found = run(where.app, lambda chosen: chosen.operator.limits())
+    if as_json:
+        print_json(found)
+        return
+    print_table(
+        "Limits",
+        ("limit", "key", "allows", "in use", "lanes waiting", "for"),
+        [
+            (
+                item.limit,
+                item.key or None,
+                f"{item.most} in {seconds_text(item.per_s)}" if item.per_s else f"{item.most} at a time",
+                item.in_use,
+                item.lanes or None,
+                None if item.waits_s is None else span(item.waits_s),
+            )
+            for item in found
+        ],
+        "no limits",
+    )
 
 
 @cli.command()

@@ -18,6 +18,8 @@ from .. import log
 from ..app import TrackedQueue, connections_of, producer_of
 from ..errors import UsageError
 from ..worker import log_setup
+from ..worker.meter import Tally
+from ..worker.pages import Page
 from ..worker.queues import Queues, parse_most, parse_queues
 from .common import NamespaceOption, UrlOption, cli, guarded, load_app, told
 
@@ -48,7 +50,7 @@ def worker(
     grace: Annotated[float | None, typer.Option(help="Seconds for running jobs after SIGTERM.")] = None,
     cancel_grace: Annotated[float | None, typer.Option(help="Seconds for a cancelled job to end.")] = None,
     stall_limit: Annotated[float | None, typer.Option(help="Seconds of a blocked loop until giving up.")] = None,
-    http_port: Annotated[int | None, typer.Option(help="Port for /live, /ready and /started; 0: none.")] = None,
+    http_port: Annotated[int | None, typer.Option(help="Port for /live, /ready, /started, /metrics; 0: none.")] = None,
     log_format: Annotated[str, typer.Option(help="auto, console or json.")] = "auto",
     log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
     supervised: Annotated[str | None, typer.Option(hidden=True)] = None,
@@ -116,6 +118,7 @@ def _run_child(
             ending=pipe.ending,
             began=pipe.began,
             sign=pipe.sign,
+            numbers=pipe.numbers,
             mode=pipe.mode,
             suspects=pipe.suspects,
             program=os.getppid(),
@@ -164,6 +167,7 @@ def _supervise(
     from ..worker import signals
     from ..worker.lineage import interpreter_options
     from ..worker.queues import Served
+    from ..worker.recovery import Witness
     from ..worker.supervisor import Supervisor
 
     loading = True
@@ -187,6 +191,8 @@ def _supervise(
             await connections.endpoint_async(),
             connections.shards,
             burst=burst,
+            witness=Witness(producer_of(app).definitions.hooks.tracing, connections.cipher.open),
+            metrics=_metrics_page,
             changes=_source_changes() if reload else None,
         )
         try:
@@ -207,6 +213,16 @@ def _supervise(
             return 0
         except Exception as error:
             return told(error)
+
+
+def _metrics_page(tally: Tally) -> Page:
+    """The page `/metrics`; without the extra one that says what it needs."""
+    if importlib.util.find_spec("prometheus_client") is None:
+        answer = "501 Not Implemented", "text/plain; charset=utf-8", "it needs: pip install 'tracked-queue[metrics]'\n"
+        return lambda _: answer
+    from ..metrics.worker import page_of
+
+    return page_of(tally.read)
 
 
 async def _source_changes() -> AsyncIterator[str]:

@@ -26,7 +26,7 @@
 --            untracked one), buffered ('1' or '0'), queue, and the record as a list: since when it has waited (ms; its enqueue or due time, ''
 --            if a delivery has ended otherwise since then), delivery before this one, task, args; for a job
 --            that was delivered before, or is no plain one, also kwargs, options, and unless it is untracked: tracked,
---            attempts, interruptions, recoveries, buffered before, checkpoint, bound (nil where there is none)
+--            attempts, interruptions, recoveries, buffered before, checkpoint, bound, trace (nil where there is none)
 --            more      '1' if something is left that this instance could have taken with more slots; 'n' if that has to start at
 --                      once, so that it would never be taken by an instance whose buffer never runs empty
 --            next_due  ms after which this instance is to fetch again, for what comes due then; -1 if it need not
@@ -150,7 +150,7 @@ local job_prefix = named('job', '')
 local extras, untracked = {}, {}
 -- Positions in the list of a job's record, as the header describes it.
 local AT = { since = 1, delivery = 2, task = 3, args = 4, kwargs = 5, options = 6, tracked = 7, attempts = 8, interruptions = 9,
-  recoveries = 10, buffered = 11, checkpoint = 12, bound = 13 }
+  recoveries = 10, buffered = 11, checkpoint = 12, bound = 13, trace = 14 }
 -- read: that list, and the job's state.
 local function read(id, job)
   -- Of a plain job this is all.
@@ -172,8 +172,8 @@ local function read(id, job)
     record[AT.attempts], record[AT.interruptions], record[AT.recoveries] = more[3], more[4], more[5]
     record[AT.buffered], record[AT.checkpoint] = more[6], false
     if tied then
-      local found = read_fields(job, 'expires_ms', 'unique', 'until', 'limits', 'checkpoint', 'bound')
-      record[AT.checkpoint], record[AT.bound] = found[5], found[6]
+      local found = read_fields(job, 'expires_ms', 'unique', 'until', 'limits', 'checkpoint', 'bound', 'trace')
+      record[AT.checkpoint], record[AT.bound], record[AT.trace] = found[5], found[6], found[7]
       extras[id] = { expires_ms = found[1], unique = found[2], until_what = found[3], limits = found[4] }
     end
   end

@@ -20,7 +20,8 @@
 --             ms       see above
 --             payload  encoded result ('succeeded'), else encoded error; '' for none
 --             reason   for people; '' for none
---             ran      int  ms for which it ran, '' if it did not start
+--             ran      ms for which it ran, '' if it did not start; then, where runs are traced, a space and the traceparent
+--                      of this one, which is kept for the next one's link ('retry', 'snoozed', 'interrupted')
 --   n         int    ids of this run
 --   id        text   n times
 -- Derived: processing:<lease>, instance:<lease>, cancel:<lease>, job:<id>, ends:<q>, scheduled, dead, queue:<q>, suspected:<q>,
@@ -63,6 +64,11 @@
 -- include history
 -- include late
 local SMALL = 1024
+-- read_ran: takes `ran` apart: a number or nil, the traceparent or ''.
+local function read_ran(text)
+  local ms, trace = string.match(text, '^(%d*) ?(.*)$')
+  return tonumber(ms), trace
+end
 local lease, window, result_ttl = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local processing = named('processing', lease)
 local now, paused = now_ms(), read_paused()
@@ -113,7 +119,8 @@ local function decide(id, delivery, negative, more)
     if more ~= '' then
       late_outcome, _, _, _, ran = read_packed(more)
     end
-    lates[id] = late_mark(id, delivery, lease, late_outcome, now, ran ~= '' and now - number_of(ran))
+    ran = read_ran(ran)
+    lates[id] = late_mark(id, delivery, lease, late_outcome, now, ran and now - ran)
   end
   return 'fenced'
 end
@@ -203,7 +210,11 @@ for i = 1, last do
     end
   end
   if outcome ~= 'succeeded' then
-    local started = ran ~= '' and math.max(number_of(settled) * -1, now - number_of(ran))
+    local ran_ms, trace = read_ran(ran)
+    local started = ran_ms and math.max(number_of(settled) * -1, now - ran_ms)
+    if trace ~= '' and (outcome == 'retry' or outcome == 'snoozed' or outcome == 'interrupted') then
+      redis.call('HSET', job, 'trace', trace, 'tied', '1')
+    end
     redis.call('HSET', job, event_of(ledger[12], now, outcome, string.sub(settled, 2), lease, reason, started))
   end
   if outcome == 'succeeded' then
@@ -234,7 +245,8 @@ for i = 1, last do
     end
     if ms > 0 then
       local due = now + ms
-      redis.call('HSET', job, 'state', 'scheduled', 'due_ms', digits(due), 'set_ms', now_text, 'delivery', settled)
+      redis.call('HSET', job, 'state', 'scheduled', 'due_ms', digits(due), 'set_ms', now_text, 'delivery', settled,
+        'scheduled_for', outcome)
       redis.call('ZADD', single('scheduled'), due, id)
       if not first_due or due < first_due then
         first_due = due

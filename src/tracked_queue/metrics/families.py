@@ -151,9 +151,9 @@ def families_of(numbers: FleetNumbers, totals: Totals) -> Iterator[Metric]:
     for (event, queue), count in sorted(totals.events.items()):
         events.add_metric((queue, event), count)
     yield events
-    yield _histogram("run_seconds", "How long runs took.", "run", "task", RUN_EDGES, totals.times)
+    yield _histogram("fleet_run_seconds", "How long runs took.", "run", "task", RUN_EDGES, totals.times)
     yield _histogram(
-        "wait_seconds",
+        "fleet_wait_seconds",
         "How long jobs waited from being due until their start.",
         "wait",
         "queue",
@@ -165,7 +165,7 @@ def families_of(numbers: FleetNumbers, totals: Totals) -> Iterator[Metric]:
         ("redis_memory_max_bytes", "maxmemory; 0: no limit.", numbers.memory_max),
     ):
         yield _gauge(name, text, ("shard",), [((str(shard),), value) for shard, value in enumerate(values)])
-    yield _gauge("info", "This exporter.", ("version",), [((__version__,), 1)])
+    yield _gauge("exporter_info", "This exporter.", ("version",), [((__version__,), 1)])
 
 
 def _histogram(

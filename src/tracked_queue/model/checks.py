@@ -6,7 +6,7 @@ import inspect
 import math
 from collections.abc import Mapping
 from contextvars import ContextVar
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from ..errors import UsageError
@@ -51,6 +51,16 @@ def to_seconds(name: str, value: Any, *, above: bool = False, negative: bool = F
     if (above and number <= 0) or (number < 0 and not negative):
         raise UsageError(f"{name}={value!r}: it must be {'above 0' if above else '0 or more'}")
     return float(number)
+
+
+def due_ms_of(name: str, at: datetime) -> int:
+    """A time with a timezone in ms since 1970, at least 0. Raises UsageError."""
+    if not isinstance(at, datetime) or at.tzinfo is None:
+        raise UsageError(f"{name}={at!r}: it must be a datetime with a timezone, such as datetime.now(UTC)")
+    try:
+        return max(0, int(at.astimezone(UTC).timestamp() * 1000))
+    except OverflowError:
+        raise UsageError(f"{name}={at!r}: it is out of the range of dates") from None
 
 
 def check_flag(name: str, value: object) -> bool:

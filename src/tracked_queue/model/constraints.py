@@ -6,7 +6,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Any, Literal, NamedTuple, cast
 
 from ..errors import UsageError
 from ..settings import Seconds
@@ -205,13 +205,42 @@ def _base(name: str | None, owner: str, key: Key | None) -> str:
 _OWNERS = {"n": "", "t": "task ", "q": "queue "}
 
 
+class LimitName(NamedTuple):
+    """
+    What the stored name of a limit says: whose it is as people know it (its own name, `task t` or `queue q`), the label and the
+    value of its key ('' without one), and the period of a rate in ms (0 for a concurrency).
+    """
+
+    shown: str
+    key: str
+    value: str
+    per_ms: int
+
+
+def read_limit_name(stored: str) -> LimitName | None:
+    """Take a stored name apart; None if it is not of this form."""
+    found, at = dict[str, str](), 0
+    for letters in ("ntq", "k", "p"):
+        letter, (length, colon, _) = stored[at : at + 1], stored[at + 1 : at + 7].partition(":")
+        if not letter or letter not in letters or not colon or not length.isdecimal() or len(length) > 4:
+            continue
+        first = at + 2 + len(length)
+        at = first + int(length)
+        if at > len(stored):
+            return None
+        found[letter] = stored[first:at]
+    owner = next((letter for letter in _OWNERS if letter in found), None)
+    if owner is None:
+        return None
+    period = found.get("p", "0")
+    per_ms = int(period) if period.isdecimal() and len(period) < 16 else 0
+    return LimitName(_OWNERS[owner] + found[owner], found.get("k", ""), stored[at:], per_ms)
+
+
 def limit_shown(base: str) -> str | None:
     """A limit's name as people know it: its own, `task t` or `queue q`; None for one with a key, or not of this form."""
-    length, colon, name = base[1:].partition(":")
-    owner = _OWNERS.get(base[:1])
-    if owner is None or not colon or not length.isdecimal() or len(length) > 4 or len(name) != int(length):
-        return None
-    return owner + name
+    found = read_limit_name(base)
+    return found.shown if found is not None and not (found.key or found.value or found.per_ms) else None
 
 
 def stored_names(shown: str) -> list[str]:

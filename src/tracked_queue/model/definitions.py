@@ -55,5 +55,6 @@ class Definitions:
         self.hooks.run += other.hooks.run
         self.hooks.failed += other.hooks.failed
         self.hooks.enqueue += other.hooks.enqueue
+        self.hooks.tracing = self.hooks.tracing or other.hooks.tracing
         self.queue_limits.update(other.queue_limits)
         self.schedules.update(other.schedules)

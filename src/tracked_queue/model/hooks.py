@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from ..errors import UsageError
 from .context import CurrentJob
@@ -39,6 +39,58 @@ EnqueueMiddleware = Callable[[Enqueueing, EnqueueNext], Coroutine[Any, Any, Job[
 Lifespan = Callable[[], AbstractAsyncContextManager[Any]]
 
 
+class Arrival(NamedTuple):
+    """How a delivery came here, for its span: ms in its queue (-1 if not known) and in the buffer, the span before it."""
+
+    queue_ms: int
+    buffer_ms: int
+    previous: str  # traceparent of the delivery before; '' if there was none that was traced
+
+
+class RunSpan(Protocol):
+    """The span of one delivery; it is the current one of the task that began it."""
+
+    @property
+    def mark(self) -> str:
+        """Its traceparent."""
+
+    def raised(self, error: BaseException) -> None:
+        """The function raised this."""
+
+    def ended(self, outcome: str) -> None:
+        """It ends with this outcome; only the first one counts."""
+
+
+class Moved(NamedTuple):
+    """One job that a recovery moved, with the headers of its enqueue."""
+
+    id: str
+    task: str
+    queue: str
+    fate: str
+    headers: Mapping[str, Any]
+
+
+class Tracing(Protocol):
+    """What an app's jobs are traced with; see `tracked_queue.tracing`."""
+
+    def enqueueing(self, on_its_way: Enqueueing, many: bool) -> AbstractContextManager[Callable[[str], None]]:
+        """Around one enqueue, or (`many`) around the making of one job of a larger one; to be called with the job's id."""
+
+    def sending(self, queues: Sequence[str]) -> AbstractContextManager[None]:
+        """Around a call that stores many jobs, in these queues."""
+
+    def running(self, job: CurrentJob, arrival: Arrival) -> RunSpan:
+        """The start of a delivery's run, in its task."""
+
+    def recovered(self, lease: str, label: str, jobs: Sequence[Moved]) -> None:
+        """Some jobs of a lost instance were moved."""
+
+
+# What apps are traced with that are made from now on; set by `opentelemetry-instrument`.
+tracing_by_default: Tracing | None = None
+
+
 @dataclass(slots=True)
 class Hooks:
     """What one app puts around its jobs."""
@@ -48,8 +100,14 @@ class Hooks:
     run: list[RunMiddleware] = field(default_factory=list)
     enqueue: list[EnqueueMiddleware] = field(default_factory=list)
     failed: list[FailureHook] = field(default_factory=list)
+    tracing: Tracing | None = field(default_factory=lambda: tracing_by_default)
     # Called with each batch of outcomes that the store has answered, with its verdicts (the chaos harness notes them).
     settled: list[Callable[[str, list[Any], list[Any]], None]] = field(default_factory=list)
+
+    @property
+    def see_enqueues(self) -> bool:
+        """Whether something is around each enqueue."""
+        return bool(self.enqueue) or self.tracing is not None
 
     def carried(self) -> dict[str, Any]:
         """The values of the variables that travel, where they are set."""

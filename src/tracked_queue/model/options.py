@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Literal, TypedDict
 
 from ..errors import UsageError, did_you_mean
 from ..settings import DURABILITIES, Durability, Seconds
-from .checks import check_flag, check_function, check_list, check_mapping, check_name, to_seconds
+from .checks import check_flag, check_function, check_list, check_mapping, check_name, due_ms_of, to_seconds
 from .codec import Options, encode_options
 from .constraints import Concurrency, Key, Limit, Unique, checked_key, key_text, lane_of, of_queue, of_task
 from .context import CurrentJob
@@ -145,10 +145,7 @@ class JobOptions:
         if self.delay is not None:
             delay_ms = max(0, round(to_seconds("delay", self.delay, negative=True) * 1000))
         if self.at is not None:
-            try:
-                due_ms = max(0, int(self.at.astimezone(UTC).timestamp() * 1000))
-            except OverflowError:
-                raise UsageError(f"at={self.at!r}: it is out of the range of dates") from None
+            due_ms = due_ms_of("at", self.at)
         object.__setattr__(self, "delay_ms", delay_ms)
         object.__setattr__(self, "due_ms", due_ms)
         object.__setattr__(
@@ -168,8 +165,6 @@ class JobOptions:
             _seconds(name, getattr(self, name), above=True)
         if self.max_attempts is not None:
             check_attempts(self.max_attempts)
-        if self.at is not None and (not isinstance(self.at, datetime) or self.at.tzinfo is None):
-            raise UsageError(f"at={self.at!r}: it must be a datetime with a timezone, such as datetime.now(UTC)")
         if self.at is not None and self.delay is not None:
             raise UsageError("delay and at were both given; a job is due at one time")
         if self.headers is not None:

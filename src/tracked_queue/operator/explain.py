@@ -14,7 +14,6 @@ from collections.abc import Sequence
 
 from ..errors import UnreadableJobError
 from ..model.cipher import Cipher
-from ..model.constraints import stored_names
 from ..model.record import JobInfo
 from ..protocol.events import read_events
 from ..reports.instances import InstanceReport
@@ -24,6 +23,7 @@ from ..reports.queues import Overview
 from ..reports.runs import runs_of
 from ..reports.scene import (
     count_parked,
+    limit_names,
     read_absence,
     read_backlog,
     read_fleet,
@@ -143,7 +143,7 @@ async def explain_limit(stores: Sequence[Store], name: str) -> list[Explanation]
     found = []
     for shard, store in enumerate(stores):
         fleet = await read_fleet(store)
-        for stored in stored_names(name):
+        for stored in dict.fromkeys(await limit_names(store, name)):
             limit = await read_limit_scene(store, fleet.now, stored, waits=10)
             if limit.in_use or limit.last_start or limit.queues or limit.most:
                 break

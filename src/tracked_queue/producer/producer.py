@@ -186,7 +186,7 @@ class Producer:
         sync: bool = False,
     ) -> Job[Any]:
         """What `task.enqueue` ends in: middleware, checks, one job stored. `sync`: without an event loop."""
-        if not self.definitions.hooks.enqueue:
+        if not self.definitions.hooks.see_enqueues:
             return await self._store(self.request(task, options, args, kwargs), sync)
         return await self._through_middleware(
             task.name, options.queue or task.task_options.queue, options, args, kwargs,
@@ -236,7 +236,13 @@ class Producer:
                 return Job(request.id, True, self, request.result)
             return await self._store(request, sync)
 
-        job = await chained(self.definitions.hooks.enqueue, on_its_way, store)
+        hooks = self.definitions.hooks
+        if hooks.tracing is None:
+            job = await chained(hooks.enqueue, on_its_way, store)
+        else:
+            with hooks.tracing.enqueueing(on_its_way, hold) as made:
+                job = await chained(hooks.enqueue, on_its_way, store)
+                made(getattr(job, "id", ""))
         if not isinstance(job, Job):
             raise UsageError(
                 f"an enqueue middleware returned a {type(job).__qualname__}; return the Job that `await call_next()` gives"
@@ -279,16 +285,24 @@ class Producer:
     def enqueue_many_sync(self, calls: Sequence[PreparedCall[Any]]) -> list[Job[Any]]:
         """See TrackedQueue.enqueue_many_sync."""
         with self._taken("enqueue_many_sync", calls) as taken:
-            ready = [run_now(self._ready(call)) for call in taken]
-            requests = [item for item in ready if isinstance(item, Request)]
-            stored = self._stored_sync(requests)
+            with self._sending(taken):
+                ready = [run_now(self._ready(call)) for call in taken]
+                requests = [item for item in ready if isinstance(item, Request)]
+                stored = self._stored_sync(requests)
             return self._handles(ready, requests, stored)
 
     async def _store_many(self, calls: Sequence[PreparedCall[Any]]) -> list[Job[Any]]:
-        ready = [await self._ready(call) for call in calls]
-        requests = [item for item in ready if isinstance(item, Request)]
-        stored = await self.connections.here().enqueue_many(requests) if requests else []
+        with self._sending(calls):
+            ready = [await self._ready(call) for call in calls]
+            requests = [item for item in ready if isinstance(item, Request)]
+            stored = await self.connections.here().enqueue_many(requests) if requests else []
         return self._handles(ready, requests, stored)
+
+    def _sending(self, calls: Sequence[PreparedCall[Any]]) -> contextlib.AbstractContextManager[None]:
+        tracing = self.definitions.hooks.tracing
+        if tracing is None or not calls:
+            return contextlib.nullcontext()
+        return tracing.sending([call.request.queue for call in calls])
 
     @contextlib.contextmanager
     def _taken(
@@ -316,7 +330,7 @@ class Producer:
 
     async def _ready(self, call: PreparedCall[Any]) -> Request | Job[Any]:
         """The request of a prepared call, after middleware has seen it; or the handle that middleware gave in its place."""
-        if not self.definitions.hooks.enqueue:
+        if not self.definitions.hooks.see_enqueues:
             return call.request
         made: list[Request] = []
 

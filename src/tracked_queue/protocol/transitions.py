@@ -365,6 +365,7 @@ class FetchedJob(msgspec.Struct, gc=False):
     recoveries: int = 0  # deliveries before this one whose instance was lost
     checkpoint: bytes = b""  # what an earlier run stored, encoded
     bound: bool = False  # its task's unique key and limits were put on its record
+    trace: bytes = b""  # traceparent of the delivery before, where that was traced
 
     @property
     def task(self) -> str:
@@ -431,12 +432,14 @@ _REFUSALS = {refusal.value.encode(): refusal for refusal in Refusal}
 
 
 # Length of a record's list for a plain job that was never delivered, and for any other job; see lua/fetch.lua.
-_PLAIN, _WHOLE = 4, 13
+_PLAIN, _WHOLE = 4, 14
 
 
 def _fetched(job_id: bytes, delivery: bytes, buffered: bytes, queue: bytes, record: list[Any], now: int) -> FetchedJob:
     whole = record + [None] * (_WHOLE - len(record))
-    since, _, task_name, args, kwargs, options, _, attempts, interruptions, recoveries, _, checkpoint, bound = whole
+    since, _, task_name, args, kwargs, options, _, attempts, interruptions, recoveries, _, checkpoint, bound, trace = (
+        whole
+    )
     return FetchedJob(
         job_id,
         delivery,
@@ -452,6 +455,7 @@ def _fetched(job_id: bytes, delivery: bytes, buffered: bytes, queue: bytes, reco
         count_of(recoveries),
         checkpoint or b"",
         bound is not None,
+        trace or b"",
     )
 
 
@@ -513,6 +517,7 @@ class Outcome(msgspec.Struct, gc=False):
     reason: str
     rich: bool = False  # its record has a unique key, limits or a lane, so that its end touches more
     ran_ms: int | None = None  # for how long it ran; None if it did not start, and for a success
+    trace: str = ""  # its traceparent, for a link from the job's next delivery
 
 
 class Verdict(StrEnum):
@@ -550,7 +555,8 @@ def settle(
 
 
 def _ran(outcome: Outcome) -> bytes:
-    return b"" if outcome.ran_ms is None else b"%d" % outcome.ran_ms
+    ms = b"" if outcome.ran_ms is None else b"%d" % outcome.ran_ms
+    return ms + b" " + outcome.trace.encode() if outcome.trace else ms
 
 
 class LateOutcome(NamedTuple):
@@ -797,6 +803,64 @@ def requeue(ids: Sequence[str], by: str = "") -> Call[list[DeadWord]]:
 def purge(ids: Sequence[str]) -> Call[list[DeadWord]]:
     """Remove up to MAX_RICH dead jobs."""
     return Call("purge", list(map(to_bytes, ids)), _READ_PURGE)
+
+
+class MoveWord(StrEnum):
+    """What became of a job that was to wait in another queue; lua/move.lua says what each means."""
+
+    OK = "ok"
+    SAME = "same"
+    STARTED = "started"
+    ENDED = "ended"
+    LIMITED = "limited"
+    SUSPECT = "suspect"
+    DEEP = "deep"
+    GONE = "gone"
+
+
+def move(ids: Sequence[str], queue: str, by: str = "") -> Call[list[MoveWord]]:
+    """Put up to MAX_RICH jobs that have not started into another queue, because `by` asks for it."""
+    return Call("move", [to_bytes(by), to_bytes(queue), *map(to_bytes, ids)], _READ_MOVE)
+
+
+_READ_MOVE = _words("move", {word.value.encode(): word for word in MoveWord})
+
+
+class RescheduleWord(StrEnum):
+    """What became of a scheduled job that was to be due at another time."""
+
+    OK = "ok"
+    NOT_SCHEDULED = "not_scheduled"
+    GONE = "gone"
+
+
+def reschedule(
+    ids: Sequence[str], by: str = "", *, delay_ms: int | None = None, due_ms: int = 0
+) -> Call[list[RescheduleWord]]:
+    """Give up to MAX_RICH scheduled jobs another due time, in `delay_ms` from now or at `due_ms`, because `by` asks for it."""
+    due = str(due_ms) if delay_ms is None else f"+{delay_ms}"
+    return Call("reschedule", [to_bytes(by), due, *map(to_bytes, ids)], _READ_RESCHEDULE)
+
+
+_READ_RESCHEDULE = _words("reschedule", {word.value.encode(): word for word in RescheduleWord})
+
+
+class DeleteWord(StrEnum):
+    """What became of an ended job that was to be deleted; lua/delete.lua says what each means."""
+
+    OK = "ok"
+    WANTED = "wanted"
+    NOT_ENDED = "not_ended"
+    DEAD = "dead"
+    GONE = "gone"
+
+
+def delete(ids: Sequence[str], resend_window: float) -> Call[list[DeleteWord]]:
+    """Remove what up to MAX_RICH ended jobs carried; their ids stay known for `resend_window` seconds."""
+    return Call("delete", [_ms(resend_window), *map(to_bytes, ids)], _READ_DELETE)
+
+
+_READ_DELETE = _words("delete", {word.value.encode(): word for word in DeleteWord})
 
 
 def act(by: str, action: str, facts: str) -> Call[bool]:

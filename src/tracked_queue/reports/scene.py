@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ..model.codec import decode_any
+from ..model.constraints import read_limit_name, stored_names
 from ..protocol.text import to_bytes
 from ..transport.store import Store
 from .instances import InstanceReport, read_instances
@@ -177,7 +178,9 @@ async def read_limit_scene(
         *(("ZCARD", to_bytes(keys.named("waiting", f"{name}\n{text_of(queue)}"))) for queue in waiting)
     )
     most = number_of(number) or most or number_of(about[1])
-    nth = None
+    nth, known = None, read_limit_name(name)
+    if known is not None and known.per_ms:
+        kind, ms = "rate", ms or known.per_ms
     if last is not None:
         kind = "rate"
         (nth,) = await store.read(("LINDEX", keys.named("rate", name), most - 1)) if most else (None,)
@@ -200,6 +203,13 @@ async def read_limit_scene(
         nth_start=number_of(nth),
         queues=dict(zip(map(text_of, waiting), groups, strict=True)),
     )
+
+
+async def limit_names(store: Store, shown: str) -> list[str]:
+    """Stored names of limits that people know by this one: as it is, and those of the limits that instances have told of."""
+    (known,) = await store.read(("HGETALL", store.keys.single("limits")))
+    bases = [(base, read_limit_name(base)) for base in map(text_of, known[::2])]
+    return [*stored_names(shown), *(base for base, about in bases if about and about.shown == shown and not about.key)]
 
 
 async def read_job_scene(store: Store, job_id: str, record: Mapping[bytes, bytes]) -> JobScene:

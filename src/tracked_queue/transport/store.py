@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
@@ -87,6 +88,7 @@ class Store:
 
     def __init__(self, caller: Caller, keys: Keys, scripts: Mapping[str, Script] | None = None) -> None:
         self.keys, self._tag = keys, keys.tag
+        self.timed: Callable[[float], None] | None = None  # told how long each call took that was answered
         self._caller, self._scripts = caller, load_scripts(keys.clock) if scripts is None else scripts
 
     async def run(self, call: Call[T], timeout: float | None = None) -> T:
@@ -97,7 +99,12 @@ class Store:
             StoreUnavailableError: No answer; `may_have_run` says whether it may have been carried out.
             StoreFullError, StoreRefusedError, InvariantError: Redis refused.
         """
-        return call.value(checked((await self._send(call, (), timeout))[0]))
+        if self.timed is None:
+            return call.value(checked((await self._send(call, (), timeout))[0]))
+        began = time.perf_counter()
+        (reply,) = await self._send(call, (), timeout)
+        self.timed(time.perf_counter() - began)
+        return call.value(checked(reply))
 
     async def run_durably(self, call: Call[T], durable: Durable, timeout: float) -> tuple[T, bool]:
         """

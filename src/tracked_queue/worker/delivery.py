@@ -8,9 +8,10 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
+from ..model.hooks import RunSpan
 from ..model.task import Task
 from ..protocol.text import to_text
-from ..protocol.transitions import FetchedJob
+from ..protocol.transitions import FetchedJob, OutcomeKind
 from .invoke import Invoke
 from .outcome import Cause
 
@@ -21,12 +22,13 @@ UNTRACKED = b"0"
 class Recipe:
     """What every delivery of a task takes, worked out once for a worker."""
 
-    __slots__ = ("call", "keep_ms", "max_attempts", "name", "runs", "task", "timeout")
+    __slots__ = ("call", "keep_ms", "max_attempts", "name", "outcomes", "runs", "task", "timeout")
 
     def __init__(self, task: Task[..., Any], call: Invoke, result_ttl: float, runs: list[int]) -> None:
         options = task.task_options
         self.task, self.call, self.name = task, call, task.name
         self.runs = runs  # see Times.runs_of
+        self.outcomes: dict[tuple[bytes, OutcomeKind], int] = {}  # of runs, by queue
         self.timeout, self.max_attempts = options.timeout_s, options.max_attempts
         # How long the record of an ended job stays.
         self.keep_ms = round((result_ttl if options.result_ttl_s is None else options.result_ttl_s) * 1000)
@@ -48,6 +50,7 @@ class Delivery:
     headers: Mapping[str, Any] = MappingProxyType({})
     context: Mapping[str, Any] | None = None
     inputs = ""
+    span: RunSpan | None = None
     tick_ms: int | None = None
 
     def __init__(self, job: FetchedJob, recipe: Recipe) -> None:

@@ -11,6 +11,7 @@ from ..protocol.transitions import Beat, BeatFacts, heartbeat
 from ..settings import Settings
 from ..transport.store import Store
 from .lease import FENCE_PART, LeaseState
+from .meter import METER
 from .outage import Outage, pauses
 from .times import Times
 
@@ -61,6 +62,7 @@ class Heartbeat:
             self._starts_answered()
             self._outage.worked()
             if beat is not None:
+                METER.beaten(self._state.ttl - self._state.silent_s)
                 self._state.beaten(sent_at)
             self._news(beat)
             await self._pause(sent_at)

@@ -30,6 +30,7 @@ from .late_limits import Binder, known_limits
 from .lineage import watch_forks
 from .liveness import SignOfLife, default_label
 from .loopwatch import LoopWatch
+from .meter import METER, Gauges, Key
 from .predecessors import origin_of
 from .queues import Queues, Served
 from .recycle import share_done
@@ -87,7 +88,8 @@ class Instance:
 
     `announce` gets the shard and the id of each lease before it is registered: a supervisor that knows it can release it at
     once when this process dies. `ready` is called once signals are handled, `ending` when its end begins, `began` when it was
-    given jobs, `sign` in a thread as long as threads run, `suspects` when suspects were seen that `mode` may leave to others.
+    given jobs, `sign` in a thread as long as threads run, `numbers` about once a second in the loop, `suspects` when suspects
+    were seen that `mode` may leave to others.
     `program` is the supervisor's pid; under a supervisor only its word ends the grace, not a second signal.
     """
 
@@ -105,6 +107,7 @@ class Instance:
         ending: Callable[[], None] = lambda: None,
         began: Callable[[], None] = lambda: None,
         sign: Callable[[], None] = lambda: None,
+        numbers: Callable[[], None] = lambda: None,
         mode: Mode = Mode.FIRST,
         suspects: Callable[[], None] = lambda: None,
         program: int | None = None,
@@ -114,7 +117,7 @@ class Instance:
         definitions, connections = producer.definitions, producer.connections
         tasks = definitions.tasks
         self._tasks, self._settings, self._hooks = tasks, settings, definitions.hooks
-        self._ready, self._tell_suspects, self._tell_sign = ready, suspects, sign
+        self._ready, self._tell_suspects, self._tell_sign, self._tell_numbers = ready, suspects, sign, numbers
         self._suspects_at = time.monotonic()  # when some were seen last
         tasks.check()
         self._label = settings.instance_id or default_label()
@@ -194,17 +197,32 @@ class Instance:
                 self._settings,
                 leases=lambda: [worker.lease for worker in self._shards],
                 running=lambda: [item for runner in self._runners() for item in list(runner.running)],
-                tick=self._sign.touch,
+                tick=self._tick,
                 sign=self._tell_sign,
             )
             watch.start()
+            uncollect = METER.collect(self._counted)
             try:
                 self._ready()
                 return await self._work()
             finally:
                 watch.stop()
+                self._tell_numbers()
+                uncollect()
                 await self._host.pools.close()
                 self._sign.remove()
+
+    def _tick(self) -> None:
+        self._sign.touch()
+        self._tell_numbers()
+
+    def _counted(self) -> tuple[dict[Key, float], Gauges]:
+        pools = self._host.pools
+        return {}, {
+            "slots": self._settings.concurrency,
+            "threads_busy": pools.threads.borrowed_tokens,
+            "children_busy": pools.processes.busy,
+        }
 
     async def _work(self) -> int:
         """Each shard begins when its server is usable; the lifespan when the first one is."""

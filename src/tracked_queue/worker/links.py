@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import AsyncIterator
 
 from ..protocol.keys import Keys
@@ -10,6 +11,7 @@ from ..transport.endpoint import Endpoint
 from ..transport.link import Link
 from ..transport.pool import LinkPool
 from ..transport.store import Store
+from .meter import METER, STORE_EDGES
 
 
 class Links:
@@ -22,11 +24,17 @@ class Links:
         self.settle = Store(Link(endpoint), keys)
         self.beat = Store(Link(endpoint), keys)
         self.rest = Store(LinkPool(endpoint, 2), keys)
+        for name, store in (("fetch", self.fetch), ("settle", self.settle), ("beat", self.beat)):
+            store.timed = functools.partial(_took, name)
 
     async def close(self) -> None:
         """Close all of them."""
         for store in (self.wait, self.fetch, self.settle, self.beat, self.rest):
             await store.close()
+
+
+def _took(call: str, seconds: float) -> None:
+    METER.observe("store_seconds", STORE_EDGES, seconds, call)
 
 
 @contextlib.asynccontextmanager

@@ -88,6 +88,7 @@ def apply(chosen: LogSetup) -> None:
     shared: list[Any] = [
         structlog.contextvars.merge_contextvars,
         log.add_job,
+        log.add_trace,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]

@@ -16,6 +16,7 @@ from .. import log
 from ..settings import Settings
 from .delivery import Delivery
 from .exits import STALLED_EXIT
+from .meter import LAG_EDGES, METER
 
 # Exit codes of a process that was given up; a supervisor starts another. The first is its job's doing; the second is
 # an outage's, in which a job did not end in time, and counts as an interruption.
@@ -126,6 +127,8 @@ class LoopWatch:
     def _alive(self) -> None:
         """Called in the loop, which shows that it turns."""
         asked_at, self._asked_at = self._asked_at, None
+        if asked_at is not None:
+            METER.observe("loop_lag_seconds", LAG_EDGES, time.monotonic() - asked_at)
         self._tick()
         if self._warned and asked_at is not None:
             self._warned = False

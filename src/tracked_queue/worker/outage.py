@@ -14,6 +14,7 @@ from ..errors import StoreFullError, StoreUnavailableError
 from ..protocol.transitions import Call
 from ..transport import backoff
 from ..transport.store import Store
+from .meter import METER
 
 T = TypeVar("T")
 
@@ -41,6 +42,7 @@ class Outage:
 
     def failed(self, problem: str) -> None:
         """A call got no answer."""
+        METER.add("store_retries")
         now, problem = self._clock(), self._where + problem
         if self._since is None and now - self._restored < SETTLE_S:
             return  # another connection's call, sent before Redis was back
@@ -55,6 +57,7 @@ class Outage:
         """A call was answered."""
         if self._since is not None:
             self._restored = self._clock()
+            METER.add("store_outage_seconds", by=self._restored - self._since)
             log.redis_restored(seconds=self._restored - self._since)
             self._since = None
 

@@ -49,6 +49,11 @@ class ProcessPool:
         self._idle: list[_Child] = []
         self._busy: set[_Child] = set()
 
+    @property
+    def busy(self) -> int:
+        """How many children run a job."""
+        return len(self._busy)
+
     async def run(self, task: str, call: Sequence[Any]) -> Any:
         """
         Have a child carry out a call of `isolated.run_isolated`; a cancellation ends the child.

@@ -5,9 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+from collections.abc import Callable
+
+import msgspec
 
 from .. import log
-from ..errors import StoreUnavailableError
+from ..errors import SealedError, StoreUnavailableError
+from ..model.codec import decode_options
+from ..model.hooks import Moved, Tracing
+from ..protocol.text import to_text
 from ..protocol.transitions import MAX_RICH, Fate, Portion, PortionWord, Recovered, recover, sweep, trim
 from ..reports.jobs import drop_ended
 from ..settings import Settings
@@ -20,13 +26,39 @@ TRIM_EVERY_S = 60.0
 DROP_EVERY_S = 600.0
 
 
-async def recover_lease(store: Store, settings: Settings, lease: str, owner: str) -> list[Recovered]:
+class Witness:
+    """
+    Tells an app's tracing which jobs a recovery has moved.
+
+    Args:
+        opened: What unseals stored options.
+    """
+
+    def __init__(self, tracing: Tracing | None, opened: Callable[[bytes], bytes]) -> None:
+        self._tracing, self._opened = tracing, opened
+
+    async def moved(self, store: Store, lease: str, label: str, jobs: list[Recovered]) -> None:
+        """These were moved. Reads their headers, if the app is traced. Raises StoreUnavailableError."""
+        if self._tracing is None or not jobs:
+            return
+        found = []
+        records = await store.read_fields([job.id for job in jobs], "queue", "options")
+        for job, (queue, options) in zip(jobs, records, strict=True):
+            headers = {}
+            if options:
+                with contextlib.suppress(msgspec.DecodeError, SealedError):
+                    headers = decode_options(self._opened(options)).headers or {}
+            found.append(Moved(job.id, job.task, to_text(queue or b""), job.fate.value, headers))
+        self._tracing.recovered(lease, label, found)
+
+
+async def recover_lease(store: Store, settings: Settings, lease: str, owner: str, witness: Witness) -> list[Recovered]:
     """Move all jobs of a lost lease; stops where the script refuses. Raises StoreUnavailableError."""
-    return (await _recover_lease(store, settings, lease, owner))[0]
+    return (await _recover_lease(store, settings, lease, owner, witness))[0]
 
 
 async def _recover_lease(
-    store: Store, settings: Settings, lease: str, owner: str
+    store: Store, settings: Settings, lease: str, owner: str, witness: Witness
 ) -> tuple[list[Recovered], PortionWord]:
     """What it moved, and the script's last word."""
     moved: list[Recovered] = []
@@ -48,6 +80,7 @@ async def _recover_lease(
                     recoveries=job.recoveries, charges=job.charges,
                 )  # fmt: skip
         moved += portion.jobs
+        await witness.moved(store, lease, portion.label, [job for job in portion.jobs if job.fate is not Fate.GONE])
         if portion.word is not PortionWord.OK:
             return moved, portion.word
         if portion.remaining == 0:
@@ -55,11 +88,11 @@ async def _recover_lease(
             return moved, PortionWord.OK
 
 
-async def recover_once(store: Store, settings: Settings, owner: str) -> list[Recovered]:
+async def recover_once(store: Store, settings: Settings, owner: str, witness: Witness) -> list[Recovered]:
     """Look once for leases that ran out, and move their jobs."""
     moved: list[Recovered] = []
     for lease in await store.run(sweep(settings.heartbeat_ttl)):
-        of_lease, word = await _recover_lease(store, settings, lease, owner)
+        of_lease, word = await _recover_lease(store, settings, lease, owner, witness)
         moved += of_lease
         if word in (PortionWord.HOLD, PortionWord.BUSY):
             break  # no instance may be declared dead now, or another one is already sweeping
@@ -69,8 +102,9 @@ async def recover_once(store: Store, settings: Settings, owner: str) -> list[Rec
 class Recovery:
     """Every instance sweeps for as long as it lives, with jitter, so that a fleet doesn't sweep in step."""
 
-    def __init__(self, store: Store, settings: Settings, owner: str, outage: Outage) -> None:
+    def __init__(self, store: Store, settings: Settings, owner: str, outage: Outage, witness: Witness) -> None:
         self._store, self._settings, self._owner, self._outage = store, settings, owner, outage
+        self._witness = witness
         self._poked = asyncio.Event()
 
     def poke(self) -> None:
@@ -89,7 +123,7 @@ class Recovery:
             self._poked.clear()
             try:
                 if self._settings.auto_recovery:
-                    await recover_once(self._store, self._settings, self._owner)
+                    await recover_once(self._store, self._settings, self._owner, self._witness)
                 if loop.time() >= trim_at:
                     trim_at = loop.time() + TRIM_EVERY_S
                     await self._trim()

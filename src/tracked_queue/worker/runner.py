@@ -21,11 +21,11 @@ from ..errors import ArgumentError, OwnershipLostError, SealedError, StoreFullEr
 from ..model.cipher import Cipher
 from ..model.codec import FORMAT, NIL, decode_options, encode_error, encode_exception, packed_list
 from ..model.context import CurrentJob, current
-from ..model.hooks import Hooks
+from ..model.hooks import Arrival, Hooks
 from ..model.inputs import Results
 from ..model.task import Registry
-from ..protocol.text import to_bytes
-from ..protocol.times import RUN_EDGES
+from ..protocol.text import to_bytes, to_text
+from ..protocol.times import RUN_EDGES, Field
 from ..protocol.transitions import Call, FetchedJob, LateOutcome, NoteKind, NoteWord, Outcome, OutcomeKind, inputs, note
 from ..settings import Settings
 from .appetite import Appetite
@@ -33,6 +33,7 @@ from .delivery import UNTRACKED, Delivery, Recipe
 from .invoke import invoker
 from .late_limits import Binder
 from .lineage import end_fork, guard, is_fork
+from .meter import METER, Gauges, Key
 from .outcome import MAX_REASON, Cause, Decision, named, of_error, of_value, without_text
 from .processes import ProcessPool
 from .slots import Slots
@@ -46,6 +47,8 @@ MAX_BUFFERED_S = 1.0
 MAX_STARTS = 50
 
 _SUCCEEDED = OutcomeKind.SUCCEEDED
+# Outcomes after which the same job runs again.
+_GOES_ON = (OutcomeKind.RETRY, OutcomeKind.SNOOZED, OutcomeKind.INTERRUPTED)
 
 
 class Pools:
@@ -95,8 +98,9 @@ class Runner:
         self._binder, self._capped = binder, capped
         self.seat = slots.join(self._fill, self.owned_of)
         self.max_payload = settings.max_payload
-        self._hooks, self._ask = hooks, ask
-        self.times = Times()
+        self._hooks, self._ask, self._tracing = hooks, ask, hooks.tracing
+        self.times = Times(_count_times)
+        self._uncollect = METER.collect(self._counted)
         # Keyed by the bytes that a record holds, so that no name has to be decoded for each job.
         self._recipes: dict[bytes | None, Recipe] = {
             task.name.encode(): Recipe(
@@ -236,6 +240,8 @@ class Runner:
                 # Cancelled between its start and its first step; the function is never called.
                 self._conclude(delivery, asyncio.CancelledError())
                 return
+            if self._tracing is not None:
+                delivery.span = self._tracing.running(CurrentJob(delivery, self), _arrival(delivery))
             first = (await self._inputs(delivery),) if delivery.inputs else ()
             job = delivery.job
             packed_args, packed_kwargs = self.opened(job.args), self.opened(job.kwargs)
@@ -273,6 +279,8 @@ class Runner:
     def _untold(self, delivery: Delivery, error: BaseException, worse: BaseException) -> None:
         """Its error's outcome can't be worked out: the job is dead with that error, and the reason adds the new one."""
         reason = f"{named(error)} (and its outcome can't be encoded: {named(worse)})"
+        if delivery.span is not None:
+            delivery.span.raised(error)
         log.job_unusable(task=delivery.task.name, job_id=delivery.id, problem=reason[:300])
         self._record(
             delivery, OutcomeKind.DEAD, 1, encode_exception(error, _OWN_FRAMES), reason, self._ran_ms(delivery)
@@ -360,6 +368,8 @@ class Runner:
     def _disowned(self, delivery: Delivery, kind: OutcomeKind) -> None:
         """The lease was lost while this job ran: whatever it did here changes nothing any more."""
         delivery.settled = True
+        if delivery.span is not None:
+            delivery.span.ended("fenced")
         if not delivery.untracked:
             job = delivery.job
             self.late.append(LateOutcome(job.id, job.delivery, kind, self._ran_ms(delivery)))
@@ -381,6 +391,10 @@ class Runner:
             )
         if options.on_exhausted is not None:
             delivery.exhausted_by = decision.spent_by
+        if decision.error is not None:
+            METER.failed(delivery.task.name, decision.error)
+            if delivery.span is not None:
+                delivery.span.raised(decision.error)
         self._decided(delivery, decision)
         if decision.error is not None and self._hooks.failed:
             self._tell_of_failure(delivery, decision.error, decision.kind is OutcomeKind.RETRY)
@@ -437,6 +451,13 @@ class Runner:
         self, delivery: Delivery, kind: OutcomeKind, ms: int, payload: bytes, reason: str, ran_ms: int | None = None
     ) -> None:
         delivery.settled = True
+        if delivery.begun:
+            outcomes, key = delivery.recipe.outcomes, (delivery.job.queue, kind)
+            outcomes[key] = outcomes.get(key, 0) + 1
+        mark = ""
+        if delivery.span is not None:
+            mark = delivery.span.mark if kind in _GOES_ON else ""
+            delivery.span.ended(kind.value)
         if not delivery.untracked:
             if reason:
                 reason = reason[:MAX_REASON].encode("utf-8", "replace").decode()
@@ -444,7 +465,7 @@ class Runner:
                 # Texts of errors may say what the arguments were; what is left says how the job ended.
                 payload, reason = self._cipher.seal(payload), without_text(reason)
             job = delivery.job
-            self._settle(Outcome(job.id, job.delivery, kind, ms, payload, reason, job.bound, ran_ms))
+            self._settle(Outcome(job.id, job.delivery, kind, ms, payload, reason, job.bound, ran_ms, mark))
 
     def _finish(self, delivery: Delivery) -> None:
         self.running.discard(delivery)
@@ -592,10 +613,28 @@ class Runner:
         if self._timer is not None:
             self._timer.cancel()
         self.seat.leave()
+        self._uncollect()
+
+    def _counted(self) -> tuple[dict[Key, float], Gauges]:
+        counts: dict[Key, float] = {
+            ("runs", recipe.name, to_text(queue), kind.value): float(count)
+            for recipe in self._recipes.values()
+            for (queue, kind), count in recipe.outcomes.copy().items()
+        }
+        return counts, {"running": len(self.running), "buffered": len(self.buffer)}
 
 
 _OWN_FRAMES = (Runner._run.__code__,)
 guard(Runner._run)
+
+
+def _count_times(field: Field, count: int) -> None:
+    METER.add(f"{field.kind}_seconds", field.name, str(field.bucket), by=count)
+
+
+def _arrival(delivery: Delivery) -> Arrival:
+    buffered_s = delivery.started_at - delivery.buffered_at if delivery.buffered_at else 0.0
+    return Arrival(delivery.job.waited_ms, round(buffered_s * 1000), delivery.job.trace.decode("ascii", "replace"))
 
 
 def _fitting(delivery: Delivery, data: bytes) -> Any:

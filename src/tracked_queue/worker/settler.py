@@ -10,6 +10,7 @@ from .. import log
 from ..protocol.transitions import MAX_BATCH, MAX_BYTES, MAX_RICH, Outcome, OutcomeKind, Verdict, settle
 from ..settings import Settings
 from ..transport.store import Store
+from .meter import METER
 from .outage import Outage, insist
 
 # How much memory results and errors may take while they wait to be recorded; those of running jobs come on top.
@@ -43,6 +44,7 @@ class Settler:
         self._filled = asyncio.Event()
         self._empty = asyncio.Event()
         self._empty.set()
+        self._uncollect = METER.collect(lambda: ({}, {"outcomes_pending": self.left}))
 
     def add(self, outcome: Outcome) -> None:
         """Record this outcome with the next batch."""
@@ -90,6 +92,7 @@ class Settler:
             await self._run()
         finally:
             self.relax()
+            self._uncollect()
 
     async def _run(self) -> None:
         while True:

@@ -35,14 +35,15 @@ from ..transport.endpoint import Endpoint
 from ..transport.pool import LinkPool
 from ..transport.store import Store
 from . import signals
-from .exits import FENCED_EXIT, RECYCLED_EXIT, USAGE_EXIT
+from .exits import FENCED_EXIT, RECYCLED_EXIT, STALLED_EXIT, USAGE_EXIT
 from .lease import EXIT_PART
 from .lineage import child_environment, end_session, first_to_go, is_stopped, keep_from_forks
 from .liveness import Sign, default_label, read_signs
+from .meter import METER, Tally, Teller
 from .outage import Outage, insist
 from .pages import WELL, Answer, HttpPages, Page, Query, unwell
 from .probes import Standing, live_problem, ready_problem, started_problem
-from .recovery import recover_lease
+from .recovery import Witness, recover_lease
 
 # A process that dies younger than this is restarted with a growing delay, an older one at once.
 YOUNG_S = 5.0
@@ -91,7 +92,8 @@ class Supervisor:
     Keeps `processes` children alive.
 
     Args:
-        command: The child's command line; `--supervised R:W` with the two pipe ends is added.
+        command: The child's command line; `--supervised R:W:N:MODE` with the ends of three pipes is added.
+        metrics: Makes the page `/metrics` from the numbers of all children.
         changes: Names of source files that have changed (`--reload`): children are stopped with grace and started anew.
     """
 
@@ -104,8 +106,13 @@ class Supervisor:
         shards: Shards,
         *,
         burst: bool,
+        witness: Witness,
+        metrics: Callable[[Tally], Page] | None = None,
         changes: AsyncIterator[str] | None = None,
     ) -> None:
+        self._witness = witness
+        self.tally = Tally()
+        self._metrics = metrics
         self._changes, self._changed = changes, asyncio.Event()
         self._command, self._processes, self._settings, self._burst = list(command), processes, settings, burst
         several = shards.count > 1
@@ -202,6 +209,7 @@ class Supervisor:
                     "/live": page(live_problem),
                     "/ready": page(ready_problem),
                     "/started": page(lambda standing, _: started_problem(standing)),
+                    **({} if self._metrics is None else {"/metrics": self._metrics(self.tally)}),
                 },
             )
         except OSError as error:
@@ -317,6 +325,7 @@ class Supervisor:
                 continue
             code = await child.process.wait()
             self._children.discard(child)
+            self.tally.add("process_ends", _why_of(child, code))
             if child.limit is not None:
                 child.limit.cancel()
             os.close(child.life)
@@ -398,26 +407,28 @@ class Supervisor:
     async def _start(self, mode: Mode) -> _Child:
         life_read, life_write = os.pipe()
         news_read, news_write = os.pipe()
+        numbers_read, numbers_write = os.pipe()
         try:
             process = await asyncio.create_subprocess_exec(
                 *self._command,
                 "--supervised",
-                f"{life_read}:{news_write}:{mode.value}",
-                pass_fds=(life_read, news_write),
+                f"{life_read}:{news_write}:{numbers_write}:{mode.value}",
+                pass_fds=(life_read, news_write, numbers_write),
                 stdin=asyncio.subprocess.DEVNULL,
                 start_new_session=True,
                 env=child_environment(),
             )
         except BaseException:
-            os.close(life_write)
-            os.close(news_read)
+            for end in (life_write, news_read, numbers_read):
+                os.close(end)
             raise
         finally:
-            os.close(life_read)
-            os.close(news_write)
+            for end in (life_read, news_write, numbers_write):
+                os.close(end)
         child = _Child(process, time.monotonic(), life_write, mode=mode)
         self._children.add(child)
         self._listen(child, news_read)
+        self._count(process.pid, numbers_read)
         log.process_started(pid=process.pid, suspects_only=mode in (Mode.ONLY, Mode.SHORT))
         if mode in (Mode.ONLY, Mode.SHORT):
             first_to_go(process.pid)
@@ -461,6 +472,29 @@ class Supervisor:
 
         loop.add_reader(news, read)
 
+    def _count(self, pid: int, numbers: int) -> None:
+        """Take a child's numbers until it has ended."""
+        loop = asyncio.get_running_loop()
+        os.set_blocking(numbers, False)
+        rest = b""
+
+        def read() -> None:
+            nonlocal rest
+            try:
+                data = os.read(numbers, 65536)
+            except BlockingIOError:
+                return
+            if not data:
+                loop.remove_reader(numbers)
+                os.close(numbers)
+                self.tally.forget(pid)
+                return
+            *lines, rest = (rest + data).split(b"\n")
+            for line in lines:
+                self.tally.hear(pid, line)
+
+        loop.add_reader(numbers, read)
+
     def _clean_up_later(self, child: _Child, end: End, ended_at: float) -> None:
         for shard in sorted({shard for shard, _ in child.leases}):
             task = asyncio.get_running_loop().create_task(self._clean_up(shard, child.leases, end, ended_at))
@@ -498,7 +532,7 @@ class Supervisor:
             left = await insist(store, call, outage, lambda: False)
             while left and self._settings.auto_recovery:
                 try:
-                    await recover_lease(store, self._settings, lease, owner=f"supervisor.{os.getpid()}")
+                    await recover_lease(store, self._settings, lease, f"supervisor.{os.getpid()}", self._witness)
                     break
                 except StoreUnavailableError as error:
                     outage.failed(error.problem)
@@ -515,15 +549,27 @@ def _end_of(child: _Child, code: int) -> End:
     return End.INTERRUPTED if -code in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP) else End.DIED
 
 
+def _why_of(child: _Child, code: int) -> str:
+    """What a child's end is counted as."""
+    if child.stuck or child.ended_by_us:
+        return "killed"
+    if code == RECYCLED_EXIT:
+        return "recycled"
+    if code in (FENCED_EXIT, STALLED_EXIT):
+        return "given_up"
+    return "stopped" if code == 0 or (child.limit is not None and code > 0) or code == -signal.SIGTERM else "died"
+
+
 class SupervisorPipe:
-    """The child's ends of the two pipes."""
+    """The child's ends of the three pipes: what the supervisor says, and its own news and numbers."""
 
     def __init__(self, ends: str) -> None:
-        life, news, mode = ends.split(":")
+        life, news, numbers, mode = ends.split(":")
         self._life, self._news, self.mode = int(life), int(news), Mode(mode)
+        self._teller = Teller(int(numbers))
         self._suspects_told = -math.inf
         # Jobs' own child processes must not keep the pipes open.
-        for end in (self._life, self._news):
+        for end in (self._life, self._news, int(numbers)):
             keep_from_forks(end)
 
     def announce(self, shard: int, lease: str) -> None:
@@ -552,6 +598,10 @@ class SupervisorPipe:
     def ending(self) -> None:
         """Tell the supervisor that the end of this process has begun, for whatever reason."""
         self._tell(ENDING)
+
+    def numbers(self) -> None:
+        """Tell the supervisor what this process has counted since the last time."""
+        self._teller.tell(METER)
 
     def _tell(self, news: bytes) -> None:
         with contextlib.suppress(OSError):

@@ -51,7 +51,7 @@ from .outcome import Cause
 from .predecessors import Origin, watch_label
 from .queues import Served
 from .reconcile import Reconciler
-from .recovery import Recovery
+from .recovery import Recovery, Witness
 from .runner import MAX_BUFFERED_S, Pools, Runner
 from .scheduler import Scheduler
 from .settler import Settler
@@ -179,7 +179,9 @@ class Term:
         self._scheduler = Scheduler(
             store=links.rest, schedules=schedules, make=host.tick, outage=outage, lost=lambda: state.lost
         )
-        self._recovery = Recovery(links.rest, settings, state.lease, outage)
+        self._recovery = Recovery(
+            links.rest, settings, state.lease, outage, Witness(host.hooks.tracing, host.cipher.open)
+        )
         self._reconciler = Reconciler(
             store=links.rest,
             lease=state.lease,

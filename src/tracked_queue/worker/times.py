@@ -7,7 +7,7 @@ What a beat carries stays until it is answered, and is sent again under the same
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import islice
 
 from ..protocol.text import to_text
@@ -19,9 +19,10 @@ _WAIT_EDGES_MS = tuple(edge * 1000 for edge in WAIT_EDGES)
 
 
 class Times:
-    """The counters of one lease."""
+    """The counters of one lease; `taken` is told of what goes with a beat."""
 
-    def __init__(self) -> None:
+    def __init__(self, taken: Callable[[Field, int], None] = lambda field, count: None) -> None:
+        self._taken = taken
         self._runs: dict[str, list[int]] = {}
         self._waits: dict[bytes, list[int]] = {}
         self._sent: list[tuple[str, int]] = []
@@ -59,4 +60,6 @@ class Times:
                 for bucket, count in enumerate(counts):
                     if count:
                         counts[bucket] = 0
-                        yield Field(kind, bucket, name).packed(), count
+                        field = Field(kind, bucket, name)
+                        self._taken(field, count)
+                        yield field.packed(), count

@@ -1,0 +1,91 @@
+"""Limits: what they allow, what is in use, and what waits for them. A bounded number of reads."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ..model.constraints import read_limit_name
+from ..transport.store import Store
+from .reading import now_ms, number_of, text_of
+
+# How many limits of one name (one for each value of its key) are listed: those that something waits for.
+MOST_KEYS = 20
+MOST_NAMES = 500
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LimitReport:
+    """
+    One limit: `most` jobs at a time or, for a rate, starts within `per_s`; `in_use` is how many of those there are now.
+    `lanes` is how many lanes of jobs wait for it, `waits_s` how long the queue that waited first has not had a place of it.
+    """
+
+    limit: str
+    key: str
+    kind: str
+    most: int
+    per_s: float
+    in_use: int
+    lanes: int
+    waits_s: float | None
+    stored: str
+    shard: int = 0
+
+
+async def read_limits(stores: Sequence[Store]) -> list[LimitReport]:
+    """Every limit without a key, and of those with one the first that something waits for; full ones first."""
+    found: list[LimitReport] = []
+    for shard, store in enumerate(stores):
+        found += await _of_shard(store, shard)
+    return sorted(found, key=lambda one: (-one.lanes, one.limit, one.key, one.shard))
+
+
+async def _of_shard(store: Store, shard: int) -> list[LimitReport]:
+    keys, now = store.keys, await now_ms(store)
+    (flat,) = await store.read(("HGETALL", keys.single("limits")))
+    numbers = {text_of(base): number_of(number) for base, number in zip(flat[::2], flat[1::2], strict=True)}
+    bases = sorted(numbers)[:MOST_NAMES]
+    waited = await store.read(*(("ZRANGE", keys.named("waited", base), 0, MOST_KEYS - 1) for base in bases))
+    names: list[tuple[str, str]] = []
+    for base, waiting in zip(bases, waited, strict=True):
+        about = read_limit_name(base)
+        own = {text_of(name) for name in waiting} | ({base} if about is None or not about.key else set())
+        names += [(base, name) for name in sorted(own)]
+    commands = [
+        command
+        for _, name in names
+        for command in (
+            ("SCARD", keys.named("permits", name)),
+            ("LRANGE", keys.named("rate", name), 0, 999),
+            ("ZRANGE", keys.named("waits", name), 0, 9, "WITHSCORES"),
+            ("HGET", keys.named("about", name), "number"),
+        )
+    ]
+    replies = await store.read(*commands)
+    parts = list(zip(names, replies[::4], replies[1::4], replies[2::4], replies[3::4], strict=True))
+    groups = [(name, text_of(queue)) for (_, name), _, _, waits, _ in parts for queue in waits[::2]]
+    counts = await store.read(*(("ZCARD", keys.named("waiting", f"{name}\n{queue}")) for name, queue in groups))
+    lanes: dict[str, int] = {}
+    for (name, _), count in zip(groups, counts, strict=True):
+        lanes[name] = lanes.get(name, 0) + count
+    reports = []
+    for (base, name), permits, starts, waits, number in parts:
+        about = read_limit_name(name)
+        per_ms = 0 if about is None else about.per_ms
+        since = number_of(waits[1]) if len(waits) > 1 else 0
+        reports.append(
+            LimitReport(
+                limit=base if about is None else about.shown,
+                key="" if about is None else about.value,
+                kind="rate" if per_ms else "concurrency",
+                most=numbers[base] or number_of(number),
+                per_s=per_ms / 1000,
+                in_use=sum(number_of(at) > now - per_ms for at in starts) if per_ms else permits,
+                lanes=lanes.get(name, 0),
+                waits_s=max(0.0, (now - since) / 1000) if since else None,
+                stored=name,
+                shard=shard,
+            )
+        )
+    return reports
