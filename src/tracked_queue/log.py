@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import MutableMapping
+from collections.abc import Callable, MutableMapping
 from typing import Any
 
 import structlog
@@ -28,10 +28,13 @@ class _Careful:
         self._logger = logger
         self.dropped = 0
         self.counts: Counter[str] = Counter()  # of each event, whether its level is shown or not
+        self.heard: Callable[[str, dict[str, Any]], None] | None = None  # told of each, too
 
     def _write(self, level: str, event: str, facts: dict[str, Any]) -> None:
         before = self.dropped
         self.counts[event] += 1
+        if self.heard is not None:
+            self.heard(event, facts)
         try:
             getattr(self._logger, level)(event, **facts)
         except Exception:  # a full disk, a reader that is gone, a processor of the application's
@@ -150,6 +153,16 @@ def predecessor_released(*, lease: str, label: str, why: str) -> None:
 def label_shared(*, label: str, leases: list[str]) -> None:
     """Another live worker has this label, which is set as exclusive: each takes the other for dead when it starts."""
     log.error("label.shared", label=label, leases=leases)
+
+
+def flight_written(*, why: str, path: str) -> None:
+    """The last events of this process and its stacks were written to a file; `tracked-queue trace` prints it."""
+    log.warning("flight.written", why=why, path=path)
+
+
+def flight_unwritten(*, why: str, problem: str) -> None:
+    """They could not be written; `flight_folder` says where they go."""
+    log.warning("flight.unwritten", why=why, problem=problem)
 
 
 def process_recycled(*, lease: str, why: str) -> None:

@@ -103,8 +103,13 @@ class Settings:
     grace: float = _setting(25.0, "Seconds that running jobs get after SIGTERM before they are handed back.")
     cancel_grace: float = _setting(5.0, "Seconds a job gets to end after it was cancelled or timed out.")
     stall_limit: float = _setting(300.0, "Seconds of a blocked event loop after which the process is given up.")
-    http_port: int = _setting(0, "Port on which a worker's supervisor answers /live, /ready and /started; 0: none.")
+    http_port: int = _setting(
+        0, "Port on which a worker's supervisor answers /live, /ready, /started and /metrics; 0: none."
+    )
     http_host: str = _setting("0.0.0.0", "Address on which it does.")
+    flight_folder: str = _setting(
+        "", "Where a worker writes its last events when something has gone wrong. Default: below the temporary folder."
+    )
     block: float = _setting(5.0, "Seconds an idle worker waits in Redis before it asks again.")
     connect_timeout: float = _setting(5.0, "Seconds to open a connection to Redis.")
     reply_timeout: float = _setting(10.0, "Seconds to wait for a reply of Redis, beyond the time a call blocks.")
@@ -190,6 +195,7 @@ class SettingsArgs(TypedDict, total=False):
     stall_limit: Seconds | None
     http_port: int | None
     http_host: str | None
+    flight_folder: str | None
     block: Seconds | None
     connect_timeout: Seconds | None
     reply_timeout: Seconds | None

@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 from tests.cli.conftest import Cli
 from tests.harness import Scripts
+from tests.scripts.common import limited
+from tracked_queue import TrackedQueue
+from tracked_queue.chaos.server import RedisServer
+from tracked_queue.model.canonical import part
 from tracked_queue.protocol import transitions as t
 from tracked_queue.protocol.packing import encode_extras
 from tracked_queue.reports.listing import LISTED_STATES
@@ -18,6 +24,9 @@ def every_state(store: Scripts) -> None:
         store.enqueue(state)
         (job,) = store.take("w")
         store.settle("w", job, state, ms=60_000, reason="" if state == "succeeded" else "why")
+    store.enqueue("retrying")
+    (job,) = store.take("w")
+    store.settle("w", job, "retry", ms=30_000, reason="why")
     store.enqueue("expired", extras=encode_extras({"expires": 1}))
     assert [job.id for job in store.take("w")] in ([], [b"expired"])
     store.enqueue("active")
@@ -30,8 +39,10 @@ def every_state(store: Scripts) -> None:
 def test_jobs_lists_each_state(cli: Cli, store: Scripts) -> None:
     every_state(store)
     store.enqueue("elsewhere", queue="other", task="u")
-    for state in set(LISTED_STATES) - {"expired", "queued"}:
+    for state in set(LISTED_STATES) - {"expired", "queued", "scheduled"}:
         assert [row["id"] for row in json.loads(cli("jobs", "--state", state, "--json").stdout)["rows"]] == [state]
+    later = json.loads(cli("jobs", "--state", "scheduled", "--json").stdout)["rows"]
+    assert [(row["id"], row["why"]) for row in later] == [("retrying", "retry"), ("scheduled", "delay")]
     rows = json.loads(cli("jobs", "--json").stdout)["rows"]
     assert sorted(row["id"] for row in rows) == ["elsewhere", "queued"]
     assert [row["id"] for row in json.loads(cli("jobs", "--queue", "other", "--json").stdout)["rows"]] == ["elsewhere"]
@@ -94,3 +105,71 @@ def test_wait_ends_as_the_job_did(cli: Cli, store: Scripts) -> None:
     assert "it is failed: why" in cli("wait", "failed", exit=1).stderr
     assert cli("wait", "queued", "--timeout", "0.2s", exit=1).stderr
     assert "no record" in cli("wait", "nobody", exit=1).stderr
+
+
+@pytest.mark.parametrize("shards", [1, 3])
+def test_pages_of_jobs_go_on_where_the_last_one_ended(
+    cli: Cli, server: RedisServer, namespace: str, shards: int
+) -> None:
+    app = TrackedQueue(server.url, namespace=namespace, shards=shards)
+    jobs = {app.enqueue_sync("x", n).id for n in range(25)}
+    app.close()
+    seen: list[str] = []
+    start: list[str] = []
+    for _ in range(10):
+        page = json.loads(cli("jobs", "--limit", "7", "--json", *start, TRACKED_QUEUE_SHARDS=str(shards)).stdout)
+        seen += [row["id"] for row in page["rows"]]
+        if page["next"] is None:
+            break
+        start = ["--from", page["next"]]
+    assert len(seen) == len(jobs) and set(seen) == jobs, "each once"
+    assert "give what" in cli("jobs", "--from", "x", exit=2).stderr
+
+
+def test_jobs_by_error_and_age(cli: Cli, store: Scripts) -> None:
+    store.register("w", ttl=60)
+    for name, reason in (("a", "ValueError: no such user"), ("b", "TimeoutError: too slow")):
+        store.enqueue(name)
+        (job,) = store.take("w")
+        store.settle("w", job, "dead", ms=1, reason=reason)
+    assert [
+        row["id"] for row in json.loads(cli("jobs", "--state", "dead", "--error", "timeout", "--json").stdout)["rows"]
+    ] == ["b"]
+    assert json.loads(cli("jobs", "--state", "dead", "--older", "1d", "--json").stdout)["rows"] == []
+    store.redis.hset(store.keys.record_of("a"), "finished_ms", 1_700_000_000_000)
+    assert len(json.loads(cli("jobs", "--state", "dead", "--older", "1d", "--json").stdout)["rows"]) == 1
+
+
+def test_what_people_do_with_jobs_is_told_line_by_line(cli: Cli, store: Scripts) -> None:
+    store.enqueue("a", "b", "c")
+    store.enqueue("later", delay_ms=60_000)
+    assert cli("move", "a", "--to", "other").stdout == "a: moved\n"
+    assert "none: no such job" in cli("move", "none", "--to", "other", exit=1).stdout
+    assert cli("move", "--queue", "q", "--to", "other", "--limit", "1").stdout == "1 jobs moved\n"
+    assert store.listed("queue", "other") == ["b", "a"]
+    assert cli("reschedule", "later", "--in", "2h").stdout == "later: rescheduled\n"
+    assert "it is not scheduled" in cli("reschedule", "a", "--at", "2030-01-31T08:00:00Z", exit=1).stdout
+    assert "no timezone" in cli("reschedule", "a", "--at", "2030-01-31T08:00:00", exit=2).stderr
+    cli("cancel", "later")
+    assert cli("delete", "later").stdout == "later: deleted\n"
+    assert "cancel it first" in cli("delete", "a", exit=1).stdout
+    acts = json.loads(cli("audit", "--json").stdout)["acts"]
+    assert {"move", "move_queue", "reschedule", "delete"} <= {act["action"] for act in acts}
+
+
+def test_limits_are_listed_with_what_waits_for_them(cli: Cli, store: Scripts) -> None:
+    store.register("w", ttl=60)
+    store.store.run(t.register("w", 60, 5, {}, {part("t", "mail"): 1, part("n", "api") + part("p", "1000"): 5}))
+    mail = limited(part("t", "mail"), 1, lane="q\nmail")
+    store.enqueue("a", extras=mail)
+    store.enqueue("b", extras=mail)
+    assert [job.id for job in store.take("w")] == [b"a"]
+    found = {row["limit"]: row for row in json.loads(cli("limits", "--json").stdout)}
+    assert (found["task mail"]["in_use"], found["task mail"]["lanes"], found["task mail"]["kind"]) == (
+        1,
+        1,
+        "concurrency",
+    )
+    assert (found["api"]["kind"], found["api"]["per_s"], found["api"]["most"]) == ("rate", 1.0, 5)
+    assert "5 in 1.0 s" in cli("limits").stdout
+    assert "It has places free: 0 of 5 taken" in cli("explain", "--limit", "api").stdout

@@ -9,16 +9,20 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
+import pytest
+from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.harness import wait_until
-from tracked_queue import Concurrency, TrackedQueue
+from tracked_queue import Concurrency, TrackedQueue, UsageError
 from tracked_queue.app import connections_of
 from tracked_queue.chaos.proxy import Proxy
 from tracked_queue.chaos.server import RedisServer
 from tracked_queue.metrics import exporter as exporting
 from tracked_queue.metrics.exporter import Exporter
 from tracked_queue.metrics.families import Totals
+from tracked_queue.metrics.producer import ProducerCollector
+from tracked_queue.metrics.worker import WorkerCollector
 from tracked_queue.protocol.times import MOST_QUEUES
 from tracked_queue.reports.numbers import read_numbers
 
@@ -106,7 +110,9 @@ async def test_the_page_lists_every_family_and_no_label_is_one_of_prometheus(app
         await app.run_worker(burst=True, handle_signals=False)
         _, text = await scraper.get("/metrics")
         names = set(re.findall(r"^# TYPE (\S+) (?!unknown)", text, re.M))
-        listed = set(re.findall(r"^\| `(tracked_queue_\w+)` \|", PAGE.read_text(), re.M))
+        listed = set(
+            re.findall(r"^\| `(tracked_queue_\w+)` \|", PAGE.read_text().partition("## A worker's own")[0], re.M)
+        )
         assert names == listed
         labels = set(re.findall(r"[{,](\w+)=", text))
         assert not labels & {"job", "instance", "namespace", "pod", "service", "endpoint", "container"}
@@ -180,3 +186,41 @@ async def test_counters_only_grow_and_begin_with_the_exporter(app: TrackedQueue)
         await app.enqueue("t")
         totals.add(await read_numbers(connections_of(app).stores))
         assert totals.events["enqueued", "default"] == 1
+
+
+async def test_the_page_lists_the_families_of_workers_and_producers(app: TrackedQueue) -> None:
+    @app.task(name="t", max_attempts=1)
+    async def t(wrong: bool) -> None:
+        if wrong:
+            raise ValueError("no")
+
+    registry = CollectorRegistry()
+    registry.register(WorkerCollector())
+    registry.register(ProducerCollector(app))
+    async with app:
+        await t.enqueue(False)
+        await t.enqueue(True)
+        with pytest.raises(UsageError):
+            await t.enqueue("no truth value")  # type: ignore[arg-type]
+        await app.run_worker(burst=True, handle_signals=False)
+    text = generate_latest(registry).decode()
+    names = set(re.findall(r"^# TYPE (\S+) (?!unknown)", text, re.M))
+    listed = set(re.findall(r"^\| `(tracked_queue_\w+)` \|", PAGE.read_text().partition("## A worker's own")[2], re.M))
+    assert names == listed
+    assert not set(re.findall(r"[{,](\w+)=", text)) & {
+        "job",
+        "instance",
+        "namespace",
+        "pod",
+        "service",
+        "endpoint",
+        "container",
+    }
+    for series in (
+        'tracked_queue_runs_total{outcome="succeeded",queue="default",task="t"}',
+        'tracked_queue_runs_total{outcome="dead",queue="default",task="t"}',
+        'tracked_queue_errors_total{error="ValueError",task="t"}',
+        'tracked_queue_enqueue_errors_total{error="ArgumentError"}',
+        'tracked_queue_enqueue_seconds_count{outcome="created"}',
+    ):
+        assert series in text

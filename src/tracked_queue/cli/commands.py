@@ -16,7 +16,7 @@ from . import look
 from . import jobs
 
 # isort: split
-from . import change, dead, doctor, explain, metrics, probe
+from . import change, dead, doctor, explain, metrics, probe, trace
 
 # isort: split
 from ..transport.endpoint import fill_standard_descriptors
@@ -25,7 +25,21 @@ from . import chaos
 from .common import clean, cli
 
 # Importing a module of commands registers them, in the order in which --help lists them.
-__all__ = ["change", "chaos", "cli", "dead", "doctor", "explain", "jobs", "look", "main", "metrics", "probe", "run"]
+__all__ = [
+    "change",
+    "chaos",
+    "cli",
+    "dead",
+    "doctor",
+    "explain",
+    "jobs",
+    "look",
+    "main",
+    "metrics",
+    "probe",
+    "run",
+    "trace",
+]
 
 
 def main() -> None:

@@ -51,6 +51,7 @@ class Delivery:
     context: Mapping[str, Any] | None = None
     inputs = ""
     span: RunSpan | None = None
+    outcome = ""
     tick_ms: int | None = None
 
     def __init__(self, job: FetchedJob, recipe: Recipe) -> None:

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import anyio
 
 from .. import log
-from ..errors import LifespanError
+from ..errors import LifespanError, TrackedQueueError
 from ..model.cipher import Cipher
 from ..model.definitions import Definitions
 from ..model.schedules import Schedule
@@ -33,6 +33,7 @@ from .loopwatch import LoopWatch
 from .meter import METER, Gauges, Key
 from .predecessors import origin_of
 from .queues import Queues, Served
+from .recorder import RECORDER
 from .recycle import share_done
 from .runner import Pools, Runner
 from .shard import ShardWorker
@@ -202,15 +203,30 @@ class Instance:
             )
             watch.start()
             uncollect = METER.collect(self._counted)
+            RECORDER.use(self._settings.flight_folder, self._flight)
             try:
                 self._ready()
                 return await self._work()
+            except Exception as error:
+                if not isinstance(error, TrackedQueueError):  # an error of ours in the parts of a worker
+                    RECORDER.write("failed", asyncio.get_running_loop())
+                raise
             finally:
                 watch.stop()
                 self._tell_numbers()
                 uncollect()
                 await self._host.pools.close()
                 self._sign.remove()
+
+    def _flight(self) -> dict[str, Any]:
+        now = time.monotonic()
+        running = [item for runner in self._runners() for item in list(runner.running)]
+        return {
+            "label": self._label,
+            "version": package_version(),
+            "leases": [worker.lease for worker in self._shards],
+            "running": [[item.id, item.task.name, round(now - item.started_at, 3)] for item in running],
+        }
 
     def _tick(self) -> None:
         self._sign.touch()
@@ -311,7 +327,7 @@ class Instance:
                 log.lifespan_ended(error=f"{type(error).__qualname__}: {error}"[:300])
 
     def _signals(self) -> contextlib.AbstractContextManager[None]:
-        """SIGTERM and SIGINT stop, SIGUSR1 stops only the fetching."""
+        """SIGTERM and SIGINT stop, SIGUSR1 stops only the fetching, SIGUSR2 writes the flight recorder's events to a file."""
         loop = asyncio.get_running_loop()
 
         def stop(name: str) -> None:
@@ -320,7 +336,10 @@ class Instance:
         def quiet(name: str) -> None:
             loop.call_soon_threadsafe(self._go_quiet, name)
 
-        return signals.listening({**signals.stopping(stop), signals.QUIET: quiet})
+        def record(_: str) -> None:
+            loop.call_soon_threadsafe(RECORDER.write, "asked", loop)
+
+        return signals.listening({**signals.stopping(stop), signals.QUIET: quiet, signals.RECORD: record})
 
     def told_to_stop(self) -> None:
         """Stop because the supervisor said so over its pipe, which it does in addition to its signal."""

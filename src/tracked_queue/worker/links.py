@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import time
 from collections.abc import AsyncIterator
 
 from ..protocol.keys import Keys
@@ -12,6 +13,7 @@ from ..transport.link import Link
 from ..transport.pool import LinkPool
 from ..transport.store import Store
 from .meter import METER, STORE_EDGES
+from .recorder import RECORDER
 
 
 class Links:
@@ -35,6 +37,7 @@ class Links:
 
 def _took(call: str, seconds: float) -> None:
     METER.observe("store_seconds", STORE_EDGES, seconds, call)
+    RECORDER.events.append((time.monotonic(), call, round(seconds, 6)))
 
 
 @contextlib.asynccontextmanager

@@ -17,6 +17,7 @@ from ..settings import Settings
 from .delivery import Delivery
 from .exits import STALLED_EXIT
 from .meter import LAG_EDGES, METER
+from .recorder import RECORDER
 
 # Exit codes of a process that was given up; a supervisor starts another. The first is its job's doing; the second is
 # an outage's, in which a job did not end in time, and counts as an interruption.
@@ -41,8 +42,19 @@ def place_of(thread: int) -> str:
     return f"{frame.f_code.co_filename}:{frame.f_lineno} {frame.f_code.co_qualname}"
 
 
-def give_up(lease: str, why: str, seconds: float, code: int, thread: int, end: Callable[[int], None]) -> None:
-    """End the process, and log why."""
+def give_up(
+    lease: str,
+    why: str,
+    seconds: float,
+    code: int,
+    loop: asyncio.AbstractEventLoop,
+    thread: int,
+    end: Callable[[int], None],
+) -> None:
+    """End the process, and log why; the flight recorder writes its last file."""
+    written = RECORDER.write("given-up", loop)
+    if written is not None:
+        written.join(LAST_WORD_S)
     # The loop may be blocked in writing a log line itself; this one gets a moment, the exit does not wait for it.
     place = place_of(thread)
     in_thread(lambda: log.process_given_up(lease=lease, why=why, seconds=seconds, place=place)).join(LAST_WORD_S)
@@ -105,7 +117,7 @@ class LoopWatch:
         thread = Periodic("tracked_queue-loopwatch", settings.heartbeat_interval, self._look)
         self.start, self.stop = thread.start, thread.stop
         self._asked_at: float | None = None  # when the loop was asked for a sign of life
-        self._warned = False
+        self._warned = self._recorded = False
 
     def _look(self) -> None:
         self._sign()
@@ -121,8 +133,13 @@ class LoopWatch:
             task, job_id = self._blocking_job()
             place = place_of(self._loop_thread)
             in_thread(lambda: log.loop_blocked(lease=lease, seconds=blocked_s, task=task, job_id=job_id, place=place))
+        if blocked_s >= max(MIN_BLOCK_S, self._settings.heartbeat_interval) and not self._recorded:
+            self._recorded = True
+            RECORDER.write("loop-blocked", self._loop)
         if blocked_s > self._settings.stall_limit:
-            give_up(lease, "the event loop is blocked", blocked_s, STALLED_EXIT, self._loop_thread, self._exit)
+            give_up(
+                lease, "the event loop is blocked", blocked_s, STALLED_EXIT, self._loop, self._loop_thread, self._exit
+            )
 
     def _alive(self) -> None:
         """Called in the loop, which shows that it turns."""
@@ -130,6 +147,7 @@ class LoopWatch:
         if asked_at is not None:
             METER.observe("loop_lag_seconds", LAG_EDGES, time.monotonic() - asked_at)
         self._tick()
+        self._recorded = False
         if self._warned and asked_at is not None:
             self._warned = False
             log.loop_unblocked(lease=", ".join(self._leases()), seconds=time.monotonic() - asked_at)

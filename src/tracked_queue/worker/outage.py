@@ -15,6 +15,7 @@ from ..protocol.transitions import Call
 from ..transport import backoff
 from ..transport.store import Store
 from .meter import METER
+from .recorder import RECORDER
 
 T = TypeVar("T")
 
@@ -43,6 +44,7 @@ class Outage:
     def failed(self, problem: str) -> None:
         """A call got no answer."""
         METER.add("store_retries")
+        RECORDER.events.append((time.monotonic(), "call failed", problem))
         now, problem = self._clock(), self._where + problem
         if self._since is None and now - self._restored < SETTLE_S:
             return  # another connection's call, sent before Redis was back

@@ -36,6 +36,7 @@ from .lineage import end_fork, guard, is_fork
 from .meter import METER, Gauges, Key
 from .outcome import MAX_REASON, Cause, Decision, named, of_error, of_value, without_text
 from .processes import ProcessPool
+from .recorder import RECORDER
 from .slots import Slots
 from .times import Times
 
@@ -47,6 +48,7 @@ MAX_BUFFERED_S = 1.0
 MAX_STARTS = 50
 
 _SUCCEEDED = OutcomeKind.SUCCEEDED
+_record_event = RECORDER.events.append
 # Outcomes after which the same job runs again.
 _GOES_ON = (OutcomeKind.RETRY, OutcomeKind.SNOOZED, OutcomeKind.INTERRUPTED)
 
@@ -218,6 +220,7 @@ class Runner:
             self.seat.slots.untracked += 1
         delivery.started_at = now = self._loop.time()
         job = delivery.job
+        _record_event((now, "start", job.id, delivery.recipe.name))
         if job.waited_ms >= 0:
             buffered_at = delivery.buffered_at
             self.times.waited(job.queue, job.waited_ms + (now - buffered_at) * 1000 if buffered_at else job.waited_ms)
@@ -368,6 +371,7 @@ class Runner:
     def _disowned(self, delivery: Delivery, kind: OutcomeKind) -> None:
         """The lease was lost while this job ran: whatever it did here changes nothing any more."""
         delivery.settled = True
+        RECORDER.write("fenced", self._loop)
         if delivery.span is not None:
             delivery.span.ended("fenced")
         if not delivery.untracked:
@@ -450,7 +454,7 @@ class Runner:
     def _record(
         self, delivery: Delivery, kind: OutcomeKind, ms: int, payload: bytes, reason: str, ran_ms: int | None = None
     ) -> None:
-        delivery.settled = True
+        delivery.settled, delivery.outcome = True, kind
         if delivery.begun:
             outcomes, key = delivery.recipe.outcomes, (delivery.job.queue, kind)
             outcomes[key] = outcomes.get(key, 0) + 1
@@ -473,6 +477,7 @@ class Runner:
         if delivery.untracked:
             self.seat.slots.untracked -= 1
         now = self._loop.time()
+        _record_event((now, "end", delivery.job.id, delivery.outcome))
         self.appetite.ended(now)
         delivery.recipe.runs[bisect_left(RUN_EDGES, now - delivery.started_at)] += 1
         self.ran += 1

@@ -12,6 +12,7 @@ from ..settings import Settings
 from ..transport.store import Store
 from .meter import METER
 from .outage import Outage, insist
+from .recorder import RECORDER
 
 # How much memory results and errors may take while they wait to be recorded; those of running jobs come on top.
 HEAVY_BYTES = 16 * MAX_BYTES
@@ -135,6 +136,7 @@ class Settler:
         for outcome, verdict in zip(batch, verdicts, strict=True):
             job_id = outcome.id.decode("utf-8", "replace")
             if verdict is Verdict.FENCED:
+                RECORDER.write("fenced", asyncio.get_running_loop())
                 log.job_fenced(job_id=job_id, lease=self._lease, delivery=outcome.delivery.decode())
             elif verdict is Verdict.GONE:
                 log.job_vanished(job_id=job_id, lease=self._lease)

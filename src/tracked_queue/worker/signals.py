@@ -27,6 +27,7 @@ _held = threading.local()
 
 # Those of them that exist on this system.
 QUIET = getattr(signal, "SIGUSR1", None)
+RECORD = getattr(signal, "SIGUSR2", None)
 HANG_UP = getattr(signal, "SIGHUP", None)
 CHILD_ENDED = getattr(signal, "SIGCHLD", None)
 

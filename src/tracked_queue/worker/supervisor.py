@@ -40,6 +40,7 @@ from .lease import EXIT_PART
 from .lineage import child_environment, end_session, first_to_go, is_stopped, keep_from_forks
 from .liveness import Sign, default_label, read_signs
 from .meter import METER, Tally, Teller
+from .notify import Notifier
 from .outage import Outage, insist
 from .pages import WELL, Answer, HttpPages, Page, Query, unwell
 from .probes import Standing, live_problem, ready_problem, started_problem
@@ -112,6 +113,7 @@ class Supervisor:
     ) -> None:
         self._witness = witness
         self.tally = Tally()
+        self._stop_told: Callable[[], None] = lambda: None
         self._metrics = metrics
         self._changes, self._changed = changes, asyncio.Event()
         self._command, self._processes, self._settings, self._burst = list(command), processes, settings, burst
@@ -154,7 +156,12 @@ class Supervisor:
         reap: dict[int | None, signals.Listener] = {}
         if os.getpid() == 1:
             reap[signals.CHILD_ENDED] = lambda _: loop.call_soon_threadsafe(self._reap_strangers)
-        with signals.listening({**signals.stopping(stop), signals.QUIET: quiet, **reap}):
+
+        def record(name: str) -> None:
+            loop.call_soon_threadsafe(self._record, name)
+
+        listeners = {**signals.stopping(stop), signals.QUIET: quiet, signals.RECORD: record, **reap}
+        with signals.listening(listeners):
             for name in dict.fromkeys(early):
                 (self._go_quiet if signals.QUIET is not None and name == signals.QUIET.name else self._on_signal)(name)
             return await self._run(loop)
@@ -165,6 +172,10 @@ class Supervisor:
         watchers = [loop.create_task(self._watch_signs())]
         if self._changes is not None:
             watchers.append(loop.create_task(self._watch(self._changes)))
+        notifier = self._notifier()
+        if notifier.is_wanted:
+            watchers.append(loop.create_task(notifier.run()))
+            self._stop_told = lambda: notifier.tell("STOPPING=1", "STATUS=stopping")
         try:
             await asyncio.gather(*keepers)
             while self._for_suspects:
@@ -217,6 +228,18 @@ class Supervisor:
         pages.start()
         return pages
 
+    def _notifier(self) -> Notifier:
+        label = self._settings.instance_id or default_label()
+
+        def signs() -> list[Sign]:
+            return read_signs(self._settings.namespace, label)
+
+        return Notifier(
+            lambda: started_problem(self._standing),
+            lambda: ready_problem(self._standing, signs()),
+            lambda: live_problem(self._standing, signs()),
+        )
+
     @property
     def _standing(self) -> Standing:
         ready = frozenset(
@@ -236,10 +259,17 @@ class Supervisor:
         log.signal_received(name=name, meaning="stopping without grace" if self._stopping else "stopping")
         self.stop()
 
+    def _record(self, name: str) -> None:
+        log.signal_received(name=name, meaning="writing the last events to files")
+        for child in self._children:
+            if child.ready and signals.RECORD is not None:
+                self._signal(child, signals.RECORD)
+
     def stop(self) -> None:
         """Stop the children with grace; called again: without."""
         again = self._stopping
         self._stop.set()
+        self._stop_told()
         for child in self._children:
             self._end(child)
             if again:

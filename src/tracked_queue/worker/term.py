@@ -51,6 +51,7 @@ from .outcome import Cause
 from .predecessors import Origin, watch_label
 from .queues import Served
 from .reconcile import Reconciler
+from .recorder import RECORDER
 from .recovery import Recovery, Witness
 from .runner import MAX_BUFFERED_S, Pools, Runner
 from .scheduler import Scheduler
@@ -203,6 +204,7 @@ class Term:
         """The lease is gone: nothing that runs here counts any more."""
         if self._state.lose():
             log.lease_lost(lease=self._state.lease, running=len(self.runner.running))
+            RECORDER.write("lease-lost", asyncio.get_running_loop())
             self.runner.cancel_all(Cause.LOST)
             self._over.set()
 

@@ -83,4 +83,4 @@ class Watchdog:
             self._give_up("the lease runs out and a job does not stop", silent_s, FENCED_EXIT)
 
     def _give_up(self, why: str, seconds: float, code: int) -> None:
-        give_up(self._state.lease, why, seconds, code, self._loop_thread, self._exit)
+        give_up(self._state.lease, why, seconds, code, self._loop, self._loop_thread, self._exit)
