@@ -57,6 +57,7 @@ if TYPE_CHECKING:
     from .operator.doctor import Finding, Level
     from .operator.explanation import Explanation, Fact, Segment
     from .operator.operator import DeadOutcome, Operator
+    from .operator.picture import Picture
     from .operator.scale import Scale
     from .operator.viewer import TaskReport, Viewer
     from .reports.dead import DeadFilter, DeadJob
@@ -88,6 +89,7 @@ _LATER = {
     "JobPage": "reports.listing",
     "JobRow": "reports.listing",
     "LimitReport": "reports.limits",
+    "Picture": "operator.picture",
     "DeleteWord": "protocol.transitions",
     "MoveWord": "protocol.transitions",
     "RescheduleWord": "protocol.transitions",
@@ -184,6 +186,7 @@ __all__ = [
     "OwnershipLostError",
     "ParkedReport",
     "PayloadTooLargeError",
+    "Picture",
     "PreparedCall",
     "ProcessLostError",
     "Progress",

@@ -97,6 +97,7 @@ CALLS: dict[str, tuple[float, Call]] = {
     "Operator.note_act": (REPLY_S, lambda c: c.app.operator.note_act("look")),
     "Operator.examine": (REPLY_S, lambda c: c.app.operator.examine()),
     "Operator.unheld": (REPLY_S, lambda c: c.app.operator.unheld({1: {0: "a-lease"}})),
+    "Operator.picture": (REPLY_S, lambda c: c.app.operator.picture()),
     "Operator.limits": (REPLY_S, lambda c: c.app.operator.limits()),
     "Operator.move": (REPLY_S, lambda c: c.app.operator.move(["some-job"], "other")),
     "Operator.move_queue": (REPLY_S, lambda c: c.app.operator.move_queue("default", "other")),

@@ -17,6 +17,7 @@ from tests.harness import Scripts
 from tracked_queue import TrackedQueue
 from tracked_queue.chaos.server import RedisServer
 from tracked_queue.cli.explain import lines_of
+from tracked_queue.cli.top import TABS, View, render
 from tracked_queue.errors import JobError, UsageError
 from tracked_queue.metrics.families import Totals, families_of
 from tracked_queue.protocol import transitions as t
@@ -106,6 +107,9 @@ def test_every_reader_answers(
                 await operator.jobs(listed)
             await operator.tasks()
             await operator.limits()
+            picture = await operator.picture()
+            for tab in TABS:
+                render(View(tab=tab), picture, 100, 40)
             await operator.acts()
             await operator.recoveries()
             numbers = await operator.numbers()

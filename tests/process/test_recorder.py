@@ -97,11 +97,8 @@ def test_a_lost_lease_leaves_a_file(server: RedisServer, namespace: str, tmp_pat
         other.wait_event("lease.recovered", timeout=30)
         for event in worker.wait_event("process.started"):
             os.kill(event["pid"], signal.SIGCONT)
-        if worker.events("lease.recovered") or wait_for(
-            lambda: flights(folder, "lease-lost") or flights(folder, "given-up"), 20, "a file"
-        ):
-            text = shown((flights(folder, "lease-lost") or flights(folder, "given-up"))[0])
-            assert lease in text
+        found = wait_for(lambda: flights(folder, "lease-lost") + flights(folder, "given-up"), 20, "a file")
+        assert lease in shown(found[0])
     finally:
         worker.close()
         other.close()

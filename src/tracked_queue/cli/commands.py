@@ -16,6 +16,9 @@ from . import look
 from . import jobs
 
 # isort: split
+from . import top
+
+# isort: split
 from . import change, dead, doctor, explain, metrics, probe, trace
 
 # isort: split
@@ -26,20 +29,8 @@ from .common import clean, cli
 
 # Importing a module of commands registers them, in the order in which --help lists them.
 __all__ = [
-    "change",
-    "chaos",
-    "cli",
-    "dead",
-    "doctor",
-    "explain",
-    "jobs",
-    "look",
-    "main",
-    "metrics",
-    "probe",
-    "run",
-    "trace",
-]
+    "change", "chaos", "cli", "dead", "doctor", "explain", "jobs", "look", "main", "metrics", "probe", "run", "top", "trace",
+]  # fmt: skip
 
 
 def main() -> None:

@@ -262,8 +262,17 @@ def _run_loop(work: Callable[[], Coroutine[Any, Any, int]]) -> int:
 def demo(
     folder: Annotated[Path | None, typer.Argument(help="Default: the Python standard library's folder.")] = None,
     limit: Annotated[int | None, typer.Option(help="At most this many files.")] = None,
+    incidents: Annotated[
+        bool, typer.Option("--incidents", help="Six incidents in place of the files, and what is said about each.")
+    ] = False,
 ) -> None:
     """Hash every file below FOLDER in jobs, kill a worker midway, and prove that nothing was lost."""
+    if incidents:
+        if folder is not None or limit is not None:
+            raise UsageError("--incidents takes no folder and no --limit")
+        from .incidents import run_incidents
+
+        raise typer.Exit(run_incidents())
     from .demo import run_demo
 
     raise typer.Exit(run_demo(folder, limit))

@@ -59,6 +59,10 @@ class FleetCollector(Collector):
                 self._read = time.monotonic(), found
             return self._read[1]
 
+    def forget(self) -> None:
+        """Read anew when somebody asks next, however young the last reading is."""
+        self._read = None
+
     def ask(self, reading: Any) -> Any:
         """The result of a coroutine of the loop's. Raises what it raises, and TimeoutError after ANSWER_S."""
         future = asyncio.run_coroutine_threadsafe(reading, self._loop)

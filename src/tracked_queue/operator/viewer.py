@@ -27,6 +27,7 @@ from .doctor import Finding, examine
 from .explain import explain_instance, explain_job, explain_limit, explain_queue, explain_task, problems_of
 from .explanation import Explanation
 from .jobs import page_of
+from .picture import Picture, Shared, take_picture
 from .scale import Scale, scale_of
 
 _EPOCH = datetime.fromtimestamp(0, UTC)
@@ -53,10 +54,15 @@ class Viewer:
 
     def __init__(self, connections: Connections) -> None:
         self._connections = connections
+        self._pictures = Shared(lambda: take_picture(self._connections.stores))
 
     async def queues(self) -> Overview:
         """Queues with lengths, ages, rates and pauses; parked tasks; how many jobs are scheduled and dead."""
         return await read_overview(self._connections.stores)
+
+    async def picture(self) -> Picture:
+        """Queues, instances, problems and running jobs at once; all who ask within a second share one reading."""
+        return await self._pictures.get()
 
     async def queue_age(self, queue: str) -> float | None:
         """Seconds that the oldest job of a queue has waited; None for an empty queue."""

@@ -65,11 +65,11 @@ async def read_overview(stores: Sequence[Store]) -> Overview:
     pages = [await _read_overview(store) for store in stores]
     queues = [one for page in pages for one in page.queues]
     parked = [one for page in pages for one in page.parked]
+    by_name: dict[str, list[QueueReport]] = {}
+    for one in queues:
+        by_name.setdefault(one.queue, []).append(one)
     return Overview(
-        queues=tuple(
-            _merged_queue([one for one in queues if one.queue == name])
-            for name in sorted({one.queue for one in queues})
-        ),
+        queues=tuple(_merged_queue(by_name[name]) for name in sorted(by_name)),
         parked=tuple(
             ParkedReport(
                 task=task,

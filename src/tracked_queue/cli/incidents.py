@@ -1,0 +1,384 @@
+"""
+`demo --incidents`: six incidents on real workers, and what `explain`, the metrics and the log say about each.
+
+Everything lives in a temporary folder with an embedded Redis, and is gone at the end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from ..app import TrackedQueue
+from ..errors import TrackedQueueError, UsageError
+from ..operator.explanation import Explanation
+from ..protocol.states import State
+from ..transport.embedded import start_embedded
+from .common import clean, console
+from .explain import lines_of
+from .incident_tasks import app as incident_app
+from .incident_tasks import compute, import_row, invoice, print_page, report
+
+# Short leases, so that nobody has to wait for half a minute to see one run out.
+LEASES = {
+    "HEARTBEAT_INTERVAL": "0.5", "HEARTBEAT_TTL": "3", "TRACKED_QUEUE_RECOVERY_INTERVAL": "0.5", "TRACKED_QUEUE_CANCEL_GRACE": "1",
+}  # fmt: skip
+PATIENCE_S = 60.0
+# Facts of a log line that say the same each time, or nothing to a person.
+DULL = ("event", "level", "timestamp", "tasks", "queues", "concurrency", "version")
+
+
+class Machine:
+    """A worker with its processes, as if on a machine of its own."""
+
+    def __init__(self, folder: Path, url: str, label: str, *options: str) -> None:
+        self.label, self.port = label, _free_port()
+        self._log = folder / f"{label}.log"
+        command = [
+            sys.executable, "-m", "tracked_queue", "worker", f"{__package__}.incident_tasks:app", "--instance-id", label,
+            "--http-port", str(self.port), "--log-format", "json", "--grace", "1", *options,
+        ]  # fmt: skip
+        environment = {
+            **os.environ,
+            **LEASES,
+            "REDIS_URL": url,
+            "TRACKED_QUEUE_FLIGHT_FOLDER": str(folder),
+            "TRACKED_QUEUE_HTTP_HOST": "127.0.0.1",
+        }
+        environment.pop("TRACKED_QUEUE_REDIS_URL", None)
+        with self._log.open("wb") as file:
+            self.process = subprocess.Popen(
+                command, env=environment, stdin=subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True
+            )
+
+    def events(self, name: str) -> list[dict[str, Any]]:
+        """Lines of its log."""
+        lines = (line for line in self._log.read_bytes().splitlines() if line.startswith(b"{") and line.endswith(b"}"))
+        return [event for event in map(msgspec.json.decode, lines) if event.get("event") == name]
+
+    def pids(self) -> list[int]:
+        """Its worker processes."""
+        return [event["pid"] for event in self.events("process.started")]
+
+    def vanish(self) -> None:
+        """The power is off: nothing of it says goodbye."""
+        for number in (signal.SIGSTOP, signal.SIGKILL):
+            for pid in (self.process.pid, *self.pids()):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, number)
+        self.process.wait(10)
+
+    def signal(self, number: signal.Signals) -> None:
+        """To its worker processes, not to their supervisor."""
+        for pid in self.pids():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+
+    def metrics(self, *names: str) -> list[str]:
+        """Lines of its /metrics."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/metrics", timeout=5) as answer:
+            return _chosen(answer.read().decode(), names)
+
+    def close(self) -> None:
+        """End it."""
+        if self.process.poll() is None:
+            self.process.terminate()
+            try:
+                self.process.wait(timeout=10)
+            except subprocess.TimeoutExpired:
+                self.vanish()
+
+
+def _free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
+def _chosen(text: str, names: tuple[str, ...]) -> list[str]:
+    return [line for line in text.splitlines() if line.startswith(names)]
+
+
+class Stage:
+    """The app, its machines, and what is printed."""
+
+    def __init__(self, app: TrackedQueue, folder: Path, url: str) -> None:
+        self.app, self._folder, self._url = app, folder, url
+        self._number = 0
+        self._machines: list[Machine] = []
+        from ..metrics.exporter import FleetCollector
+
+        self._collector = FleetCollector(app, asyncio.get_running_loop())
+
+    @contextlib.asynccontextmanager
+    async def incident(self, title: str, story: str) -> AsyncIterator[None]:
+        """One incident; its machines end with it, and what is left of its jobs."""
+        self._number += 1
+        _say("", f"{self._number}. {title}", "", *_wrapped(story), bold=1)
+        await self.fleet_metrics()  # counters count from the first reading on
+        try:
+            yield
+        finally:
+            for machine in self._machines:
+                await asyncio.to_thread(machine.close)
+            self._machines.clear()
+            for queue in ("reports", "imports", "invoices"):
+                await self.app.operator.retire(queue=queue)
+            await self.app.operator.purge(everything=True)
+
+    async def machine(self, label: str, *options: str) -> Machine:
+        """A machine that works."""
+        machine = Machine(self._folder, self._url, f"{label}-{self._number}", *options)
+        self._machines.append(machine)
+        await self.until(lambda: machine.events("instance.registered"), f"{label} to start")
+        return machine
+
+    async def until(self, check: Callable[[], Any], what: str) -> Any:
+        """Wait for something. Raises UsageError if it does not come."""
+        deadline = time.monotonic() + PATIENCE_S
+        while True:
+            found = check()
+            if isinstance(found, Awaitable):
+                found = await found
+            if found:
+                return found
+            if time.monotonic() > deadline:
+                raise UsageError(f"demo: waited {PATIENCE_S:g} s for {what}; is this machine very busy?")
+            await asyncio.sleep(0.05)
+
+    async def explained(self, job_id: str, fits: Callable[[Explanation], bool], what: str) -> Explanation:
+        """Wait until `explain` says something."""
+
+        async def look() -> Explanation | None:
+            (found,) = await self.app.operator.explain(job_id)
+            return found if fits(found) else None
+
+        found: Explanation = await self.until(look, what)
+        return found
+
+    async def fleet_metrics(self, *names: str) -> list[str]:
+        """Lines of the exporter's page, read anew."""
+        from prometheus_client import CollectorRegistry, generate_latest
+
+        await asyncio.sleep(0)
+        registry = CollectorRegistry()
+        self._collector.forget()
+        registry.register(self._collector)
+        return _chosen((await asyncio.to_thread(generate_latest, registry)).decode(), names) if names else []
+
+    def show_explanation(self, found: Explanation, command: str) -> None:
+        """What a person reads who asks."""
+        _say("", f"$ tracked-queue {command}")
+        for line in lines_of(found):
+            out = console()
+            out.print("    ", line, sep="", soft_wrap=True)
+
+    def show(self, what: str, lines: list[str]) -> None:
+        """Lines of metrics or of a log."""
+        _say("", f"{what}:", *(f"    {clean(line)}" for line in lines))
+
+    def log_of(self, machine: Machine, *names: str) -> list[str]:
+        """The first line of each of these events, with its facts."""
+        found = []
+        for name in names:
+            for event in machine.events(name)[:1]:
+                facts = " ".join(f"{key}={value}" for key, value in event.items() if key not in DULL)
+                found.append(f"{event['level']:<8} {name}  {facts}")
+        return found
+
+
+def _wrapped(text: str) -> Iterator[str]:
+    import textwrap
+
+    yield from textwrap.wrap(text, 100)
+
+
+def _say(*lines: str, bold: int | None = None) -> None:
+    for at, line in enumerate(lines):
+        console().print(line, style="bold" if at == bold else "", markup=False, soft_wrap=True)
+
+
+def run_incidents() -> int:
+    """All six; 0 if each was what it should be."""
+    try:
+        import prometheus_client  # noqa: F401
+    except ModuleNotFoundError:
+        raise UsageError("demo --incidents shows metrics, too: pip install 'tracked-queue[metrics]'") from None
+    with tempfile.TemporaryDirectory(prefix="tracked_queue-incidents-") as name:
+        place = Path(name)
+        server = start_embedded(f"embedded://{place / 'redis'}")
+        try:
+            incident_app.configure(redis_url=server.url, heartbeat_interval=0.5, heartbeat_ttl=3.0)
+            asyncio.run(_all(place, server.url))
+        finally:
+            server.close()
+    return 0
+
+
+async def _all(folder: Path, url: str) -> None:
+    async with incident_app as app:
+        stage = Stage(app, folder, url)
+        for incident in (_machine_lost, _frozen, _blocked, _limit, _poison, _unserved):
+            await incident(stage)
+    _say("", "Six incidents; no job was lost.")
+
+
+async def _machine_lost(stage: Stage) -> None:
+    story = (
+        "A machine runs a job and vanishes: its supervisor and its processes at once, with nobody left to say so. "
+        "Another machine notices when the lease runs out, and runs the job."
+    )
+    async with stage.incident("A machine is lost", story):
+        first = await stage.machine("gone")
+        job = await report.enqueue(4)
+        await stage.explained(job.id, lambda found: found.code == "active.running", "the job to run")
+        other = await stage.machine("other")
+        first.vanish()
+        lost = await stage.explained(job.id, lambda found: found.code.startswith("lost."), "the lease to run out")
+        unrecovered = await stage.fleet_metrics(
+            "tracked_queue_unrecovered_seconds", 'tracked_queue_instances{status="lost"'
+        )
+        stage.show_explanation(lost, f"explain {job.id}")
+        assert await job.result(30) == "done"
+        (twice,) = await stage.app.operator.explain(job.id)
+        stage.show_explanation(twice, f"explain {job.id}    # after it has ended")
+        stage.show(
+            "metrics, meanwhile and afterwards",
+            unrecovered + await stage.fleet_metrics('tracked_queue_events_total{event="recovered"'),
+        )
+        stage.show("log of the other machine", stage.log_of(other, "job.recovered", "lease.recovered"))
+
+
+async def _frozen(stage: Stage) -> None:
+    story = (
+        "A process stands still for longer than its lease (a stopped container, a laptop's lid), wakes up and goes on. Its job is "
+        "running elsewhere by then: whatever the late one does with the queue is refused."
+    )
+    async with stage.incident("A frozen worker wakes up", story):
+        frozen = await stage.machine("frozen")
+        job = await report.enqueue(6)
+        await stage.explained(job.id, lambda found: found.code == "active.running", "the job to run")
+        other = await stage.machine("other")
+        frozen.signal(signal.SIGSTOP)
+        await stage.until(lambda: other.events("lease.recovered"), "the job to be moved")
+        frozen.signal(signal.SIGCONT)
+        await stage.until(
+            lambda: frozen.events("lease.lost") or frozen.events("process.died"), "the frozen one to notice"
+        )
+        assert await job.result(30) == "done"
+        found = await stage.explained(
+            job.id, lambda one: len(one.runs) > 1 and bool(one.twice), "both runs to be known"
+        )
+        stage.show_explanation(found, f"explain {job.id}")
+        stage.show(
+            "metrics of the frozen one",
+            await asyncio.to_thread(frozen.metrics, "tracked_queue_leases_lost_total", "tracked_queue_fenced_total"),
+        )
+        stage.show("its log", stage.log_of(frozen, "lease.lost", "job.fenced", "flight.written"))
+
+
+async def _blocked(stage: Stage) -> None:
+    story = (
+        "An async job computes for seconds without giving way, so nothing else runs in its process. The log names the line; the lease "
+        "is kept by a thread, and nothing is moved."
+    )
+    async with stage.incident("A blocked event loop", story):
+        machine = await stage.machine("busy")
+        job = await compute.enqueue(6)
+        await stage.until(lambda: machine.events("loop.blocked"), "the loop to be blocked")
+        (found,) = await stage.app.operator.explain(job.id)
+        stage.show_explanation(found, f"explain {job.id}")
+        await stage.until(lambda: machine.events("loop.unblocked"), "the loop to turn again")
+        lag = ('tracked_queue_loop_lag_seconds_bucket{le="1.0"', 'tracked_queue_loop_lag_seconds_bucket{le="+Inf"')
+        counted = await stage.until(lambda: _differ(machine.metrics(*lag)), "the lag to be counted")
+        stage.show("metrics: answers within 1 s, and all", counted)
+        stage.show("log", stage.log_of(machine, "loop.blocked", "loop.unblocked", "flight.written"))
+
+
+def _differ(lines: list[str]) -> list[str]:
+    return lines if len({line.rsplit(" ", 1)[1] for line in lines}) == 2 else []
+
+
+async def _limit(stage: Stage) -> None:
+    story = "A job holds the only place of a limit and never ends; it has no timeout. All others of that limit wait."
+    async with stage.incident("A full limit that nobody frees", story):
+        machine = await stage.machine("printer")
+        holder, waits = await print_page.enqueue(1), await print_page.enqueue(2)
+        await stage.explained(holder.id, lambda one: one.code == "active.running", "the first page")
+        found = await stage.explained(waits.id, lambda one: one.code.startswith("lane."), "the second page to wait")
+        stage.show_explanation(found, f"explain {waits.id}")
+        (limit,) = await stage.app.operator.explain(limit="printer")
+        stage.show_explanation(limit, "explain --limit printer")
+        stage.show(
+            "metrics",
+            await stage.fleet_metrics(
+                "tracked_queue_limit_in_use",
+                "tracked_queue_limit_capacity",
+                'tracked_queue_queue_jobs{kind="limited",queue="reports"',
+            ),
+        )
+        stage.show("log", stage.log_of(machine, "instance.registered"))
+        await stage.app.operator.cancel([holder.id])
+        await stage.until(lambda: _is(waits, State.SUCCEEDED), "the second page, once the first is cancelled")
+        _say("", f"$ tracked-queue cancel {holder.id}", "    and the second page is printed.")
+
+
+async def _is(job: Any, state: State) -> bool:
+    try:
+        return bool(await job.status() is state)
+    except TrackedQueueError:
+        return False
+
+
+async def _poison(stage: Stage) -> None:
+    story = (
+        "A deploy brings a job that kills its process, among healthy ones. Those that were there run apart until it is clear who did "
+        "it: only that one is charged, and after three charges it is dead."
+    )
+    async with stage.incident("Poison at a deploy", story):
+        machine = await stage.machine("import", "--processes", "2")
+        jobs = await stage.app.enqueue_many([import_row.call(row) for row in range(20)])
+        await stage.until(lambda: _is(jobs[0], State.DEAD), "the poison to be found")
+        for job in jobs[1:]:
+            await stage.until(lambda job=job: _is(job, State.SUCCEEDED), "the others to succeed")  # type: ignore[misc]
+        (found,) = await stage.app.operator.explain(jobs[0].id)
+        stage.show_explanation(found, f"explain {jobs[0].id}")
+        stage.show("metrics", await asyncio.to_thread(machine.metrics, 'tracked_queue_process_ends_total{why="died"'))
+        stage.show("log", stage.log_of(machine, "process.died", "job.recovered"))
+        _say("", "The other 19 jobs have succeeded.")
+
+
+async def _unserved(stage: Stage) -> None:
+    story = "A new queue has its producer, and no worker was started for it. It is the most frequent cause of all."
+    async with stage.incident("A queue that nobody serves", story):
+        machine = await stage.machine("worker", "--queue", "reports")
+        job = await invoice.enqueue(7)
+        (found,) = await stage.app.operator.explain(job.id)
+        stage.show_explanation(found, f"explain {job.id}")
+        problems = await stage.app.operator.explain()
+        for one in problems:
+            stage.show_explanation(one, "explain    # what is wrong with the fleet; exit 1")
+        stage.show(
+            "metrics",
+            await stage.fleet_metrics(
+                'tracked_queue_queue_instances{queue="invoices"',
+                'tracked_queue_queue_jobs{kind="ready",queue="invoices"',
+            ),
+        )
+        stage.show("log of the worker", stage.log_of(machine, "queues.unnamed", "instance.registered"))
+        await stage.machine("accounting", "--queue", "invoices")
+        await stage.until(lambda: _is(job, State.SUCCEEDED), "the job, once somebody serves it")
+        _say("", "$ tracked-queue worker shop.jobs:app --queue invoices", "    and the job runs.")

@@ -1,0 +1,62 @@
+"""The whole fleet on one screen: read once for all who look, and at most a second old."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+
+from ..reports.instances import ActiveJob, InstanceReport, read_active, read_instances
+from ..reports.queues import Overview, read_overview
+from ..transport.store import Store
+from .explain import problems_of
+from .explanation import Explanation
+
+CACHE_S = 1.0
+# Of how many instances, those with the most jobs, how many jobs are shown.
+MOST_INSTANCES, MOST_JOBS = 20, 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Picture:
+    """Queues, instances, what is wrong (the gravest first), and jobs that run, the oldest first; `at` is when it was read."""
+
+    at: datetime
+    overview: Overview
+    instances: tuple[InstanceReport, ...]
+    problems: tuple[Explanation, ...]
+    active: tuple[ActiveJob, ...]
+
+
+async def take_picture(stores: Sequence[Store]) -> Picture:
+    """Read it. Raises StoreUnavailableError, StoreRefusedError."""
+    overview = await read_overview(stores)
+    instances = [
+        replace(item, shard=shard) for shard, store in enumerate(stores) for item in await read_instances(store)
+    ]
+    busy = sorted((item for item in instances if item.owned), key=lambda item: -item.owned)[:MOST_INSTANCES]
+    active = [one for item in busy for one in await read_active(stores[item.shard], item.lease, MOST_JOBS)]
+    return Picture(
+        at=datetime.now(UTC),
+        overview=overview,
+        instances=tuple(instances),
+        problems=tuple(await problems_of(stores, overview)),
+        active=tuple(sorted(active, key=lambda one: -(one.age_s or 0.0))),
+    )
+
+
+class Shared:
+    """One reading for all who ask within CACHE_S; those who come while it is being read wait for that one."""
+
+    def __init__(self, read: Callable[[], Awaitable[Picture]]) -> None:
+        self._read, self._lock = read, asyncio.Lock()
+        self._last: tuple[float, Picture] | None = None
+
+    async def get(self) -> Picture:
+        """A picture that is at most CACHE_S old. Raises what reading it raises."""
+        async with self._lock:
+            if self._last is None or time.monotonic() - self._last[0] > CACHE_S:
+                self._last = time.monotonic(), await self._read()
+            return self._last[1]
