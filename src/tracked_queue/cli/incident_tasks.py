@@ -29,8 +29,8 @@ async def compute(seconds: float) -> None:
 @app.task(name="demo.print", queue="reports", timeout=None, limit=Concurrency(1, name="printer"))
 async def print_page(page: int) -> None:
     """The first page never comes out."""
-    while page == 1:
-        await asyncio.sleep(1)
+    if page == 1:
+        await asyncio.Event().wait()
 
 
 @app.task(name="demo.import", queue="imports")

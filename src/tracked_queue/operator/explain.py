@@ -149,7 +149,7 @@ async def explain_limit(stores: Sequence[Store], name: str) -> list[Explanation]
                 break
         if not (limit.in_use or limit.last_start or limit.queues) and (shard or len(stores) > 1):
             continue
-        waits = ", ".join(f"{count} lanes of {queue}" for queue, count in limit.queues.items())
+        waits = ", ".join(f"{plural(count, 'lane')} of {queue}" for queue, count in limit.queues.items())
         facts = [Fact(f"waiting: {waits or 'nothing'}", "waits:<limit>")]
         cause = limit_cause(limit, fleet.now)
         if cause is None:
@@ -161,7 +161,9 @@ async def explain_limit(stores: Sequence[Store], name: str) -> list[Explanation]
             )
         about = f"limit {name}" + (f" in shard {shard}" if len(stores) > 1 else "")
         code = cause.code.replace("lane.", "limit.")
-        found.append(dataclasses.replace(cause, code=code, facts=[*cause.facts, *facts]).of(about))
+        holders = [f"tracked-queue explain {holder.id}" for holder in limit.holders[:1] if code == "limit.concurrency"]
+        do = holders + [one for one in cause.do if "explain --limit" not in one]
+        found.append(dataclasses.replace(cause, code=code, facts=[*cause.facts, *facts], do=do).of(about))
     return found or [Cause("limit.unknown", "Nothing has or waits for a limit of this name.").of(f"limit {name}")]
 
 
