@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 # Tests of real processes have leases of seconds, for which a shared machine can stand still: one that fails is run once more.
 ONCE_MORE := --reruns 1
 
-.PHONY: demo test test-processes test-deep test-acl test-pythons test-wheels fuzz failover cluster test-versions test-all explore chaos soak bench bench-smoke bench-growth bench-peers bench-cluster bench-soak alerts audit check docs clean
+.PHONY: demo test test-processes test-deep test-acl test-pythons test-wheels fuzz failover cluster test-versions test-all explore chaos soak bench bench-smoke bench-growth bench-readers bench-peers bench-cluster bench-soak alerts audit check docs clean
 
 demo: $(STAMP)
 	$(BIN)/python -m tracked_queue demo
@@ -90,6 +90,10 @@ bench-smoke: $(STAMP)
 # 10,000 and a million queued, 1,000 queues, 200 instances, 100,000 orphans, long jobs beside short ones.
 bench-growth: $(VENV)/.servers
 	$(BIN)/python benchmarks/bench_growth.py
+
+# How long each look at a large fleet takes: a million jobs, 1,000 queues, 200 instances, 100,000 dead.
+bench-readers: $(STAMP)
+	$(BIN)/python benchmarks/bench_readers.py
 
 # The field beside this checkout, each in an environment of its own below .peers; an hour. Then the tables and the chart of the docs.
 bench-peers: $(VENV)/.servers

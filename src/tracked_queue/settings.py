@@ -34,6 +34,12 @@ MAX_SHARDS = 1024
 SECRETS = frozenset({"encryption_keys"})
 Durability = Literal["memory", "replica", "fsync"]
 DURABILITIES = get_args(Durability)
+Profile = Literal["standard", "quiet"]
+# What a profile sets where nothing else does.
+PROFILES: dict[str, dict[str, float]] = {
+    "standard": {},
+    "quiet": {"block": 60.0, "heartbeat_interval": 30.0, "heartbeat_ttl": 120.0, "recovery_interval": 60.0},
+}
 URL_SCHEMES = (
     "redis",
     "rediss",
@@ -65,6 +71,10 @@ class Settings:
         "redis+cluster://host,host or embedded://[folder].",
     )
     namespace: str = _setting("tq", "Prefix of all keys; two applications on one Redis need two.")
+    profile: Profile = _setting(  # noqa: RUF009
+        "standard",
+        "quiet: Redis is asked a tenth as often, for servers that charge by the command; a loss is noticed in 2 minutes.",
+    )
     shards: int = _setting(
         1,
         "Independent parts of the namespace, for a Redis Cluster; the same in all programs, changed while no jobs exist.",
@@ -172,6 +182,7 @@ class SettingsArgs(TypedDict, total=False):
     """The settings that `TrackedQueue` takes besides `redis_url`; None: not given. See docs/reference/settings.md."""
 
     namespace: str | None
+    profile: Profile | None
     shards: int | None
     instance_id: str | None
     exclusive_label: bool | None
@@ -242,6 +253,7 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "http_port": (lambda value: 0 <= value <= 65535, "it must be a port, 1 to 65535, or 0 for none"),
     "http_host": (lambda value: bool(value) and value.isprintable() and " " not in value, "it must be an address"),
     "shards": (lambda value: 1 <= value <= MAX_SHARDS, f"it must be a whole number, 1 to {MAX_SHARDS}"),
+    "profile": (lambda value: value in PROFILES, "it must be standard or quiet"),
     "durability": (lambda value: value in DURABILITIES, "it must be memory, replica or fsync"),
     # Redis 6.2 treats a wait of a millisecond as one without end.
     "block": (_finite(0.05), "it must be a number of seconds, 0.05 or more"),
@@ -422,7 +434,7 @@ def resolve(
         if sources[name] == "default":
             values[name] = _parse(name, environ[variable], variable)
             sources[name] = variable
-    return Settings(**values, sources=sources)
+    return _profiled(values, sources)
 
 
 def with_options(base: Settings, options: Mapping[str, Any]) -> Settings:
@@ -434,6 +446,18 @@ def with_options(base: Settings, options: Mapping[str, Any]) -> Settings:
             raise SettingsError(name, f"there is no such setting; {did_you_mean(name, values)}")
         if value is not None:
             values[name], sources[name] = _checked_type(name, value, "option"), "option"
+    return _profiled(values, sources)
+
+
+def _profiled(values: dict[str, Any], sources: dict[str, str]) -> Settings:
+    """Settings with what their profile sets where nothing else did."""
+    for name in {name for profile in PROFILES.values() for name in profile}:
+        if sources[name] in ("default", "profile"):
+            values.pop(name, None)
+            sources[name] = "default"
+    for name, value in PROFILES.get(values.get("profile", "standard"), {}).items():
+        if sources[name] == "default":
+            values[name], sources[name] = value, "profile"
     return Settings(**values, sources=sources)
 
 

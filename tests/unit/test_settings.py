@@ -106,3 +106,20 @@ def test_a_url_that_can_not_be_read_is_not_quoted() -> None:
 
 def test_every_setting_is_described() -> None:
     assert all(setting_doc(name) for name in setting_names())
+
+
+def test_a_profile_sets_what_nothing_else_does() -> None:
+    quiet = resolve({"profile": "quiet", "block": 9.0}, environ={"HEARTBEAT_TTL": "99"})
+    assert (quiet.heartbeat_interval, quiet.heartbeat_ttl, quiet.recovery_interval, quiet.block) == (
+        30.0,
+        99.0,
+        60.0,
+        9.0,
+    )
+    assert quiet.sources["heartbeat_interval"] == "profile" and quiet.sources["heartbeat_ttl"] == "HEARTBEAT_TTL"
+    back = with_options(quiet, {"profile": "standard"})
+    assert back.heartbeat_interval == resolve({}, environ={}).heartbeat_interval and back.block == 9.0
+    again = with_options(back, {"profile": "quiet", "heartbeat_interval": 10.0})
+    assert (again.heartbeat_interval, again.recovery_interval) == (10.0, 60.0)
+    with pytest.raises(SettingsError, match="it must be standard or quiet"):
+        resolve({"profile": "loud"}, environ={})
