@@ -452,11 +452,11 @@ def with_options(base: Settings, options: Mapping[str, Any]) -> Settings:
 def _profiled(values: dict[str, Any], sources: dict[str, str]) -> Settings:
     """Settings with what their profile sets where nothing else did."""
     for name in {name for profile in PROFILES.values() for name in profile}:
-        if sources[name] in ("default", "profile"):
+        if sources.get(name) in ("default", "profile"):
             values.pop(name, None)
             sources[name] = "default"
     for name, value in PROFILES.get(values.get("profile", "standard"), {}).items():
-        if sources[name] == "default":
+        if sources.get(name) == "default":
             values[name], sources[name] = value, "profile"
     return Settings(**values, sources=sources)
 

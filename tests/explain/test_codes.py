@@ -224,6 +224,13 @@ def _(live: Scripts) -> None:
     live.take("w", start=1)
 
 
+@state("queued.queue_cap")
+def _(live: Scripts) -> None:
+    live.enqueue("first", "a")
+    worker(live, most="q=1\nother=7")
+    live.take("w", start=1)
+
+
 @state("queued.starved")
 def _(live: Scripts) -> None:
     live.enqueue("x", queue="urgent")
@@ -455,7 +462,7 @@ def _(live: Scripts) -> None:
     live.enqueue("a")
 
 
-for of_queue in ("paused", "unserved", "quiet", "late_leases", "full", "starved", "closed_shard"):
+for of_queue in ("paused", "unserved", "quiet", "late_leases", "full", "queue_cap", "starved", "closed_shard"):
     state(f"queue.{of_queue}", queue="q")(States[f"queued.{of_queue}"][0])
 
 
@@ -582,7 +589,8 @@ def codes_in_source() -> set[str]:
     )
     found |= {f"ended.{outcome}" for outcome in ("succeeded", "failed", "cancelled", "expired")}
     stands = {code for code in found if code.startswith("queued.")} & {
-        f"queued.{what}" for what in ("paused", "unserved", "quiet", "late_leases", "full", "starved", "closed_shard")
+        f"queued.{what}"
+        for what in ("paused", "unserved", "quiet", "late_leases", "full", "queue_cap", "starved", "closed_shard")
     }
     found |= {code.replace("queued.", "queue.") for code in stands}
     return found | {

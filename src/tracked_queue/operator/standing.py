@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import shlex
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -111,6 +112,25 @@ def queue_busy(fleet: Fleet, queue: QueueScene) -> Cause | None:
             f"All places are taken on the {plural(len(live), 'instance')} of queue {queue.name}.",
             [Fact(f"{plural(owned, 'job')} there, {plural(slots, 'place')}", "processing:<lease>, instance:<lease>")],
             ["tracked-queue instances --jobs", "start more workers", "raise --concurrency"],
+        )
+    capped = [item.most.get(queue.name, math.inf) for item in live]
+    if live and all(item.owned >= most for item, most in zip(live, capped, strict=True)):
+        return Cause(
+            "queued.queue_cap",
+            f"Each instance of queue {queue.name} runs only so many jobs of it at once, and seems to run as many.",
+            [
+                Fact(
+                    f"{item.label or item.lease} may run {item.most[queue.name]} of it, and owns {plural(item.owned, 'job')}",
+                    "instance:<lease>, processing:<lease>",
+                    likely=True,
+                )
+                for item in live[:5]
+            ],
+            [
+                f"raise --queue-concurrency {shlex.quote(queue.name)}=...",
+                "tracked-queue instances --jobs",
+                "start more workers",
+            ],
         )
     return None
 

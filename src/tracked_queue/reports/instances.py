@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from ..protocol.text import to_bytes
@@ -34,6 +35,7 @@ class InstanceReport:
     born: str
     program: str
     shard: int = 0
+    most: Mapping[str, int] = field(default_factory=dict)  # of these queues it runs at most so many jobs at once
 
     @property
     def alive(self) -> bool:
@@ -43,7 +45,7 @@ class InstanceReport:
 
 _FIELDS = (
     "label", "host", "pid", "version", "queues", "tasks", "concurrency", "started_ms", "seen_ms", "quiet", "held", "machine",
-    "born", "program",
+    "born", "program", "most",
 )  # fmt: skip
 
 
@@ -81,9 +83,15 @@ async def read_instances(store: Store, limit: int = 1000) -> list[InstanceReport
                 machine=text_of(about.get("machine")),
                 born=text_of(about.get("born")),
                 program=text_of(about.get("program")),
+                most=_most(text_of(about.get("most"))),
             )
         )
     return found
+
+
+def _most(text: str) -> dict[str, int]:
+    pairs = (line.rpartition("=") for line in text.split("\n"))
+    return {queue: int(count) for queue, _, count in pairs if queue and count.isdecimal() and len(count) < 10}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -123,7 +123,7 @@ class Instance:
         tasks.check()
         self._label = settings.instance_id or default_label()
         served = Served(tasks, queues, queue_concurrency)
-        self._queues = served.names
+        self._queues, self._most = served.names, served.most
         if served.unknown:
             log.queues_unnamed(queues=served.unknown, named=tasks.queues())
         self._sign = SignOfLife(settings.namespace, self._label)
@@ -368,6 +368,7 @@ class Instance:
             "queues": "\n".join(self._queues),
             "tasks": "\n".join(task.name for task in self._tasks),
             "concurrency": str(self._settings.concurrency),
+            "most": "\n".join(f"{queue}={count}" for queue, count in self._most.items()),
             "machine": self._origin.machine,
             "born": self._origin.born,
             "program": self._origin.program,

@@ -29,8 +29,8 @@ class Served:
         for queue, weight in self._weights.items():
             if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 < weight < float("inf"):
                 raise UsageError(f"queue {queue!r}: its weight {weight!r} must be a number above 0")
-        self._most = dict(check_mapping("queue_concurrency", most or {}, "queues to whole numbers"))
-        for queue, count in self._most.items():
+        self.most = dict(check_mapping("queue_concurrency", most or {}, "queues to whole numbers"))
+        for queue, count in self.most.items():
             if queue not in self.names:
                 raise UsageError(f"queue concurrency of {queue!r}: this worker doesn't serve that queue")
             if isinstance(count, bool) or not isinstance(count, int) or count < 1:
@@ -41,21 +41,21 @@ class Served:
         names = self.names
         if self._weights:
             names = sorted(names, key=lambda queue: random.random() ** (1 / self._weights[queue]), reverse=True)
-        if not self._most:
+        if not self.most:
             return names, {}
-        left = {queue: count - owned(queue.encode()) for queue, count in self._most.items()}
+        left = {queue: count - owned(queue.encode()) for queue, count in self.most.items()}
         return [queue for queue in names if left.get(queue, 1) > 0], left
 
     def cap(self, owned: Callable[[bytes], int]) -> Callable[[bytes], bool] | None:
         """A function that says whether a queue is at its limit in this worker; None if no queue has one."""
-        if not self._most:
+        if not self.most:
             return None
-        most = {queue.encode(): count for queue, count in self._most.items()}
+        most = {queue.encode(): count for queue, count in self.most.items()}
         return lambda queue: queue in most and owned(queue) >= most[queue]
 
     def capped(self, owned: Callable[[bytes], int]) -> bool:
         """Whether some queue has as many jobs here as it may have."""
-        return bool(self._most) and any(owned(queue.encode()) >= count for queue, count in self._most.items())
+        return bool(self.most) and any(owned(queue.encode()) >= count for queue, count in self.most.items())
 
 
 def served_queues(tasks: Registry, queues: Sequence[str] | None) -> list[str]:
