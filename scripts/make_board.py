@@ -77,7 +77,7 @@ ROWS: list[tuple[str, list[Panel]]] = [
             ),
             (
                 "Limits", "Part of a concurrency limit that is taken.", "percentunit",
-                [("tracked_queue_limit_in_use / (tracked_queue_limit_capacity > 0)", "{{limit}}")],
+                [("tracked_queue_limit_in_use / (tracked_queue_limit_capacity > 0)", "{{limit}}"), ("tracked_queue_limit_waiting_lanes > 0", "{{limit}}: lanes that wait")],
             ),
         ],
     ),
@@ -132,7 +132,8 @@ ROWS: list[tuple[str, list[Panel]]] = [
     (
         "Redis",
         [
-            ("Redis answers", "1 if it does.", "short", [("min(tracked_queue_redis_up)", "up")]),
+            ("Redis answers", "1 if it does; how far replicas are behind.", "short", [("min(tracked_queue_redis_up)", "up"), ("max(tracked_queue_redis_replica_lag_seconds)", "replica lag, s")]),
+            ("Operators", "What people did, by action.", "short", [("sum by (action) (increase(tracked_queue_operator_actions_total[$__rate_interval]))", "{{action}}")]),
             (
                 "Memory", "What Redis uses, and may use.", "bytes",
                 [("tracked_queue_redis_memory_used_bytes", "used, shard {{shard}}"), ("tracked_queue_redis_memory_max_bytes > 0", "most, shard {{shard}}")],

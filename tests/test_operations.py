@@ -68,6 +68,7 @@ def test_the_board_is_fresh_and_asks_for_metrics_of_ours() -> None:
         "store_outage_seconds_total",
         "enqueue_seconds",
         "enqueue_errors_total",
+        "payload_bytes",
     }
     assert listed - used == {f"tracked_queue_{name}" for name in shown}, "on the board, or left out knowingly"
     places = [tuple(panel["gridPos"].values()) for panel in board["panels"]]

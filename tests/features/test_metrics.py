@@ -224,3 +224,18 @@ async def test_the_page_lists_the_families_of_workers_and_producers(app: Tracked
         'tracked_queue_enqueue_seconds_count{outcome="created"}',
     ):
         assert series in text
+
+
+async def test_what_operators_do_is_counted_once(app: TrackedQueue) -> None:
+    totals = Totals()
+    async with app:
+        await app.operator.pause(queue="a")
+        totals.add(await app.operator.numbers())
+        assert not totals.acts, "what was before the first look is no growth"
+        await asyncio.gather(*(app.operator.pause(queue=f"q{n}") for n in range(5)), app.operator.resume(queue="a"))
+        totals.add(await app.operator.numbers())
+        totals.add(await app.operator.numbers())
+        assert totals.acts == {"pause": 5, "resume": 1}
+        await app.operator.pause(queue="b")
+        totals.add(await app.operator.numbers())
+        assert totals.acts["pause"] == 6

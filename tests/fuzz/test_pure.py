@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import inspect
 import os
+import tempfile
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from enum import Enum
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -16,7 +18,9 @@ import msgspec
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
+from tracked_queue.cli.commands import cli
 from tracked_queue.cli.common import clean
 from tracked_queue.errors import (
     ArgumentError,
@@ -189,3 +193,27 @@ def test_replies(name: str) -> None:
             read(data)
 
     run()
+
+
+@given(
+    st.lists(
+        st.binary(max_size=60)
+        | st.sampled_from(
+            [
+                b'{"format": 1, "running": [[1, 2]]}',
+                b'{"kind": 3, "facts": [[]]}',
+                b'{"stack": 1, "task": {}}',
+                b'{"kind": "a", "ago": "x", "facts": {"a": 1}}',
+                b"[1]",
+            ]
+        ),
+        max_size=8,
+    )
+)
+def test_a_flight_file_of_any_kind_is_printed_or_refused_in_a_line(lines: list[bytes]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "x.flight"
+        for first in (b"", b'{"format": 1}\n'):
+            path.write_bytes(first + b"\n".join(lines))
+            done = CliRunner().invoke(cli, ["trace", str(path)])
+            assert done.exit_code in (0, 2), done.exception

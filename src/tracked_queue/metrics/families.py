@@ -8,13 +8,14 @@ id, a lease or a key's value. Source: docs/reference/metrics.md.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.metrics_core import Metric
 
 from .. import __version__
 from ..protocol.times import MOST_QUEUES, MOST_TASKS, OTHER, RUN_EDGES, WAIT_EDGES, Field
+from ..reports.memory import Act
 from ..reports.numbers import FleetNumbers
 
 _PREFIX = "tracked_queue_"
@@ -31,6 +32,8 @@ class Totals:
         self._first = True
         self.events: Counter[tuple[str, str]] = Counter()
         self.times: Counter[Field] = Counter()
+        self.acts: Counter[str] = Counter()
+        self._acts_to, self._acts_seen = (0.0, 0), False
 
     def add(self, numbers: FleetNumbers) -> None:
         """Add what is new."""
@@ -43,6 +46,19 @@ class Totals:
             if counter is not None:
                 self.times[counter] += self._gain(seen, (shard, minute, name), count)
         self._seen, self._first = seen, False
+        self._add_acts(numbers.acts)
+
+    def _add_acts(self, acts: Sequence[Act]) -> None:
+        """Those that are newer than the newest one of the last look; of one time, those that have come since."""
+        times = [act.at.timestamp() for act in acts if act.at is not None]
+        newest, known = self._acts_to
+        for act in acts:
+            at = 0.0 if act.at is None else act.at.timestamp()
+            if self._acts_seen and (at > newest or (at == newest and known <= 0)):
+                self.acts[act.action] += 1
+            known -= at == newest
+        last = max(times, default=newest)
+        self._acts_to, self._acts_seen = (last, times.count(last)), True
 
     def _gain(self, seen: dict[tuple[int, int, str], int], key: tuple[int, int, str], count: int) -> int:
         seen[key] = count
@@ -129,6 +145,7 @@ def families_of(numbers: FleetNumbers, totals: Totals) -> Iterator[Metric]:
     yield _gauge(
         "limit_in_use", "Places taken in a limit without a key.", ("limit",), [((n,), one.in_use) for n, one in limits]
     )
+    yield _gauge("limit_waiting_lanes", "Lanes that wait for it.", ("limit",), [((n,), one.lanes) for n, one in limits])
     yield _gauge("limit_capacity", "Its places.", ("limit",), [((n,), it.capacity) for n, it in limits])
     ticks = [(one.name, one.last_tick.timestamp()) for one in numbers.schedules if one.last_tick]
     yield _gauge(
@@ -151,6 +168,10 @@ def families_of(numbers: FleetNumbers, totals: Totals) -> Iterator[Metric]:
     for (event, queue), count in sorted(totals.events.items()):
         events.add_metric((queue, event), count)
     yield events
+    acts = CounterMetricFamily(_PREFIX + "operator_actions", "What operators did.", labels=("action",))
+    for action, count in sorted(totals.acts.items()):
+        acts.add_metric((action,), count)
+    yield acts
     yield _histogram("fleet_run_seconds", "How long runs took.", "run", "task", RUN_EDGES, totals.times)
     yield _histogram(
         "fleet_wait_seconds",
@@ -163,6 +184,7 @@ def families_of(numbers: FleetNumbers, totals: Totals) -> Iterator[Metric]:
     for name, text, values in (
         ("redis_memory_used_bytes", "Memory that Redis uses.", numbers.memory_used),
         ("redis_memory_max_bytes", "maxmemory; 0: no limit.", numbers.memory_max),
+        ("redis_replica_lag_seconds", "Of the replica that is furthest behind; 0 without any.", numbers.replica_lag_s),
     ):
         yield _gauge(name, text, ("shard",), [((str(shard),), value) for shard, value in enumerate(values)])
     yield _gauge("exporter_info", "This exporter.", ("version",), [((__version__,), 1)])

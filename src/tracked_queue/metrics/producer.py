@@ -14,9 +14,12 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from ..app import TrackedQueue
+from ..model.codec import encode_any
+from ..model.hooks import Enqueueing
 from ..worker.meter import MAX_CLASS_NAME, MOST_ERRORS, STORE_EDGES
 
 _OTHER = "_other"
+SIZE_EDGES = (100, 1_000, 10_000, 100_000, 1_000_000, 10_000_000)
 
 
 class ProducerCollector(Collector):
@@ -26,17 +29,23 @@ class ProducerCollector(Collector):
     """
 
     def __init__(self, app: TrackedQueue) -> None:
-        self._lock = threading.Lock()
+        self._lock, self._tasks = threading.Lock(), app.tasks
         self._times: Counter[tuple[str, int]] = Counter()
         self._sums: Counter[str] = Counter()
         self._errors: Counter[str] = Counter()
+        self._sizes: Counter[int] = Counter()
+        self._size_sum = 0
         app.enqueue_middleware(self._measure)
 
-    async def _measure(self, _: Any, call_next: Any) -> Any:
+    async def _measure(self, on_its_way: Enqueueing, call_next: Any) -> Any:
         began, outcome = time.perf_counter(), "failed"
         try:
             job = await call_next()
             outcome = "created" if job.created else "existed"
+            size = self._size_of(on_its_way)
+            with self._lock:
+                self._sizes[bisect_left(SIZE_EDGES, size)] += 1
+                self._size_sum += size
         except Exception as error:
             name = type(error).__qualname__[:MAX_CLASS_NAME]
             with self._lock:
@@ -49,6 +58,14 @@ class ProducerCollector(Collector):
                 self._sums[outcome] += took  # type: ignore[assignment]
         return job
 
+    def _size_of(self, on_its_way: Enqueueing) -> int:
+        # Encoded once more: what is sent is not to be had here, and who asks for sizes pays a microsecond for them.
+        task = self._tasks.get(on_its_way.task)
+        if task is None:
+            return len(encode_any([list(on_its_way.args), on_its_way.kwargs]))
+        given = 1 if on_its_way.options.inputs else 0
+        return sum(map(len, task.signature.encode(on_its_way.args, on_its_way.kwargs, 2**62, given)))
+
     def describe(self) -> Iterable[Metric]:
         """Nothing: what there is depends on what was enqueued."""
         return ()
@@ -57,6 +74,7 @@ class ProducerCollector(Collector):
         """Both families."""
         with self._lock:
             times, sums, errors = dict(self._times), dict(self._sums), dict(self._errors)
+            bytes_, size_sum = dict(self._sizes), self._size_sum
         family = HistogramMetricFamily("tracked_queue_enqueue_seconds", "How long enqueues took.", labels=("outcome",))
         for outcome in sorted(sums):
             total, shown = 0, list[tuple[str, float]]()
@@ -69,3 +87,10 @@ class ProducerCollector(Collector):
         for name, count in sorted(errors.items()):
             counter.add_metric((name,), count)
         yield counter
+        sizes = HistogramMetricFamily("tracked_queue_payload_bytes", "Encoded arguments of a job.")
+        total, shown = 0, list[tuple[str, float]]()
+        for bucket, edge in enumerate((*map(str, SIZE_EDGES), "+Inf")):
+            total += bytes_.get(bucket, 0)
+            shown.append((edge, total))
+        sizes.add_metric((), shown, sum_value=size_sum)
+        yield sizes
