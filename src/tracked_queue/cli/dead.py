@@ -5,14 +5,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ..app import TrackedQueue
 from ..errors import UsageError
 from ..model.checks import check_name
-from ..operator.operator import DeadOutcome
 from ..reports.dead import DeadFilter
 from ..worker import log_setup
 from ..worker.exits import FAILED_EXIT
@@ -30,6 +29,9 @@ from .common import (
     seconds,
     span,
 )
+
+if TYPE_CHECKING:
+    from ..operator.operator import DeadOutcome
 
 RateOption = Annotated[float | None, typer.Option("--rate", help="At most this many a second.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say how many jobs would be changed.")]

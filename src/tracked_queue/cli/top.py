@@ -8,20 +8,21 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console, Group, RenderableType
-from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
 from ..app import TrackedQueue
 from ..errors import StoreRefusedError, StoreUnavailableError, UsageError
-from ..operator.operator import Operator
-from ..operator.picture import Picture
 from .common import Where, clean, cli, console, guarded, run, span
 from .explain import lines_of
+
+if TYPE_CHECKING:
+    from ..operator.operator import Operator
+    from ..operator.picture import Picture
 
 TABS = ("queues", "instances", "jobs", "problems")
 HELP = "1-4 or Tab: lists   up, down: choose   p: pause or resume   u: quiet   c: cancel   q: end"
@@ -231,6 +232,8 @@ def top(
 
 
 async def _live(app: TrackedQueue, interval: float) -> None:
+    from rich.live import Live
+
     out, keys, view = Console(), asyncio.Queue[str](), View()
     picture: Picture | None = None
     with _raw(keys), Live(console=out, screen=True, auto_refresh=False) as live:
