@@ -55,11 +55,11 @@ def test_a_signal_writes_what_each_process_did(
         texts = [shown(path) for path in paths]
         (busy,) = [text for text in texts if f"    {long.id}  sleep  for " in text]
         assert "thread MainThread" in busy and "jobs.py" in busy, "where the job stands"
-        assert any(f"start                   {quick.id}  short" in text for text in texts)
+        assert any(f"run                     {quick.id}  short  succeeded" in text for text in texts)
         assert "instance.registered" in busy and "fetch" in busy
         (path,) = [path for path, text in zip(paths, texts, strict=True) if text == busy]
         about = json.loads(shown(path, "--job", long.id, "--json"))
-        assert [event["kind"] for event in about["events"]] == ["start"] and about["head"]["why"] == "asked"
+        assert [event["kind"] for event in about["events"]] == [] and about["head"]["why"] == "asked"
         assert worker.process.poll() is None
     finally:
         worker.close()

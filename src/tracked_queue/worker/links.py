@@ -37,7 +37,7 @@ class Links:
 
 def _took(call: str, seconds: float) -> None:
     METER.observe("store_seconds", STORE_EDGES, seconds, call)
-    RECORDER.events.append((time.monotonic(), call, round(seconds, 6)))
+    RECORDER.events.append((time.monotonic(), call, seconds))
 
 
 @contextlib.asynccontextmanager

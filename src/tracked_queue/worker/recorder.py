@@ -1,8 +1,8 @@
 """
 A flight recorder: the last few thousand events of this process, in memory, and written to a file when something has gone wrong.
 
-What it holds is cheap to note and has no arguments: starts and ends of runs, calls to Redis with how long they took, and every
-log line with its facts. A file also has where each thread and each task of the loop stood.
+What it holds is cheap to note and has no arguments: runs that have ended, calls to Redis with how long they took, and every log
+line with its facts. A file also has where each thread and each task of the loop stood.
 
 Source: docs/how-to/operate.md; `tracked-queue trace FILE` prints one.
 """
@@ -111,6 +111,8 @@ def default_folder() -> Path:
 
 
 def _plain(fact: Any) -> Any:
+    if isinstance(fact, float):
+        return round(fact, 6)
     return fact.decode("utf-8", "replace") if isinstance(fact, bytes) else fact
 
 

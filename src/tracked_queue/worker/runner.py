@@ -220,7 +220,6 @@ class Runner:
             self.seat.slots.untracked += 1
         delivery.started_at = now = self._loop.time()
         job = delivery.job
-        _record_event((now, "start", job.id, delivery.recipe.name))
         if job.waited_ms >= 0:
             buffered_at = delivery.buffered_at
             self.times.waited(job.queue, job.waited_ms + (now - buffered_at) * 1000 if buffered_at else job.waited_ms)
@@ -477,9 +476,10 @@ class Runner:
         if delivery.untracked:
             self.seat.slots.untracked -= 1
         now = self._loop.time()
-        _record_event((now, "end", delivery.job.id, delivery.outcome))
+        recipe, took_s = delivery.recipe, now - delivery.started_at
+        _record_event((now, "run", delivery.job.id, recipe.name, delivery.outcome, took_s))
         self.appetite.ended(now)
-        delivery.recipe.runs[bisect_left(RUN_EDGES, now - delivery.started_at)] += 1
+        recipe.runs[bisect_left(RUN_EDGES, took_s)] += 1
         self.ran += 1
         self.seat.slots.freed()
 
