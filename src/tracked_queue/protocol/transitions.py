@@ -459,18 +459,31 @@ def _fetched(job_id: bytes, delivery: bytes, buffered: bytes, queue: bytes, reco
     )
 
 
+def _read_jobs(of_each: Sequence[Any], now: int) -> list[FetchedJob]:
+    """The jobs of a fetch. Raises ValueError for a time that is none."""
+    jobs = list[FetchedJob]()
+    since, waited = (
+        b"",
+        -1,
+    )  # of the job before: jobs that were enqueued together have one time, and reading it takes a while
+    for job_id, delivery, buffered, queue, record in of_each:
+        if len(record) == _PLAIN:
+            if record[0] != since:
+                since = record[0]
+                waited = now - int(since or now)
+            jobs.append(FetchedJob(job_id, delivery, buffered, queue, waited, record[2], record[3] or b""))
+        else:
+            jobs.append(_fetched(job_id, delivery, buffered, queue, record, now))
+    return jobs
+
+
 def _read_fetch(reply: Any) -> Fetched | Refusal:
     if reply[0] == b"ok":
         # After a head of seven, the five fields of each job in turn.
         of_each = list(zip(reply[7::5], reply[8::5], reply[9::5], reply[10::5], reply[11::5], strict=True))
         now = int(reply[6])
         try:
-            jobs = [
-                FetchedJob(job_id, delivery, buffered, queue, now - int(record[0] or now), record[2], record[3] or b"")
-                if len(record) == _PLAIN
-                else _fetched(job_id, delivery, buffered, queue, record, now)
-                for job_id, delivery, buffered, queue, record in of_each
-            ]
+            jobs = _read_jobs(of_each, now)
         except ValueError:  # something else wrote one of the times
             jobs = [_fetched(*one, now) for one in of_each]
         due_ms = int(reply[2])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 
@@ -106,6 +107,7 @@ class Settler:
                 if verdicts is None:
                     return
                 self._in_flight = []
+                RECORDER.events.append((time.monotonic(), "settled", len(batch)))
                 if self._bytes:
                     self._bytes -= sum(len(outcome.payload) for outcome in batch)
                     if self._bytes <= HEAVY_BYTES:

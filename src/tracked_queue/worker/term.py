@@ -46,6 +46,7 @@ from .late_limits import Binder
 from .lease import LeaseState
 from .links import Links
 from .liveness import SignOfLife
+from .meter import METER
 from .outage import Outage, insist
 from .outcome import Cause
 from .predecessors import Origin, watch_label
@@ -295,6 +296,7 @@ class Term:
         left: int | None = None
         self._recovery.poke()  # what a predecessor has left is moved now
         self._watchdog.start()
+        end_count = METER.collect(self.runner.counted)
         try:
             async with anyio.create_task_group() as group:
                 self._group = group
@@ -320,6 +322,7 @@ class Term:
         finally:
             self._ended = True
             await self._end()
+            end_count()
         if self._state.lost:
             await self._note_late()
         if left is None:

@@ -6,7 +6,6 @@ What a beat carries stays until it is answered, and is sent again under the same
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Callable, Iterator
 from itertools import islice
 
@@ -15,7 +14,8 @@ from ..protocol.times import MOST_QUEUES, MOST_TASKS, OTHER, RUN_EDGES, WAIT_EDG
 
 # Counters that one beat carries at most; the others go with the next.
 MOST_FIELDS = 100
-_WAIT_EDGES_MS = tuple(edge * 1000 for edge in WAIT_EDGES)
+# In whole ms, as waits are: a number is compared faster with one of its kind.
+WAIT_EDGES_MS = tuple(round(edge * 1000) for edge in WAIT_EDGES)
 
 
 class Times:
@@ -33,13 +33,13 @@ class Times:
         name = task if len(self._runs) < MOST_TASKS else OTHER
         return self._runs.setdefault(name, [0] * (len(RUN_EDGES) + 1))
 
-    def waited(self, queue: bytes, ms: float) -> None:
-        """A job of a queue waited this long until its start."""
+    def waits_of(self, queue: bytes) -> list[int]:
+        """A queue's counters, one for each bucket of WAIT_EDGES_MS; its jobs' waits until their starts are counted there."""
         counts = self._waits.get(queue)
         if counts is None:
             name = queue if len(self._waits) < MOST_QUEUES else OTHER.encode()
             counts = self._waits.setdefault(name, [0] * (len(WAIT_EDGES) + 1))
-        counts[bisect_left(_WAIT_EDGES_MS, ms)] += 1
+        return counts
 
     def portion(self) -> list[tuple[str, int]]:
         """What the next beat carries: what was not answered, or else some of what has been counted since."""
