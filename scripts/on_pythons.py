@@ -17,8 +17,7 @@ OLDEST_CLIENT = "redis==6.4.0"
 TESTS = ("tests/unit", "tests/redis", "tests/scripts", "tests/features", "tests/kit")
 NEEDED = (
     "anyio", "attrs", "cryptography", "hypothesis", "pydantic>=2.11", "pytest>=8.2", "pytest-randomly", "pytest-rerunfailures",
-    "pytest-timeout", "pytest-xdist", "watchfiles", "opentelemetry-sdk", "opentelemetry-distro",
-    "opentelemetry-instrumentation-fastapi", "fastapi", "httpx",
+    "pytest-timeout", "pytest-xdist", "watchfiles", "opentelemetry-sdk",
 )  # fmt: skip
 
 

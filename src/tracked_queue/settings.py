@@ -106,6 +106,10 @@ class Settings:
     encryption_keys: str = _setting(
         "", "Fernet keys, separated by commas: what jobs carry is encrypted with the first, and read with any of them."
     )
+    masked_names: str = _setting(
+        "password,passwd,secret,token,api_key,authorization,cookie",
+        "Parts of names, separated by commas: what stands under such a name is not shown to people (`job`).",
+    )
     max_jobs: int = _setting(0, "Jobs after which a worker process shuts down cleanly, and is replaced; 0: no limit.")
     max_memory: int = _setting(
         0, "Resident bytes at which a worker process shuts down cleanly, and is replaced; 0: no limit."
@@ -199,6 +203,7 @@ class SettingsArgs(TypedDict, total=False):
     durability_timeout: Seconds | None
     threads: int | None
     encryption_keys: str | None
+    masked_names: str | None
     max_jobs: int | None
     max_memory: int | None
     grace: Seconds | None

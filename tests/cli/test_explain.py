@@ -173,3 +173,13 @@ def test_limits_are_listed_with_what_waits_for_them(cli: Cli, store: Scripts) ->
     assert (found["api"]["kind"], found["api"]["per_s"], found["api"]["most"]) == ("rate", 1.0, 5)
     assert "5 in 1.0 s" in cli("limits").stdout
     assert "It has places free: 0 of 5 taken" in cli("explain", "--limit", "api").stdout
+
+
+def test_job_hides_what_stands_under_a_secret_name(cli: Cli, server: RedisServer, namespace: str) -> None:
+    app = TrackedQueue(server.url, namespace=namespace)
+    job = app.enqueue_sync("x", 1, {"password": "hunter2"}, api_token="hunter2")
+    app.close()
+    for options in ((), ("--json",)):
+        text = cli("job", job.id, *options).stdout
+        assert "hunter2" not in text and "***" in text
+    assert "hunter2" in cli("job", job.id, TRACKED_QUEUE_MASKED_NAMES="").stdout

@@ -8,6 +8,7 @@ import typer
 
 from ..app import TrackedQueue
 from ..errors import JobFailedError, UsageError
+from ..model.masking import masked_info, names_of
 from ..operator.explanation import seconds as seconds_text
 from ..protocol.events import FIRST_EVENTS
 from ..settings import setting_doc, setting_names
@@ -40,10 +41,13 @@ def job(
     where: Where,
     as_json: JsonOption = False,
 ) -> None:
-    """One job: state, ledgers, times, error."""
+    """One job: state, ledgers, times, error, arguments without secrets; with --app positional ones are known by name."""
 
     async def work(chosen: TrackedQueue) -> Any:
-        return await chosen.job(job_id).info()
+        info = await chosen.job(job_id).info()
+        task = chosen.tasks.get(info.task)
+        names = names_of(chosen.settings.masked_names)
+        return masked_info(info, names, () if task is None else task.signature.positional)
 
     info = run(where.app, work)
     if as_json:

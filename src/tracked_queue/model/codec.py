@@ -406,6 +406,11 @@ class Signature:
         self._plain: dict[bytes, Callable[[bytes], tuple[Any, ...]]] = {}
         self.result = _codec(task, "return", hints.get("return", Any))
 
+    @property
+    def positional(self) -> tuple[str, ...]:
+        """The names of the parameters that a positional argument can be for, in their order."""
+        return tuple(self._positional)
+
     def encode(
         self, args: tuple[Any, ...], kwargs: Mapping[str, Any], max_bytes: int, given: int = 0
     ) -> tuple[bytes, bytes]:
