@@ -25,6 +25,7 @@ from tracked_queue.chaos.server import RedisServer
 from tracked_queue.model.task import TaskWithOptions
 from tracked_queue.model.workflow import Group
 from tracked_queue.operator.operator import Operator
+from tracked_queue.operator.viewer import Viewer
 from tracked_queue.reports.instances import InstanceReport
 
 pytestmark = pytest.mark.timeout(60)
@@ -79,26 +80,26 @@ CALLS: dict[str, tuple[float, Call]] = {
     "TrackedQueue.retire": (REPLY_S, lambda c: c.app.retire(queue="default")),
     "TrackedQueue.recover": (REPLY_S, lambda c: c.app.recover()),
     "TrackedQueue.read_schedules": (REPLY_S, lambda c: c.app.read_schedules()),
-    "Operator.queues": (REPLY_S, lambda c: c.app.operator.queues()),
-    "Operator.queue_age": (REPLY_S, lambda c: c.app.operator.queue_age("default")),
-    "Operator.knows": (REPLY_S, lambda c: c.app.operator.knows(queue="default")),
-    "Operator.instances": (REPLY_S, lambda c: c.app.operator.instances()),
-    "Operator.active": (REPLY_S, lambda c: c.app.operator.active(INSTANCE)),
-    "Operator.schedules": (REPLY_S, lambda c: c.app.operator.schedules()),
-    "Operator.dead": (REPLY_S, lambda c: c.app.operator.dead()),
-    "Operator.jobs": (REPLY_S, lambda c: c.app.operator.jobs("queued")),
-    "Operator.numbers": (REPLY_S, lambda c: c.app.operator.numbers()),
-    "Operator.scale": (REPLY_S, lambda c: c.app.operator.scale(["default"])),
-    "Operator.times": (REPLY_S, lambda c: c.app.operator.times()),
-    "Operator.tasks": (REPLY_S, lambda c: c.app.operator.tasks()),
-    "Operator.explain": (REPLY_S, lambda c: c.app.operator.explain("some-job")),
-    "Operator.acts": (REPLY_S, lambda c: c.app.operator.acts()),
-    "Operator.recoveries": (REPLY_S, lambda c: c.app.operator.recoveries()),
+    "Viewer.queues": (REPLY_S, lambda c: c.app.operator.queues()),
+    "Viewer.queue_age": (REPLY_S, lambda c: c.app.operator.queue_age("default")),
+    "Viewer.knows": (REPLY_S, lambda c: c.app.operator.knows(queue="default")),
+    "Viewer.instances": (REPLY_S, lambda c: c.app.operator.instances()),
+    "Viewer.active": (REPLY_S, lambda c: c.app.operator.active(INSTANCE)),
+    "Viewer.schedules": (REPLY_S, lambda c: c.app.operator.schedules()),
+    "Viewer.dead": (REPLY_S, lambda c: c.app.operator.dead()),
+    "Viewer.jobs": (REPLY_S, lambda c: c.app.operator.jobs("queued")),
+    "Viewer.numbers": (REPLY_S, lambda c: c.app.operator.numbers()),
+    "Viewer.scale": (REPLY_S, lambda c: c.app.operator.scale(["default"])),
+    "Viewer.times": (REPLY_S, lambda c: c.app.operator.times()),
+    "Viewer.tasks": (REPLY_S, lambda c: c.app.operator.tasks()),
+    "Viewer.explain": (REPLY_S, lambda c: c.app.operator.explain("some-job")),
+    "Viewer.acts": (REPLY_S, lambda c: c.app.operator.acts()),
+    "Viewer.recoveries": (REPLY_S, lambda c: c.app.operator.recoveries()),
     "Operator.note_act": (REPLY_S, lambda c: c.app.operator.note_act("look")),
-    "Operator.examine": (REPLY_S, lambda c: c.app.operator.examine()),
-    "Operator.unheld": (REPLY_S, lambda c: c.app.operator.unheld({1: {0: "a-lease"}})),
-    "Operator.picture": (REPLY_S, lambda c: c.app.operator.picture()),
-    "Operator.limits": (REPLY_S, lambda c: c.app.operator.limits()),
+    "Viewer.examine": (REPLY_S, lambda c: c.app.operator.examine()),
+    "Viewer.unheld": (REPLY_S, lambda c: c.app.operator.unheld({1: {0: "a-lease"}})),
+    "Viewer.picture": (REPLY_S, lambda c: c.app.operator.picture()),
+    "Viewer.limits": (REPLY_S, lambda c: c.app.operator.limits()),
     "Operator.move": (REPLY_S, lambda c: c.app.operator.move(["some-job"], "other")),
     "Operator.move_queue": (REPLY_S, lambda c: c.app.operator.move_queue("default", "other")),
     "Operator.reschedule": (REPLY_S, lambda c: c.app.operator.reschedule(["some-job"], 0)),
@@ -130,7 +131,7 @@ NO_CALLS = {"TrackedQueue.run_worker", "TrackedQueue.aclose"}
 def test_every_public_call_is_here() -> None:
     """A new one can't be forgotten."""
     found = set()
-    for kind in (TrackedQueue, Operator, Task, TaskWithOptions, NamedEnqueue, Job, Group):
+    for kind in (TrackedQueue, Viewer, Operator, Task, TaskWithOptions, NamedEnqueue, Job, Group):
         for name, member in vars(kind).items():
             waits = inspect.iscoroutinefunction(member) or inspect.isasyncgenfunction(member) or name == "watch"
             if not name.startswith("_") and (waits or name.endswith("_sync")):

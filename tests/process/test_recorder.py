@@ -46,8 +46,9 @@ def test_a_signal_writes_what_each_process_did(
     worker = Worker(server.url, namespace, tmp_path, "--processes", "2", TRACKED_QUEUE_FLIGHT_FOLDER=str(folder))
     try:
         worker.ready(2)
-        quick, long = app.enqueue_sync("short"), app.enqueue_sync("sleep", 60)
-        Notes(server.url, namespace).wait("start", 1)
+        quick, long = app.enqueue_sync("sleep", 0.2), app.enqueue_sync("sleep", 60)
+        Notes(server.url, namespace).wait("start", 2)
+        Notes(server.url, namespace).wait("end", 1)
         worker.signal(signal.SIGUSR2)
         worker.wait_event("flight.written", 2)
         paths = flights(folder, "asked")
@@ -55,7 +56,7 @@ def test_a_signal_writes_what_each_process_did(
         texts = [shown(path) for path in paths]
         (busy,) = [text for text in texts if f"    {long.id}  sleep  for " in text]
         assert "thread MainThread" in busy and "jobs.py" in busy, "where the job stands"
-        assert any(f"run                     {quick.id}  short  succeeded" in text for text in texts)
+        assert any(f"run                     {quick.id}  sleep  succeeded" in text for text in texts)
         assert "instance.registered" in busy and "fetch" in busy
         (path,) = [path for path, text in zip(paths, texts, strict=True) if text == busy]
         about = json.loads(shown(path, "--job", long.id, "--json"))
