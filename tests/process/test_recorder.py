@@ -12,10 +12,13 @@ from typing import Any
 
 import pytest
 
+import redis
 from tests.harness import wait_for
 from tests.process.worker import Notes, Worker
+from tests.rights import admin
 from tracked_queue import TrackedQueue
 from tracked_queue.chaos.server import RedisServer
+from tracked_queue.protocol.keys import Keys
 
 
 def flights(folder: Path, why: str) -> list[Path]:
@@ -48,7 +51,9 @@ def test_a_signal_writes_what_each_process_did(
         worker.ready(2)
         quick, long = app.enqueue_sync("sleep", 0.2), app.enqueue_sync("sleep", 60)
         Notes(server.url, namespace).wait("start", 2)
-        Notes(server.url, namespace).wait("end", 1)
+        record = Keys(namespace).record_of(quick.id)
+        with redis.Redis.from_url(admin(server.url)) as client:
+            wait_for(lambda: client.hget(record, "state") == b"succeeded", 10, "the short one to be recorded")
         worker.signal(signal.SIGUSR2)
         worker.wait_event("flight.written", 2)
         paths = flights(folder, "asked")
@@ -117,6 +122,8 @@ def test_a_folder_that_cant_be_written_costs_a_line(
         (event,) = worker.wait_event("flight.unwritten")
         assert event["why"] == "asked"
         app.enqueue_sync("sleep", 0.01)
-        Notes(server.url, namespace).wait("end", 1)
+        record = Keys(namespace).record_of(quick.id)
+        with redis.Redis.from_url(admin(server.url)) as client:
+            wait_for(lambda: client.hget(record, "state") == b"succeeded", 10, "the short one to be recorded")
     finally:
         worker.close()
