@@ -52,7 +52,7 @@ def events_page() -> str:
     levels = re.compile(r"log\.(debug|info|warning|error)")
     rows = []
     for name, function in inspect.getmembers(log, inspect.isfunction):
-        if function.__module__ != log.__name__ or name in ("add_job",):
+        if function.__module__ != log.__name__ or name in ("add_job", "add_trace"):
             continue
         source = inspect.getsource(function)
         found = re.search(r'"(\w+\.[\w]+)"', source)
@@ -69,7 +69,7 @@ def events_page() -> str:
         + "The command line logs to standard error: readable on a terminal, one JSON object a line when"
         " piped (`--log-format`). An application that runs a worker in its own process keeps its own structlog configuration;"
         " add `tracked_queue.log.add_job` to its processors to have `task`, `job_id`, `delivery` and `lease` on the lines that"
-        " a job writes. Arguments and results are never logged.\n\n"
+        " a job writes, and `tracked_queue.log.add_trace` for `trace_id` and `span_id`. Arguments and results are never logged.\n\n"
         "| event | level | fields | when |\n|---|---|---|---|\n" + "\n".join(row for _, row in sorted(rows)) + "\n"
     )
 

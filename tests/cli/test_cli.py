@@ -238,11 +238,11 @@ def test_health(cli: Cli, store: Scripts, worker: Worker, server: RedisServer, n
 
 
 def test_config_shows_sources_and_no_password(cli: Cli) -> None:
-    done = cli("config", "--json", REDIS_URL="redis://u:secret@h:1/0", TRACKED_QUEUE_GRACE="7")
+    done = cli("config", "--json", REDIS_URL="redis://u:hunter2@h:1/0", TRACKED_QUEUE_GRACE="7")
     rows = {row["setting"]: row for row in json.loads(done.stdout)}
     assert rows["grace"]["value"] == 7 and rows["grace"]["source"] == "TRACKED_QUEUE_GRACE"
     assert rows["redis_url"]["value"] == "redis://u:***@h:1/0"
-    assert "secret" not in done.stdout + cli("config", REDIS_URL="redis://u:secret@h:1/0").stdout
+    assert "hunter2" not in done.stdout + cli("config", REDIS_URL="redis://u:hunter2@h:1/0").stdout
 
 
 def test_text_from_redis_is_no_terminal_escape(cli: Cli, store: Scripts) -> None:

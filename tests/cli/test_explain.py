@@ -172,7 +172,7 @@ def test_limits_are_listed_with_what_waits_for_them(cli: Cli, store: Scripts) ->
     )
     assert (found["api"]["kind"], found["api"]["per_s"], found["api"]["most"]) == ("rate", 1.0, 5)
     assert "5 in 1.0 s" in cli("limits").stdout
-    assert "It has places free: 0 of 5 taken" in cli("explain", "--limit", "api").stdout
+    assert "It has places free: it allows 5 starts in 1.0 s" in cli("explain", "--limit", "api").stdout
 
 
 def test_job_hides_what_stands_under_a_secret_name(cli: Cli, server: RedisServer, namespace: str) -> None:

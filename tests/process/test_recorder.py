@@ -122,8 +122,6 @@ def test_a_folder_that_cant_be_written_costs_a_line(
         (event,) = worker.wait_event("flight.unwritten")
         assert event["why"] == "asked"
         app.enqueue_sync("sleep", 0.01)
-        record = Keys(namespace).record_of(quick.id)
-        with redis.Redis.from_url(admin(server.url)) as client:
-            wait_for(lambda: client.hget(record, "state") == b"succeeded", 10, "the short one to be recorded")
+        Notes(server.url, namespace).wait("end", 1)
     finally:
         worker.close()

@@ -126,6 +126,7 @@ def move(
             "limited": "it has limits, or a lane, which are counted in its queue; cancel it and enqueue it anew",
             "suspect": "it is a suspect; it runs alone first",
             "deep": "it is too far from both ends of its queue; move the queue with --queue",
+            "foreign": "a key of another type stands in the place of that queue",
             "gone": "no such job",
         },
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from ..operator.picture import Picture
 
 TABS = ("queues", "instances", "jobs", "problems")
+_KEY = re.compile(r"\x1b\[[0-9;?]*[ -~]|\x1bO.|\x1b.|.", re.DOTALL)
 HELP = "1-4 or Tab: lists   up, down: choose   p: pause or resume   u: quiet   c: cancel   q: end"
 KEYS = {
     "\x1b[A": "up", "\x1bOA": "up", "k": "up", "\x1b[B": "down", "\x1bOB": "down", "j": "down", "\t": "tab",
@@ -102,7 +104,8 @@ async def carry_out(act: Act, operator: Operator) -> str:
         case "resume":
             await operator.resume(queue=act.name)
         case "quiet":
-            await operator.quiet(act.name, undo=act.undo)
+            if not await operator.quiet(act.name, undo=act.undo):
+                return f"{act.name}: it is gone; nothing was done"
         case _:
             (word,) = (await operator.cancel([act.name])).values()
             return f"{act.name}: {word.value}"
@@ -290,8 +293,7 @@ def _raw(keys: asyncio.Queue[str]) -> Iterator[None]:
 
 
 def _split(text: str) -> Iterator[str]:
-    """Single keys; arrows are three characters each."""
-    while text:
-        size = 3 if text[:3] in KEYS else 1
-        yield text[:size]
-        text = text[size:]
+    """Single keys. One that is sent as several characters counts as one, and does nothing unless it is an arrow."""
+    for found in _KEY.finditer(text):
+        if len(found[0]) == 1 or found[0] in KEYS:
+            yield found[0]

@@ -8,15 +8,15 @@
 --   'ended'    then state, result, reason, error, task ('' where there is none), and the size of a result that was left out since
 --              Redis was full, or '0'
 --   'waiting'  then state; the transition that ends the job will publish on ended:<id>
---   'gone'     no record; nothing written
+--   'gone'     no record, or one of a job that was deleted; nothing written
 -- include keys
 -- include record
 -- include writable
 -- include states
 local job = named('job', ARGV[1])
-local seen = read_fields(job, 'state', 'result', 'reason', 'error', 'waiter', 'task', 'left_out')
+local seen = read_fields(job, 'state', 'result', 'reason', 'error', 'waiter', 'task', 'left_out', 'deleted')
 local state = seen[1]
-if not state then
+if not state or seen[8] then
   return { 'gone' }
 end
 if FINAL[state] then

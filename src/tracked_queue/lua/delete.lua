@@ -6,8 +6,9 @@
 -- Derived: job:<id>
 --
 -- Returns one word per job:
---   'ok'         its arguments, result, errors, history and everything else that it carried are gone; its id, task and state go
---                after `window`, or as before where its place in a list or another job still needs them
+--   'ok'         its arguments, result, errors, history and everything else that it carried are gone, and for who asks for its
+--                result it is gone; its id, task and state go after `window`, or as before where its place in a list or another
+--                job still needs them.  While its id is in a list its lane and limits stay, with their keys' values
 --   'wanted'     a job that comes after it has yet to read its result; nothing written
 --   'not_ended'  it may still run or come back; nothing written
 --   'dead'       it is dead (see purge); nothing written
@@ -20,7 +21,8 @@
 -- include expiry
 local window = tonumber(ARGV[1])
 local CARRIED = { 'args', 'kwargs', 'options', 'result', 'error', 'error:0', 'error:1', 'error:2', 'error:3', 'reason',
-  'checkpoint', 'progress', 'events', 'lines', 'trace', 'failed_by' }
+  'checkpoint', 'progress', 'events', 'lines', 'trace', 'failed_by', 'failed_ms', 'failures',
+  'left_out', 'unique', 'until', 'after' }
 for slot = 0, 31 do
   CARRIED[#CARRIED + 1] = 'event:' .. slot
 end
@@ -30,7 +32,7 @@ end
 local words, jobs = {}, {}
 for at = 2, #ARGV do
   local job = named('job', ARGV[at])
-  local found = read_fields(job, 'state', 'holds', 'revives')
+  local found = read_fields(job, 'state', 'holds', 'revives', 'listed')
   if not found[1] then
     words[#words + 1] = 'gone'
   elseif found[1] == 'dead' then
@@ -41,12 +43,17 @@ for at = 2, #ARGV do
     words[#words + 1] = 'wanted'
   else
     words[#words + 1] = 'ok'
-    jobs[#jobs + 1] = job
+    jobs[#jobs + 1] = { job, found[4] }
   end
 end
 begin_writing()
-for _, job in ipairs(jobs) do
+for _, found in ipairs(jobs) do
+  local job, listed = unpack(found)
+  redis.call('HSET', job, 'deleted', '1')
   redis.call('HDEL', job, unpack(CARRIED))
+  if not listed then
+    redis.call('HDEL', job, 'lane', 'limits')
+  end
   local left = redis.call('PTTL', job)
   if left > window then
     redis.call('PEXPIRE', job, window)

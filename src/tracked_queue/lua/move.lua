@@ -3,7 +3,7 @@
 -- KEYS[1]  tag
 -- ARGV[1]  by     text  who asks for it
 -- ARGV[2]  queue  text  where they are to wait
--- ARGV[3..] id    text  at most 70
+-- ARGV[3..] id    text  at most 20: each may be searched for
 -- Derived: job:<id>, queue:<q>, queues, wake:<q>, paused, lane:<lane>, lanes:<q>, laned, laned:<q>, suspected:<q>, suspecting,
 --          wake_suspects:<q>
 --
@@ -15,6 +15,7 @@
 --   'limited'  it is in a lane of its queue, or has limits, which are counted there; nothing written
 --   'suspect'  it may have killed its process, and has its place among the suspects; nothing written
 --   'deep'     it is neither among the first nor the last SEARCHED of its queue; nothing written
+--   'foreign'  a key of another type stands in the place of that queue's list; nothing written
 --   'gone'     no record; nothing written
 -- include keys
 -- include now_ms
@@ -31,6 +32,8 @@
 local SEARCHED = 5000
 local by, queue, now, paused = ARGV[1], ARGV[2], now_ms(), read_paused()
 local words, records, seen = {}, {}, {}
+local kind = redis.call('TYPE', named('queue', queue)).ok
+local is_foreign = kind ~= 'list' and kind ~= 'none'
 -- side_of: from which end a list finds an id: -1 for its head, on the right, 1, or nil.
 local function side_of(list, id)
   for _, rank in ipairs({ -1, 1 }) do
@@ -51,6 +54,8 @@ local function word_of(id)
     return 'ended'
   elseif from == queue or seen[id] then
     return 'same'
+  elseif is_foreign then
+    return 'foreign'
   elseif found[3] or found[4] then
     return 'limited'
   elseif found[5] then
@@ -61,7 +66,7 @@ local function word_of(id)
     return 'deep'
   end
   seen[id] = true
-  records[#records + 1] = { id = id, job = job, list = side and named('queue', from), side = side, events = found[6], from = from }
+  records[#records + 1] = { id = id, job = job, side = side, events = found[6], from = from }
   return 'ok'
 end
 for at = 3, #ARGV do
@@ -70,9 +75,10 @@ end
 begin_writing()
 for _, record in ipairs(records) do
   redis.call('HSET', record.job, 'queue', queue)
+  redis.call('HDEL', record.job, 'bound')  -- the worker binds it to the limits of the new queue, as any that lacks them
   redis.call('HSET', record.job, event_of(record.events, now, 'moved', '', '', by .. ', from ' .. record.from))
   if record.side then
-    redis.call('LREM', record.list, record.side, record.id)
+    redis.call('LREM', named('queue', record.from), record.side, record.id)
     push_job('LPUSH', record.id, queue, nil, nil, paused)
   end
 end

@@ -18,7 +18,9 @@
 -- include timer
 -- include history
 local by, now = ARGV[1], now_ms()
-local due = string.sub(ARGV[2], 1, 1) == '+' and now + number_of(ARGV[2]) or number_of(ARGV[2])
+-- From when a delay counts, or '0' for a time that the caller named: see tend.lua.
+local is_delay = string.sub(ARGV[2], 1, 1) == '+'
+local due = is_delay and now + number_of(string.sub(ARGV[2], 2)) or number_of(ARGV[2])
 local words, records = {}, {}
 for at = 3, #ARGV do
   local id = ARGV[at]
@@ -34,11 +36,14 @@ for at = 3, #ARGV do
 end
 begin_writing()
 for _, record in ipairs(records) do
-  redis.call('HSET', record[2], 'due_ms', digits(due))
+  redis.call('HSET', record[2], 'due_ms', digits(due), 'set_ms', is_delay and digits(now) or '0')
   redis.call('HSET', record[2], event_of(record[3], now, 'rescheduled', '', '', by))
   redis.call('ZADD', single('scheduled'), due, record[1])
 end
 if #records > 0 then
+  if is_delay and number_of(redis.call('HGET', single('timer'), 'counted')) < now then
+    redis.call('HSET', single('timer'), 'counted', digits(now))
+  end
   call_timer(due)
 end
 return words

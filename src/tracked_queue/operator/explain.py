@@ -22,6 +22,7 @@ from ..reports.memory import read_acts
 from ..reports.queues import Overview
 from ..reports.runs import runs_of
 from ..reports.scene import (
+    LimitScene,
     count_parked,
     limit_names,
     read_absence,
@@ -140,31 +141,33 @@ def explain_instance(name: str, instances: Sequence[InstanceReport]) -> list[Exp
 
 async def explain_limit(stores: Sequence[Store], name: str) -> list[Explanation]:
     """A limit by its name, or that of its task or queue, in each shard that knows something of it."""
-    found = []
+    found = list[Explanation]()
     for shard, store in enumerate(stores):
         fleet = await read_fleet(store)
+        where = f" in shard {shard}" if len(stores) > 1 else ""
         for stored in dict.fromkeys(await limit_names(store, name)):
             limit = await read_limit_scene(store, fleet.now, stored, waits=10)
-            if limit.in_use or limit.last_start or limit.queues or limit.most:
-                break
-        if not (limit.in_use or limit.last_start or limit.queues) and (shard or len(stores) > 1):
-            continue
-        waits = ", ".join(f"{plural(count, 'lane')} of {queue}" for queue, count in limit.queues.items())
-        facts = [Fact(f"waiting: {waits or 'nothing'}", "waits:<limit>")]
-        cause = limit_cause(limit, fleet.now)
-        if cause is None:
-            cause = Cause(
-                "limit.free" if limit.most or limit.in_use or limit.last_start else "limit.unknown",
-                f"It has places free: {limit.in_use} of {limit.most or '?'} taken."
-                if limit.most or limit.in_use or limit.last_start
-                else "Nothing has or waits for a limit of this name; write the whole name, with its key's value.",
-            )
-        about = f"limit {name}" + (f" in shard {shard}" if len(stores) > 1 else "")
-        code = cause.code.replace("lane.", "limit.")
-        holders = [f"tracked-queue explain {holder.id}" for holder in limit.holders[:1] if code == "limit.concurrency"]
-        do = holders + [one for one in cause.do if "explain --limit" not in one]
-        found.append(dataclasses.replace(cause, code=code, facts=[*cause.facts, *facts], do=do).of(about))
-    return found or [Cause("limit.unknown", "Nothing has or waits for a limit of this name.").of(f"limit {name}")]
+            if limit.in_use or limit.last_start or limit.queues or (limit.most and not shard):
+                found.append(_limit_explained(limit, fleet.now, f"limit {name}{where}"))
+    # What holds jobs back comes first: of one name there may be a concurrency and rates.
+    found.sort(key=lambda one: one.code == "limit.free")
+    unknown = "Nothing has or waits for a limit of this name; write the whole name, with its key's value."
+    return found or [Cause("limit.unknown", unknown).of(f"limit {name}")]
+
+
+def _limit_explained(limit: LimitScene, now: int, about: str) -> Explanation:
+    waits = ", ".join(f"{plural(count, 'lane')} of {queue}" for queue, count in limit.queues.items())
+    facts = [Fact(f"waiting: {waits or 'nothing'}", "waits:<limit>")]
+    cause = limit_cause(limit, now)
+    if cause is None:
+        taken = f"{limit.in_use} of {limit.most or '?'} taken"
+        if limit.kind == "rate":
+            taken = f"it allows {limit.most or '?'} starts in {seconds(limit.ms / 1000)}"
+        return Cause("limit.free", f"It has places free: {taken}.", facts).of(about)
+    code = cause.code.replace("lane.", "limit.")
+    holders = [f"tracked-queue explain {holder.id}" for holder in limit.holders[:1] if code == "limit.concurrency"]
+    do = holders + [one for one in cause.do if "explain --limit" not in one]
+    return dataclasses.replace(cause, code=code, facts=[*cause.facts, *facts], do=do).of(about)
 
 
 async def problems_of(stores: Sequence[Store], overview: Overview) -> list[Explanation]:

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import base64
 import heapq
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from ..errors import UsageError
+import msgspec
+
+from ..errors import StoreRefusedError, UsageError
 from ..protocol.text import to_text
-from ..protocol.transitions import MAX_RICH, MoveWord, move
+from ..protocol.transitions import MAX_MOVED, MoveWord, move
 from ..reports.jobs import drop_ended
-from ..reports.listing import ENDED_STATES, MOST_SKIPPED, JobFilter, JobPage, JobRow, ListedState, list_jobs, read_head
+from ..reports.listing import ENDED_STATES, JobFilter, JobPage, JobRow, ListedState, Place, list_jobs, read_head
 from ..transport.store import Store
 
 _EPOCH = datetime.fromtimestamp(0, UTC)
-_OVER = "-"
 
 
 async def page_of(
@@ -27,10 +29,10 @@ async def page_of(
         UsageError: `start` is not what a page of as many shards ended with.
     """
     places = _places(start, len(stores))
-    lists: list[list[tuple[JobRow, int, int]]] = []
-    ends: list[int | None] = []
+    lists: list[list[tuple[JobRow, int, Place]]] = []
+    ends: list[Place | None] = []
     for shard, (store, place) in enumerate(zip(stores, places, strict=True)):
-        found, end = ([], None) if place is None else await list_jobs(store, state, which, limit=limit, skip=place)
+        found, end = ([], None) if place is None else await list_jobs(store, state, which, limit=limit, after=place)
         lists.append([(row, shard, after) for row, after in found])
         ends.append(end)
     newest_first = state in ENDED_STATES
@@ -46,33 +48,48 @@ async def page_of(
     for shard, of_shard in enumerate(lists):
         if shown[shard] == len(of_shard):  # all that was found is on this page
             places[shard] = ends[shard]
-    over = all(place is None for place in places)
-    return JobPage(rows=rows, next=None if over else ".".join(_OVER if one is None else str(one) for one in places))
+    return JobPage(rows=rows, next=None if all(place is None for place in places) else _packed(places))
 
 
-def _places(start: str | None, shards: int) -> list[int | None]:
+_places_decoder = msgspec.msgpack.Decoder(list[tuple[tuple[str, ...], int, bytes] | None])
+
+
+def _packed(places: Sequence[Place | None]) -> str:
+    packed = msgspec.msgpack.encode([None if place is None else tuple(place) for place in places])
+    return base64.urlsafe_b64encode(packed).decode().rstrip("=")
+
+
+def _places(start: str | None, shards: int) -> list[Place | None]:
     if start is None:
-        return [0] * shards
-    parts = start.split(".")
-    if len(parts) != shards or not all(part == _OVER or (part.isdecimal() and len(part) < 9) for part in parts):
+        return [Place()] * shards
+    try:
+        found = _places_decoder.decode(base64.urlsafe_b64decode(start + "=" * (-len(start) % 4)))
+    except (ValueError, msgspec.DecodeError):
+        found = []
+    if len(found) != shards or not all(one is None or 0 <= one[1] < 2**31 for one in found):
         raise UsageError(f"start={start!r}: give what `next` of the page before was")
-    places = [None if part == _OVER else int(part) for part in parts]
-    if max(place or 0 for place in places) > MOST_SKIPPED:
-        raise UsageError(f"start={start!r}: a page can lie behind {MOST_SKIPPED:,} jobs at most; narrow the list")
-    return places
+    return [None if one is None else Place(*one) for one in found]
 
 
 async def move_line(store: Store, source: str, queue: str, by: str, most: int | None) -> int:
     """Move one queue's line to another, from its head; at most `most` jobs. How many were moved."""
-    moved = stay = 0
+    moved = stay = of_round = 0
     await drop_ended(store, queue=source)
     while most is None or moved < most:
-        n = MAX_RICH if most is None else min(MAX_RICH, most - moved)
+        n = MAX_MOVED if most is None else min(MAX_MOVED, most - moved)
         found = await read_head(store, source, n, stay)
         if not found:
-            break
+            if not of_round:
+                break
+            stay = of_round = 0  # some were taken meanwhile, and others may have been passed over
+            continue
         words = await store.run(move([to_text(job_id) for job_id in found], queue, by))
         count = words.count(MoveWord.OK)
-        moved += count
-        stay += len(words) - count
+        moved, of_round = moved + count, of_round + count
+        # What has started is not in the line any more; the others stay where they are.
+        stay += len(words) - count - words.count(MoveWord.STARTED)
+        if MoveWord.FOREIGN in words:
+            raise StoreRefusedError(
+                f"a key of another type stands in the place of queue {queue!r}; nothing was moved there"
+            )
     return moved

@@ -22,6 +22,7 @@ from ..producer.connections import Connections
 from ..producer.producer import Producer
 from ..protocol.states import State
 from ..protocol.transitions import (
+    MAX_MOVED,
     MAX_RICH,
     Call,
     CancelWord,
@@ -228,7 +229,7 @@ class Operator(Viewer):
         their places are counted in their queue.
         """
         check_name("queue", queue)
-        words = await self._for_each(ids, lambda batch: move(batch, queue, self.by))
+        words = await self._for_each(ids, lambda batch: move(batch, queue, self.by), MAX_MOVED)
         await self._note("move", queue=queue, **_answers(words))
         return words
 
@@ -275,14 +276,16 @@ class Operator(Viewer):
         await self._note("delete", **_answers(words))
         return words
 
-    async def _for_each(self, ids: Sequence[str], make: Callable[[list[str]], Call[list[W]]]) -> dict[str, W]:
+    async def _for_each(
+        self, ids: Sequence[str], make: Callable[[list[str]], Call[list[W]]], most: int = MAX_RICH
+    ) -> dict[str, W]:
         """A call for as many jobs as one may have, in each shard; the words by id, in the order given."""
         for job_id in check_list("ids", ids, "ids"):
             check_name("job id", job_id)
         stores, words = await self._connections.agreed(), dict[str, W]()
         for shard, own in self._connections.shards.by_shard(ids).items():
-            for at in range(0, len(own), MAX_RICH):
-                batch = own[at : at + MAX_RICH]
+            for at in range(0, len(own), most):
+                batch = own[at : at + most]
                 answers: list[W] = await stores[shard].run(make(batch))
                 words.update(zip(batch, answers, strict=True))
         return {job_id: words[job_id] for job_id in ids}

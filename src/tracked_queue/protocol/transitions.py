@@ -818,6 +818,10 @@ def purge(ids: Sequence[str]) -> Call[list[DeadWord]]:
     return Call("purge", list(map(to_bytes, ids)), _READ_PURGE)
 
 
+# How many jobs one call moves: each may be searched for in a long list.
+MAX_MOVED = 20
+
+
 class MoveWord(StrEnum):
     """What became of a job that was to wait in another queue; lua/move.lua says what each means."""
 
@@ -828,11 +832,12 @@ class MoveWord(StrEnum):
     LIMITED = "limited"
     SUSPECT = "suspect"
     DEEP = "deep"
+    FOREIGN = "foreign"
     GONE = "gone"
 
 
 def move(ids: Sequence[str], queue: str, by: str = "") -> Call[list[MoveWord]]:
-    """Put up to MAX_RICH jobs that have not started into another queue, because `by` asks for it."""
+    """Put up to MAX_MOVED jobs that have not started into another queue, because `by` asks for it."""
     return Call("move", [to_bytes(by), to_bytes(queue), *map(to_bytes, ids)], _READ_MOVE)
 
 

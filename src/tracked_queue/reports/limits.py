@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ..model.constraints import read_limit_name
@@ -12,6 +12,8 @@ from .reading import now_ms, number_of, text_of
 # How many limits of one name (one for each value of its key) are listed: those that something waits for.
 MOST_KEYS = 20
 MOST_NAMES = 500
+# Of so many queues of a limit the lanes that wait are counted.
+MOST_QUEUES = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,20 +59,21 @@ async def _of_shard(store: Store, shard: int) -> list[LimitReport]:
         for _, name in names
         for command in (
             ("SCARD", keys.named("permits", name)),
-            ("LRANGE", keys.named("rate", name), 0, 999),
-            ("ZRANGE", keys.named("waits", name), 0, 9, "WITHSCORES"),
+            ("ZRANGE", keys.named("waits", name), 0, MOST_QUEUES - 1, "WITHSCORES"),
             ("HGET", keys.named("about", name), "number"),
         )
     ]
     replies = await store.read(*commands)
-    parts = list(zip(names, replies[::4], replies[1::4], replies[2::4], replies[3::4], strict=True))
-    groups = [(name, text_of(queue)) for (_, name), _, _, waits, _ in parts for queue in waits[::2]]
+    parts = list(zip(names, replies[::3], replies[1::3], replies[2::3], strict=True))
+    groups = [(name, text_of(queue)) for (_, name), _, waits, _ in parts for queue in waits[::2]]
     counts = await store.read(*(("ZCARD", keys.named("waiting", f"{name}\n{queue}")) for name, queue in groups))
     lanes: dict[str, int] = {}
     for (name, _), count in zip(groups, counts, strict=True):
         lanes[name] = lanes.get(name, 0) + count
+    periods = {name: about.per_ms for _, name in names if (about := read_limit_name(name)) and about.per_ms}
+    starts = await _starts_within(store, periods, now)
     reports = []
-    for (base, name), permits, starts, waits, number in parts:
+    for (base, name), permits, waits, number in parts:
         about = read_limit_name(name)
         per_ms = 0 if about is None else about.per_ms
         since = number_of(waits[1]) if len(waits) > 1 else 0
@@ -81,7 +84,7 @@ async def _of_shard(store: Store, shard: int) -> list[LimitReport]:
                 kind="rate" if per_ms else "concurrency",
                 most=numbers[base] or number_of(number),
                 per_s=per_ms / 1000,
-                in_use=sum(number_of(at) > now - per_ms for at in starts) if per_ms else permits,
+                in_use=starts.get(name, 0) if per_ms else permits,
                 lanes=lanes.get(name, 0),
                 waits_s=max(0.0, (now - since) / 1000) if since else None,
                 stored=name,
@@ -89,3 +92,19 @@ async def _of_shard(store: Store, shard: int) -> list[LimitReport]:
             )
         )
     return reports
+
+
+async def _starts_within(store: Store, periods: Mapping[str, int], now: int) -> dict[str, int]:
+    """How many starts of each rate lie within its period; they are kept with the newest first, and looked for by halves."""
+    keys = {name: store.keys.named("rate", name) for name in periods}
+    lengths = await store.read(*(("LLEN", key) for key in keys.values()))
+    low, high = dict.fromkeys(keys, 0), dict(zip(keys, map(int, lengths), strict=True))
+    while open_ones := [name for name in keys if low[name] < high[name]]:
+        middles = {name: (low[name] + high[name]) // 2 for name in open_ones}
+        found = await store.read(*(("LINDEX", keys[name], at) for name, at in middles.items()))
+        for (name, at), start in zip(middles.items(), found, strict=True):
+            if number_of(start) > now - periods[name]:
+                low[name] = at + 1
+            else:
+                high[name] = at
+    return low

@@ -19,7 +19,7 @@ DUE_READ = 1000
 # Minutes of counters that are still added to: a reader that looks at least once in this time misses none.
 MINUTES_READ = 5
 # Acts of operators that are read to count them, and queues of a limit whose waiting lanes are counted.
-ACTS_READ, WAITING_QUEUES = 100, 20
+ACTS_READ, WAITING_QUEUES = 100, 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
