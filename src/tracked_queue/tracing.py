@@ -13,17 +13,19 @@ from __future__ import annotations
 
 import contextlib
 import time
+import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 from urllib.parse import urlsplit
 
-from . import __version__
+from . import __version__, log
 from .app import TrackedQueue, producer_of
 from .errors import UsageError
 from .model import hooks
 from .model.context import CurrentJob
 from .model.hooks import Arrival, Enqueueing, Moved
+from .worker.outcome import named
 
 try:
     from opentelemetry import context, metrics, trace
@@ -35,12 +37,16 @@ except ModuleNotFoundError:
     raise UsageError("tracing needs opentelemetry-api: pip install 'tracked-queue[otel]'") from None
 
 TraceParent = Literal["auto", "child", "link"]
+T = TypeVar("T")
 
 SCHEMA_URL = "https://opentelemetry.io/schemas/1.44.0"
 # A job that starts within this time of its enqueue belongs to the trace of that; a later one has a trace of its own.
 SOON_MS = 60_000
 # A span carries no more links than this by default.
 MOST_LINKS = 128
+MOST_STACK = 8_000
+# Errors of a tracer are logged this often at most.
+TELL_AGAIN_S = 60.0
 
 _OWN = "messaging.tracked_queue."
 _LATER = "trace_later"
@@ -145,11 +151,15 @@ class Tracer:
 
     @contextlib.contextmanager
     def _span(self, name: str, kind: SpanKind, facts: Mapping[str, Any]) -> Iterator[Span]:
-        with self._tracer.start_as_current_span(name, kind=kind, attributes=dict(facts)) as span:
+        # The SDK's own way of recording an error would send its whole text, which may say what the arguments were.
+        with self._tracer.start_as_current_span(
+            name, kind=kind, attributes=dict(facts), record_exception=False, set_status_on_exception=False
+        ) as span:
             try:
                 yield span
             except BaseException as error:
                 span.set_attribute("error.type", type(error).__qualname__)
+                span.set_status(Status(StatusCode.ERROR, type(error).__qualname__))
                 raise
 
     # Deliveries
@@ -242,10 +252,14 @@ class Run:
         _propagator.inject(carrier, trace.set_span_in_context(self._span, context.Context()))
         return carrier.get("traceparent", "")
 
-    def raised(self, error: BaseException) -> None:
-        """The function raised this, or took longer than its timeout."""
+    def raised(self, error: BaseException, text: str) -> None:
+        """The function raised this, or took longer than its timeout; `text` is what may be said of it."""
         self._has_raised = True
-        self._span.record_exception(error)
+        facts = {
+            "exception.type": type(error).__qualname__,
+            "exception.stacktrace": "".join(traceback.format_tb(error.__traceback__))[-MOST_STACK:],
+        }
+        self._span.add_event("exception", {**facts, "exception.message": text} if text else facts)
         self._span.set_attribute("error.type", type(error).__qualname__)
         self._span.set_status(Status(StatusCode.ERROR, type(error).__qualname__))
 
@@ -260,6 +274,95 @@ class Run:
             self._span.set_status(Status(StatusCode.ERROR, outcome))
         self._span.end()
         self._tell(time.perf_counter() - self._began, outcome)
+
+
+class Guarded:
+    """
+    A tracer whose errors reach nothing: not an enqueue, whose job may be stored by then, not a job's outcome, not a recovery.
+    What a span processor or an exporter of the application raises is logged, and the work goes on without that span.
+    """
+
+    def __init__(self, tracer: Tracer) -> None:
+        self._tracer, self._told_at = tracer, -TELL_AGAIN_S
+
+    @contextlib.contextmanager
+    def enqueueing(self, on_its_way: Enqueueing, many: bool) -> Iterator[Callable[[str], None]]:
+        """See Tracer."""
+        with self._careful(lambda: self._tracer.enqueueing(on_its_way, many), _unnoted) as made:
+
+            def made_carefully(job_id: str) -> None:
+                self._do(lambda: made(job_id))
+
+            yield made_carefully
+
+    @contextlib.contextmanager
+    def sending(self, queues: Sequence[str]) -> Iterator[None]:
+        """See Tracer."""
+        with self._careful(lambda: self._tracer.sending(queues), None):
+            yield
+
+    def running(self, job: CurrentJob, arrival: Arrival) -> GuardedRun | None:
+        """See Tracer; None if it can't be traced."""
+        run = self._do(lambda: self._tracer.running(job, arrival))
+        return None if run is None else GuardedRun(run, self._do)
+
+    def recovered(self, lease: str, label: str, jobs: Sequence[Moved]) -> None:
+        """See Tracer."""
+        self._do(lambda: self._tracer.recovered(lease, label, jobs))
+
+    @contextlib.contextmanager
+    def _careful(self, make: Callable[[], Any], value: T) -> Iterator[T]:
+        """The context that `make` makes, or `value` where that fails."""
+        stack = contextlib.ExitStack()
+        try:
+            value = stack.enter_context(make())
+        except Exception as error:
+            self._tell(error)
+        try:
+            yield value
+        except BaseException as error:
+            try:
+                stack.__exit__(type(error), error, error.__traceback__)
+            except BaseException as worse:
+                if worse is not error:
+                    self._tell(worse)
+            raise
+        self._do(stack.close)
+
+    def _do(self, work: Callable[[], T]) -> T | None:
+        try:
+            return work()
+        except Exception as error:
+            self._tell(error)
+            return None
+
+    def _tell(self, error: BaseException) -> None:
+        now = time.monotonic()
+        if now - self._told_at >= TELL_AGAIN_S:
+            self._told_at = now
+            log.hook_failed(hook="tracing", task="", job_id="", error=named(error)[:300])
+
+
+class GuardedRun:
+    """A run's span whose errors reach nothing."""
+
+    __slots__ = ("_do", "_run")
+
+    def __init__(self, run: Run, do: Callable[[Callable[[], Any]], Any]) -> None:
+        self._run, self._do = run, do
+
+    @property
+    def mark(self) -> str:
+        """Its traceparent."""
+        return self._do(lambda: self._run.mark) or ""
+
+    def raised(self, error: BaseException, text: str) -> None:
+        """See Run."""
+        self._do(lambda: self._run.raised(error, text))
+
+    def ended(self, outcome: str) -> None:
+        """See Run."""
+        self._do(lambda: self._run.ended(outcome))
 
 
 def trace_jobs(
@@ -285,7 +388,7 @@ def trace_jobs(
     if parent not in ("auto", "child", "link"):
         raise UsageError(f"trace_jobs: parent={parent!r}: it must be 'auto', 'child' or 'link'")
     found = Tracer(tracer_provider, meter_provider, parent, create_spans, _server_of(app.settings.redis_url))
-    producer_of(app).definitions.hooks.tracing = found
+    producer_of(app).definitions.hooks.tracing = Guarded(found)
 
 
 class Instrumentor:
@@ -293,13 +396,16 @@ class Instrumentor:
 
     def instrument(self, **options: Any) -> None:
         """Trace all apps from now on; takes `tracer_provider` and `meter_provider`."""
-        hooks.tracing_by_default = Tracer(
-            options.get("tracer_provider"), options.get("meter_provider"), "auto", True, {}
-        )
+        found = Tracer(options.get("tracer_provider"), options.get("meter_provider"), "auto", True, {})
+        hooks.tracing_by_default = Guarded(found)
 
     def uninstrument(self, **_: Any) -> None:
         """Apps that are made from now on are not traced."""
         hooks.tracing_by_default = None
+
+
+def _unnoted(_job_id: str) -> None:
+    """The id of a job that has no span."""
 
 
 def _soon(on_its_way: Enqueueing) -> bool:

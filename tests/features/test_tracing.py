@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from cryptography.fernet import Fernet
 from opentelemetry import trace
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
-from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
+from structlog.testing import capture_logs
 
 from tests.features.common import QUICKLY
 from tests.harness import running_worker
 from tracked_queue import Discard, JobFailedError, Snooze, TrackedQueue, UsageError, current_job, log
 from tracked_queue.app import connections_of
+from tracked_queue.chaos.server import RedisServer
 from tracked_queue.protocol.transitions import End, fetch, register, release
 from tracked_queue.tracing import trace_jobs
 
@@ -300,3 +304,93 @@ async def test_hostile_headers_are_no_context(app: TrackedQueue, traces: Traces)
 async def test_wrong_options_are_refused(app: TrackedQueue) -> None:
     with pytest.raises(UsageError, match="parent='up'"):
         trace_jobs(app, parent="up")  # type: ignore[arg-type]
+
+
+class Broken(SpanProcessor):
+    """What an application may have: a processor that raises."""
+
+    def __init__(self, where: str) -> None:
+        self._where = where
+
+    def on_start(self, span: Any, parent_context: Any = None) -> None:
+        if self._where == "start":
+            raise RuntimeError("broken")
+
+    def on_end(self, span: Any) -> None:
+        if self._where == "end":
+            raise RuntimeError("broken")
+
+
+@pytest.mark.parametrize("where", ["start", "end"])
+async def test_a_tracer_that_raises_changes_nothing(app: TrackedQueue, where: str) -> None:
+    provider = TracerProvider()
+    provider.add_span_processor(Broken(where))
+    trace_jobs(app, tracer_provider=provider)
+    runs: list[str] = []
+
+    @app.task(name="work", max_attempts=2, retry=QUICKLY, timeout=0.2)
+    async def work(how: str) -> str:
+        runs.append(how)
+        if how == "raise":
+            raise ValueError("no")
+        if how == "hang":
+            while True:
+                with contextlib.suppress(asyncio.CancelledError):
+                    await asyncio.sleep(1)
+        return how
+
+    with capture_logs() as lines:
+        jobs = {how: await work.enqueue(how) for how in ("well", "raise", "late")}
+        (many,) = await app.enqueue_many([work.call("many")])
+        store = connections_of(app).store
+        await store.run(register("lost", 2.0, 0.2, {"label": "pod-1"}))
+        await store.run(fetch("lost", 1, 1, 0, ["default"]))
+        await store.run(release("lost", End.DIED, ago=0.0))
+        assert len(await app.operator.recover()) == 1
+        async with running_worker(app):
+            assert await jobs["well"].result(10) == "well" and await many.result(10) == "many"
+            with pytest.raises(JobFailedError):
+                await jobs["raise"].result(10)
+    assert sorted(runs) == ["late", "many", "raise", "raise", "well"], "each as often as without a tracer"
+    assert [line["error"] for line in lines if line["event"] == "hook.failed"] == ["RuntimeError: broken"], (
+        "told once a minute"
+    )
+    provider.shutdown()
+
+
+class Unspeakable(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("can't be said")
+
+
+async def test_an_error_that_has_no_text_is_an_outcome_all_the_same(app: TrackedQueue, traces: Traces) -> None:
+    @app.task(name="speechless", max_attempts=2, retry=QUICKLY)
+    async def speechless() -> None:
+        raise Unspeakable
+
+    job = await speechless.enqueue()
+    async with running_worker(app):
+        with pytest.raises(JobFailedError):
+            await job.result(10)
+    assert [(it.attributes or {})["error.type"] for it in traces.named("process default")] == ["Unspeakable"] * 2
+
+
+async def test_texts_of_errors_are_bounded_and_left_out_where_payloads_are_encrypted(
+    server: RedisServer, namespace: str
+) -> None:
+    async with TrackedQueue(server.url, namespace=namespace, encryption_keys=Fernet.generate_key().decode()) as app:
+        traces = Traces(app)
+
+        @app.task(name="card", max_attempts=1)
+        async def card(number: str) -> None:
+            raise ValueError(f"card {number} was refused" * 1000)
+
+        job = await card.enqueue("4929123456781234")
+        async with running_worker(app):
+            with pytest.raises(JobFailedError):
+                await job.result(10)
+        (event,) = traces.one("process default").events
+        told = dict(event.attributes or {})
+        assert told["exception.type"] == "ValueError" and "exception.message" not in told
+        assert "4929123456781234" not in repr(told) and "in card" in str(told["exception.stacktrace"])
+        traces.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from bisect import bisect_left
@@ -38,14 +39,15 @@ class ProducerCollector(Collector):
         app.enqueue_middleware(self._measure)
 
     async def _measure(self, on_its_way: Enqueueing, call_next: Any) -> Any:
-        began, outcome = time.perf_counter(), "failed"
-        try:
-            job = await call_next()
-            outcome = "created" if job.created else "existed"
+        with contextlib.suppress(Exception):  # what can't be encoded is refused below
             size = self._size_of(on_its_way)
             with self._lock:
                 self._sizes[bisect_left(SIZE_EDGES, size)] += 1
                 self._size_sum += size
+        began, outcome = time.perf_counter(), "failed"
+        try:
+            job = await call_next()
+            outcome = "created" if job.created else "existed"
         except Exception as error:
             name = type(error).__qualname__[:MAX_CLASS_NAME]
             with self._lock:

@@ -54,8 +54,8 @@ class RunSpan(Protocol):
     def mark(self) -> str:
         """Its traceparent."""
 
-    def raised(self, error: BaseException) -> None:
-        """The function raised this."""
+    def raised(self, error: BaseException, text: str) -> None:
+        """The function raised this; `text` is what may be said of it, '' for nothing."""
 
     def ended(self, outcome: str) -> None:
         """It ends with this outcome; only the first one counts."""
@@ -72,7 +72,7 @@ class Moved(NamedTuple):
 
 
 class Tracing(Protocol):
-    """What an app's jobs are traced with; see `tracked_queue.tracing`."""
+    """What an app's jobs are traced with; see `tracked_queue.tracing`. Neither this nor a RunSpan ever raises."""
 
     def enqueueing(self, on_its_way: Enqueueing, many: bool) -> AbstractContextManager[Callable[[str], None]]:
         """Around one enqueue, or (`many`) around the making of one job of a larger one; to be called with the job's id."""
@@ -80,7 +80,7 @@ class Tracing(Protocol):
     def sending(self, queues: Sequence[str]) -> AbstractContextManager[None]:
         """Around a call that stores many jobs, in these queues."""
 
-    def running(self, job: CurrentJob, arrival: Arrival) -> RunSpan:
+    def running(self, job: CurrentJob, arrival: Arrival) -> RunSpan | None:
         """The start of a delivery's run, in its task."""
 
     def recovered(self, lease: str, label: str, jobs: Sequence[Moved]) -> None:

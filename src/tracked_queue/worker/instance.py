@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import os
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -41,10 +42,13 @@ from .slots import Slots
 from .stop import Stop
 from .term import Host
 
+# How long the end of a process that has failed waits for the recorder's file.
+LAST_FILE_S = 1.0
 # A process for suspects ends after this long without one.
 SUSPECTS_IDLE_S = 5.0
 
 
+@functools.cache
 def package_version() -> str:
     """Our own version, as instances show it."""
     try:
@@ -209,7 +213,9 @@ class Instance:
                 return await self._work()
             except Exception as error:
                 if not isinstance(error, TrackedQueueError):  # an error of ours in the parts of a worker
-                    RECORDER.write("failed", asyncio.get_running_loop())
+                    written = RECORDER.write("failed", asyncio.get_running_loop())
+                    if written is not None:
+                        written.join(LAST_FILE_S)  # the process ends with this
                 raise
             finally:
                 watch.stop()

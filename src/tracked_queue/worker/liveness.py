@@ -54,6 +54,9 @@ class SignOfLife:
     def write(self, shard: int, lease: str) -> None:
         """Name the lease that this process has now in a shard."""
         self._leases[shard] = lease
+        self._store()
+
+    def _store(self) -> None:
         if self._path is None:
             return
         with contextlib.suppress(OSError):  # a read-only container: the probe then says that there is no file
@@ -63,8 +66,12 @@ class SignOfLife:
     def touch(self) -> None:
         """Record that the loop turns."""
         if self._path is not None:
-            with contextlib.suppress(OSError):
+            try:
                 os.utime(self._path)
+            except FileNotFoundError:  # the folder for temporary files was cleaned
+                self._store()
+            except OSError:
+                pass
 
     def remove(self) -> None:
         """Remove the file: the process ends."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import socket
 from collections.abc import Callable
@@ -37,26 +36,26 @@ class Notifier:
         pause_s = LOOK_S if self._watchdog_s is None else min(LOOK_S, self._watchdog_s / 3)
         has_started, said = False, ""
         while True:
-            words = []
-            if not has_started and not self._started():
-                has_started = True
-                words.append("READY=1")
+            # Each by itself, and again until it has arrived: systemd's queue is short.
+            has_started = has_started or (not self._started() and self.tell("READY=1"))
             status = self._ready() or "works"
-            if status != said:
+            if status != said and self.tell(f"STATUS={status}"):
                 said = status
-                words.append(f"STATUS={status}")
             if self._watchdog_s is not None and not self._live():
-                words.append("WATCHDOG=1")
-            self.tell(*words)
+                self.tell("WATCHDOG=1")
             await asyncio.sleep(pause_s)
 
-    def tell(self, *words: str) -> None:
-        """Send one message."""
-        if not words or not self._address:
-            return
-        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as to:
-            to.setblocking(False)
-            to.sendto("\n".join(words).encode("utf-8", "replace"), self._address)
+    def tell(self, *words: str) -> bool:
+        """Send one message; whether it was taken."""
+        if not self._address:
+            return False
+        try:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as to:
+                to.setblocking(False)
+                to.sendto("\n".join(words).encode("utf-8", "replace"), self._address)
+        except OSError:
+            return False
+        return True
 
 
 def _watchdog_s() -> float | None:

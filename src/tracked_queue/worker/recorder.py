@@ -13,6 +13,8 @@ import asyncio
 import contextlib
 import json
 import os
+import secrets
+import stat
 import sys
 import tempfile
 import threading
@@ -60,17 +62,18 @@ class Recorder:
 
         Never raises. May be called in any thread; `loop` is the one whose tasks are looked at.
         """
-        now = time.monotonic()
-        with self._lock:
-            if now - self._written.get(why, -AGAIN_S) < AGAIN_S:
-                return None
-            self._written[why] = now
         try:
-            lines = [self._head(why, now), *self._told(now), *_threads(), *_tasks(loop)]
-        except Exception as error:  # whatever it is, it must not make things worse
-            lines = [{"format": FORMAT, "why": why, "problem": f"{type(error).__qualname__}: {error}"}]
-        thread = threading.Thread(target=self._save, args=(why, lines), name="tracked_queue-recorder", daemon=True)
-        thread.start()
+            now = time.monotonic()
+            with self._lock:
+                if now - self._written.get(why, -AGAIN_S) < AGAIN_S:
+                    return None
+                self._written[why] = now
+            lines = [self._head(why, now), *_threads(), *_tasks(loop), *self._told(now)]
+            thread = threading.Thread(target=self._save, args=(why, lines), name="tracked_queue-recorder", daemon=True)
+            thread.start()
+        except Exception as error:  # whatever it is (no further thread to be had, say), it must not make things worse
+            log.flight_unwritten(why=why, problem=f"{type(error).__qualname__}: {error}")
+            return None
         return thread
 
     def _head(self, why: str, now: float) -> dict[str, Any]:
@@ -92,11 +95,11 @@ class Recorder:
     def _save(self, why: str, lines: list[dict[str, Any]]) -> None:
         try:
             folder = Path(self.folder) if self.folder else default_folder()
-            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            for old in sorted(folder.glob("*.flight"), key=lambda path: path.stat().st_mtime)[: -MOST_FILES + 1]:
-                old.unlink(missing_ok=True)
-            path = folder / f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{os.getpid()}-{why}.flight"
-            handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            _make_room(folder, own=not self.folder)
+            name = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{os.getpid()}-{secrets.token_hex(3)}-{why}.flight"
+            path = folder / name
+            # Not one that is there, nor a link to somewhere else: the folder may be one that others can write to.
+            handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
             with open(handle, "w", encoding="utf-8", errors="replace") as file:
                 file.writelines(json.dumps(line, ensure_ascii=False, default=str) + "\n" for line in lines)
         except Exception as error:
@@ -108,6 +111,30 @@ class Recorder:
 def default_folder() -> Path:
     """Where files go without a setting."""
     return Path(tempfile.gettempdir()) / f"tracked_queue-{user_id()}" / "flights"
+
+
+def _make_room(folder: Path, *, own: bool) -> None:
+    """
+    Make the folder, and remove its oldest files. Raises OSError.
+
+    Args:
+        own: It is the default one, below a folder that all users can write to: it must be ours, and closed to others.
+    """
+    if own:
+        for level in (folder.parent, folder):
+            level.mkdir(exist_ok=True, mode=0o700)
+            about = level.lstat()
+            if not stat.S_ISDIR(about.st_mode) or about.st_uid != user_id() or about.st_mode & 0o022:
+                raise PermissionError(f"{level} is somebody else's, or open to others; set flight_folder")
+    else:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    ages: list[tuple[float, Path]] = []
+    for path in folder.glob("*.flight"):
+        with contextlib.suppress(OSError):  # another process has removed it
+            ages.append((path.stat().st_mtime, path))
+    for _, path in sorted(ages)[: -MOST_FILES + 1]:
+        with contextlib.suppress(OSError):
+            path.unlink()
 
 
 def _plain(fact: Any) -> Any:

@@ -24,6 +24,8 @@ from .outage import Outage
 TRIM_EVERY_S = 60.0
 # How often ended jobs are cleared from the heads of lists that nobody fetches from.
 DROP_EVERY_S = 600.0
+# Of how many moved jobs the headers are read at once: with them come all options, which may be large.
+HEADERS_READ = 20
 
 
 class Witness:
@@ -38,9 +40,16 @@ class Witness:
         self._tracing, self._opened = tracing, opened
 
     async def moved(self, store: Store, lease: str, label: str, jobs: list[Recovered]) -> None:
-        """These were moved. Reads their headers, if the app is traced. Raises StoreUnavailableError."""
+        """These were moved. Reads their headers, if the app is traced; whatever goes wrong with that is logged."""
         if self._tracing is None or not jobs:
             return
+        try:
+            for at in range(0, len(jobs), HEADERS_READ):
+                await self._tell(self._tracing, store, lease, label, jobs[at : at + HEADERS_READ])
+        except Exception as error:
+            log.hook_failed(hook="tracing", task="", job_id="", error=f"{type(error).__qualname__}: {error}"[:300])
+
+    async def _tell(self, tracing: Tracing, store: Store, lease: str, label: str, jobs: list[Recovered]) -> None:
         found = []
         records = await store.read_fields([job.id for job in jobs], "queue", "options")
         for job, (queue, options) in zip(jobs, records, strict=True):
@@ -49,7 +58,7 @@ class Witness:
                 with contextlib.suppress(msgspec.DecodeError, SealedError):
                     headers = decode_options(self._opened(options)).headers or {}
             found.append(Moved(job.id, job.task, to_text(queue or b""), job.fate.value, headers))
-        self._tracing.recovered(lease, label, found)
+        tracing.recovered(lease, label, found)
 
 
 async def recover_lease(store: Store, settings: Settings, lease: str, owner: str, witness: Witness) -> list[Recovered]:

@@ -287,8 +287,6 @@ class Runner:
     def _untold(self, delivery: Delivery, error: BaseException, worse: BaseException) -> None:
         """Its error's outcome can't be worked out: the job is dead with that error, and the reason adds the new one."""
         reason = f"{named(error)} (and its outcome can't be encoded: {named(worse)})"
-        if delivery.span is not None:
-            delivery.span.raised(error)
         log.job_unusable(task=delivery.task.name, job_id=delivery.id, problem=reason[:300])
         self._record(
             delivery, OutcomeKind.DEAD, 1, encode_exception(error, _OWN_FRAMES), reason, self._ran_ms(delivery)
@@ -376,13 +374,13 @@ class Runner:
     def _disowned(self, delivery: Delivery, kind: OutcomeKind) -> None:
         """The lease was lost while this job ran: whatever it did here changes nothing any more."""
         delivery.settled, delivery.outcome = True, "fenced"
-        RECORDER.write("fenced", self._loop)
         if delivery.span is not None:
             delivery.span.ended("fenced")
         if not delivery.untracked:
             job = delivery.job
             self.late.append(LateOutcome(job.id, job.delivery, kind, self._ran_ms(delivery)))
         log.job_fenced(job_id=delivery.id, lease=self.lease, delivery=delivery.job.delivery.decode())
+        RECORDER.write("fenced", self._loop)
 
     def _conclude(self, delivery: Delivery, error: BaseException, note: str = "") -> None:
         """The outcome of a delivery that raised, or did not end although it was cancelled (then `note` says so)."""
@@ -402,11 +400,15 @@ class Runner:
             delivery.exhausted_by = decision.spent_by
         if decision.error is not None:
             METER.failed(delivery.task.name, decision.error)
-            if delivery.span is not None:
-                delivery.span.raised(decision.error)
+            self._tell_span(delivery, decision.error)
         self._decided(delivery, decision)
         if decision.error is not None and self._hooks.failed:
             self._tell_of_failure(delivery, decision.error, decision.kind is OutcomeKind.RETRY)
+
+    def _tell_span(self, delivery: Delivery, error: BaseException) -> None:
+        if delivery.span is not None:
+            # Where payloads are encrypted, texts are left out: they may say what the arguments were.
+            delivery.span.raised(error, "" if self._cipher is not None else named(error)[:MAX_REASON])
 
     def _tell_of_failure(self, delivery: Delivery, error: BaseException, retried: bool) -> None:
         """Call the app's on_failure; whatever they do, the outcome is recorded."""
@@ -462,18 +464,17 @@ class Runner:
         delivery.settled = True
         if kind is not _SUCCEEDED:
             delivery.outcome = kind
-        mark = ""
-        if self._hooks.tracing is not None and delivery.span is not None:
-            mark = delivery.span.mark if kind in _GOES_ON else ""
-            delivery.span.ended(kind.value)
+        span = delivery.span if self._hooks.tracing is not None else None
         if not delivery.untracked:
             if reason:
                 reason = reason[:MAX_REASON].encode("utf-8", "replace").decode()
             if self._cipher is not None and kind is not OutcomeKind.BOUND:
                 # Texts of errors may say what the arguments were; what is left says how the job ended.
                 payload, reason = self._cipher.seal(payload), without_text(reason)
-            job = delivery.job
+            job, mark = delivery.job, span.mark if span is not None and kind in _GOES_ON else ""
             self._settle(Outcome(job.id, job.delivery, kind, ms, payload, reason, job.bound, ran_ms, mark))
+        if span is not None:
+            span.ended(kind.value)
 
     def _finish(self, delivery: Delivery) -> None:
         self.running.discard(delivery)
@@ -598,7 +599,9 @@ class Runner:
         if self._timer is not None:
             self._timer.cancel()
         self._timer_at = at
-        self._timer = self._loop.call_at(at, self._check_deadlines) if at < math.inf else None
+        # Not in the context of the job that happens to arm it.
+        check, context = self._check_deadlines, self._context
+        self._timer = self._loop.call_at(at, check, context=context) if at < math.inf else None
 
     def _check_deadlines(self) -> None:
         """
@@ -606,17 +609,19 @@ class Runner:
         what runs (never more than `concurrency`), instead of a timer being made and cancelled for every job.
         """
         now = self._loop.time()
-        for delivery in list(self.running):
-            if delivery.deadline <= now:
-                if delivery.cause is None:
-                    self._cancel(delivery, Cause.TIMEOUT)
-                else:
-                    delivery.deadline = math.inf
-                    if not delivery.settled:
-                        self._ignored(delivery)
-        self._timer = None
-        self._timer_at = math.inf
-        self._arm(min((delivery.deadline for delivery in self.running), default=math.inf))
+        try:
+            for delivery in list(self.running):
+                if delivery.deadline <= now:
+                    if delivery.cause is None:
+                        self._cancel(delivery, Cause.TIMEOUT)
+                    else:
+                        delivery.deadline = math.inf
+                        if not delivery.settled:
+                            self._ignored(delivery)
+        finally:  # whatever happens to one, the others have their deadlines
+            self._timer = None
+            self._timer_at = math.inf
+            self._arm(min((delivery.deadline for delivery in self.running), default=math.inf))
 
     def _ignored(self, delivery: Delivery) -> None:
         """A cancelled job did not end in its cancel_grace: its outcome is recorded now, its slot stays taken."""

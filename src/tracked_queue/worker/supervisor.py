@@ -37,8 +37,8 @@ from ..transport.store import Store
 from . import signals
 from .exits import FENCED_EXIT, RECYCLED_EXIT, STALLED_EXIT, USAGE_EXIT
 from .lease import EXIT_PART
-from .lineage import child_environment, end_session, first_to_go, is_stopped, keep_from_forks
-from .liveness import Sign, default_label, read_signs
+from .lineage import child_environment, end_session, first_to_go, is_stopped, keep_from_forks, watch_forks
+from .liveness import STALE_S, Sign, default_label, read_signs
 from .meter import METER, Tally, Teller
 from .notify import Notifier
 from .outage import Outage, insist
@@ -86,6 +86,8 @@ class _Child:
     replaced: bool = False  # stopped because the code has changed
     ended_by_us: bool = False  # killed since its end took too long
     told_all: asyncio.Event = field(default_factory=asyncio.Event)
+    counted_at: float = 0.0  # when it last sent numbers, which its event loop does once a second
+    closers: list[Callable[[], None]] = field(default_factory=list)  # of our ends of its pipes
 
 
 class Supervisor:
@@ -113,7 +115,7 @@ class Supervisor:
     ) -> None:
         self._witness = witness
         self.tally = Tally()
-        self._stop_told: Callable[[], None] = lambda: None
+        self._stop_told: Callable[[], object] = lambda: None
         self._metrics = metrics
         self._changes, self._changed = changes, asyncio.Event()
         self._command, self._processes, self._settings, self._burst = list(command), processes, settings, burst
@@ -237,8 +239,17 @@ class Supervisor:
         return Notifier(
             lambda: started_problem(self._standing),
             lambda: ready_problem(self._standing, signs()),
-            lambda: live_problem(self._standing, signs()),
+            self._still,
         )
+
+    def _still(self) -> str:
+        """Which process' event loop does not turn, by the numbers that it sends; '' if all do."""
+        now = time.monotonic()
+        for child in self._children:
+            silent_s = now - (child.counted_at or child.started_at)
+            if child.ready and child.limit is None and silent_s > STALE_S:
+                return f"process {child.process.pid}: its event loop has not turned for {silent_s:.0f} s"
+        return ""
 
     @property
     def _standing(self) -> Standing:
@@ -364,6 +375,9 @@ class Supervisor:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(LAST_NEWS_S):
                     await child.told_all.wait()
+            # Something that the child started may hold its ends of the pipes, and be none of ours.
+            for close in child.closers:
+                close()
             if child.leases:
                 self._clean_up_later(child, _end_of(child, code), time.monotonic())
             if self._stopping or (self._burst and code == 0) or (for_suspects and code == 0):
@@ -435,10 +449,11 @@ class Supervisor:
         return delay * (0.75 + random.random() / 2)
 
     async def _start(self, mode: Mode) -> _Child:
-        life_read, life_write = os.pipe()
-        news_read, news_write = os.pipe()
-        numbers_read, numbers_write = os.pipe()
+        pipes: list[tuple[int, int]] = []
         try:
+            for _ in range(3):
+                pipes.append(os.pipe())
+            (life_read, life_write), (news_read, news_write), (numbers_read, numbers_write) = pipes
             process = await asyncio.create_subprocess_exec(
                 *self._command,
                 "--supervised",
@@ -449,16 +464,15 @@ class Supervisor:
                 env=child_environment(),
             )
         except BaseException:
-            for end in (life_write, news_read, numbers_read):
+            for end in (end for pipe in pipes for end in pipe):
                 os.close(end)
             raise
-        finally:
-            for end in (life_read, news_write, numbers_write):
-                os.close(end)
+        for end in (life_read, news_write, numbers_write):
+            os.close(end)
         child = _Child(process, time.monotonic(), life_write, mode=mode)
         self._children.add(child)
         self._listen(child, news_read)
-        self._count(process.pid, numbers_read)
+        self._count(child, numbers_read)
         log.process_started(pid=process.pid, suspects_only=mode in (Mode.ONLY, Mode.SHORT))
         if mode in (Mode.ONLY, Mode.SHORT):
             first_to_go(process.pid)
@@ -478,9 +492,7 @@ class Supervisor:
             except BlockingIOError:
                 return
             if not data:
-                loop.remove_reader(news)
-                os.close(news)
-                child.told_all.set()
+                close()
                 return
             *lines, rest = (rest + data).split(b"\n")
             child.silent_looks = 0
@@ -500,11 +512,14 @@ class Supervisor:
                     child.leases.append((int(shard), lease))
                     self._ever_served = True
 
+        close = _closer(loop, news, child.told_all.set)
+        child.closers.append(close)
         loop.add_reader(news, read)
 
-    def _count(self, pid: int, numbers: int) -> None:
+    def _count(self, child: _Child, numbers: int) -> None:
         """Take a child's numbers until it has ended."""
         loop = asyncio.get_running_loop()
+        pid = child.process.pid
         os.set_blocking(numbers, False)
         rest = b""
 
@@ -515,14 +530,15 @@ class Supervisor:
             except BlockingIOError:
                 return
             if not data:
-                loop.remove_reader(numbers)
-                os.close(numbers)
-                self.tally.forget(pid)
+                close()
                 return
+            child.counted_at = time.monotonic()
             *lines, rest = (rest + data).split(b"\n")
             for line in lines:
                 self.tally.hear(pid, line)
 
+        close = _closer(loop, numbers, lambda: self.tally.forget(pid))
+        child.closers.append(close)
         loop.add_reader(numbers, read)
 
     def _clean_up_later(self, child: _Child, end: End, ended_at: float) -> None:
@@ -579,6 +595,21 @@ def _end_of(child: _Child, code: int) -> End:
     return End.INTERRUPTED if -code in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP) else End.DIED
 
 
+def _closer(loop: asyncio.AbstractEventLoop, end: int, closed: Callable[[], None]) -> Callable[[], None]:
+    """What stops listening to a pipe and closes it, once."""
+    is_open = True
+
+    def close() -> None:
+        nonlocal is_open
+        if is_open:
+            is_open = False
+            loop.remove_reader(end)
+            os.close(end)
+            closed()
+
+    return close
+
+
 def _why_of(child: _Child, code: int) -> str:
     """What a child's end is counted as."""
     if child.stuck or child.ended_by_us:
@@ -597,6 +628,7 @@ class SupervisorPipe:
         life, news, numbers, mode = ends.split(":")
         self._life, self._news, self.mode = int(life), int(news), Mode(mode)
         self._teller = Teller(int(numbers))
+        watch_forks()  # a fork that the application makes while it is imported must not keep these ends open
         self._suspects_told = -math.inf
         # Jobs' own child processes must not keep the pipes open.
         for end in (self._life, self._news, int(numbers)):

@@ -205,9 +205,9 @@ class Term:
         """The lease is gone: nothing that runs here counts any more."""
         if self._state.lose():
             log.lease_lost(lease=self._state.lease, running=len(self.runner.running))
-            RECORDER.write("lease-lost", asyncio.get_running_loop())
             self.runner.cancel_all(Cause.LOST)
             self._over.set()
+            RECORDER.write("lease-lost", asyncio.get_running_loop())
 
     def _doubt(self) -> None:
         """Too long without a good beat: others may soon have what runs here."""
