@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 
 import pytest
 
@@ -12,6 +13,7 @@ from tests.scripts.common import limited
 from tracked_queue import TrackedQueue
 from tracked_queue.chaos.server import RedisServer
 from tracked_queue.model.canonical import part
+from tracked_queue.model.codec import encode_error
 from tracked_queue.protocol import transitions as t
 from tracked_queue.protocol.packing import encode_extras
 from tracked_queue.reports.listing import LISTED_STATES
@@ -183,3 +185,61 @@ def test_job_hides_what_stands_under_a_secret_name(cli: Cli, server: RedisServer
         text = cli("job", job.id, *options).stdout
         assert "hunter2" not in text and "***" in text
     assert "hunter2" in cli("job", job.id, TRACKED_QUEUE_MASKED_NAMES="").stdout
+
+
+def test_pages_miss_nothing_that_waits_while_jobs_are_taken(cli: Cli, store: Scripts) -> None:
+    for queue in ("a", "b"):
+        store.enqueue(*(f"{queue}{n:03}" for n in range(100)), queue=queue)
+    store.register("w", ttl=60)
+    first = json.loads(cli("jobs", "--limit", "100", "--json").stdout)
+    store.take("w", start=50, queues=("a",))
+    second = json.loads(cli("jobs", "--limit", "100", "--json", "--from", first["next"]).stdout)
+    assert {row["id"] for row in second["rows"]} == {f"b{n:03}" for n in range(100)}
+    middle = json.loads(cli("jobs", "--limit", "60", "--json").stdout)
+    store.take("w", start=30, queues=("a",))
+    rest = json.loads(cli("jobs", "--limit", "500", "--json", "--from", middle["next"]).stdout)
+    waiting = {row["id"] for row in json.loads(cli("jobs", "--limit", "500", "--json").stdout)["rows"]}
+    assert waiting <= {row["id"] for row in middle["rows"] + rest["rows"]}
+
+
+def test_the_newest_ends_of_many_queues_come_first(cli: Cli, store: Scripts) -> None:
+    store.register("w", ttl=60)
+    names = [f"q{n:02}" for n in range(60)]
+    for name in names:
+        store.enqueue(f"job-{name}", queue=name)
+        (job,) = store.take("w", queues=(name,))
+        store.settle("w", job, "failed", ms=60_000, reason="no")
+        time.sleep(0.002)  # the ends are told apart by the server's milliseconds
+    rows = json.loads(cli("jobs", "--state", "failed", "--limit", "10", "--json").stdout)["rows"]
+    assert [row["id"] for row in rows] == [f"job-{name}" for name in reversed(names[-10:])]
+
+
+def test_filters_of_scheduled_jobs(cli: Cli, store: Scripts) -> None:
+    store.register("w", ttl=60)
+    store.enqueue("a")
+    (job,) = store.take("w")
+    store.settle(
+        "w", job, "retry", ms=60_000, payload=encode_error("TimeoutError", "slow"), reason="TimeoutError: slow"
+    )
+    for options, count in (
+        (("--error", "timeout"), 1),
+        (("--error", "other"), 0),
+        (("--older", "0s"), 1),
+        (("--older", "1d"), 0),
+    ):
+        assert len(json.loads(cli("jobs", "--state", "retrying", "--json", *options).stdout)["rows"]) == count, options
+
+
+def test_a_large_rate_and_a_name_with_two_limits(cli: Cli, store: Scripts) -> None:
+    rate, places = part("n", "crm") + part("p", "60000"), part("n", "crm")
+    store.store.run(t.register("w", 60, 5, {}, {rate: 3000, places: 2}))
+    now = int(store.redis.time()[0]) * 1000
+    store.redis.rpush(
+        store.keys.named("rate", rate), *(now - n for n in range(2500)), *(now - 100_000 for _ in range(500))
+    )
+    found = {row["kind"]: row for row in json.loads(cli("limits", "--json").stdout)}
+    assert 2400 < found["rate"]["in_use"] <= 2500
+    store.redis.ltrim(store.keys.named("rate", rate), 0, 2499)
+    store.redis.lpush(store.keys.named("rate", rate), *(now for _ in range(500)))
+    codes = [one["code"] for one in json.loads(cli("explain", "--limit", "crm", "--json").stdout)]
+    assert codes == ["limit.rate", "limit.free"]

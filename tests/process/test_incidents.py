@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import re
+import signal
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import pytest
+
+from tests.harness import wait_for
 
 # For each: the code of `explain`, a series with a value, a line of the log, and what it ends with.
 INCIDENTS = {
@@ -50,3 +57,40 @@ def test_each_incident_is_explained() -> None:
     for title, patterns in INCIDENTS.items():
         for pattern in patterns:
             assert re.search(pattern, told[title]), (title, pattern, told[title])
+
+
+@pytest.mark.parametrize(
+    ("number", "again_s"), [(signal.SIGINT, 0.3), (signal.SIGINT, 0.8), (signal.SIGTERM, None), (signal.SIGHUP, None)]
+)
+def test_an_interrupted_demo_leaves_nothing_behind(
+    number: signal.Signals, again_s: float | None, tmp_path: Path
+) -> None:
+    demo = subprocess.Popen(
+        [sys.executable, "-m", "tracked_queue", "demo", "--incidents"],
+        stdout=subprocess.PIPE, text=True, start_new_session=True, env={**os.environ, "TMPDIR": str(tmp_path)},
+    )  # fmt: skip
+    try:
+        wait_for(lambda: workers_of(tmp_path), 40, "a worker")
+        demo.send_signal(number)
+        if again_s is not None:
+            time.sleep(again_s)  # the second Ctrl-C of somebody who is impatient
+            demo.send_signal(number)
+        out, _ = demo.communicate(timeout=30)
+        assert demo.returncode == 130 and out.rstrip().endswith("are gone")
+        wait_for(lambda: not workers_of(tmp_path), 10, "its workers to be gone")
+        assert not list(tmp_path.glob("tracked_queue-incidents-*"))
+    finally:
+        demo.kill()
+
+
+def workers_of(folder: Path) -> list[int]:
+    """Worker programs whose flight folder is below this one."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if (
+                b"incident_tasks" in (path / "cmdline").read_bytes()
+                and str(folder).encode() in (path / "environ").read_bytes()
+            ):
+                found.append(int(path.name))
+    return found

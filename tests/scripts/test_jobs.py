@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.harness import START_MS, Scripts
-from tests.scripts.common import after, drain, ids, limited
+from tests.scripts.common import after, drain, ids, limited, unique
 from tracked_queue.protocol import transitions as t
 from tracked_queue.protocol.transitions import DeleteWord, RescheduleWord
 
@@ -147,3 +147,52 @@ def test_the_traceparent_of_a_run_is_handed_to_the_next_one(q: Scripts) -> None:
     q.store.run(t.settle("w", [outcome], 120.0))
     (again,) = q.take("w")
     assert again.trace == mark.encode() and again.attempts == 1
+
+
+def test_a_foreign_key_in_the_place_of_the_queue_moves_nothing(q: Scripts) -> None:
+    q.enqueue("a", "b")
+    q.redis.set(q.keys.named("queue", "other"), "x")
+    before = q.snapshot()
+    assert move(q, "a", "b") == ["foreign", "foreign"] and q.snapshot() == before
+
+
+def test_a_moved_job_is_bound_to_the_limits_of_its_new_queue(q: Scripts) -> None:
+    q.enqueue("a", extras=unique("k"))
+    q.redis.hset(q.keys.record_of("a"), "bound", "1")
+    assert move(q, "a") == ["ok"]
+    q.register("w")
+    (job,) = q.take("w", queues=("other",))
+    assert not job.bound
+    bounds = limited("l", 1, lane="other\nl")
+    outcome = t.Outcome(job.id, job.delivery, t.OutcomeKind.BOUND, 0, bounds, "")
+    assert q.store.run(t.settle("w", [outcome], 120.0)) == [t.Verdict.OK] and q.state("a") == "queued"
+
+
+@pytest.mark.parametrize(
+    ("due", "expected_s"), [({"delay_ms": 60_000}, 60), ({"due_ms": START_MS + 36_000_000}, 36_000)]
+)
+def test_a_delay_is_counted_anew_after_a_clock_that_was_ahead_and_a_named_time_stays(
+    q: Scripts, due: dict[str, int], expected_s: int
+) -> None:
+    q.enqueue("a", delay_ms=5000)
+    q.pass_time(3600)  # the clock is ahead
+    q.register("w")
+    q.store.run(t.reschedule(["a"], **due))  # type: ignore[arg-type]
+    q.pass_time(-3600)
+    q.register("v")
+    for _ in range(5):
+        q.beat("v")
+        q.store.run(t.tend())
+    assert round((int(q.job("a")["due_ms"]) - START_MS) / 1000) == expected_s
+
+
+def test_a_deleted_result_is_gone_and_no_empty_success(q: Scripts) -> None:
+    q.enqueue("a", extras=unique("ann@example"))
+    q.register("w")
+    (job,) = q.take("w")
+    q.settle("w", job, "succeeded", 3_600_000, payload=b"\x2a")
+    ended = q.store.run(t.await_end("a"))
+    assert isinstance(ended, t.Ended) and ended.result == b"\x2a"
+    q.store.run(t.delete(["a"], 120.0))
+    assert q.store.run(t.await_end("a")) is False
+    assert "ann@example" not in repr(q.job("a"))

@@ -87,3 +87,13 @@ def test_when_the_watchdog_is_ours(monkeypatch: pytest.MonkeyPatch, usec: str, p
 def test_a_socket_that_is_gone_costs_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "gone"))
     Notifier(lambda: "", lambda: "", lambda: "").tell("READY=1")
+
+
+async def test_what_finds_no_room_is_told_again(systemd: Systemd) -> None:
+    notifier = Notifier(lambda: "", lambda: "", lambda: "")
+    while notifier.tell("X=1"):  # until systemd's queue is full
+        pass
+    telling = asyncio.ensure_future(notifier.run())
+    await wait_until(lambda: "READY=1" in systemd.hear() and "STATUS=works" in systemd.heard)
+    assert systemd.heard.count("READY=1") == 1
+    telling.cancel()

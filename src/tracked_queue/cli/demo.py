@@ -55,7 +55,7 @@ class _Story:
     recovered_after_s: float = 0.0
 
 
-class _Interrupts:
+class Interrupts:
     """
     Ctrl-C and similar signals. They are held back while a process is started that must also be ended, and they cancel
     what runs in an event loop: raised in the middle of the loop, they could hit a connection that is reading a reply,
@@ -67,6 +67,7 @@ class _Interrupts:
         self._cancel: Callable[[], object] | None = None
 
     def on_signal(self, *_: Any) -> None:
+        """A signal's handler."""
         self._came = True
         if self._cancel is not None:
             self._cancel()
@@ -94,15 +95,17 @@ class _Interrupts:
             self.release()
 
     def hold(self) -> None:
+        """From now on a signal only counts as having come."""
         self._held = True
 
     def release(self) -> None:
+        """Undo `hold`. Raises KeyboardInterrupt when a signal came meanwhile."""
         self._held = False
         if self._came:
             raise KeyboardInterrupt
 
 
-_interrupts = _Interrupts()
+_interrupts = Interrupts()
 
 
 def run_demo(folder: Path | None, limit: int | None) -> int:

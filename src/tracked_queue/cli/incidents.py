@@ -30,6 +30,7 @@ from ..protocol.states import State
 from ..transport.embedded import start_embedded
 from ..worker import log_setup
 from .common import clean, console
+from .demo import Interrupts
 from .explain import lines_of
 from .incident_tasks import app as incident_app
 from .incident_tasks import compute, import_row, invoice, print_page, report
@@ -42,6 +43,9 @@ LEASES = {
 PATIENCE_S = 60.0
 # Facts of a log line that say the same each time, or nothing to a person.
 DULL = ("event", "level", "timestamp", "tasks", "concurrency", "shard")
+
+
+_machines: list[Machine] = []  # all that were started, so that none outlives this program
 
 
 class Machine:
@@ -66,6 +70,7 @@ class Machine:
             self.process = subprocess.Popen(
                 command, env=environment, stdin=subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True
             )
+        _machines.append(self)
 
     def events(self, name: str) -> list[dict[str, Any]]:
         """Lines of its log."""
@@ -78,6 +83,8 @@ class Machine:
 
     def vanish(self) -> None:
         """The power is off: nothing of it says goodbye."""
+        if self.process.poll() is not None:
+            return
         for number in (signal.SIGSTOP, signal.SIGKILL):
             for pid in (self.process.pid, *self.pids()):
                 with contextlib.suppress(ProcessLookupError):
@@ -219,15 +226,26 @@ def run_incidents() -> int:
         import prometheus_client  # noqa: F401
     except ModuleNotFoundError:
         raise UsageError("demo --incidents shows metrics, too: pip install 'tracked-queue[metrics]'") from None
-    with tempfile.TemporaryDirectory(prefix="tracked_queue-incidents-") as name:
-        place = Path(name)
-        server = start_embedded(f"embedded://{place / 'redis'}")
-        try:
-            log_setup.set_up(level="error")  # what this program does itself is not the story
-            incident_app.configure(redis_url=server.url, heartbeat_interval=0.5, heartbeat_ttl=3.0)
-            asyncio.run(_all(place, server.url))
-        finally:
-            server.close()
+    # Once one has come, others must not keep the machines from being ended.
+    interrupts = Interrupts()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, interrupts.on_signal)
+    try:
+        with tempfile.TemporaryDirectory(prefix="tracked_queue-incidents-") as name:
+            place = Path(name)
+            server = start_embedded(f"embedded://{place / 'redis'}")
+            try:
+                log_setup.set_up(level="error")  # what this program does itself is not the story
+                incident_app.configure(redis_url=server.url, heartbeat_interval=0.5, heartbeat_ttl=3.0)
+                interrupts.run(_all(place, server.url))
+            finally:
+                interrupts.hold()
+                for machine in _machines:
+                    machine.vanish()
+                server.close()
+    except KeyboardInterrupt:
+        print("interrupted; the workers, the server and the temporary folder are gone")
+        return 130
     return 0
 
 
