@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -107,3 +108,38 @@ def test_metrics_are_those_of_all_processes_and_outlive_a_death(
     finally:
         app.close()
         worker.close()
+
+
+def test_a_helper_that_holds_a_dead_process_pipes_keeps_none_of_its_numbers(
+    server: RedisServer, namespace: str, tmp_path: Path
+) -> None:
+    port, helpers = free_port(), tmp_path / "helpers"
+    worker = Worker(
+        server.url,
+        namespace,
+        tmp_path,
+        "--http-port",
+        str(port),
+        app="tests.process.holding_jobs:app",
+        HELPERS=str(helpers),
+    )
+    try:
+        wait_for(lambda: ask(port, "started")[0] == 200, 30, "the process to have started")
+        wait_for(lambda: numbers(port)["tracked_queue_slots"] == 100, 10, "its numbers")
+        open_before = len(list(Path(f"/proc/{worker.process.pid}/fd").iterdir()))
+        for deaths in (1, 2):
+            os.kill(int(worker.wait_event("process.started", deaths)[-1]["pid"]), signal.SIGKILL)
+            wait_for(
+                lambda n=deaths: numbers(port)['tracked_queue_process_ends_total{why="died"}'] == n, 20, "the death"
+            )  # type: ignore[misc]
+            worker.wait_event("process.started", deaths + 1)
+            wait_for(lambda: ask(port, "ready") == (200, "ok\n"), 20, "the next one")
+        wait_for(lambda: numbers(port)["tracked_queue_slots"] == 100, 10, "the numbers of one process")
+        wait_for(
+            lambda: len(list(Path(f"/proc/{worker.process.pid}/fd").iterdir())) <= open_before + 1, 10, "no open pipes"
+        )
+    finally:
+        worker.close()
+        for pid in helpers.read_text().split() if helpers.exists() else ():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(pid), signal.SIGKILL)
