@@ -23,7 +23,9 @@ from benchmarks.bench import TEXT, on_server
 from benchmarks.bench_tasks import app, noop
 from tracked_queue.app import connections_of
 from tracked_queue.metrics.exporter import FleetCollector
+from tracked_queue.operator.jobs import _packed
 from tracked_queue.protocol import transitions as t
+from tracked_queue.reports.listing import Place
 
 JOBS, QUEUES, INSTANCES, DEAD, SCHEDULED, OWNED = 1_000_000, 1_000, 200, 100_000, 100_000, 20
 ROUNDS = 20
@@ -81,6 +83,7 @@ async def run(_url: str) -> int:
         collector.forget()
         await asyncio.to_thread(generate_latest, registry)
 
+    middle = _packed([Place(("queue-500", "1"), 500)])
     # Each with how many commands it may take.
     looks: list[tuple[str, Callable[[], Awaitable[Any]], int]] = [
         ("explain ID (queued)", lambda: see.explain(queued), 40),
@@ -97,7 +100,7 @@ async def run(_url: str) -> int:
         ("limits", see.limits, 100),
         ("schedules", see.schedules, 20),
         ("jobs --state queued", lambda: see.jobs("queued"), 260),
-        ("jobs, page behind 100,000", lambda: see.jobs("queued", start="100000"), 1_100),
+        ("jobs, a page of queue-500", lambda: see.jobs("queued", start=middle), 300),
         ("jobs --task, none found", lambda: see.jobs("queued", task="no such"), 10_300),
         ("jobs --state dead --error", lambda: see.jobs("dead", error="no such"), 10_300),
         ("jobs --state retrying, none found", lambda: see.jobs("retrying"), 10_300),
