@@ -100,7 +100,7 @@ def _run_child(
 ) -> int:
     from ..worker.exits import RECYCLED_EXIT
     from ..worker.instance import Instance
-    from ..worker.supervisor import SupervisorPipe
+    from ..worker.pipes import SupervisorPipe
 
     pipe = SupervisorPipe(pipe_ends)
 

@@ -37,12 +37,13 @@ from ..transport.store import Store
 from . import signals
 from .exits import FENCED_EXIT, RECYCLED_EXIT, STALLED_EXIT, USAGE_EXIT
 from .lease import EXIT_PART
-from .lineage import child_environment, end_session, first_to_go, is_stopped, keep_from_forks, watch_forks
+from .lineage import child_environment, end_session, first_to_go, is_stopped
 from .liveness import STALE_S, Sign, default_label, read_signs
-from .meter import METER, Tally, Teller
+from .meter import Tally
 from .notify import Notifier
 from .outage import Outage, insist
 from .pages import WELL, Answer, HttpPages, Page, Query, unwell
+from .pipes import AT_ONCE, BEGAN, ENDING, READY, SIGN, STOP, SUSPECTS, hear
 from .probes import Standing, live_problem, ready_problem, started_problem
 from .recovery import Witness, recover_lease
 
@@ -65,10 +66,6 @@ LAST_RECOVERY_S = 1.0
 AGAIN_S = 1.0
 # A probe is answered within this time, or not at all: the supervisor's own loop stands still.
 PROBE_S = 2.0
-
-READY, ENDING, BEGAN, SUSPECTS, SIGN = b"ready", b"ending", b"began", b"suspects", b"."
-# What the supervisor says to a child besides the signal: the child hears it even if its code has installed another handler.
-STOP, AT_ONCE = b".", b"!"
 
 
 @dataclass(eq=False)
@@ -481,20 +478,7 @@ class Supervisor:
         return child
 
     def _listen(self, child: _Child, news: int) -> None:
-        loop = asyncio.get_running_loop()
-        os.set_blocking(news, False)
-        rest = b""
-
-        def read() -> None:
-            nonlocal rest
-            try:
-                data = os.read(news, 65536)
-            except BlockingIOError:
-                return
-            if not data:
-                close()
-                return
-            *lines, rest = (rest + data).split(b"\n")
+        def take(lines: list[bytes]) -> None:
             child.silent_looks = 0
             for line in lines:
                 if line == BEGAN:
@@ -512,34 +496,18 @@ class Supervisor:
                     child.leases.append((int(shard), lease))
                     self._ever_served = True
 
-        close = _closer(loop, news, child.told_all.set)
-        child.closers.append(close)
-        loop.add_reader(news, read)
+        child.closers.append(hear(news, take, child.told_all.set))
 
     def _count(self, child: _Child, numbers: int) -> None:
         """Take a child's numbers until it has ended."""
-        loop = asyncio.get_running_loop()
         pid = child.process.pid
-        os.set_blocking(numbers, False)
-        rest = b""
 
-        def read() -> None:
-            nonlocal rest
-            try:
-                data = os.read(numbers, 65536)
-            except BlockingIOError:
-                return
-            if not data:
-                close()
-                return
+        def take(lines: list[bytes]) -> None:
             child.counted_at = time.monotonic()
-            *lines, rest = (rest + data).split(b"\n")
             for line in lines:
                 self.tally.hear(pid, line)
 
-        close = _closer(loop, numbers, lambda: self.tally.forget(pid))
-        child.closers.append(close)
-        loop.add_reader(numbers, read)
+        child.closers.append(hear(numbers, take, lambda: self.tally.forget(pid)))
 
     def _clean_up_later(self, child: _Child, end: End, ended_at: float) -> None:
         for shard in sorted({shard for shard, _ in child.leases}):
@@ -595,21 +563,6 @@ def _end_of(child: _Child, code: int) -> End:
     return End.INTERRUPTED if -code in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP) else End.DIED
 
 
-def _closer(loop: asyncio.AbstractEventLoop, end: int, closed: Callable[[], None]) -> Callable[[], None]:
-    """What stops listening to a pipe and closes it, once."""
-    is_open = True
-
-    def close() -> None:
-        nonlocal is_open
-        if is_open:
-            is_open = False
-            loop.remove_reader(end)
-            os.close(end)
-            closed()
-
-    return close
-
-
 def _why_of(child: _Child, code: int) -> str:
     """What a child's end is counted as."""
     if child.stuck or child.ended_by_us:
@@ -619,67 +572,3 @@ def _why_of(child: _Child, code: int) -> str:
     if code in (FENCED_EXIT, STALLED_EXIT):
         return "given_up"
     return "stopped" if code == 0 or (child.limit is not None and code > 0) or code == -signal.SIGTERM else "died"
-
-
-class SupervisorPipe:
-    """The child's ends of the three pipes: what the supervisor says, and its own news and numbers."""
-
-    def __init__(self, ends: str) -> None:
-        life, news, numbers, mode = ends.split(":")
-        self._life, self._news, self.mode = int(life), int(news), Mode(mode)
-        self._teller = Teller(int(numbers))
-        watch_forks()  # a fork that the application makes while it is imported must not keep these ends open
-        self._suspects_told = -math.inf
-        # Jobs' own child processes must not keep the pipes open.
-        for end in (self._life, self._news, int(numbers)):
-            keep_from_forks(end)
-
-    def announce(self, shard: int, lease: str) -> None:
-        """Tell the supervisor of a lease that is about to be registered in a shard."""
-        self._tell(f"{shard} {lease}".encode())
-
-    def ready(self) -> None:
-        """Tell the supervisor that signals are handled."""
-        self._tell(READY)
-
-    def began(self) -> None:
-        """Tell the supervisor that this process has been given jobs."""
-        self._tell(BEGAN)
-
-    def suspects(self) -> None:
-        """Tell the supervisor that suspects wait; once a second at most."""
-        now = time.monotonic()
-        if now - self._suspects_told >= LOOK_S:
-            self._suspects_told = now
-            self._tell(SUSPECTS)
-
-    def sign(self) -> None:
-        """Tell the supervisor that threads run here."""
-        self._tell(SIGN)
-
-    def ending(self) -> None:
-        """Tell the supervisor that the end of this process has begun, for whatever reason."""
-        self._tell(ENDING)
-
-    def numbers(self) -> None:
-        """Tell the supervisor what this process has counted since the last time."""
-        self._teller.tell(METER)
-
-    def _tell(self, news: bytes) -> None:
-        with contextlib.suppress(OSError):
-            os.write(self._news, news + b"\n")
-
-    def watch(self, gone: Callable[[], None], stop: Callable[[], None], at_once: Callable[[], None]) -> None:
-        """In the running loop: call `gone` when the supervisor has died, and the others when it says so."""
-        loop = asyncio.get_running_loop()
-
-        def read() -> None:
-            with contextlib.suppress(OSError):
-                word = os.read(self._life, 1)
-                if word:
-                    (at_once if word == AT_ONCE else stop)()
-                    return
-            loop.remove_reader(self._life)
-            gone()
-
-        loop.add_reader(self._life, read)
