@@ -103,7 +103,7 @@ CALLS: dict[str, tuple[float, Call]] = {
     "Operator.move": (REPLY_S, lambda c: c.app.operator.move(["some-job"], "other")),
     "Operator.move_queue": (REPLY_S, lambda c: c.app.operator.move_queue("default", "other")),
     "Operator.reschedule": (REPLY_S, lambda c: c.app.operator.reschedule(["some-job"], 0)),
-    "Operator.delete": (REPLY_S, lambda c: c.app.operator.delete(["some-job"])),
+    "Operator.delete": (REPLY_S, lambda c: c.app.operator.delete(["no-such-job"])),
     "Operator.requeue": (REPLY_S, lambda c: c.app.operator.requeue(["some-job"])),
     "Operator.purge": (REPLY_S, lambda c: c.app.operator.purge(["some-job"])),
     "Operator.cancel": (REPLY_S, lambda c: c.app.operator.cancel(["some-job"])),
