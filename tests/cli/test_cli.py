@@ -18,7 +18,7 @@ from tests.cli.conftest import Cli
 from tests.harness import Scripts, wait_for
 from tests.process.worker import QUICK, Worker
 from tracked_queue.chaos.server import RedisServer
-from tracked_queue.cli.demo import _Interrupts
+from tracked_queue.cli.demo import Interrupts
 
 APP = "tests.process.jobs:app"
 
@@ -294,7 +294,7 @@ def test_an_interrupted_demo_cleans_up(tmp_path: Path, number: signal.Signals) -
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupt_hits_no_callback_of_the_event_loop(number: signal.Signals) -> None:
     """A reply that was being read was lost by it; what waited for that waited for ever, and the demo did not end."""
-    interrupts = _Interrupts()
+    interrupts = Interrupts()
     cleaned = []
 
     async def work() -> None:
