@@ -37,7 +37,7 @@ from ..transport.store import Store
 from .explanation import Cause, Explanation, Fact, plural, seconds
 from .job_causes import UNREADABLE, absent, cause_of
 from .standing import GRAVITY, LATELY_MIN, instance_cause, limit_cause, moment, queue_cause, shard_problems, who_did
-from .timeline import segments_of, why_twice
+from .timeline import pauses_of, segments_of, why_twice
 
 
 async def explain_job(stores: Sequence[Store], shard: int, job_id: str, cipher: Cipher) -> Explanation:
@@ -55,7 +55,8 @@ async def explain_job(stores: Sequence[Store], shard: int, job_id: str, cipher: 
         return UNREADABLE.of(about)
     runs = runs_of(read_events(record), record)
     twice, sentence = why_twice(info, runs)
-    parts, total_s = segments_of(info, runs, moment(scene.fleet.now))
+    now = moment(scene.fleet.now)
+    parts, total_s = segments_of(info, runs, now, pauses_of(info, acts, now))
     cause = cause_of(scene, info, acts)
     times = await read_times([store], 3 * 60)
     cause = dataclasses.replace(cause, facts=[*cause.facts, *_usual(info, times)])

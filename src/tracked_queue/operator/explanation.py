@@ -20,7 +20,7 @@ class Fact:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Segment:
-    """A part of a job's time: 'delay', 'queue', 'buffer', 'run', 'lost run' or 'backoff'."""
+    """A part of a job's time: 'delay', 'queue', 'paused', 'buffer', 'run', 'lost run' or 'backoff'."""
 
     what: str
     seconds: float

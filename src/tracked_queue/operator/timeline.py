@@ -7,6 +7,7 @@ from datetime import datetime
 from itertools import pairwise
 
 from ..model.record import JobInfo
+from ..reports.memory import Act
 from ..reports.runs import Run
 from .explanation import Segment, plural, seconds
 
@@ -64,8 +65,29 @@ def _after(run: Run, requeued: bool) -> tuple[str, str]:
     return "twice.unknown", f"ended '{run.end or 'in a way that is not known'}'"
 
 
-def segments_of(info: JobInfo, runs: Sequence[Run], now: datetime) -> tuple[list[Segment], float]:
-    """Where the time from its enqueue until its end (or now) went, in order; the parts sum to the total."""
+def pauses_of(info: JobInfo, acts: Sequence[Act], now: datetime) -> list[tuple[datetime, datetime]]:
+    """When its queue or its task was paused, by what operators did, the newest first as acts are read; in order."""
+    found, ends = list[tuple[datetime, datetime]](), dict[str, datetime]()
+    for act in acts:
+        what = str(act.facts.get("what"))
+        if act.at is None or what not in (f"queue:{info.queue}", f"task:{info.task}"):
+            continue
+        if act.action == "resume":
+            ends[what] = act.at
+        elif act.action == "pause":
+            found.append((act.at, ends.pop(what, now)))
+    return sorted(found)
+
+
+def segments_of(
+    info: JobInfo, runs: Sequence[Run], now: datetime, pauses: Sequence[tuple[datetime, datetime]] = ()
+) -> tuple[list[Segment], float]:
+    """
+    Where the time from its enqueue until its end (or now) went, in order; the parts sum to the total.
+
+    Args:
+        pauses: When its queue or its task was paused: that part of its time in the queue is told apart.
+    """
     if info.queued_at is None:
         return [], 0.0
     end = max(info.finished_at or now, info.queued_at)
@@ -75,9 +97,18 @@ def segments_of(info: JobInfo, runs: Sequence[Run], now: datetime) -> tuple[list
     def until(what: str, moment: datetime) -> None:
         nonlocal at
         moment = min(max(moment, at), end)
+        for began, ended in pauses if what == "queue" else ():
+            if at < ended and began < moment:
+                step(what, began)
+                step("paused", min(ended, moment))
+        step(what, moment)
+        at = moment
+
+    def step(what: str, moment: datetime) -> None:
+        nonlocal at
         if moment > at:
             parts.append(Segment(what=what, seconds=(moment - at).total_seconds()))
-        at = moment
+            at = moment
 
     for number, run in enumerate(runs):
         handed = datetime.fromtimestamp(run.delivery / 1000, now.tzinfo)
