@@ -890,6 +890,6 @@ def test_it_finds_a_fault_put_into_a_script(server: RedisServer, fault: str) -> 
         text = text.replace(old, new)
         broken = Script(name, text, hashlib.sha1(text.encode()).hexdigest())
     changed = {**scripts, name: broken}
-    check: Callable[[], None] = lambda: run_machine(server.url, 150, 60, changed, shrink=False)  # noqa: E731
+    check: Callable[[], None] = lambda: run_machine(server.url, 400, 60, changed, shrink=False)  # noqa: E731
     with pytest.raises(AssertionError):
         check()
