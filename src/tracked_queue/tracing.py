@@ -100,7 +100,7 @@ class Tracer:
         queue = on_its_way.queue
         if many and not self._create_spans:
             self._inject(on_its_way)
-            yield lambda _: None
+            yield _unnoted
             return
         name = "create" if many else "send"
         facts = {**self._facts(name, name, queue), _OWN + "task": on_its_way.task}

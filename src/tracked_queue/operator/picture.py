@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from ..reports.instances import ActiveJob, InstanceReport, read_active, read_instances
+from ..reports.instances import ActiveJob, InstanceReport, read_active, read_all_instances
 from ..reports.queues import Overview, read_overview
 from ..transport.store import Store
 from .explain import problems_of
@@ -33,9 +33,7 @@ class Picture:
 async def take_picture(stores: Sequence[Store]) -> Picture:
     """Read it. Raises StoreUnavailableError, StoreRefusedError."""
     overview = await read_overview(stores)
-    instances = [
-        replace(item, shard=shard) for shard, store in enumerate(stores) for item in await read_instances(store)
-    ]
+    instances = await read_all_instances(stores)
     busy = sorted((item for item in instances if item.owned), key=lambda item: -item.owned)[:MOST_INSTANCES]
     active = [one for item in busy for one in await read_active(stores[item.shard], item.lease, MOST_JOBS)]
     return Picture(

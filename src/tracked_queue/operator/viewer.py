@@ -14,7 +14,7 @@ from ..model.task import Task
 from ..producer.connections import Connections
 from ..protocol.times import RUN_EDGES
 from ..reports.dead import DeadFilter, DeadJob, read_dead
-from ..reports.instances import ActiveJob, InstanceReport, lease_deadline, read_active, read_instances
+from ..reports.instances import ActiveJob, InstanceReport, lease_deadline, read_active, read_all_instances
 from ..reports.limits import LimitReport, read_limits
 from ..reports.listing import LISTED_STATES, JobFilter, JobPage, ListedState
 from ..reports.memory import Act, RecoveryReport, read_acts, read_recoveries
@@ -83,11 +83,7 @@ class Viewer:
 
     async def instances(self) -> list[InstanceReport]:
         """All instances, shard by shard; those that were lost and still own jobs included."""
-        return [
-            replace(item, shard=shard)
-            for shard, store in enumerate(self._connections.stores)
-            for item in await read_instances(store)
-        ]
+        return await read_all_instances(self._connections.stores)
 
     async def active(self, instance: InstanceReport, limit: int = 250) -> list[ActiveJob]:
         """The jobs that an instance owns, the oldest first."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from ..protocol.text import to_bytes
@@ -87,6 +87,11 @@ async def read_instances(store: Store, limit: int = 1000) -> list[InstanceReport
             )
         )
     return found
+
+
+async def read_all_instances(stores: Sequence[Store]) -> list[InstanceReport]:
+    """Those of all shards, shard by shard."""
+    return [replace(item, shard=shard) for shard, store in enumerate(stores) for item in await read_instances(store)]
 
 
 def _most(text: str) -> dict[str, int]:

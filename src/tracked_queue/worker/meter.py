@@ -15,8 +15,7 @@ import os
 import threading
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from .. import log
 from ..protocol.times import OTHER
@@ -125,33 +124,37 @@ class Teller:
             (key, value - before) for key, value in counts.items() if value != (before := self._told.get(key, 0.0))
         ]
         try:
-            self._write({"gauges": gauges})
-            while changes:
-                portion = self._portion(changes)
-                self._write({"counts": portion})
-                for key, change in portion:
+            os.write(self._end, _line("gauges", json.dumps(dict(gauges))))
+            for portion in _portions(changes):
+                os.write(self._end, _line("counts", f"[{','.join(text for text, _, _ in portion)}]"))
+                for _, key, change in portion:
                     self._told[key] = self._told.get(key, 0.0) + change
-                del changes[: len(portion)]
         except OSError:  # it is full, since the supervisor does not read, or the supervisor is gone
             return
 
-    def _portion(self, changes: list[tuple[Key, float]]) -> list[tuple[Key, float]]:
-        size, at = 20, 0
-        while at < len(changes) and (not at or size < MOST_BYTES):
-            size += len(json.dumps(changes[at], ensure_ascii=False).encode("utf-8", "replace")) + 2
-            at += size < MOST_BYTES or not at
-            if size >= MOST_BYTES:
-                break
-        return changes[:at]
 
-    def _write(self, news: dict[str, Any]) -> None:
-        os.write(self._end, json.dumps(news, ensure_ascii=False).encode("utf-8", "replace") + b"\n")
+def _line(what: str, value: str) -> bytes:
+    return f'{{"{what}": {value}}}\n'.encode("utf-8", "replace")
+
+
+def _portions(changes: Iterable[tuple[Key, float]]) -> Iterator[list[tuple[str, Key, float]]]:
+    """Changes and their JSON, as many as a line takes."""
+    portion, size = list[tuple[str, Key, float]](), 0
+    for key, change in changes:
+        text = json.dumps([key, change], ensure_ascii=False)
+        length = len(text.encode("utf-8", "replace")) + 1
+        if portion and size + length > MOST_BYTES:
+            yield portion
+            portion, size = [], 0
+        portion.append((text, key, change))
+        size += length
+    if portion:
+        yield portion
 
 
 class Tally:
     """
-    The numbers of all processes of a supervisor: counters over all that ever were, gauges of those that live. `scope` tells of
-    which process a line is.
+    The numbers of all processes of a supervisor: counters over all that ever were, gauges of those that live.
     """
 
     def __init__(self) -> None:

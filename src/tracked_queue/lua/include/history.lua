@@ -2,7 +2,7 @@
 -- last 24 are kept.  A plain job that succeeds at once has none; its times are on its record.
 -- Each is MessagePack of a list: ms, kind, delivery and lease that it is about ('' for none), detail for people, ms of the start
 -- (0 if it is not known).  Kinds: each outcome of settle but 'succeeded', 'recovered', 'late' (an outcome that came after the job
--- had gone to another delivery), 'cancel' and 'requeued' (by whom).
+-- had gone to another delivery), and by whom: 'cancel', 'requeued', 'moved' (with the queue before) and 'rescheduled'.
 local FIRST_EVENTS, LAST_EVENTS, MAX_DETAIL = 8, 24, 300
 -- event_of: one more event, as fields and values for HSET.  events: the record's field of that name.
 local function event_of(events, now, kind, delivery, lease, detail, started)
