@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from typing import Any
 
@@ -146,3 +147,16 @@ async def test_all_shards_are_looked_at(server: RedisServer, namespace: str, sha
         found = await app.operator.cancel([job.id for job in jobs])
         assert set(found.values()) == {CancelWord.CANCELLED} and list(found) == [job.id for job in jobs]
         assert [finding.found for finding in await app.operator.examine() if "append-only" in finding.name]
+
+
+def test_a_picture_is_shared_by_all_who_look_in_whatever_loop(server: RedisServer, namespace: str) -> None:
+    app = TrackedQueue(server.url, namespace=namespace)
+
+    async def look() -> int:
+        async with app:
+            found = await asyncio.gather(*(app.operator.picture() for _ in range(5)))
+            return len({id(one) for one in found})
+
+    for _ in range(2):
+        app.operator._pictures._last = None  # as after a second: all of them wait for one reading
+        assert asyncio.run(look()) == 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+import weakref
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -49,12 +50,14 @@ class Shared:
     """One reading for all who ask within CACHE_S; those who come while it is being read wait for that one."""
 
     def __init__(self, read: Callable[[], Awaitable[Picture]]) -> None:
-        self._read, self._lock = read, asyncio.Lock()
+        self._read = read
+        # A lock belongs to one event loop, and an app may be used in several.
+        self._locks: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = weakref.WeakKeyDictionary()
         self._last: tuple[float, Picture] | None = None
 
     async def get(self) -> Picture:
         """A picture that is at most CACHE_S old. Raises what reading it raises."""
-        async with self._lock:
+        async with self._locks.setdefault(asyncio.get_running_loop(), asyncio.Lock()):
             if self._last is None or time.monotonic() - self._last[0] > CACHE_S:
                 self._last = time.monotonic(), await self._read()
             return self._last[1]

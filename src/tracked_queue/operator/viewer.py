@@ -46,7 +46,8 @@ class TaskReport:
 
 class Viewer:
     """
-    What can be looked at, over all shards of the app's namespace; nothing here changes anything.
+    What can be looked at, over all shards of the app's namespace; nothing here changes a job. `schedules` first makes sure that
+    the namespace has the number of shards in the settings, which may be the first to say so.
 
     Every method raises StoreUnavailableError when Redis does not answer, and StoreRefusedError when it refuses.
     Source: docs/how-to/operate.md.
