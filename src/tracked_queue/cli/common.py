@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import contextlib
 import dataclasses
 import functools
 import importlib
 import inspect
 import json
-import math
 import os
 import sys
 import traceback
-from collections.abc import Callable, Coroutine, Mapping, Sequence
-from datetime import datetime
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Annotated, Any, TypeVar, get_type_hints
 
 import typer
@@ -33,6 +30,7 @@ from ..errors import (
     did_you_mean,
 )
 from ..model.checks import MAX_SECONDS
+from ..model.plain import plain
 from ..worker.exits import FAILED_EXIT, OUTPUT_EXIT, UNAVAILABLE_EXIT, USAGE_EXIT
 
 cli = typer.Typer(
@@ -265,33 +263,8 @@ def span(value: float | None) -> str:
 
 
 def print_json(value: Any) -> None:
-    """
-    Strict JSON of dataclasses, times and plain data.
-
-    What JSON lacks is written in a form that a program can recognise: bytes as {"base64": ...}, NaN and the infinities
-    as text, a mapping whose keys are not all text as {"pairs": [[key, value], ...]}.
-    """
-    print(json.dumps(_plain(value), indent=2, allow_nan=False))
-
-
-def _plain(item: Any) -> Any:
-    if dataclasses.is_dataclass(item) and not isinstance(item, type):
-        return {field.name: _plain(getattr(item, field.name)) for field in dataclasses.fields(item)}
-    if isinstance(item, bool | int | str | None):
-        return item.encode("utf-8", "replace").decode() if isinstance(item, str) else item
-    if isinstance(item, float):
-        return item if math.isfinite(item) else str(item)
-    if isinstance(item, datetime):
-        return item.isoformat()
-    if isinstance(item, bytes):
-        return {"base64": base64.b64encode(item).decode()}
-    if isinstance(item, Mapping):
-        if all(isinstance(key, str) for key in item):
-            return {_plain(key): _plain(inner) for key, inner in item.items()}
-        return {"pairs": [[_plain(key), _plain(inner)] for key, inner in item.items()]}
-    if isinstance(item, list | tuple | set | frozenset):
-        return [_plain(inner) for inner in item]
-    return repr(item)
+    """Strict JSON of dataclasses, times and plain data; what JSON lacks is as `plain` says."""
+    print(json.dumps(plain(value), indent=2, allow_nan=False))
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], empty: str) -> None:

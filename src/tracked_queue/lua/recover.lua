@@ -1,4 +1,4 @@
--- recover: move the jobs of a lost instance back, a portion a call.  Called by transitions.recover.
+-- recover: move the jobs of a lost instance back, a portion a call, or some that are named.  Called by transitions.recover.
 --
 -- KEYS[1]  tag
 -- ARGV[1]  lease           text  whose jobs
@@ -8,6 +8,7 @@
 -- ARGV[5]  lock_ttl        int   ms
 -- ARGV[6]  resend_window   int   ms
 -- ARGV[7]  interval        int   ms of idle beats
+-- ARGV[8:] ids             text  only these jobs of it, at most 250; without any: all, in portions
 -- Derived: instances, instance:<lease>, processing:<lease>, cancel:<lease>, contact, hold, recovery_lock, job:<id>,
 --          queue:<q>, suspected:<q>, suspecting, testing, wake:<q>, wake_suspects:<q>, lane:<lane>, lanes:<q>, laned,
 --          laned:<q>, permits:<limit>, rate:<limit>, limits, waits:<limit>, open:<q>, opens, about:<limit>, timer, wake_timer,
@@ -19,7 +20,7 @@
 --            'unstarted' (it waited in the instance, or had begun a moment ago), 'interrupted', 'dead', 'cancelled' or 'gone'
 --   'alive'  then ms until its deadline; nothing moved.  A deadline more than one TTL ahead is first cut to one.
 --   'hold'   then ms: no instance may be called dead yet; nothing written, except the hold if it begins with this call
---   'busy'   another instance sweeps this list, and more than a portion is left; nothing written
+--   'busy'   another instance sweeps this list, and more than a portion is left; nothing written.  Not said of named ids.
 --   'gone'   no such lease; nothing written
 -- Keeps: the first write revokes, so that a late owner is fenced before its first job moves; each job moves once.
 -- Blame (docs/explanation/blame.md).  Only a process that is known to have died (cause 'died'; or 'container', if others died
@@ -97,11 +98,17 @@ local lock = redis.call('GET', single('recovery_lock')) or ''
 local taken_ms, whose, sweeper = string.match(lock, '^(%d+) (%S+) (.*)$')
 local held = whose == lease
 local is_fresh = held and tonumber(taken_ms) <= now and tonumber(taken_ms) > now - lock_ttl
-if total > n and is_fresh and sweeper ~= owner then
+local is_named = #ARGV > 7
+if total > n and is_fresh and sweeper ~= owner and not is_named then
   return { 'busy' }
 end
 local ids, known, cursor = {}, {}, '0'
-repeat
+for at = 8, #ARGV do
+  if not known[ARGV[at]] and redis.call('SISMEMBER', processing, ARGV[at]) == 1 then
+    ids[#ids + 1], known[ARGV[at]] = ARGV[at], true
+  end
+end
+while not is_named do
   local page = redis.call('SSCAN', processing, cursor, 'COUNT', n)
   cursor = page[1]
   for _, id in ipairs(page[2]) do
@@ -109,7 +116,10 @@ repeat
       ids[#ids + 1], known[id] = id, true
     end
   end
-until cursor == '0' or #ids == n
+  if cursor == '0' or #ids == n then
+    break
+  end
+end
 -- died: the process died; died_ms: when it was last known to live.
 local died = cause == 'died' or cause == 'container'
 local died_ms = number_of(about[5], math.min(now, number_of(about[8], now) + BEAT_MS))
@@ -254,6 +264,9 @@ if #ids > 0 then
   redis.call('LPUSH', single('recoveries'), cmsgpack.pack({ now, lease, about[4] or '', cause or 'lost', deadline,
     died and died_ms or 0, #ids, deaths }))
   redis.call('LTRIM', single('recoveries'), 0, RECOVERIES - 1)
+end
+if total > #ids and is_named then
+  return reply
 end
 if total > #ids then
   redis.call('SET', single('recovery_lock'), digits(now) .. ' ' .. lease .. ' ' .. owner, 'PX', lock_ttl)

@@ -94,13 +94,13 @@ class Facts:
     owners: int = 0  # servers of the cluster that have slots
 
 
-async def examine(stores: Sequence[Store], settings: Settings) -> list[Finding]:
+async def examine(stores: Sequence[Store], settings: Settings, *, try_scripts: bool = True) -> list[Finding]:
     """
     Read the facts of every shard's server, and judge them; with several servers each finding names its shards.
 
     Raises like `Store.read` when Redis doesn't answer.
     """
-    all_facts = [await read_facts(store) for store in stores]
+    all_facts = [await read_facts(store, try_scripts) for store in stores]
     servers: dict[str, list[int]] = {}
     for shard, facts in enumerate(all_facts):
         servers.setdefault(facts.info.get("run_id", ""), []).append(shard)
@@ -111,7 +111,7 @@ async def examine(stores: Sequence[Store], settings: Settings) -> list[Finding]:
     return findings + _spread(all_facts[0], len(stores), len(servers))
 
 
-async def read_facts(store: Store) -> Facts:
+async def read_facts(store: Store, try_scripts: bool = True) -> Facts:
     """Read what the judgement needs; what this user may not read is left out."""
     refused = []
 
@@ -150,10 +150,11 @@ async def read_facts(store: Store) -> Facts:
         pass  # there is no such script, which is an answer
     except StoreRefusedError:  # also of one who doesn't know the command
         refused.append("EVALSHA")
-    await ask("BZPOPMIN", store.keys.wake_of("doctor"), "0.01")
-    await ask("PUBLISH", store.keys.channel_of("doctor"), "")
     await ask("SCAN", "0", "COUNT", "1")
-    if info.get("role") != "slave":
+    if try_scripts:
+        await ask("BZPOPMIN", store.keys.wake_of("doctor"), "0.01")
+        await ask("PUBLISH", store.keys.channel_of("doctor"), "")
+    if try_scripts and info.get("role") != "slave":
         refused += [_text(name) for name in await _try_in_scripts(store) or ()]
     instances: list[InstanceReport] = []
     with contextlib.suppress(StoreRefusedError):  # what is refused is among the findings

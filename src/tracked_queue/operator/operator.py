@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import getpass
 import json
+import math
 import socket
-import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any, TypeVar
 
 from .. import log
-from ..errors import StoreRefusedError, StoreUnavailableError, UsageError
+from ..errors import StoreRefusedError, StoreUnavailableError, UsageError, did_you_mean
 from ..model.checks import check_flag, check_list, check_name, check_text, check_whole, due_ms_of, to_seconds
 from ..model.job import Job
 from ..model.task import Task
@@ -28,7 +27,9 @@ from ..protocol.transitions import (
     CancelWord,
     DeadWord,
     DeleteWord,
+    Fate,
     MoveWord,
+    PortionWord,
     Recovered,
     RescheduleWord,
     act,
@@ -39,18 +40,21 @@ from ..protocol.transitions import (
     pause,
     purge,
     quiet,
+    recover,
     requeue,
     reschedule,
     resume,
     unpark,
 )
 from ..reports.dead import DeadFilter, read_dead
+from ..reports.instances import lease_deadline
 from ..reports.jobs import drop_ended, read_open_jobs, read_states
 from ..settings import Seconds
 from ..transport.store import Store
 from ..worker.liveness import user_id
 from ..worker.recovery import Witness, recover_once
 from .jobs import move_line
+from .many import ALLOWED, MANY_ACTIONS, Candidate, Course, ManyAction, Selection, candidates, paced
 from .viewer import Viewer, filter_of, given, name_of, one_of
 
 # How many ids an act names; its number of jobs counts all of them.
@@ -166,25 +170,17 @@ class Operator(Viewer):
             check_name("job id", job_id)
         if bool(ids) + (wanted != DeadFilter()) + everything != 1:
             raise UsageError("give ids, or a filter, or everything=True (one of them)")
-        if rate is not None and not (
-            isinstance(rate, int | float) and not isinstance(rate, bool) and 0 < rate < float("inf")
-        ):
-            raise UsageError(f"rate={rate!r}: it must be a number above 0")
-        size = MAX_RICH if rate is None else max(1, min(MAX_RICH, int(rate)))
+        _check_rate(rate)
         done, refused = 0, dict[str, DeadWord]()
-        started, sent = time.monotonic(), 0
         stores = await self._connections.agreed()
         by_shard = self._connections.shards.by_shard(ids)
         for shard, store in enumerate(stores):
             source = _each(by_shard.get(shard, [])) if ids else _ids_of(store, wanted, self._connections)
-            async for batch in _batches(source, size):
+            async for batch in paced(source, MAX_RICH, None if dry_run else rate, Course()):
                 if dry_run:
                     words = [_would_be(state) for state in await read_states(store, batch)]
                 else:
-                    if rate is not None:
-                        await asyncio.sleep(max(0.0, started + sent / rate - time.monotonic()))
                     words = await store.run(requeue(batch, self.by) if make is requeue else purge(batch))
-                    sent += len(batch)
                 done += words.count(DeadWord.OK)
                 refused.update((id, word) for id, word in zip(batch, words, strict=True) if word is not DeadWord.OK)
         if not dry_run:
@@ -275,6 +271,148 @@ class Operator(Viewer):
             words[job_id] = _PURGED[word]
         await self._note("delete", **_answers(words))
         return words
+
+    async def many(
+        self,
+        action: ManyAction,
+        which: Selection,
+        *,
+        rate: float | None = None,
+        limit: int | None = None,
+        allowed: Callable[[str, str], bool] | None = None,
+        course: Course | None = None,
+    ) -> Course:
+        """
+        Do the same with all jobs that are selected, batch by batch: `requeue` or `purge` dead ones, `cancel` what has not
+        ended, `delete` what has, `run_now` what is scheduled; `recover` or `discard` (cancel) those of lost instances.
+
+        Args:
+            rate: At most this many a second.
+            limit: At most this many in all.
+            allowed: Told the queue and the task of each; those for which it is false are left alone, as 'forbidden'.
+            course: Kept up to date on the way, and stops it: see Course.
+
+        Returns:
+            The course at its end. What was done is noted even if the call is cancelled, or fails on the way.
+
+        Raises:
+            UsageError: The action does not go with the state.
+        """
+        if action not in MANY_ACTIONS:
+            raise UsageError(f"action={action!r}; {did_you_mean(str(action), MANY_ACTIONS)}")
+        if not isinstance(which, Selection):
+            raise UsageError(f"many: {which!r} is a {type(which).__qualname__}; give a Selection(...)")
+        if which.state not in ALLOWED[action]:
+            raise UsageError(f"{action} is for jobs that are {', '.join(ALLOWED[action])}; these are {which.state}")
+        _check_rate(rate)
+        if limit is not None:
+            check_whole("limit", limit)
+        course = course or Course()
+        stores = await self._connections.agreed()
+
+        async def chosen() -> AsyncIterator[Candidate]:
+            number = 0
+            async for one in candidates(stores, which, self._connections.cipher):
+                if allowed is not None and not allowed(one.queue, one.task):
+                    course.refused["forbidden"] += 1
+                    continue
+                yield one
+                number += 1
+                if number == limit:
+                    return
+
+        try:
+            async for batch in paced(chosen(), MAX_RICH, rate, course):
+                for word in await self._do(action, batch, stores):
+                    if word in _DONE[action]:
+                        course.done += 1
+                    else:
+                        course.refused[word] += 1
+        finally:
+            given_by = {name: value for name, value in asdict(which).items() if value is not None}
+            await self._note(action, jobs=course.done, refused=course.refused.total(), **given_by)
+        return course
+
+    async def _do(self, action: ManyAction, batch: Sequence[Candidate], stores: Sequence[Store]) -> list[str]:
+        """What became of each."""
+        keep, window = self._connections.settings.ended_ttl, self._connections.settings.resend_window
+        words: list[str] = []
+        groups: dict[tuple[int, str], list[str]] = {}
+        for one in batch:
+            groups.setdefault((one.shard, one.lease), []).append(one.id)
+        for (shard, lease), ids in groups.items():
+            store = stores[shard]
+            found: Any
+            match action:
+                case "requeue":
+                    found = await store.run(requeue(ids, self.by))
+                case "purge":
+                    found = await store.run(purge(ids))
+                case "cancel":
+                    found = await store.run(cancel(ids, keep, self.by))
+                case "delete":
+                    found = await store.run(delete(ids, window))
+                case "run_now":
+                    found = await store.run(reschedule(ids, self.by, delay_ms=0))
+                case _:
+                    found = await self._recover_named(store, lease, ids, discard=action == "discard")
+            words += found
+        return words
+
+    async def _recover_named(self, store: Store, lease: str, ids: Sequence[str], *, discard: bool) -> list[str]:
+        """Move these jobs of a lost lease back, or let them end as cancelled; what became of each."""
+        settings, words = self._connections.settings, list[str]()
+        for at in range(0, len(ids), MAX_RICH):
+            batch = list(ids[at : at + MAX_RICH])
+            deadline = await lease_deadline(store, lease)
+            if deadline is not None and deadline > 0:
+                words += ["alive"] * len(batch)  # its instance goes on; what it owns is not lost
+                continue
+            if discard:
+                await store.run(cancel(batch, settings.ended_ttl, self.by))
+            portion = await store.run(
+                recover(
+                    lease,
+                    owner="operator",
+                    max_recoveries=settings.max_recoveries,
+                    lock_ttl=settings.recovery_lock_ttl,
+                    resend_window=settings.resend_window,
+                    interval=settings.heartbeat_interval,
+                    ids=batch,
+                )
+            )
+            fates = {job.id: job.fate.value for job in portion.jobs if job.fate is not Fate.GONE}
+            missing = "gone" if portion.word is PortionWord.OK else portion.word.value
+            words += [fates.get(job_id, missing) for job_id in batch]
+        return words
+
+    async def recover_orphans(self, lease: str, ids: Sequence[str], *, discard: bool = False) -> dict[str, str]:
+        """
+        Move some jobs of a lost instance back to their queues now, or let them end as cancelled.
+
+        Args:
+            discard: They will not run again.
+
+        Returns:
+            What became of each: its fate, or 'alive' (the instance goes on), 'hold' (after an outage nobody may be called lost
+            yet), or 'gone' (the instance does not own it).
+        """
+        check_name("lease", lease)
+        check_flag("discard", discard)
+        words: dict[str, str] = {}
+        for job_id in check_list("ids", ids, "ids"):
+            check_name("job id", job_id)
+        stores = await self._connections.agreed()
+        for shard, own in self._connections.shards.by_shard(ids).items():
+            found = await self._recover_named(stores[shard], lease, own, discard=discard)
+            words.update(zip(own, found, strict=True))
+        await self._note(
+            "discard" if discard else "recover",
+            lease=lease,
+            jobs=len(words),
+            answers=dict(list(words.items())[:MOST_NAMED]),
+        )
+        return {job_id: words[job_id] for job_id in ids}
 
     async def _for_each(
         self, ids: Sequence[str], make: Callable[[list[str]], Call[list[W]]], most: int = MAX_RICH
@@ -375,6 +513,25 @@ class Operator(Viewer):
         return stored
 
 
+# Words of the scripts that say that what was asked for was done, or will be.
+_DONE: dict[ManyAction, tuple[str, ...]] = {
+    "requeue": ("ok",),
+    "purge": ("ok",),
+    "cancel": ("cancelled", "requested"),
+    "delete": ("ok",),
+    "run_now": ("ok",),
+    "recover": ("requeued", "unstarted", "interrupted", "cancelled", "dead"),
+    "discard": ("cancelled",),
+}
+
+
+def _check_rate(rate: float | None) -> None:
+    if rate is None:
+        return
+    if not isinstance(rate, int | float) or isinstance(rate, bool) or not (rate > 0 and math.isfinite(rate)):
+        raise UsageError(f"rate={rate!r}: it must be a number above 0")
+
+
 def _fields_of(wanted: DeadFilter) -> dict[str, Any]:
     """What a filter asks for, without what it leaves open."""
     return given(**{name: getattr(wanted, name) for name in wanted.__dataclass_fields__})
@@ -392,17 +549,6 @@ async def _each(ids: Sequence[str]) -> AsyncIterator[str]:
 async def _ids_of(store: Store, wanted: DeadFilter, connections: Connections) -> AsyncIterator[str]:
     async for one in read_dead(store, wanted, connections.cipher):
         yield one.id
-
-
-async def _batches(ids: AsyncIterator[str], size: int) -> AsyncIterator[list[str]]:
-    batch: list[str] = []
-    async for job_id in ids:
-        batch.append(job_id)
-        if len(batch) >= size:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
 
 
 def _answers(words: Mapping[str, Any]) -> dict[str, Any]:

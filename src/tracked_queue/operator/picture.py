@@ -8,6 +8,7 @@ import weakref
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Generic, TypeVar
 
 from ..reports.instances import ActiveJob, InstanceReport, read_active, read_all_instances
 from ..reports.queues import Overview, read_overview
@@ -16,6 +17,8 @@ from .explain import problems_of
 from .explanation import Explanation
 
 CACHE_S = 1.0
+# A reading is kept for so many times as long as it took, so that lookers cost Redis and this process a twentieth at most.
+TIMES_AS_LONG = 20
 # Of how many instances, those with the most jobs, how many jobs are shown.
 MOST_INSTANCES, MOST_JOBS = 20, 20
 
@@ -46,18 +49,27 @@ async def take_picture(stores: Sequence[Store]) -> Picture:
     )
 
 
-class Shared:
-    """One reading for all who ask within CACHE_S; those who come while it is being read wait for that one."""
+T = TypeVar("T")
 
-    def __init__(self, read: Callable[[], Awaitable[Picture]]) -> None:
-        self._read = read
+
+class Shared(Generic[T]):
+    """
+    One reading for all who ask within `seconds`, or within TIMES_AS_LONG of what it took; those who come while it is being read
+    wait for that one.
+    """
+
+    def __init__(self, read: Callable[[], Awaitable[T]], seconds: float = CACHE_S) -> None:
+        self._read, self._seconds = read, seconds
         # A lock belongs to one event loop, and an app may be used in several.
         self._locks: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = weakref.WeakKeyDictionary()
-        self._last: tuple[float, Picture] | None = None
+        self._last: tuple[float, T] | None = None
 
-    async def get(self) -> Picture:
-        """A picture that is at most CACHE_S old. Raises what reading it raises."""
+    async def get(self) -> T:
+        """A reading that is as fresh as that. Raises what reading it raises."""
         async with self._locks.setdefault(asyncio.get_running_loop(), asyncio.Lock()):
-            if self._last is None or time.monotonic() - self._last[0] > CACHE_S:
-                self._last = time.monotonic(), await self._read()
+            began = time.monotonic()
+            if self._last is None or began > self._last[0]:
+                found = await self._read()
+                ended = time.monotonic()
+                self._last = ended + max(self._seconds, TIMES_AS_LONG * (ended - began)), found
             return self._last[1]

@@ -9,24 +9,27 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 from ..errors import UsageError, did_you_mean
-from ..model.checks import check_list, check_name, check_text, check_whole, to_seconds
+from ..model.checks import check_flag, check_list, check_name, check_text, check_whole, to_seconds
 from ..model.task import Task
 from ..producer.connections import Connections
 from ..protocol.times import RUN_EDGES
-from ..reports.dead import DeadFilter, DeadJob, read_dead
+from ..reports.dead import DeadFilter, DeadGroup, DeadJob, grouped, read_dead
 from ..reports.instances import ActiveJob, InstanceReport, lease_deadline, read_active, read_all_instances
 from ..reports.limits import LimitReport, read_limits
 from ..reports.listing import LISTED_STATES, JobFilter, JobPage, ListedState
 from ..reports.memory import Act, RecoveryReport, read_acts, read_recoveries
+from ..reports.minutes import Minute, read_minutes
 from ..reports.numbers import FleetNumbers, count_due, read_numbers
 from ..reports.queues import Overview, queue_age, queue_known, read_overview
 from ..reports.schedules import ScheduleReport, read_schedules
 from ..reports.times import Histogram, Times, read_times
+from ..reports.workflows import Workflow, read_workflow
 from ..settings import Seconds
 from .doctor import Finding, examine
 from .explain import explain_instance, explain_job, explain_limit, explain_queue, explain_task, problems_of
 from .explanation import Explanation
 from .jobs import page_of
+from .many import Count, Selection, count
 from .picture import Picture, Shared, take_picture
 from .scale import Scale, scale_of
 
@@ -46,8 +49,8 @@ class TaskReport:
 
 class Viewer:
     """
-    What can be looked at, over all shards of the app's namespace; nothing here changes a job. `schedules` first makes sure that
-    the namespace has the number of shards in the settings, which may be the first to say so.
+    What can be looked at, over all shards of the app's namespace. Nothing here changes anything, but `examine` tries what the
+    scripts need on keys of its own.
 
     Every method raises StoreUnavailableError when Redis does not answer, and StoreRefusedError when it refuses.
     Source: docs/how-to/operate.md.
@@ -62,7 +65,10 @@ class Viewer:
         return await read_overview(self._connections.stores)
 
     async def picture(self) -> Picture:
-        """Queues, instances, problems and running jobs at once; all who ask within a second share one reading."""
+        """
+        Queues, instances, problems and running jobs at once. All who ask within a second share one reading; within longer,
+        where it takes long.
+        """
         return await self._pictures.get()
 
     async def queue_age(self, queue: str) -> float | None:
@@ -185,26 +191,43 @@ class Viewer:
 
     async def schedules(self) -> list[ScheduleReport]:
         """The schedules that the fleet runs, with their last ticks."""
-        found = [one for store in await self._connections.agreed() for one in await read_schedules(store)]
+        found = [one for store in self._connections.stores for one in await read_schedules(store)]
         return sorted(found, key=lambda item: item.name)
 
-    async def dead(self, which: DeadFilter | None = None, *, limit: int = 100) -> list[DeadJob]:
-        """Dead jobs that match, the oldest first, at most `limit`."""
+    async def dead(self, which: DeadFilter | None = None, *, limit: int = 100, newest: bool = False) -> list[DeadJob]:
+        """Dead jobs that match, at most `limit`, the oldest first, or the newest."""
         wanted = filter_of(which)
         check_whole("limit", limit)
+        check_flag("newest", newest)
         found: list[DeadJob] = []
         for store in self._connections.stores:
             of_shard = 0
-            async for one in read_dead(store, wanted, self._connections.cipher):
+            async for one in read_dead(store, wanted, self._connections.cipher, newest=newest):
                 if of_shard >= limit:
                     break
                 of_shard += 1
                 found.append(one)
-        return sorted(found, key=lambda one: one.age_s, reverse=True)[:limit]
+        return sorted(found, key=lambda one: one.age_s, reverse=not newest)[:limit]
 
-    async def examine(self) -> list[Finding]:
-        """What `doctor` finds: whether server and settings keep the promise."""
-        return await examine(self._connections.stores, self._connections.settings)
+    async def dead_groups(self, which: DeadFilter | None = None, *, limit: int = 10_000) -> list[DeadGroup]:
+        """The newest dead jobs that match, at most `limit`, grouped by task, error, place and message; the largest first."""
+        return grouped(await self.dead(which, limit=limit, newest=True), datetime.now(UTC))
+
+    async def count(self, which: Selection, most: int = 10_000) -> Count:
+        """How many jobs are selected, and the first five; of more than `most`, that there are at least so many."""
+        if not isinstance(which, Selection):
+            raise UsageError(f"count: {which!r} is a {type(which).__qualname__}; give a Selection(...)")
+        check_whole("most", most)
+        return await count(self._connections.stores, which, self._connections.cipher, most)
+
+    async def examine(self, *, try_scripts: bool = True) -> list[Finding]:
+        """
+        What `doctor` finds: whether server and settings keep the promise.
+
+        Args:
+            try_scripts: Whether to try the commands that the scripts need, on keys of their own, which are removed again.
+        """
+        return await examine(self._connections.stores, self._connections.settings, try_scripts=try_scripts)
 
     async def unheld(self, processes: Mapping[int, Mapping[int, str]]) -> list[str]:
         """
@@ -257,6 +280,18 @@ class Viewer:
         if limit is not None:
             return await explain_limit(stores, check_text("limit", limit))
         return await problems_of(stores, await self.queues())
+
+    async def workflow(self, job_id: str) -> Workflow:
+        """The jobs around one: those that it comes after, and theirs, and those that still wait for it; at most 200."""
+        check_name("job id", job_id)
+        return await read_workflow(self._connections.store_of(job_id), job_id)
+
+    async def minutes(self, since: int, until: int) -> list[Minute]:
+        """
+        What happened in each minute from one to another, counted since 1970; kept for two hours. A minute is added to for some
+        minutes more.
+        """
+        return await read_minutes(self._connections.stores, since, until)
 
     # What the store remembers
 

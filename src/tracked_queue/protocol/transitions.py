@@ -687,9 +687,10 @@ def recover(
     resend_window: float,
     interval: float,
     n: int = MAX_BATCH,
+    ids: Sequence[str] = (),
 ) -> Call[Portion]:
-    """Move up to n jobs of a lease that ran out or was released."""
-    args = [lease, n, max_recoveries, owner, _ms(lock_ttl), _ms(resend_window), _ms(interval)]
+    """Move up to n jobs of a lease that ran out or was released; or only those of `ids`, at most MAX_BATCH, that it owns."""
+    args = [lease, n, max_recoveries, owner, _ms(lock_ttl), _ms(resend_window), _ms(interval), *ids]
     return Call("recover", args, _read_recover)
 
 

@@ -1,0 +1,197 @@
+"""Acts on many jobs at once: which ones, at what pace, how far it has got, and when it is to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple, TypeVar, get_args
+
+from ..errors import UsageError, did_you_mean
+from ..model.checks import check_name, check_text, to_seconds
+from ..model.cipher import Cipher
+from ..protocol.text import to_text
+from ..reports.dead import DeadFilter, read_dead
+from ..reports.instances import read_instances
+from ..reports.listing import LISTED_STATES, MOST_READ, JobFilter, ListedState, list_jobs
+from ..reports.reading import PAGE, scan, text_of
+from ..transport.store import Store
+
+T = TypeVar("T")
+SelectedState = ListedState | Literal["lost"]
+ManyAction = Literal["requeue", "purge", "cancel", "delete", "run_now", "recover", "discard"]
+# What can be done with the jobs of each state.
+ENDED = ("succeeded", "failed", "cancelled", "expired")
+OPEN = ("queued", "scheduled", "retrying", "waiting", "parked", "active")
+ALLOWED: dict[ManyAction, tuple[str, ...]] = {
+    "requeue": ("dead",),
+    "purge": ("dead",),
+    "cancel": OPEN,
+    "delete": ENDED,
+    "run_now": ("scheduled", "retrying"),
+    "recover": ("lost",),
+    "discard": ("lost",),
+}
+MANY_ACTIONS: tuple[ManyAction, ...] = get_args(ManyAction)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Selection:
+    """
+    Which jobs: of a state, and if given of a queue and a task, with a text in the reason, that have been so for some seconds;
+    of the dead also those of a group. `lost` are those of instances that are gone, or of one `lease` of them.
+
+    Raises:
+        UsageError: A part is not what it should be, or does not go with the state.
+    """
+
+    state: SelectedState
+    queue: str | None = None
+    task: str | None = None
+    error: str | None = None
+    older_s: float | None = None
+    group: str | None = None
+    lease: str | None = None
+
+    def __post_init__(self) -> None:
+        states = (*LISTED_STATES, "lost")
+        if self.state not in states:
+            raise UsageError(f"state={self.state!r}; {did_you_mean(str(self.state), states)}")
+        for kind, name in (("queue", self.queue), ("task", self.task), ("group", self.group), ("lease", self.lease)):
+            if name is not None:
+                check_name(kind, name)
+        if self.error is not None:
+            check_text("error", self.error)
+        if self.older_s is not None:
+            to_seconds("older_s", self.older_s)
+        if self.group is not None and self.state != "dead":
+            raise UsageError("group= goes with state='dead'")
+        if self.lease is not None and self.state != "lost":
+            raise UsageError("lease= goes with state='lost'")
+
+    @property
+    def everything(self) -> bool:
+        """Whether all jobs of the state are meant."""
+        return (self.queue, self.task, self.error, self.older_s, self.group, self.lease) == (None,) * 6
+
+
+class Candidate(NamedTuple):
+    """A job that was selected; `lease` is that of a lost one."""
+
+    shard: int
+    id: str
+    task: str
+    queue: str
+    lease: str = ""
+
+
+@dataclass(slots=True, kw_only=True)
+class Course:
+    """
+    How far an act on many jobs has got: how many were done, and how many were not, by the reason. `stop()` ends it with the
+    batch under way.
+    """
+
+    done: int = 0
+    refused: Counter[str] = field(default_factory=Counter)
+    stopping: bool = False
+
+    def stop(self) -> None:
+        """Begin no further batch."""
+        self.stopping = True
+
+    @property
+    def seen(self) -> int:
+        """How many it has come to."""
+        return self.done + self.refused.total()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Count:
+    """How many jobs were found, and the first of them; not `exact`: there are at least so many."""
+
+    number: int
+    exact: bool
+    sample: tuple[Candidate, ...]
+
+
+async def candidates(stores: Sequence[Store], which: Selection, cipher: Cipher) -> AsyncIterator[Candidate]:
+    """The selected jobs, shard by shard, in the order of their lists; dead ones the oldest first."""
+    for shard, store in enumerate(stores):
+        if which.state == "dead":
+            wanted = DeadFilter(
+                task=which.task,
+                queue=which.queue,
+                reason=which.error,
+                older_than=which.older_s,
+                group=which.group,
+            )
+            async for one in read_dead(store, wanted, cipher):
+                yield Candidate(shard, one.id, one.task, one.queue)
+        elif which.state == "lost":
+            async for lost in _lost(store, shard, which):
+                yield lost
+        else:
+            rule = JobFilter(queue=which.queue, task=which.task, error=which.error, older_s=which.older_s)
+            rows, place = await list_jobs(store, which.state, rule, limit=PAGE)
+            while True:
+                for row, _ in rows:
+                    yield Candidate(shard, row.id, row.task, row.queue)
+                if place is None:
+                    break
+                rows, place = await list_jobs(store, which.state, rule, limit=PAGE, after=place)
+
+
+async def _lost(store: Store, shard: int, which: Selection) -> AsyncIterator[Candidate]:
+    for instance in await read_instances(store):
+        if instance.alive or not instance.owned or which.lease not in (None, instance.lease):
+            continue
+        ids = {
+            job_id async for page in scan(store, "SSCAN", store.keys.processing_of(instance.lease)) for job_id in page
+        }
+        ordered = sorted(ids)
+        for at in range(0, len(ordered), PAGE):
+            page = ordered[at : at + PAGE]
+            for job_id, (task, queue) in zip(page, await store.read_fields(page, "task", "queue"), strict=True):
+                found = Candidate(shard, to_text(job_id), text_of(task), text_of(queue), instance.lease)
+                if which.task in (None, found.task) and which.queue in (None, found.queue):
+                    yield found
+
+
+async def count(stores: Sequence[Store], which: Selection, cipher: Cipher, most: int = MOST_READ) -> Count:
+    """How many are selected, of at most `most` that are looked at one by one."""
+    found, sample = 0, list[Candidate]()
+    async for one in candidates(stores, which, cipher):
+        if found == most:
+            return Count(number=found, exact=False, sample=tuple(sample))
+        found += 1
+        if len(sample) < 5:
+            sample.append(one)
+    return Count(number=found, exact=True, sample=tuple(sample))
+
+
+async def paced(items: AsyncIterator[T], size: int, rate: float | None, course: Course) -> AsyncIterator[list[T]]:
+    """Batches of at most `size`, so that not more than `rate` a second have been given out; none after `course.stop()`."""
+    size = size if rate is None else max(1, min(size, int(rate)))
+    started, sent = time.monotonic(), 0
+    async for batch in batches(items, size):
+        if rate is not None:
+            await asyncio.sleep(max(0.0, started + sent / rate - time.monotonic()))
+        if course.stopping:
+            return
+        yield batch
+        sent += len(batch)
+
+
+async def batches(items: AsyncIterator[T], size: int) -> AsyncIterator[list[T]]:
+    """Lists of at most so many."""
+    batch: list[T] = []
+    async for item in items:
+        batch.append(item)
+        if len(batch) >= size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
