@@ -6,10 +6,14 @@ STAMP := $(VENV)/.installed
 # Tests of real processes have leases of seconds, for which a shared machine can stand still: one that fails is run once more.
 ONCE_MORE := --reruns 1
 
-.PHONY: demo test test-processes test-deep test-acl test-pythons test-wheels fuzz failover cluster test-versions test-all explore chaos soak bench bench-smoke bench-growth bench-readers bench-peers bench-cluster bench-soak alerts audit check docs clean
+.PHONY: demo dashboard test test-processes test-deep test-acl test-pythons test-wheels fuzz failover cluster test-versions test-all explore chaos soak bench bench-smoke bench-growth bench-readers bench-peers bench-cluster bench-soak alerts audit check docs clean
 
 demo: $(STAMP)
 	$(BIN)/python -m tracked_queue demo
+
+# A shop with its troubles, and the dashboard on an address that is printed; until Ctrl-C.
+dashboard: $(STAMP)
+	$(BIN)/python -m tracked_queue demo --dashboard
 
 test: $(STAMP)
 	$(BIN)/python -m pytest -n 3 -m "not deep" --ignore tests/failover --ignore tests/cluster --ignore tests/fuzz --ignore tests/process --ignore tests/fault

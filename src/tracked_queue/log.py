@@ -370,6 +370,11 @@ def signal_received(*, name: str, meaning: str) -> None:
     log.info("signal.received", name=name, meaning=meaning)
 
 
+def dashboard_login(*, user: str, ok: bool) -> None:
+    """Somebody logged in to the dashboard, or tried to."""
+    (log.info if ok else log.warning)("dashboard.login", user=user, ok=ok)
+
+
 def operator_acted(*, action: str, by: str, **facts: Any) -> None:
     """Somebody changed something by hand."""
     log.info("operator.acted", action=action, by=by, **facts)

@@ -19,7 +19,7 @@ from . import jobs
 from . import top
 
 # isort: split
-from . import change, dead, doctor, explain, metrics, probe, trace
+from . import change, dashboard, dead, doctor, explain, metrics, probe, trace
 
 # isort: split
 from ..transport.endpoint import fill_standard_descriptors
@@ -29,7 +29,8 @@ from .common import clean, cli
 
 # Importing a module of commands registers them, in the order in which --help lists them.
 __all__ = [
-    "change", "chaos", "cli", "dead", "doctor", "explain", "jobs", "look", "main", "metrics", "probe", "run", "top", "trace",
+    "change", "chaos", "cli", "dashboard", "dead", "doctor", "explain", "jobs", "look", "main", "metrics", "probe", "run",
+    "top", "trace",
 ]  # fmt: skip
 
 

@@ -8,20 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import signal
-import socket
-import subprocess
-import sys
 import tempfile
 import textwrap
 import time
-import urllib.request
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
-
-import msgspec
 
 from ..app import TrackedQueue
 from ..errors import TrackedQueueError, UsageError
@@ -34,92 +27,11 @@ from .demo import Interrupts
 from .explain import lines_of
 from .incident_tasks import app as incident_app
 from .incident_tasks import compute, import_row, invoice, print_page, report
+from .machines import Machine, chosen, vanish_all
 
-# Short leases, so that nobody has to wait for half a minute to see one run out.
-LEASES = {
-    "HEARTBEAT_INTERVAL": "0.5", "HEARTBEAT_TTL": "3", "TRACKED_QUEUE_RECOVERY_INTERVAL": "0.5",
-    "TRACKED_QUEUE_CANCEL_GRACE": "1",
-}  # fmt: skip
 PATIENCE_S = 60.0
 # Facts of a log line that say the same each time, or nothing to a person.
 DULL = ("event", "level", "timestamp", "tasks", "concurrency", "shard")
-
-
-_machines: list[Machine] = []  # all that were started, so that none outlives this program
-
-
-class Machine:
-    """A worker with its processes, as if on a machine of its own."""
-
-    def __init__(self, folder: Path, url: str, label: str, *options: str) -> None:
-        self.label, self.port = label, _free_port()
-        self._log = folder / f"{label}.log"
-        command = [
-            sys.executable, "-m", "tracked_queue", "worker", f"{__package__}.incident_tasks:app", "--instance-id", label,
-            "--http-port", str(self.port), "--log-format", "json", "--grace", "1", *options,
-        ]  # fmt: skip
-        environment = {
-            **os.environ,
-            **LEASES,
-            "REDIS_URL": url,
-            "TRACKED_QUEUE_FLIGHT_FOLDER": str(folder),
-            "TRACKED_QUEUE_HTTP_HOST": "127.0.0.1",
-        }
-        environment.pop("TRACKED_QUEUE_REDIS_URL", None)
-        with self._log.open("wb") as file:
-            self.process = subprocess.Popen(
-                command, env=environment, stdin=subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True
-            )
-        _machines.append(self)
-
-    def events(self, name: str) -> list[dict[str, Any]]:
-        """Lines of its log."""
-        lines = (line for line in self._log.read_bytes().splitlines() if line.startswith(b"{") and line.endswith(b"}"))
-        return [event for event in map(msgspec.json.decode, lines) if event.get("event") == name]
-
-    def pids(self) -> list[int]:
-        """Its worker processes."""
-        return [event["pid"] for event in self.events("process.started")]
-
-    def vanish(self) -> None:
-        """The power is off: nothing of it says goodbye."""
-        if self.process.poll() is not None:
-            return
-        for number in (signal.SIGSTOP, signal.SIGKILL):
-            for pid in (self.process.pid, *self.pids()):
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, number)
-        self.process.wait(10)
-
-    def signal(self, number: signal.Signals) -> None:
-        """To its worker processes, not to their supervisor."""
-        for pid in self.pids():
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, number)
-
-    def metrics(self, *names: str) -> list[str]:
-        """Lines of its /metrics."""
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/metrics", timeout=5) as answer:
-            return _chosen(answer.read().decode(), names)
-
-    def close(self) -> None:
-        """End it."""
-        if self.process.poll() is None:
-            self.process.terminate()
-            try:
-                self.process.wait(timeout=10)
-            except subprocess.TimeoutExpired:
-                self.vanish()
-
-
-def _free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
-
-
-def _chosen(text: str, names: tuple[str, ...]) -> list[str]:
-    return [line for line in text.splitlines() if line.startswith(names)]
 
 
 class Stage:
@@ -151,7 +63,9 @@ class Stage:
 
     async def machine(self, label: str, *options: str) -> Machine:
         """A machine that works."""
-        machine = Machine(self._folder, self._url, f"{label}-{self._number}", *options)
+        machine = Machine(
+            self._folder, self._url, f"{label}-{self._number}", *options, app=f"{__package__}.incident_tasks:app"
+        )
         self._machines.append(machine)
         await self.until(lambda: machine.events("instance.registered"), f"{label} to start")
         return machine
@@ -187,7 +101,7 @@ class Stage:
         registry = CollectorRegistry()
         self._collector.forget()
         registry.register(self._collector)
-        return _chosen((await asyncio.to_thread(generate_latest, registry)).decode(), names) if names else []
+        return chosen((await asyncio.to_thread(generate_latest, registry)).decode(), names) if names else []
 
     async def left_s(self, label: str, most: float) -> bool:
         """Whether a machine's lease has no more than this left."""
@@ -240,8 +154,7 @@ def run_incidents() -> int:
                 interrupts.run(_all(place, server.url))
             finally:
                 interrupts.hold()
-                for machine in _machines:
-                    machine.vanish()
+                vanish_all()
                 server.close()
     except KeyboardInterrupt:
         print("interrupted; the workers, the server and the temporary folder are gone")

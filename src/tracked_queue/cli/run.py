@@ -265,11 +265,24 @@ def demo(
     incidents: Annotated[
         bool, typer.Option("--incidents", help="Six incidents in place of the files, and what is said about each.")
     ] = False,
+    dashboard: Annotated[
+        bool,
+        typer.Option("--dashboard", help="A small shop with its troubles in place of the files, in the dashboard."),
+    ] = False,
+    port: Annotated[
+        int | None, typer.Option(help="With --dashboard: where it listens. Default: any free port.")
+    ] = None,
 ) -> None:
     """Hash every file below FOLDER in jobs, kill a worker midway, and prove that nothing was lost."""
+    if (incidents or dashboard) and (folder is not None or limit is not None or (incidents and dashboard)):
+        raise UsageError("--incidents and --dashboard take no folder and no --limit, and do not go together")
+    if dashboard:
+        from .showcase import run_showcase
+
+        raise typer.Exit(run_showcase(port))
+    if port is not None:
+        raise UsageError("--port goes with --dashboard")
     if incidents:
-        if folder is not None or limit is not None:
-            raise UsageError("--incidents takes no folder and no --limit")
         from .incidents import run_incidents
 
         raise typer.Exit(run_incidents())

@@ -13,9 +13,10 @@ from ..errors import StoreRefusedError, UsageError
 from ..protocol.text import to_text
 from ..protocol.transitions import MAX_MOVED, MoveWord, move
 from ..reports.jobs import drop_ended
-from ..reports.listing import ENDED_STATES, JobFilter, JobPage, JobRow, ListedState, Place, list_jobs, read_head
+from ..reports.listing import ENDED_STATES, Found, JobFilter, JobPage, JobRow, ListedState, Place, list_jobs, read_head
 from ..transport.store import Store
 
+NOTHING = Found([], None, 0)
 _EPOCH = datetime.fromtimestamp(0, UTC)
 
 
@@ -31,10 +32,12 @@ async def page_of(
     places = _places(start, len(stores))
     lists: list[list[tuple[JobRow, int, Place]]] = []
     ends: list[Place | None] = []
+    looked_at = 0
     for shard, (store, place) in enumerate(zip(stores, places, strict=True)):
-        found, end = ([], None) if place is None else await list_jobs(store, state, which, limit=limit, after=place)
-        lists.append([(row, shard, after) for row, after in found])
-        ends.append(end)
+        found = NOTHING if place is None else await list_jobs(store, state, which, limit=limit, after=place)
+        lists.append([(row, shard, after) for row, after in found.rows])
+        ends.append(found.end)
+        looked_at += found.looked_at
     newest_first = state in ENDED_STATES
     merged = heapq.merge(*lists, key=lambda one: one[0].at or _EPOCH, reverse=newest_first)
     rows: list[JobRow] = []
@@ -48,7 +51,8 @@ async def page_of(
     for shard, of_shard in enumerate(lists):
         if shown[shard] == len(of_shard):  # all that was found is on this page
             places[shard] = ends[shard]
-    return JobPage(rows=rows, next=None if all(place is None for place in places) else _packed(places))
+    more = None if all(place is None for place in places) else _packed(places)
+    return JobPage(rows=rows, next=more, looked_at=looked_at)
 
 
 _places_decoder = msgspec.msgpack.Decoder(list[tuple[tuple[str, ...], int, bytes] | None])

@@ -15,7 +15,7 @@ from ..model.cipher import Cipher
 from ..protocol.text import to_text
 from ..reports.dead import DeadFilter, read_dead
 from ..reports.instances import read_instances
-from ..reports.listing import LISTED_STATES, MOST_READ, JobFilter, ListedState, list_jobs
+from ..reports.listing import LISTED_STATES, MOST_READ, JobFilter, ListedState, Place, list_jobs
 from ..reports.reading import PAGE, scan, text_of
 from ..transport.store import Store
 
@@ -33,6 +33,16 @@ ALLOWED: dict[ManyAction, tuple[str, ...]] = {
     "run_now": ("scheduled", "retrying"),
     "recover": ("lost",),
     "discard": ("lost",),
+}
+# Words of the scripts that say that what was asked for was done, or will be.
+DONE_WORDS: dict[ManyAction, tuple[str, ...]] = {
+    "requeue": ("ok",),
+    "purge": ("ok",),
+    "cancel": ("cancelled", "requested"),
+    "delete": ("ok",),
+    "run_now": ("ok",),
+    "recover": ("requeued", "unstarted", "interrupted", "cancelled", "dead"),
+    "discard": ("cancelled",),
 }
 MANY_ACTIONS: tuple[ManyAction, ...] = get_args(ManyAction)
 
@@ -135,13 +145,12 @@ async def candidates(stores: Sequence[Store], which: Selection, cipher: Cipher) 
                 yield lost
         else:
             rule = JobFilter(queue=which.queue, task=which.task, error=which.error, older_s=which.older_s)
-            rows, place = await list_jobs(store, which.state, rule, limit=PAGE)
-            while True:
-                for row, _ in rows:
+            place: Place | None = Place()
+            while place is not None:
+                found = await list_jobs(store, which.state, rule, limit=PAGE, after=place)
+                for row, _ in found.rows:
                     yield Candidate(shard, row.id, row.task, row.queue)
-                if place is None:
-                    break
-                rows, place = await list_jobs(store, which.state, rule, limit=PAGE, after=place)
+                place = found.end
 
 
 async def _lost(store: Store, shard: int, which: Selection) -> AsyncIterator[Candidate]:

@@ -54,7 +54,7 @@ from ..transport.store import Store
 from ..worker.liveness import user_id
 from ..worker.recovery import Witness, recover_once
 from .jobs import move_line
-from .many import ALLOWED, MANY_ACTIONS, Candidate, Course, ManyAction, Selection, candidates, paced
+from .many import ALLOWED, DONE_WORDS, MANY_ACTIONS, Candidate, Course, ManyAction, Selection, candidates, paced
 from .viewer import Viewer, filter_of, given, name_of, one_of
 
 # How many ids an act names; its number of jobs counts all of them.
@@ -324,7 +324,7 @@ class Operator(Viewer):
         try:
             async for batch in paced(chosen(), MAX_RICH, rate, course):
                 for word in await self._do(action, batch, stores):
-                    if word in _DONE[action]:
+                    if word in DONE_WORDS[action]:
                         course.done += 1
                     else:
                         course.refused[word] += 1
@@ -511,18 +511,6 @@ class Operator(Viewer):
         stored = await self._producer.trigger(schedule)
         await self._note("trigger", schedule=schedule, job_id=stored.id)
         return stored
-
-
-# Words of the scripts that say that what was asked for was done, or will be.
-_DONE: dict[ManyAction, tuple[str, ...]] = {
-    "requeue": ("ok",),
-    "purge": ("ok",),
-    "cancel": ("cancelled", "requested"),
-    "delete": ("ok",),
-    "run_now": ("ok",),
-    "recover": ("requeued", "unstarted", "interrupted", "cancelled", "dead"),
-    "discard": ("cancelled",),
-}
 
 
 def _check_rate(rate: float | None) -> None:

@@ -55,21 +55,29 @@ T = TypeVar("T")
 class Shared(Generic[T]):
     """
     One reading for all who ask within `seconds`, or within TIMES_AS_LONG of what it took; those who come while it is being read
-    wait for that one.
+    wait for that one. A failure is theirs too, so that nobody waits for a server that is away once for each who asks.
     """
 
     def __init__(self, read: Callable[[], Awaitable[T]], seconds: float = CACHE_S) -> None:
         self._read, self._seconds = read, seconds
         # A lock belongs to one event loop, and an app may be used in several.
         self._locks: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = weakref.WeakKeyDictionary()
-        self._last: tuple[float, T] | None = None
+        self._until, self._last = 0.0, list[T]()
+        self._failure: Exception | None = None
 
     async def get(self) -> T:
         """A reading that is as fresh as that. Raises what reading it raises."""
         async with self._locks.setdefault(asyncio.get_running_loop(), asyncio.Lock()):
             began = time.monotonic()
-            if self._last is None or began > self._last[0]:
-                found = await self._read()
+            if began > self._until:
+                failure: Exception | None = None
+                try:
+                    self._last = [await self._read()]
+                except Exception as error:
+                    failure = error
                 ended = time.monotonic()
-                self._last = ended + max(self._seconds, TIMES_AS_LONG * (ended - began)), found
-            return self._last[1]
+                self._failure = failure
+                self._until = ended + (CACHE_S if failure else max(self._seconds, TIMES_AS_LONG * (ended - began)))
+            if self._failure is not None:
+                raise self._failure.with_traceback(None)
+            return self._last[0]

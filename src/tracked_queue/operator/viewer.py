@@ -15,6 +15,7 @@ from ..producer.connections import Connections
 from ..protocol.times import RUN_EDGES
 from ..reports.dead import DeadFilter, DeadGroup, DeadJob, grouped, read_dead
 from ..reports.instances import ActiveJob, InstanceReport, lease_deadline, read_active, read_all_instances
+from ..reports.jobs import read_places
 from ..reports.limits import LimitReport, read_limits
 from ..reports.listing import LISTED_STATES, JobFilter, JobPage, ListedState
 from ..reports.memory import Act, RecoveryReport, read_acts, read_recoveries
@@ -29,7 +30,7 @@ from .doctor import Finding, examine
 from .explain import explain_instance, explain_job, explain_limit, explain_queue, explain_task, problems_of
 from .explanation import Explanation
 from .jobs import page_of
-from .many import Count, Selection, count
+from .many import Candidate, Count, Selection, candidates, count
 from .picture import Picture, Shared, take_picture
 from .scale import Scale, scale_of
 
@@ -280,6 +281,25 @@ class Viewer:
         if limit is not None:
             return await explain_limit(stores, check_text("limit", limit))
         return await problems_of(stores, await self.queues())
+
+    async def select(self, which: Selection, limit: int = 100) -> list[Candidate]:
+        """The first jobs that are selected."""
+        if not isinstance(which, Selection):
+            raise UsageError(f"select: {which!r} is a {type(which).__qualname__}; give a Selection(...)")
+        check_whole("limit", limit)
+        found: list[Candidate] = []
+        async for one in candidates(self._connections.stores, which, self._connections.cipher):
+            found.append(one)
+            if len(found) == limit:
+                break
+        return found
+
+    async def places(self, ids: Sequence[str]) -> dict[str, tuple[str, str]]:
+        """The queue and the task of each of these jobs that there is."""
+        found: dict[str, tuple[str, str]] = {}
+        for shard, own in self._connections.shards.by_shard(ids).items():
+            found.update(await read_places(self._connections.stores[shard], own))
+        return found
 
     async def workflow(self, job_id: str) -> Workflow:
         """The jobs around one: those that it comes after, and theirs, and those that still wait for it; at most 200."""

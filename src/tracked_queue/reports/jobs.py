@@ -197,6 +197,17 @@ async def read_states(store: Store, job_ids: Sequence[str]) -> list[State | None
     return states
 
 
+async def read_places(store: Store, job_ids: Sequence[str]) -> dict[str, tuple[str, str]]:
+    """The queue and the task of each job that there is."""
+    found: dict[str, tuple[str, str]] = {}
+    for at in range(0, len(job_ids), PAGE):
+        page = job_ids[at : at + PAGE]
+        for job_id, (queue, task) in zip(page, await store.read_fields(page, "queue", "task"), strict=True):
+            if queue is not None or task is not None:
+                found[job_id] = text_of(queue), text_of(task)
+    return found
+
+
 async def read_open_jobs(
     store: Store, *, queue: str | None = None, task: str | None = None
 ) -> AsyncIterator[list[str]]:

@@ -87,10 +87,22 @@ class JobRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobPage:
-    """Some jobs of a list; `next` is what the next page begins with, None if there is none."""
+    """
+    Some jobs of a list; `next` is what the next page begins with, None if there is none. `looked_at` is how many records were
+    read to find them.
+    """
 
     rows: list[JobRow] = field(default_factory=list)
     next: str | None = None
+    looked_at: int = 0
+
+
+class Found(NamedTuple):
+    """Rows, each with the place after it; from where the list goes on, None if it does not; and how many were looked at."""
+
+    rows: list[tuple[JobRow, Place]]
+    end: Place | None
+    looked_at: int
 
 
 class Place(NamedTuple):
@@ -106,15 +118,14 @@ class Place(NamedTuple):
 
 async def list_jobs(
     store: Store, state: ListedState, which: JobFilter, *, limit: int, after: Place | None = None
-) -> tuple[list[tuple[JobRow, Place]], Place | None]:
+) -> Found:
     """
-    Jobs of a state, the first to be taken or the newest end first, each with the place after it; and from where the list goes
-    on, None if it does not.
+    Jobs of a state, the first to be taken or the newest end first.
 
     At most MOST_READ records are read. A job that has ended is found only while it is among the last 500 of its queue.
     """
     now = await now_ms(store)
-    rows, read, place = list[tuple[JobRow, Place]](), 0, after or Place()
+    rows, read, looked, place = list[tuple[JobRow, Place]](), 0, 0, after or Place()
     stored: str = "scheduled" if state == "retrying" else state
     async for source in _sources(store, state, which.queue, which.task, place.source):
         if source.name < place.source:
@@ -122,7 +133,7 @@ async def list_jobs(
         offset = await source.place_of(store, place) if source.name == place.source else 0
         while ids := await source.read(store, offset):
             for job_id, fields in zip(ids, await store.read_fields(ids, *_FIELDS), strict=True):
-                offset += 1
+                offset, looked = offset + 1, looked + 1
                 if job_id[:1] == b"\x02":  # of an enqueue that is under way
                     continue
                 row, age_s = _row(job_id, fields, now)
@@ -130,11 +141,11 @@ async def list_jobs(
                 if is_wanted and which.allows(row, age_s):
                     rows.append((row, Place(source.name, offset, job_id)))
                     if len(rows) == limit:
-                        return rows, rows[-1][1]
+                        return Found(rows, rows[-1][1], looked)
             read += len(ids)
             if read >= MOST_READ:
-                return rows, Place(source.name, offset, ids[-1])
-    return rows, None
+                return Found(rows, Place(source.name, offset, ids[-1]), looked)
+    return Found(rows, None, looked)
 
 
 def _row(job_id: bytes, fields: Sequence[bytes | None], now: int) -> tuple[JobRow, float]:

@@ -1,0 +1,563 @@
+"""
+The dashboard as an ASGI application: who asks is found out, what another site made a browser send is refused, and the answer is
+a page, a redirect after an act, or JSON.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import hmac
+import inspect
+import json
+import secrets
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, RedirectResponse, Response
+from starlette.types import ASGIApp, Receive, Send
+from starlette.types import Scope as ASGIScope
+
+from .. import log
+from ..app import TrackedQueue, connections_of
+from ..errors import (
+    StoreRefusedError,
+    StoreUnavailableError,
+    TrackedQueueError,
+    UnreadableJobError,
+    UsageError,
+)
+from ..model.plain import plain
+from ..operator.many import MANY_ACTIONS
+from ..operator.picture import Shared
+from .access import ACTIONS, Access, HiddenError, Identity, RefusedError, Rights, Role
+from .bulk import Bulks
+from .desk import Desk, Done
+from .forms import read_form, read_ids
+from .guard import SAFE_METHODS, headers, is_local, is_own
+from .logins import COOKIE, SESSION_S, BusyError, Login, Users
+from .minutes import Minutes
+from .openapi import document
+from .pages import fleet, jobs  # noqa: F401  (they register their pages)
+from .pages.jobs import BULK_PARAMS, UNTYPED, BulkPlan, bulk_plan, selection_of
+from .pages.page import PAGES, Ask, Page, Param
+from .static import STATIC
+from .templates import Templates
+from .text import link
+
+# Readings and last pages that are kept, the latest used.
+MOST_SHARED, MOST_LAST = 500, 200
+ANYBODY = Identity(name="somebody here", role=Role.ADMIN)
+NO_LOGIN = (
+    "This dashboard has no login, so it answers only to this machine, by the name localhost. Give it a login (login=, "
+    "--users), or, if something before it checks who asks, insecure=True (--insecure)."
+)
+_ACT_PARAMS = (
+    Param(name="name", doc="The queue, task, schedule or instance.", length=1000),
+    Param(name="lease", doc="Of lost jobs: their instance."),
+)
+
+
+@dataclass(slots=True)
+class _Source:
+    """One app, and whether the number of its shards is still to be asked for."""
+
+    app: TrackedQueue
+    find_shards: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where a request leads: the prefix of all links, that of this namespace, the path below it, and the app."""
+
+    root: str
+    base: str
+    path: str
+    source: _Source
+    api: bool
+
+
+class _RedirectError(Exception):
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+
+class Dashboard:
+    """See `dashboard`."""
+
+    def __init__(
+        self,
+        sources: Sequence[_Source],
+        access: Access,
+        *,
+        login: Login | Users | None,
+        insecure: bool,
+        prefix: str,
+        prefix_stripped: bool,
+        hosts: Sequence[str],
+        frame_ancestors: str,
+        badge: str,
+        zone: ZoneInfo,
+        floor: int,
+    ) -> None:
+        self._sources = {one.app.settings.namespace: one for one in sources}
+        self._access, self._login, self._insecure = access, login, insecure
+        self._prefix, self._prefix_stripped = prefix, prefix_stripped
+        self._hosts = frozenset(hosts)
+        self._headers = headers(frame_ancestors)
+        self._zone = zone
+        self._templates = Templates(badge=badge, zone=zone, floor=floor)
+        self._secret = secrets.token_bytes(32)
+        self._shared: OrderedDict[Hashable, Shared[Any]] = OrderedDict()
+        self._last: OrderedDict[Hashable, Any] = OrderedDict()
+        self._minutes, self._bulks = Minutes(), Bulks()
+        self._finding = asyncio.Lock()
+
+    async def __call__(self, scope: ASGIScope, receive: Receive, send: Send) -> None:
+        """Answer one connection."""
+        if scope["type"] == "lifespan":
+            await self._lifespan(receive, send)
+        elif scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": 1000})
+        elif scope["type"] == "http":
+            request = Request(scope, receive)
+            response = await self._answer(request)
+            for name, value in self._headers.items():
+                response.headers.setdefault(name, value)
+            if request.method == "HEAD":
+                response.body = b""
+            with contextlib.suppress(ClientDisconnect):
+                await response(scope, receive, send)
+
+    async def _lifespan(self, receive: Receive, send: Send) -> None:
+        while True:
+            message = await receive()
+            if message["type"] == "lifespan.startup":
+                await send({"type": "lifespan.startup.complete"})
+            else:
+                await self.aclose()
+                await send({"type": "lifespan.shutdown.complete"})
+                return
+
+    async def aclose(self) -> None:
+        """End acts that run; what they did is noted."""
+        await self._bulks.close()
+
+    # From a request to an answer
+
+    async def _answer(self, request: Request) -> Response:
+        api = False
+        try:
+            root, path = self._split(request.scope)
+            if (found := _static(path)) is not None:
+                return found
+            if request.method not in (*SAFE_METHODS, "POST"):
+                return self._problem(405, "only GET and POST are answered here", root, api=True)
+            who = await self._who(request)
+            if path in ("/login", "/logout"):
+                return await self._log_in_or_out(request, root, path, who)
+            api = _is_api(path)
+            if who is None:
+                return self._ask_who(request, root, path, api)
+            place = self._place(root, path)
+            api = place.api
+            if request.method == "POST":
+                if not self._has_token(request) and not is_own(request.headers, self._hosts):
+                    raise RefusedError(
+                        "this request does not come from a page of this dashboard; behind a proxy that changes the host's "
+                        "name, name the one that browsers use (hosts=, --host-name)"
+                    )
+                return await self._post(request, place, who)
+            return await self._get(request, place, who)
+        except _RedirectError as found:
+            return RedirectResponse(found.path, status_code=303)
+        except UsageError as error:
+            return self._problem(400, str(error), root, api=api)
+        except RefusedError as error:
+            return self._problem(403, str(error), root, api=api)
+        except (HiddenError, UnreadableJobError) as error:
+            return self._problem(404, str(error), root, api=api)
+        except BusyError:
+            return self._problem(429, "too many attempts; wait some minutes, and try again", root, api=api)
+        except (StoreUnavailableError, StoreRefusedError) as error:
+            return self._problem(503, str(error), root, api=api)
+        except ClientDisconnect:
+            return Response(status_code=400)
+        except TrackedQueueError as error:
+            return self._problem(409, str(error), root, api=api)
+        except Exception as error:
+            log.hook_failed(hook="dashboard", task="", job_id="", error=f"{type(error).__qualname__}: {error}"[:300])
+            return self._problem(500, "the dashboard failed; its log says how", root, api=api)
+
+    def _split(self, scope: ASGIScope) -> tuple[str, str]:
+        """The prefix of all links, and the path below it, for a mount at any prefix and a proxy that strips its own or not."""
+        path, mounted = str(scope["path"]), str(scope.get("root_path", "")).rstrip("/")
+        if mounted and (path == mounted or path.startswith(mounted + "/")):
+            path = path[len(mounted) :]
+        prefix = self._prefix
+        if prefix and not self._prefix_stripped and (path == prefix or path.startswith(prefix + "/")):
+            path = path[len(prefix) :]
+        # What a browser would take for another host is no prefix.
+        root = quote(f"{prefix}{mounted}" if prefix else mounted, safe="/~@:!$&'()*+,;=-._")
+        return "/" + root.strip("/") if root.strip("/") else "", path or "/"
+
+    def _place(self, root: str, path: str) -> _Place:
+        """Raises HiddenError, _RedirectError."""
+        base, source = root, next(iter(self._sources.values()))
+        if len(self._sources) > 1:
+            if path == "/":
+                raise _RedirectError(f"{root}/n/{quote(next(iter(self._sources)), safe='')}/")
+            name, _, rest = path.removeprefix("/n/").partition("/")
+            found = self._sources.get(name) if path.startswith("/n/") else None
+            if found is None:
+                raise HiddenError("there is no such page, or no such namespace")
+            base, path, source = f"{root}/n/{quote(name, safe='')}", f"/{rest}", found
+        api = _is_api(path)
+        return _Place(root, base, path.removeprefix("/api") or "/" if api else path, source, api)
+
+    async def _who(self, request: Request) -> Identity | None:
+        """Raises RefusedError where there is no login, and this is not this machine."""
+        login = self._login
+        if login is None:
+            if self._insecure or is_local(request.scope.get("client"), request.headers):
+                return ANYBODY
+            raise RefusedError(NO_LOGIN)
+        if isinstance(login, Users):
+            if (token := self._token(request)) is not None:
+                return login.of_token(token)
+            cookie = request.cookies.get(COOKIE)
+            return None if cookie is None else login.of_session(cookie)
+        found = login(request.scope)
+        if inspect.isawaitable(found):
+            found = await found
+        if found is not None and not isinstance(found, Identity):
+            raise TypeError(f"login returned {found!r}; it must be an Identity or None")
+        return found
+
+    def _token(self, request: Request) -> str | None:
+        kind, _, token = request.headers.get("authorization", "").partition(" ")
+        return token.strip() if kind.lower() == "bearer" and token else None
+
+    def _has_token(self, request: Request) -> bool:
+        """A program: no page of another site can make a browser send this header."""
+        return isinstance(self._login, Users) and self._token(request) is not None
+
+    def _ask_who(self, request: Request, root: str, path: str, api: bool) -> Response:
+        if not isinstance(self._login, Users):
+            return self._problem(401, "it is not known who you are", root, api=api)
+        if api or request.method == "POST":
+            response = self._problem(401, "log in, or send a token: Authorization: Bearer ...", root, api=api)
+            response.headers["WWW-Authenticate"] = "Bearer"
+            return response
+        query = request.url.query
+        return RedirectResponse(link(root, "/login", back=path + (f"?{query}" if query else "")), status_code=303)
+
+    async def _log_in_or_out(self, request: Request, root: str, path: str, who: Identity | None) -> Response:
+        login = self._login
+        if not isinstance(login, Users):
+            raise HiddenError("there is nothing to log in to here")
+        back = request.query_params.get("back", "/")
+        if request.method != "POST":
+            if path == "/logout":
+                return self._problem(405, "log out with the button", root, api=False)
+            return self._page(200, "login.html", root, root, "Log in", back=back, failed=False)
+        if not is_own(request.headers, self._hosts):
+            raise RefusedError("this request does not come from a page of this dashboard")
+        if path == "/logout":
+            response: Response = RedirectResponse(f"{root}/login", status_code=303)
+            response.delete_cookie(COOKIE, path=f"{root}/", httponly=True, samesite="strict")
+            return response
+        form = await read_form(request)
+        found = await login.check(form.get("user", ""), form.get("password", ""))
+        log.dashboard_login(user=form.get("user", "")[:256], ok=found is not None)
+        if found is None:
+            return self._page(401, "login.html", root, root, "Log in", back=back, failed=True)
+        response = RedirectResponse(_own_path(root, back), status_code=303)
+        response.set_cookie(
+            COOKIE,
+            login.session(found),
+            max_age=round(SESSION_S),
+            path=f"{root}/",
+            httponly=True,
+            samesite="strict",
+            secure=request.url.scheme == "https" or request.headers.get("x-forwarded-proto") == "https",
+        )
+        return response
+
+    # Looking
+
+    async def _get(self, request: Request, place: _Place, who: Identity) -> Response:
+        if place.api and place.path == "/openapi.json":
+            return JSONResponse(document(self._access.read_only))
+        found = PAGES.get(place.path)
+        if found is None:
+            raise HiddenError("there is no such page")
+        desk = await self._desk(place, who)
+        query = dict(request.query_params)
+        ask = self._ask(desk, found.params, query)
+        key = (who, place.base, place.path, tuple(sorted(query.items())))
+        try:
+            content = await found.read(ask)
+        except StoreUnavailableError as error:
+            if place.api or key not in self._last:
+                raise
+            return self._show(503, found, self._last[key], place, desk, query, stale=str(error))
+        if place.api:
+            return JSONResponse(plain(content, exact=True))
+        self._last[key] = content
+        self._last.move_to_end(key)
+        while len(self._last) > MOST_LAST:
+            self._last.popitem(last=False)
+        return self._show(200, found, content, place, desk, query)
+
+    def _ask(self, desk: Desk, params: Sequence[Param], given: Mapping[str, str]) -> Ask:
+        args = {one.name: one.read(given.get(one.name)) for one in params}
+        return Ask(desk=desk, args=args, bulks=self._bulks, minutes=self._minutes, zone=self._zone)
+
+    async def _desk(self, place: _Place, who: Identity) -> Desk:
+        source = place.source
+        if source.find_shards:
+            async with self._finding:
+                if source.find_shards:
+                    await connections_of(source.app).find_shards()
+                    source.find_shards = False
+        return Desk(source.app, who, self._access, self._read_shared)
+
+    async def _read_shared(self, key: Hashable, seconds: float, read: Callable[[], Awaitable[Any]]) -> Any:
+        found = self._shared.get(key)
+        if found is None:
+            found = self._shared[key] = Shared(read, seconds)
+            while len(self._shared) > MOST_SHARED:
+                self._shared.popitem(last=False)
+        self._shared.move_to_end(key)
+        return await found.get()
+
+    def _show(
+        self,
+        status: int,
+        page: Page,
+        content: Any,
+        place: _Place,
+        desk: Desk,
+        query: Mapping[str, str],
+        stale: str = "",
+    ) -> Response:
+        return self._page(
+            status,
+            page.template,
+            place.root,
+            place.base,
+            page.title,
+            page=content,
+            desk=desk,
+            query=query,
+            path=place.path,
+            stale=stale,
+            told=self._told(query.get("told", "")),
+            api=link(place.base, f"/api{place.path}", **{k: v for k, v in query.items() if k != "told"}),
+        )
+
+    def _page(self, code: int, template: str, root: str, base: str, title: str, **more: Any) -> Response:
+        text = self._templates.render(
+            template,
+            root=root,
+            base=base,
+            title=title,
+            namespaces=list(self._sources),
+            has_logout=isinstance(self._login, Users),
+            **more,
+        )
+        return Response(text, code, media_type="text/html")
+
+    def _problem(self, status: int, said: str, root: str, *, api: bool) -> Response:
+        if api:
+            return JSONResponse({"error": plain(said)}, status)
+        return self._page(
+            status, "problem.html", root, root, "Not done" if status < 500 else "Not there", status=status, said=said
+        )
+
+    # Acting
+
+    async def _post(self, request: Request, place: _Place, who: Identity) -> Response:
+        desk = await self._desk(place, who)
+        form = {**dict(request.query_params), **await read_form(request)}
+        ids = [*request.query_params.getlist("id"), *(await read_ids(request))]
+        kind, _, name = place.path.removeprefix("/").partition("/")
+        if kind == "act":
+            done = await self._act(desk, name, form, ids)
+            back = form.get("back") or "/"
+        elif place.path == "/bulk/start":
+            done, back = await self._start(desk, form)
+        else:
+            raise HiddenError("there is no such act")
+        if place.api:
+            return JSONResponse(plain(done, exact=True), 200 if done.ok else 409)
+        where = _own_path(place.base, back)
+        mark = "&" if "?" in where else "?"
+        return RedirectResponse(f"{where}{mark}{urlencode({'told': self._signed(done)})}", status_code=303)
+
+    async def _act(self, desk: Desk, name: str, form: Mapping[str, str], ids: Sequence[str]) -> Done:
+        args = {one.name: one.read(form.get(one.name)) for one in _ACT_PARAMS}
+        if name == "stop":
+            self._bulks.stop(desk, form.get("id", ""))
+            return Done(said="it ends with the jobs that are under way")
+        if name not in ACTIONS or name in ("view", "see_arguments"):
+            raise HiddenError("there is no such act")
+        if name in MANY_ACTIONS and (ids or name != "recover"):
+            return await desk.act_on_jobs(name, list(dict.fromkeys(ids)), args["lease"] or "")
+        return await desk.act_on_name(name, args["name"] or "")
+
+    async def _start(self, desk: Desk, form: Mapping[str, str]) -> tuple[Done, str]:
+        """Begin an act on many jobs: what was counted must be said again, and typed where it is much."""
+        ask = self._ask(desk, BULK_PARAMS, form)
+        plan: BulkPlan = await bulk_plan(ask)
+        if plan.number == 0:
+            raise UsageError("no jobs match any more; nothing was done")
+        if plan.number > UNTYPED:
+            typed, counted = form.get("typed", "").strip(), form.get("counted", "")
+            if typed != counted or not typed.isdigit():
+                raise UsageError(f"type the number of jobs, {counted or plan.number}, to confirm; nothing was done")
+        limit = ask["limit"]
+        counted = form.get("counted", "")
+        if limit is None and plan.count.exact and counted.isdigit() and 0 < int(counted) < 10**9:
+            limit = int(counted)  # what has come to match since was not confirmed
+        bulk_id = self._bulks.start(
+            desk,
+            plan.action,
+            selection_of(ask.args),
+            rate=ask["rate"],
+            limit=limit,
+            expected=plan.number if plan.count.exact or limit is not None else None,
+        )
+        return Done(
+            said=f"it runs in the background, as act {bulk_id}", words={"act": bulk_id}
+        ), f"/bulk/act?id={bulk_id}"
+
+    # What is said on the page after an act; signed, so that no link can put words into our mouth
+
+    def _signed(self, done: Done) -> str:
+        packed = base64.urlsafe_b64encode(json.dumps([done.said[:500], done.ok]).encode()).decode()
+        return f"{packed}.{hmac.new(self._secret, packed.encode(), 'sha256').hexdigest()[:32]}"
+
+    def _told(self, signed: str) -> tuple[str, bool] | None:
+        packed, _, mark = signed.partition(".")
+        wanted = hmac.new(self._secret, packed.encode("utf-8", "replace"), "sha256").hexdigest()[:32]
+        if not hmac.compare_digest(mark.encode("utf-8", "replace"), wanted.encode()):
+            return None
+        said, ok = json.loads(base64.urlsafe_b64decode(packed))
+        return said, ok
+
+
+def _static(path: str) -> Response | None:
+    """What anybody may have: it says nothing of the jobs."""
+    if path == "/robots.txt":
+        return Response("User-agent: *\nDisallow: /\n", media_type="text/plain")
+    if path == "/health":
+        return Response("ok\n", media_type="text/plain")
+    found = STATIC.get(path)
+    if found is None:
+        return None
+    return Response(found.data, media_type=found.kind, headers={"Cache-Control": "public, max-age=31536000, immutable"})
+
+
+def _is_api(path: str) -> bool:
+    """Whether JSON is asked for, also below a namespace."""
+    below = "/" + path.removeprefix("/n/").partition("/")[2] if path.startswith("/n/") else path
+    return below == "/api" or below.startswith("/api/")
+
+
+def _own_path(base: str, wanted: str) -> str:
+    """A path of ours, whatever was asked for; never another host."""
+    try:
+        parts = urlsplit(wanted)
+    except ValueError:
+        return f"{base}/"
+    path = parts.path if parts.path in PAGES or parts.path.startswith("/n/") else "/"
+    if "//" in path or "\\" in path or ".." in path:
+        path = "/"
+    query = urlencode([(name, value) for name, value in parse_qsl(parts.query)[:50] if name != "told"])
+    return f"{base}{quote(path, safe='/')}" + (f"?{query}" if query else "")
+
+
+def dashboard(
+    *apps: TrackedQueue,
+    login: Login | Users | None = None,
+    rights: Rights | None = None,
+    read_only: bool = False,
+    insecure: bool = False,
+    prefix: str = "",
+    prefix_stripped: bool = False,
+    hosts: Sequence[str] = (),
+    frame_ancestors: str = "'none'",
+    badge: str = "",
+    zone: str = "UTC",
+    floor: int = 2,
+    find_shards: bool = False,
+) -> ASGIApp:
+    """
+    A dashboard for one app or several, as an ASGI application: `web.mount("/jobs", dashboard(app))`.
+
+    Without a login it answers to this machine alone.
+
+    Args:
+        apps: One for each namespace.
+        login: `Users(file)`, `ProxyHeader(...)`, or a function of the ASGI scope that returns an Identity or None, and may be
+            async: for a session of your own.
+        rights: `def rights(who, wish) -> bool`, beyond the roles: by action, namespace, queue and task.
+        read_only: Nobody changes anything here.
+        insecure: Answer to everybody, as an admin, without a login: something before it checks who asks.
+        prefix: The path below which browsers see it, where a proxy adds one. A mount's own path is known without.
+        prefix_stripped: The proxy takes the prefix off.
+        hosts: Names with port by which browsers know it, where a proxy changes the Host header: `jobs.example.org`.
+        frame_ancestors: Which pages may show it in a frame, as in the CSP: "'none'", "'self'", or origins.
+        badge: What is said beside its name on each page, such as the environment; with `prod` in it, in red.
+        zone: The timezone in which times are shown.
+        floor: The shortest time in seconds after which a page may look again by itself.
+        find_shards: Take the number of shards from Redis: for apps that are made of settings alone.
+
+    Raises:
+        UsageError: An argument is not what it should be; two apps have one namespace.
+    """
+    if not apps:
+        raise UsageError("dashboard: give it at least one app")
+    for app in apps:
+        if not isinstance(app, TrackedQueue):
+            raise UsageError(f"dashboard: {app!r} is a {type(app).__qualname__}, not a TrackedQueue")
+    names = [app.settings.namespace for app in apps]
+    if len(set(names)) != len(names):
+        raise UsageError("dashboard: two apps have the same namespace")
+    if login is not None and not callable(login) and not isinstance(login, Users):
+        raise UsageError(f"login={login!r}: give Users(...), ProxyHeader(...), or a function of the scope")
+    if login is not None and insecure:
+        raise UsageError("give login= or insecure=True, not both")
+    if prefix and (not prefix.startswith("/") or prefix.endswith("/") or "//" in prefix or not prefix.isprintable()):
+        raise UsageError(f"prefix={prefix!r}: write it as /jobs, with a slash at its beginning and none at its end")
+    if ";" in frame_ancestors or "," in frame_ancestors or not frame_ancestors.isprintable() or not frame_ancestors:
+        raise UsageError(
+            f"frame_ancestors={frame_ancestors!r}: write 'none' or 'self' in quotes, or origins with spaces between"
+        )
+    try:
+        known_zone = ZoneInfo(zone)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        raise UsageError(f"zone={zone!r} is not a known timezone") from None
+    if not isinstance(floor, int) or floor < 1:
+        raise UsageError(f"floor={floor!r}: it must be a whole number of seconds, 1 or more")
+    return Dashboard(
+        [_Source(app, find_shards) for app in apps],
+        Access(rights=rights, read_only=read_only),
+        login=login,
+        insecure=insecure,
+        prefix=prefix,
+        prefix_stripped=prefix_stripped,
+        hosts=hosts,
+        frame_ancestors=frame_ancestors,
+        badge=badge,
+        zone=known_zone,
+        floor=floor,
+    )
