@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 # Tests of real processes have leases of seconds, for which a shared machine can stand still: one that fails is run once more.
 ONCE_MORE := --reruns 1
 
-.PHONY: demo dashboard test test-processes test-deep test-acl test-pythons test-wheels fuzz failover cluster test-versions test-all explore chaos soak bench bench-smoke bench-growth bench-readers bench-peers bench-cluster bench-soak alerts audit check docs clean
+.PHONY: demo dashboard test test-processes test-deep test-acl test-pythons test-wheels fuzz failover cluster test-versions test-all explore chaos soak bench bench-smoke bench-growth bench-readers bench-dashboard bench-peers bench-cluster bench-soak alerts audit check docs clean
 
 demo: $(STAMP)
 	$(BIN)/python -m tracked_queue demo
@@ -98,6 +98,10 @@ bench-growth: $(VENV)/.servers
 # How long each look at a large fleet takes: a million jobs, 1,000 queues, 200 instances, 100,000 dead.
 bench-readers: $(STAMP)
 	$(BIN)/python benchmarks/bench_readers.py
+
+# The dashboard's pages with 50 tabs open on that fleet, and what the tabs cost a worker that drains.
+bench-dashboard: $(STAMP)
+	$(BIN)/python benchmarks/bench_dashboard.py
 
 # The field beside this checkout, each in an environment of its own below .peers; an hour. Then the tables and the chart of the docs.
 bench-peers: $(VENV)/.servers

@@ -1,6 +1,8 @@
 """
 `demo --dashboard`: a shop with a mixed load, dead letters, a full limit, a queue that nobody serves and a lost instance; and
-the dashboard, on an address that is printed. Everything lives in a temporary folder with an embedded Redis, and is gone at the end.
+the dashboard, on an address that is printed.
+
+Everything lives in a temporary folder with an embedded Redis, and is gone at the end.
 """
 
 from __future__ import annotations

@@ -58,10 +58,7 @@ NO_LOGIN = (
     "This dashboard has no login, so it answers only to this machine, by the name localhost. Give it a login (login=, "
     "--users), or, if something before it checks who asks, insecure=True (--insecure)."
 )
-_ACT_PARAMS = (
-    Param(name="name", doc="The queue, task, schedule or instance.", length=1000),
-    Param(name="lease", doc="Of lost jobs: their instance."),
-)
+_NAME = Param(name="name", doc="The queue, task, schedule or instance.", length=1000)
 
 
 @dataclass(slots=True)
@@ -114,7 +111,7 @@ class Dashboard:
         self._zone = zone
         self._templates = Templates(badge=badge, zone=zone, floor=floor)
         self._secret = secrets.token_bytes(32)
-        self._shared: OrderedDict[Hashable, Shared[Any]] = OrderedDict()
+        self._shared: OrderedDict[tuple[str, Hashable], Shared[Any]] = OrderedDict()
         self._last: OrderedDict[Hashable, Any] = OrderedDict()
         self._minutes, self._bulks = Minutes(), Bulks()
         self._finding = asyncio.Lock()
@@ -162,7 +159,7 @@ class Dashboard:
             who = await self._who(request)
             if path in ("/login", "/logout"):
                 return await self._log_in_or_out(request, root, path, who)
-            api = _is_api(path)
+            api = self._is_api(path)
             if who is None:
                 return self._ask_who(request, root, path, api)
             place = self._place(root, path)
@@ -213,13 +210,19 @@ class Dashboard:
         if len(self._sources) > 1:
             if path == "/":
                 raise _RedirectError(f"{root}/n/{quote(next(iter(self._sources)), safe='')}/")
-            name, _, rest = path.removeprefix("/n/").partition("/")
-            found = self._sources.get(name) if path.startswith("/n/") else None
-            if found is None:
+            # A name may have slashes in it, which are not escaped any more here.
+            names = [one for one in self._sources if path.startswith(f"/n/{one}/")]
+            if not names:
                 raise HiddenError("there is no such page, or no such namespace")
-            base, path, source = f"{root}/n/{quote(name, safe='')}", f"/{rest}", found
-        api = _is_api(path)
+            name = max(names, key=len)
+            base, path, source = f"{root}/n/{quote(name, safe='')}", path[len(name) + 3 :], self._sources[name]
+        api = path == "/api" or path.startswith("/api/")
         return _Place(root, base, path.removeprefix("/api") or "/" if api else path, source, api)
+
+    def _is_api(self, path: str) -> bool:
+        """Whether JSON is asked for, also below a namespace."""
+        below = [""] if len(self._sources) == 1 else [f"/n/{one}" for one in self._sources]
+        return any(path == f"{one}/api" or path.startswith(f"{one}/api/") for one in below)
 
     async def _who(self, request: Request) -> Identity | None:
         """Raises RefusedError where there is no login, and this is not this machine."""
@@ -329,7 +332,7 @@ class Dashboard:
                     source.find_shards = False
         return Desk(source.app, who, self._access, self._read_shared)
 
-    async def _read_shared(self, key: Hashable, seconds: float, read: Callable[[], Awaitable[Any]]) -> Any:
+    async def _read_shared(self, key: tuple[str, Hashable], seconds: float, read: Callable[[], Awaitable[Any]]) -> Any:
         found = self._shared.get(key)
         if found is None:
             found = self._shared[key] = Shared(read, seconds)
@@ -396,6 +399,8 @@ class Dashboard:
             done, back = await self._start(desk, form)
         else:
             raise HiddenError("there is no such act")
+        for key in [one for one in self._shared if one[0] == desk.namespace]:
+            del self._shared[key]  # what was read before shows it as it was
         if place.api:
             return JSONResponse(plain(done, exact=True), 200 if done.ok else 409)
         where = _own_path(place.base, back)
@@ -403,15 +408,14 @@ class Dashboard:
         return RedirectResponse(f"{where}{mark}{urlencode({'told': self._signed(done)})}", status_code=303)
 
     async def _act(self, desk: Desk, name: str, form: Mapping[str, str], ids: Sequence[str]) -> Done:
-        args = {one.name: one.read(form.get(one.name)) for one in _ACT_PARAMS}
         if name == "stop":
             self._bulks.stop(desk, form.get("id", ""))
             return Done(said="it ends with the jobs that are under way")
         if name not in ACTIONS or name in ("view", "see_arguments"):
             raise HiddenError("there is no such act")
         if name in MANY_ACTIONS and (ids or name != "recover"):
-            return await desk.act_on_jobs(name, list(dict.fromkeys(ids)), args["lease"] or "")
-        return await desk.act_on_name(name, args["name"] or "")
+            return await desk.act_on_jobs(name, list(dict.fromkeys(ids)))
+        return await desk.act_on_name(name, _NAME.read(form.get("name")) or "")
 
     async def _start(self, desk: Desk, form: Mapping[str, str]) -> tuple[Done, str]:
         """Begin an act on many jobs: what was counted must be said again, and typed where it is much."""
@@ -464,12 +468,6 @@ def _static(path: str) -> Response | None:
     if found is None:
         return None
     return Response(found.data, media_type=found.kind, headers={"Cache-Control": "public, max-age=31536000, immutable"})
-
-
-def _is_api(path: str) -> bool:
-    """Whether JSON is asked for, also below a namespace."""
-    below = "/" + path.removeprefix("/n/").partition("/")[2] if path.startswith("/n/") else path
-    return below == "/api" or below.startswith("/api/")
 
 
 def _own_path(base: str, wanted: str) -> str:

@@ -54,7 +54,7 @@ class Desk:
         app: TrackedQueue,
         who: Identity,
         access: Access,
-        shared: Callable[[Hashable, float, Callable[[], Awaitable[Any]]], Awaitable[Any]],
+        shared: Callable[[tuple[str, Hashable], float, Callable[[], Awaitable[Any]]], Awaitable[Any]],
     ) -> None:
         self._app, self.who, self._access, self._shared = app, who, access, shared
         self.namespace = app.settings.namespace
@@ -151,7 +151,7 @@ class Desk:
 
     # Acting
 
-    async def act_on_jobs(self, action: ManyAction, ids: Sequence[str], lease: str = "") -> Done:
+    async def act_on_jobs(self, action: ManyAction, ids: Sequence[str]) -> Done:
         """Do something with some jobs, each of which they must see and may do this with; else nothing is done."""
         if not ids:
             raise UsageError("choose at least one job")
@@ -175,7 +175,7 @@ class Desk:
             case "run_now":
                 words = {job_id: word.value for job_id, word in (await operator.reschedule(ids, 0)).items()}
             case _:
-                words = await operator.recover_orphans(lease, ids, discard=action == "discard")
+                words = await operator.recover_orphans(ids, discard=action == "discard")
         done = sum(word in DONE_WORDS[action] for word in words.values())
         rest = {word for word in words.values() if word not in DONE_WORDS[action]}
         why = f"; of the others: {', '.join(_WHY.get(word, word) for word in sorted(rest))}" if rest else ""

@@ -97,7 +97,7 @@ def _act(action: Any, done: Any) -> dict[str, Any]:
     about_jobs = action in MANY_ACTIONS
     fields: dict[str, Any] = {"name": {"type": "string"}, "id": {"type": "string"}}
     if about_jobs:
-        fields = {"ids": {"type": "array", "items": {"type": "string"}, "maxItems": 250}, "lease": {"type": "string"}}
+        fields = {"ids": {"type": "array", "items": {"type": "string"}, "maxItems": 250}}
     return {
         "summary": f"{action.replace('_', ' ').capitalize()}: for role {LEAST[action].value} and above.",
         "operationId": f"act_{action}",

@@ -48,7 +48,7 @@ from ..protocol.transitions import (
 )
 from ..reports.dead import DeadFilter, read_dead
 from ..reports.instances import lease_deadline
-from ..reports.jobs import drop_ended, read_open_jobs, read_states
+from ..reports.jobs import drop_ended, read_leases, read_open_jobs, read_states
 from ..settings import Seconds
 from ..transport.store import Store
 from ..worker.liveness import user_id
@@ -386,33 +386,33 @@ class Operator(Viewer):
             words += [fates.get(job_id, missing) for job_id in batch]
         return words
 
-    async def recover_orphans(self, lease: str, ids: Sequence[str], *, discard: bool = False) -> dict[str, str]:
+    async def recover_orphans(self, ids: Sequence[str], *, discard: bool = False) -> dict[str, str]:
         """
-        Move some jobs of a lost instance back to their queues now, or let them end as cancelled.
+        Move some jobs of lost instances back to their queues now, or let them end as cancelled.
 
         Args:
             discard: They will not run again.
 
         Returns:
             What became of each: its fate, or 'alive' (the instance goes on), 'hold' (after an outage nobody may be called lost
-            yet), or 'gone' (the instance does not own it).
+            yet), or 'gone' (no instance owns it).
         """
-        check_name("lease", lease)
         check_flag("discard", discard)
         words: dict[str, str] = {}
         for job_id in check_list("ids", ids, "ids"):
             check_name("job id", job_id)
         stores = await self._connections.agreed()
         for shard, own in self._connections.shards.by_shard(ids).items():
-            found = await self._recover_named(stores[shard], lease, own, discard=discard)
-            words.update(zip(own, found, strict=True))
-        await self._note(
-            "discard" if discard else "recover",
-            lease=lease,
-            jobs=len(words),
-            answers=dict(list(words.items())[:MOST_NAMED]),
-        )
-        return {job_id: words[job_id] for job_id in ids}
+            by_lease: dict[str, list[str]] = {}
+            for job_id, lease in (await read_leases(stores[shard], own)).items():
+                by_lease.setdefault(lease, []).append(job_id)
+            for lease, of_lease in by_lease.items():
+                found = await self._recover_named(stores[shard], lease, of_lease, discard=discard)
+                words.update(zip(of_lease, found, strict=True))
+        words = {job_id: words.get(job_id, "gone") for job_id in ids}
+        answers = dict(list(words.items())[:MOST_NAMED])
+        await self._note("discard" if discard else "recover", jobs=len(words), answers=answers)
+        return words
 
     async def _for_each(
         self, ids: Sequence[str], make: Callable[[list[str]], Call[list[W]]], most: int = MAX_RICH

@@ -17,8 +17,8 @@ from .explain import problems_of
 from .explanation import Explanation
 
 CACHE_S = 1.0
-# A reading is kept for so many times as long as it took, so that lookers cost Redis and this process a twentieth at most.
-TIMES_AS_LONG = 20
+# A reading is kept for so many times as long as it took, so that lookers cost Redis and this process a fiftieth at most.
+TIMES_AS_LONG = 50
 # Of how many instances, those with the most jobs, how many jobs are shown.
 MOST_INSTANCES, MOST_JOBS = 20, 20
 

@@ -16,7 +16,7 @@ from ..protocol.times import RUN_EDGES
 from ..reports.dead import DeadFilter, DeadGroup, DeadJob, grouped, read_dead
 from ..reports.instances import ActiveJob, InstanceReport, lease_deadline, read_active, read_all_instances
 from ..reports.jobs import read_places
-from ..reports.limits import LimitReport, read_limits
+from ..reports.limits import Holder, LimitReport, read_holders, read_limits
 from ..reports.listing import LISTED_STATES, JobFilter, JobPage, ListedState
 from ..reports.memory import Act, RecoveryReport, read_acts, read_recoveries
 from ..reports.minutes import Minute, read_minutes
@@ -65,12 +65,16 @@ class Viewer:
         """Queues with lengths, ages, rates and pauses; parked tasks; how many jobs are scheduled and dead."""
         return await read_overview(self._connections.stores)
 
-    async def picture(self) -> Picture:
+    async def picture(self, *, fresh: bool = False) -> Picture:
         """
         Queues, instances, problems and running jobs at once. All who ask within a second share one reading; within longer,
         where it takes long.
+
+        Args:
+            fresh: Read it anew.
         """
-        return await self._pictures.get()
+        check_flag("fresh", fresh)
+        return await take_picture(self._connections.stores) if fresh else await self._pictures.get()
 
     async def queue_age(self, queue: str) -> float | None:
         """Seconds that the oldest job of a queue has waited; None for an empty queue."""
@@ -140,6 +144,10 @@ class Viewer:
         something waits for.
         """
         return await read_limits(self._connections.stores)
+
+    async def holders(self, limit: str) -> list[Holder]:
+        """Who holds places of a concurrency limit, by its stored name (`LimitReport.stored`); at most 100."""
+        return await read_holders(self._connections.stores, check_text("limit", limit))
 
     async def numbers(self) -> FleetNumbers:
         """The fleet as numbers, which metrics are made of."""

@@ -81,7 +81,7 @@ class DeadGroup:
 
 # What differs between errors that are the same: ids, numbers, and what is quoted.
 _DIFFERS = re.compile(
-    r'''0x[0-9a-fA-F]+|[0-9a-fA-F]{8,}(?:-[0-9a-fA-F]{2,})*|\d+(?:\.\d+)?|'[^']{0,200}'|"[^"]{0,200}"'''
+    r'''0x[0-9a-fA-F]+|[0-9a-fA-F]{8,}(?:-[0-9a-fA-F]{2,})*|[-+]?\d+(?:\.\d+)?|'[^']{0,200}'|"[^"]{0,200}"'''
 )
 _FRAME = re.compile(r'File "([^"]{1,300})", line (\d{1,9}), in ([^\n]{1,100})')
 _MOST_MESSAGE = 200

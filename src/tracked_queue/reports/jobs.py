@@ -208,6 +208,17 @@ async def read_places(store: Store, job_ids: Sequence[str]) -> dict[str, tuple[s
     return found
 
 
+async def read_leases(store: Store, job_ids: Sequence[str]) -> dict[str, str]:
+    """The lease that each of those that are active was handed to."""
+    found: dict[str, str] = {}
+    for at in range(0, len(job_ids), PAGE):
+        page = job_ids[at : at + PAGE]
+        for job_id, (state, lease) in zip(page, await store.read_fields(page, "state", "lease"), strict=True):
+            if state == b"active" and lease:
+                found[job_id] = text_of(lease)
+    return found
+
+
 async def read_open_jobs(
     store: Store, *, queue: str | None = None, task: str | None = None
 ) -> AsyncIterator[list[str]]:

@@ -35,6 +35,46 @@ class LimitReport:
     shard: int = 0
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Holder:
+    """
+    A job that holds a place of a concurrency limit; `leaked`: it does not run, so that the place is held by nobody. A lost
+    instance's jobs still hold theirs until they are recovered.
+    """
+
+    id: str
+    state: str
+    task: str
+    queue: str
+    lease: str
+    age_s: float | None
+    leaked: bool
+    shard: int = 0
+
+
+async def read_holders(stores: Sequence[Store], name: str, limit: int = 100) -> list[Holder]:
+    """Who holds places of a limit, by its stored name; those that leaked first, then the oldest."""
+    found: list[Holder] = []
+    for shard, store in enumerate(stores):
+        now = await now_ms(store)
+        (ids,) = await store.read(("SRANDMEMBER", store.keys.named("permits", name), limit))
+        records = await store.read_fields(ids, "state", "task", "queue", "lease", "delivery")
+        for job_id, (state, task, queue, lease, delivery) in zip(ids, records, strict=True):
+            found.append(
+                Holder(
+                    id=text_of(job_id),
+                    state=text_of(state),
+                    task=text_of(task),
+                    queue=text_of(queue),
+                    lease=text_of(lease),
+                    age_s=(now - abs(number_of(delivery))) / 1000 if delivery else None,
+                    leaked=state != b"active",
+                    shard=shard,
+                )
+            )
+    return sorted(found, key=lambda one: (not one.leaked, -(one.age_s or 0.0), one.id))[:limit]
+
+
 async def read_limits(stores: Sequence[Store]) -> list[LimitReport]:
     """Every limit without a key, and of those with one the first that something waits for; full ones first."""
     found: list[LimitReport] = []

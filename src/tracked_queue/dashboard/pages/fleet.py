@@ -13,7 +13,7 @@ from ...operator.picture import Picture
 from ...operator.viewer import TaskReport
 from ...reports.dead import DeadFilter, DeadGroup
 from ...reports.instances import ActiveJob, InstanceReport
-from ...reports.limits import LimitReport
+from ...reports.limits import Holder, LimitReport
 from ...reports.listing import JobRow
 from ...reports.memory import Act, RecoveryReport
 from ...reports.minutes import Minute
@@ -86,7 +86,7 @@ class Home:
 
 async def picture_of(ask: Ask) -> Picture:
     """The shared picture of this namespace."""
-    return await ask.desk.reads.picture()
+    return await ask.desk.cached("picture", 1.0, lambda: ask.desk.reads.picture(fresh=True))
 
 
 async def minutes_of(ask: Ask) -> list[Minute]:
@@ -482,11 +482,14 @@ async def limits(ask: Ask) -> Limits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LimitPage:
-    """One limit: how it stands in each shard, who holds its places, and which of them nobody holds."""
+    """
+    One limit: how it stands in each shard, and at most 100 of those who hold its places; `leaked` ones do not run.
+    """
 
     at: datetime
     name: str
     explanations: tuple[Explanation, ...]
+    holders: tuple[Holder, ...]
 
 
 @page(
@@ -498,7 +501,13 @@ class LimitPage:
 async def limit(ask: Ask) -> LimitPage:
     """One limit, and who holds its places."""
     ask.desk.must_see_fleet()
-    return LimitPage(at=now(), name=ask["name"], explanations=tuple(await ask.desk.reads.explain(limit=ask["name"])))
+    name = ask["name"]
+    return LimitPage(
+        at=now(),
+        name=name,
+        explanations=tuple(await ask.desk.reads.explain(limit=name)),
+        holders=tuple(await ask.desk.reads.holders(name)),
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -556,7 +565,7 @@ async def doctor(ask: Ask) -> Doctor:
         settings=tuple(
             SettingRow(
                 name=name,
-                value=desk.settings.shown(name),
+                value=str(desk.settings.shown(name)),
                 source=desk.settings.sources.get(name, "default"),
                 doc=setting_doc(name),
             )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import islice
@@ -14,11 +14,12 @@ from cronsim import CronSim, CronSimError
 from ...errors import UsageError
 from ...model.checks import MAX_NAME, check_name
 from ...model.record import JobInfo
-from ...operator.explanation import Explanation
+from ...operator.explanation import Explanation, seconds
 from ...operator.many import ALLOWED, MANY_ACTIONS, Count, ManyAction, Selection
 from ...reports.dead import DeadFilter, DeadGroup, DeadJob
 from ...reports.instances import InstanceReport
-from ...reports.listing import LISTED_STATES, JobRow
+from ...reports.listing import LISTED_STATES, JobRow, ListedState
+from ...reports.listing import JobPage as FoundPage
 from ...reports.memory import RecoveryReport
 from ...reports.schedules import ScheduleReport
 from ...reports.workflows import Workflow, WorkflowJob
@@ -56,15 +57,7 @@ async def jobs(ask: Ask) -> Jobs:
     """Jobs of a state: queued ones in the order in which they are taken, ended ones with the newest first."""
     desk, state = ask.desk, ask["state"]
     _check_names(ask)
-    found = await desk.reads.jobs(
-        state,
-        queue=ask["queue"],
-        task=ask["task"],
-        error=ask["error"],
-        older=ask["older"],
-        limit=PAGE_ROWS,
-        start=ask["from"],
-    )
+    found = await _listed(ask, state)
     return Jobs(
         at=now(),
         state=state,
@@ -73,6 +66,18 @@ async def jobs(ask: Ask) -> Jobs:
         next=found.next,
         actions=tuple(actions_for(ask, state)),
     )
+
+
+async def _listed(ask: Ask, state: ListedState) -> FoundPage:
+    """A page of a list, read once for all who look at it."""
+    queue, task, error, older, start = (ask.args.get(name) for name in ("queue", "task", "error", "older", "from"))
+
+    def read() -> Awaitable[FoundPage]:
+        return ask.desk.reads.jobs(
+            state, queue=queue, task=task, error=error, older=older, limit=PAGE_ROWS, start=start
+        )
+
+    return await ask.desk.cached(("jobs", state, queue, task, error, older, start), 1.0, read)
 
 
 def actions_for(ask: Ask, state: str) -> list[ManyAction]:
@@ -88,15 +93,52 @@ def _check_names(ask: Ask) -> None:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """Something that happened to a job; `lease` is that of the run that it is about."""
+
+    at: datetime | None
+    what: str
+    lease: str
+    detail: str
+
+
+def timeline(info: JobInfo, explanation: Explanation) -> tuple[Step, ...]:
+    """What happened to a job, in order: its runs as they are known, and what else its history has."""
+    steps = [Step(at=info.queued_at, what="enqueued", lease="", detail="")]
+    told = set[str]()
+    for number, run in enumerate(explanation.runs, 1):
+        told.add(str(run.delivery))
+        steps.append(Step(at=run.started_at, what=f"run {number} started", lease=run.lease, detail=""))
+        if run.ended_at is not None:
+            took = seconds(max(0.0, (run.ended_at - run.started_at).total_seconds()))
+            detail = f"after {took}" + (f": {run.detail}" if run.detail else "")
+            steps.append(Step(at=run.ended_at, what=f"run {number} {run.end}", lease=run.lease, detail=detail))
+        if run.late_at is not None:
+            beside = f", {seconds(run.overlap_s)} beside the next run" if run.overlap_s else ""
+            detail = f"it came to {run.late_outcome}, which was not counted{beside}"
+            steps.append(Step(at=run.late_at, what=f"run {number} came back too late", lease=run.lease, detail=detail))
+    for event in info.history:
+        if event.kind != "late" and not (event.delivery in told and event.kind != "cancel"):
+            steps.append(Step(at=event.at, what=event.kind, lease=event.lease, detail=event.detail))
+    if info.due_at is not None:
+        steps.append(Step(at=info.due_at, what="due", lease="", detail=""))
+    if info.finished_at is not None and not any(run.ended_at == info.finished_at for run in explanation.runs):
+        steps.append(Step(at=info.finished_at, what=str(info.state), lease="", detail=info.reason or ""))
+    return tuple(sorted(steps, key=lambda one: one.at.timestamp() if one.at else 0.0))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class JobPage:
     """
-    One job: why it is as it is, its record, and what comes before and after it. `arguments` says whether arguments and results
-    are shown to this person; values under masked names never are. `actions` are what they may do with it now.
+    One job: why it is as it is, its record, what happened to it, and what comes before and after it. `arguments` says whether
+    arguments and results are shown to this person; values under masked names never are. `actions` are what they may do with it
+    now.
     """
 
     at: datetime
     explanation: Explanation
     job: JobInfo
+    timeline: tuple[Step, ...]
     arguments: bool
     actions: tuple[str, ...]
     lost_lease: str | None
@@ -120,6 +162,7 @@ async def job(ask: Ask) -> JobPage:
         at=now(),
         explanation=explanation,
         job=info,
+        timeline=timeline(info, explanation),
         arguments=desk.may("see_arguments", info.queue, info.task),
         actions=tuple(
             action for action in MANY_ACTIONS if state in ALLOWED[action] and desk.may(action, info.queue, info.task)
@@ -357,9 +400,7 @@ class Workflows:
 async def workflows(ask: Ask) -> Workflows:
     """Jobs that wait for others."""
     _check_names(ask)
-    found = await ask.desk.reads.jobs(
-        "waiting", queue=ask["queue"], task=ask["task"], limit=PAGE_ROWS, start=ask["from"]
-    )
+    found = await _listed(ask, "waiting")
     return Workflows(at=now(), rows=tuple(ask.desk.seen(found.rows)), next=found.next)
 
 

@@ -88,12 +88,14 @@ class Templates:
 
         return self._environment.get_template(template).render(to=to, **names)
 
-    def _moment(self, at: datetime | None, zone: str | None = None) -> Markup:
-        """A time, absolute, with its zone."""
+    def _moment(self, at: datetime | None, zone: str | None = None, exact: bool = False) -> Markup:
+        """A time, absolute, with its zone; to the ms if wanted."""
         if at is None:
             return Markup("&ndash;")
         here = ZoneInfo(zone) if zone else self._zone
-        text = f"{at.astimezone(here):%Y-%m-%d %H:%M:%S %Z}"
+        local = at.astimezone(here)
+        ms = f".{local.microsecond // 1000:03}" if exact else ""
+        text = f"{local:%Y-%m-%d %H:%M:%S}{ms} {local:%Z}"
         return Markup(f'<time datetime="{escape(at.isoformat())}">{escape(text)}</time>')
 
 
