@@ -178,9 +178,10 @@ class Scripts:
 
     def snapshot(self) -> dict[bytes, Any]:
         """Every key of the namespace with its content: to show that a refusal wrote nothing."""
-        # A set's dump is in an order that may change while nothing is written.
+        # The dump of a set or a large hash is in an order that may change while nothing is written.
+        whole = {b"set": self.redis.smembers, b"hash": self.redis.hgetall}
         return {
-            key: self.redis.smembers(key) if self.redis.type(key) == b"set" else self.redis.dump(key)
+            key: whole.get(self.redis.type(key), self.redis.dump)(key)
             for key in self.redis.scan_iter(match=self.keys.tag.replace("{", "[{]") + ":*", count=1000)
         }
 
