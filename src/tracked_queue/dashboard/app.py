@@ -40,7 +40,7 @@ from .access import ACTIONS, Access, HiddenError, Identity, RefusedError, Rights
 from .bulk import Bulks
 from .desk import Desk, Done
 from .forms import read_form, read_ids
-from .guard import SAFE_METHODS, headers, is_local, is_own
+from .guard import OPENER, SAFE_METHODS, headers, is_local, is_own, is_trustworthy
 from .logins import COOKIE, SESSION_S, BusyError, Login, Users
 from .minutes import Minutes
 from .openapi import document
@@ -127,6 +127,8 @@ class Dashboard:
             response = await self._answer(request)
             for name, value in self._headers.items():
                 response.headers.setdefault(name, value)
+            if is_trustworthy(request.url.scheme, request.headers):
+                response.headers.setdefault(*OPENER)
             if request.method == "HEAD":
                 response.body = b""
             with contextlib.suppress(ClientDisconnect):

@@ -20,11 +20,19 @@ def headers(frame_ancestors: str) -> dict[str, str]:
         "X-Content-Type-Options": "nosniff",
         "Cache-Control": "no-store",
         "Referrer-Policy": "same-origin",
-        "Cross-Origin-Opener-Policy": "same-origin",
         "Cross-Origin-Resource-Policy": "same-origin",
         "X-Robots-Tag": "noindex, nofollow",
         **({"X-Frame-Options": "DENY"} if frame_ancestors == "'none'" else {}),
     }
+
+
+# Where the origin is not trustworthy, a browser ignores it, and says so in its console.
+OPENER = ("Cross-Origin-Opener-Policy", "same-origin")
+
+
+def is_trustworthy(scheme: str, headers: Mapping[str, str]) -> bool:
+    """Whether a browser takes the address for one that nobody on the way can change: https, or this machine."""
+    return scheme == "https" or headers.get("x-forwarded-proto") == "https" or _is_local_name(headers)
 
 
 def is_own(headers: Mapping[str, str], hosts: Collection[str]) -> bool:
@@ -52,6 +60,10 @@ def is_local(client: tuple[str, int] | None, headers: Mapping[str, str]) -> bool
     """
     if client is None or not is_loopback(client[0]) or any(name in headers for name in _FORWARDED):
         return False
+    return _is_local_name(headers)
+
+
+def _is_local_name(headers: Mapping[str, str]) -> bool:
     try:
         name = urlsplit(f"//{headers.get('host', '')}").hostname or ""
     except ValueError:
