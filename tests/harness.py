@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
 import redis
@@ -121,7 +121,9 @@ class Scripts:
         )
         return verdict
 
-    def recover(self, lease: str, n: int = 250, owner: str = "me", max_recoveries: int = 3) -> t.Portion:
+    def recover(
+        self, lease: str, n: int = 250, owner: str = "me", max_recoveries: int = 3, ids: Sequence[str] = ()
+    ) -> t.Portion:
         return self.store.run(
             t.recover(
                 lease,
@@ -131,6 +133,7 @@ class Scripts:
                 resend_window=120.0,
                 interval=INTERVAL,
                 n=n,
+                ids=ids,
             )
         )
 

@@ -16,10 +16,10 @@ ROOT = Path(__file__).parents[1]
 USER = "limited:secret@"
 
 
-def acl_line(version: tuple[int, ...] = (9,), namespace: str = "tq") -> list[str]:
+def acl_line(version: tuple[int, ...] = (9,), namespace: str = "tq", user: str = "tracked_queue") -> list[str]:
     """The rules in the docs, without what a server of this version doesn't know."""
     text = (ROOT / "docs/reference/acl.md").read_text()
-    block = re.search(r"```text\nuser tracked_queue (.*?)```", text, re.DOTALL)
+    block = re.search(rf"```text\nuser {user} (.*?)```", text, re.DOTALL)
     assert block
     skipped = {"+waitaof", "+client|setinfo"} if version < (7, 2) else set[str]()
     if version < (7, 0):

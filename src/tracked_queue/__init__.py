@@ -56,25 +56,37 @@ from .settings import Settings, SettingsArgs
 if TYPE_CHECKING:
     from .operator.doctor import Finding, Level
     from .operator.explanation import Explanation, Fact, Segment
+    from .operator.many import Candidate, Count, Course, Selection
     from .operator.operator import DeadOutcome, Operator
     from .operator.picture import Picture
     from .operator.scale import Scale
     from .operator.viewer import TaskReport, Viewer
-    from .reports.dead import DeadFilter, DeadJob
+    from .reports.dead import DeadFilter, DeadGroup, DeadJob
     from .reports.instances import ActiveJob, InstanceReport
-    from .reports.limits import LimitReport
+    from .reports.limits import Holder, LimitReport
     from .reports.listing import JobPage, JobRow
     from .reports.memory import Act, RecoveryReport
+    from .reports.minutes import Minute
     from .reports.numbers import FleetNumbers, LimitNumbers
     from .reports.queues import Overview, ParkedReport, QueueReport
     from .reports.runs import Run
     from .reports.schedules import ScheduleReport
     from .reports.times import Histogram, Times
+    from .reports.workflows import Workflow, WorkflowJob
 
 __version__ = "0.1.0"
 
 # The operator's names are imported on first use: most programs only produce.
 _LATER = {
+    "Candidate": "operator.many",
+    "Count": "operator.many",
+    "Course": "operator.many",
+    "Selection": "operator.many",
+    "DeadGroup": "reports.dead",
+    "Holder": "reports.limits",
+    "Minute": "reports.minutes",
+    "Workflow": "reports.workflows",
+    "WorkflowJob": "reports.workflows",
     "Act": "reports.memory",
     "ActiveJob": "reports.instances",
     "DeadFilter": "reports.dead",
@@ -127,10 +139,14 @@ __all__ = [
     "BatchProgress",
     "CallNext",
     "CancelWord",
+    "Candidate",
     "Concurrency",
+    "Count",
+    "Course",
     "CurrentJob",
     "Dead",
     "DeadFilter",
+    "DeadGroup",
     "DeadJob",
     "DeadOutcome",
     "DeadWord",
@@ -154,6 +170,7 @@ __all__ = [
     "FleetNumbers",
     "Group",
     "Histogram",
+    "Holder",
     "InstanceReport",
     "InvariantError",
     "IsolatedError",
@@ -177,6 +194,7 @@ __all__ = [
     "LimitNumbers",
     "LimitReport",
     "LogLine",
+    "Minute",
     "MissingCommandError",
     "MoveWord",
     "NamedEnqueue",
@@ -204,6 +222,7 @@ __all__ = [
     "ScheduleReport",
     "SealedError",
     "Segment",
+    "Selection",
     "Settings",
     "SettingsArgs",
     "SettingsError",
@@ -229,6 +248,8 @@ __all__ = [
     "UnreadableResultError",
     "UsageError",
     "Viewer",
+    "Workflow",
+    "WorkflowJob",
     "__version__",
     "current_job",
 ]

@@ -14,6 +14,12 @@ from tests.harness import wait_until
 from tracked_queue import TrackedQueue
 
 
+def _found(pattern: str, text: str) -> str:
+    match = re.search(pattern, text)
+    assert match
+    return match[1]
+
+
 async def _ended(client: Any, act: str) -> Any:
     found = (await client.get(f"/api/bulk/act?id={act}")).json()["bulk"]
     return found if found["state"] != "running" else None
@@ -224,13 +230,13 @@ async def test_many_are_counted_confirmed_and_done_in_the_background(
     ) == 5
     assert (await app.operator.queues()).dead == 151, "a plan does nothing"
     page = (await client.get("/bulk/plan?action=requeue&state=dead&queue=doomed")).text
-    action = unescape(re.search(r'<form method="post" class="fields" action="([^"]+)"', page)[1])
+    action = unescape(_found(r'<form method="post" class="fields" action="([^"]+)"', page))
     for typed in ("", "15", "151", "one"):
         refused = await client.post(action, data={"typed": typed})
         assert refused.status_code == 400 and "type the number of jobs, 150" in refused.text, typed
     started = await client.post(action, data={"typed": "150", "rate": ""})
     assert started.status_code == 303 and started.headers["location"].startswith("/bulk/act?id=")
-    act = re.search(r"id=(\w+)", started.headers["location"])[1]
+    act = _found(r"id=(\w+)", started.headers["location"])
     found = await wait_until(lambda: _ended(client, act))
     assert (found["state"], found["done"], found["refused"], found["expected"]) == ("done", 150, {}, 150)
     assert (await app.operator.queues()).dead == 1

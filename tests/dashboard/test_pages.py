@@ -7,7 +7,7 @@ import re
 from typing import Any
 from urllib.parse import quote
 
-import jsonschema
+import jsonschema  # type: ignore[import-untyped]
 import pytest
 from benchmarks.bench_readers import Counting
 

@@ -123,7 +123,10 @@ async def test_what_is_hidden_is_not_there(shop: Shop, web: Client, app: Tracked
 
 async def test_a_bulk_act_leaves_alone_what_is_not_theirs(shop: Shop, web: Client, app: TrackedQueue) -> None:
     """A filter by queue that also holds jobs of another task: of each job it is asked again."""
-    mixed = [await shop.charge.options(queue="mixed").enqueue(1), await shop.report.options(queue="mixed").enqueue()]
+    mixed: list[Any] = [
+        await shop.charge.options(queue="mixed").enqueue(1),
+        await shop.report.options(queue="mixed").enqueue(),
+    ]
 
     def rights(who: Identity, wish: Wish) -> bool:
         return wish.action == "view" or wish.task in ("", "report")

@@ -24,6 +24,7 @@ from tracked_queue.chaos.proxy import Proxy
 from tracked_queue.chaos.server import RedisServer
 from tracked_queue.model.task import TaskWithOptions
 from tracked_queue.model.workflow import Group
+from tracked_queue.operator.many import Selection
 from tracked_queue.operator.operator import Operator
 from tracked_queue.operator.viewer import Viewer
 from tracked_queue.reports.instances import InstanceReport
@@ -95,6 +96,15 @@ CALLS: dict[str, tuple[float, Call]] = {
     "Viewer.explain": (REPLY_S, lambda c: c.app.operator.explain("some-job")),
     "Viewer.acts": (REPLY_S, lambda c: c.app.operator.acts()),
     "Viewer.recoveries": (REPLY_S, lambda c: c.app.operator.recoveries()),
+    "Viewer.dead_groups": (REPLY_S, lambda c: c.app.operator.dead_groups()),
+    "Viewer.holders": (REPLY_S, lambda c: c.app.operator.holders("n6:narrow")),
+    "Viewer.workflow": (REPLY_S, lambda c: c.app.operator.workflow("some-job")),
+    "Viewer.minutes": (REPLY_S, lambda c: c.app.operator.minutes(1, 2)),
+    "Viewer.places": (REPLY_S, lambda c: c.app.operator.places(["some-job"])),
+    "Viewer.select": (REPLY_S, lambda c: c.app.operator.select(Selection(state="dead"))),
+    "Viewer.count": (REPLY_S, lambda c: c.app.operator.count(Selection(state="queued"))),
+    "Operator.many": (REPLY_S, lambda c: c.app.operator.many("cancel", Selection(state="queued"))),
+    "Operator.recover_orphans": (REPLY_S, lambda c: c.app.operator.recover_orphans(["some-job"])),
     "Operator.note_act": (REPLY_S, lambda c: c.app.operator.note_act("look")),
     "Viewer.examine": (REPLY_S, lambda c: c.app.operator.examine()),
     "Viewer.unheld": (REPLY_S, lambda c: c.app.operator.unheld({1: {0: "a-lease"}})),

@@ -181,3 +181,66 @@ def test_sweep_lists_what_ran_out(q: Scripts) -> None:
     assert q.store.run(t.sweep(TTL)) == []
     die(q, "w")
     assert q.store.run(t.sweep(TTL)) == ["dead"]
+
+
+def test_named_jobs_move_and_the_others_stay(q: Scripts) -> None:
+    """An operator recovers one orphan: the owner is fenced, no other job moves, and the lease goes with the last."""
+    q.enqueue("a", "b", "c", "d")
+    q.register("dead")
+    q.register("w")
+    q.take("dead", start=3)
+    die(q, "w")
+    portion = q.recover("dead", ids=["b", "nothing", "b", "d"])
+    assert portion.word == "ok" and portion.remaining == 2
+    assert [(job.id, job.fate) for job in portion.jobs] == [("b", Fate.REQUEUED)]
+    assert q.beat("dead") is None, "the first write revoked it"
+    assert (q.state("a"), q.state("b"), q.state("c")) == ("active", "queued", "active")
+    before = q.snapshot()
+    assert q.recover("dead", ids=["b"]).jobs == () and q.job("b")["recoveries"] == "1"
+    assert q.snapshot() == before, "safe to ask twice"
+    assert q.recover("dead", ids=["a", "c"]).remaining == 0
+    assert q.recover("dead").word == "gone"
+    assert [job.id for job in q.take("w")] == [b"a", b"c", b"b", b"d"]
+
+
+def test_named_jobs_of_a_live_instance_stay(q: Scripts) -> None:
+    q.enqueue("a")
+    q.register("w")
+    q.take("w")
+    before = q.snapshot()
+    assert q.recover("w", ids=["a"]).word == "alive"
+    assert q.snapshot() == before
+
+
+def test_named_jobs_are_moved_beside_a_sweeper(q: Scripts) -> None:
+    """They take no lock, and none is in their way."""
+    q.enqueue("a", "b", "c", "d", "e")
+    q.register("dead")
+    q.register("w")
+    q.take("dead")
+    die(q, "w")
+    assert q.recover("dead", n=1, owner="sweeper").word == "ok"
+    assert q.recover("dead", n=1, owner="other").word == "busy"
+    left = sorted(q.listed("processing", "dead"))
+    assert q.recover("dead", ids=left[:1], owner="operator").remaining == 3
+    assert q.recover("dead", n=1, owner="other").word == "busy", "the sweeper still has its lock"
+    assert q.recover("dead", n=1, owner="sweeper").remaining == 2
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_a_named_job_under_suspicion_is_judged_like_the_others(q: Scripts, named: bool) -> None:
+    q.enqueue("a")
+    q.register("w")
+    q.take("w")
+    q.release("w")
+    assert [job.charges for job in q.recover("w", ids=["a"] if named else []).jobs] == [1]
+
+
+def test_a_named_job_whose_cancellation_is_asked_for_ends(q: Scripts) -> None:
+    q.enqueue("a", "b")
+    q.register("w")
+    q.take("w")
+    q.release("w", t.End.INTERRUPTED)
+    assert q.store.run(t.cancel(["a"], 60.0, "ann")) == [CancelWord.REQUESTED]
+    assert [job.fate for job in q.recover("w", ids=["a"]).jobs] == [Fate.CANCELLED]
+    assert (q.state("a"), q.state("b")) == ("cancelled", "active")

@@ -434,6 +434,11 @@ class Machine(RuleBasedStateMachine):
     def crash(self, lease: str, portion: int, interrupted: bool) -> None:
         """The instance dies, is recovered in portions, and comes back; what its former self held it may still settle."""
         self.q.release(lease, t.End.INTERRUPTED if interrupted else t.End.DIED)
+        # A person may have moved some by name before.
+        named = sorted(self.q.listed("processing", lease))[: portion - 1]
+        if named:
+            moved = self.q.recover(lease, ids=named)
+            assert moved.word == "ok" and {job.id for job in moved.jobs} == set(named)
         while self.q.recover(lease, n=portion).word == "ok":
             pass
         self.q.numbers[lease] = 0

@@ -1,10 +1,11 @@
-"""`dead list`, `dead requeue`, `dead purge`."""
+"""`dead list`, `dead groups`, `dead requeue`, `dead purge`."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -47,6 +48,9 @@ class Wanted:
     older_than: Annotated[
         str | None, typer.Option("--older-than", help="Only those that died at least this long ago: 90s, 15m, 2h, 7d.")
     ] = None
+    group: Annotated[
+        str | None, typer.Option("--group", help="Only those of a group; `dead groups` shows its key.")
+    ] = None
 
     def filter(self) -> DeadFilter:
         """As the operator takes it. Raises UsageError."""
@@ -58,6 +62,7 @@ class Wanted:
             queue=self.queue,
             reason=self.reason,
             older_than=None if self.older_than is None else seconds(self.older_than),
+            group=self.group,
         )
 
 
@@ -83,6 +88,43 @@ def dead_list(
         ("id", "task", "queue", "dead for", "attempts", "charges", "reason"),
         [
             (one.id, one.task, one.queue, span(one.age_s), one.attempts, one.charges, one.reason or one.error)
+            for one in found
+        ],
+        "no dead jobs match",
+    )
+
+
+@dead_cli.command("groups")
+@guarded
+def dead_groups(
+    *,
+    wanted: Wanted,
+    limit: Annotated[int, typer.Option(help="Of how many of the newest that match.")] = 10_000,
+    where: Where,
+    as_json: JsonOption = False,
+) -> None:
+    """Dead jobs grouped by task, error, place in the code and message; the largest group first."""
+    matching = wanted.filter()
+    if limit < 1:
+        raise UsageError(f"--limit {limit}: it must be 1 or more")
+    found = run(where.app, lambda chosen: chosen.operator.dead_groups(matching, limit=limit))
+    if as_json:
+        print_json(found)
+        return
+    now = datetime.now(UTC)
+    print_table(
+        "Dead jobs by what they died of",
+        ("group", "jobs", "task", "error", "where", "first", "last"),
+        [
+            (
+                one.key,
+                one.count,
+                one.task,
+                f"{one.kind or 'no error'}: {one.message}",
+                one.frame or None,
+                f"{span((now - one.first_at).total_seconds())} ago",
+                f"{span((now - one.last_at).total_seconds())} ago",
+            )
             for one in found
         ],
         "no dead jobs match",

@@ -21,7 +21,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
-from starlette.types import ASGIApp, Receive, Send
+from starlette.types import Receive, Send
 from starlette.types import Scope as ASGIScope
 
 from .. import log
@@ -499,7 +499,7 @@ def dashboard(
     zone: str = "UTC",
     floor: int = 2,
     find_shards: bool = False,
-) -> ASGIApp:
+) -> Dashboard:
     """
     A dashboard for one app or several, as an ASGI application: `web.mount("/jobs", dashboard(app))`.
 

@@ -41,7 +41,7 @@ async def serve(application: ASGIApp, host: str, port: int, end_s: int, told: Ca
 
 
 class _Server(uvicorn.Server):
-    """Ends at a signal and returns, where uvicorn's own would end the process by the same signal, with what is after it undone."""
+    """Returns after a signal, where uvicorn's own would end the process by it, with what comes afterwards undone."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
