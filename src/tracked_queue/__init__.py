@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from .app import NamedEnqueue, TaskDecorator, TrackedQueue
 from .errors import (
+    AccessError,
     ArgumentError,
     DuplicateJobError,
     EnqueueFullError,
@@ -21,7 +22,9 @@ from .errors import (
     JobNotFoundError,
     LifespanError,
     MissingCommandError,
+    NotAllowedError,
     NotDurableError,
+    NotVisibleError,
     OwnershipLostError,
     PayloadTooLargeError,
     ProcessLostError,
@@ -32,6 +35,7 @@ from .errors import (
     StoreRefusedError,
     StoreUnavailableError,
     TaskDefinitionError,
+    TooManyLoginsError,
     TrackedQueueError,
     UnguardedScriptError,
     UnreadableHintsError,
@@ -133,6 +137,7 @@ def __dir__() -> list[str]:
 
 
 __all__ = [
+    "AccessError",
     "Act",
     "ActiveJob",
     "ArgumentError",
@@ -198,7 +203,9 @@ __all__ = [
     "MissingCommandError",
     "MoveWord",
     "NamedEnqueue",
+    "NotAllowedError",
     "NotDurableError",
+    "NotVisibleError",
     "Operator",
     "Overview",
     "OwnershipLostError",
@@ -239,6 +246,7 @@ __all__ = [
     "TaskReport",
     "TaskWithOptions",
     "Times",
+    "TooManyLoginsError",
     "TrackedQueue",
     "TrackedQueueError",
     "UnguardedScriptError",

@@ -28,6 +28,10 @@ Every exception of tracked_queue, as one tree.
     ├── SealedError                a payload is encrypted, and no key at hand opens it
     ├── IsolatedError              in a worker: what a job in a child process raised, as text
     ├── ProcessLostError           in a worker: the child process of an isolated job died
+    ├── AccessError                in the dashboard: somebody may not have what they ask for
+    │   ├── NotAllowedError        they may not do this
+    │   ├── NotVisibleError        there is no such thing, or it is not for them to see
+    │   └── TooManyLoginsError     too many logins at once, or too many that failed
     ├── LifespanError              the app's lifespan raised when a worker started
     └── InvariantError             our bug: stop the instance, keep the jobs
 
@@ -299,6 +303,22 @@ class ProcessLostError(TrackedQueueError):
 
     def __str__(self) -> str:
         return f"the child process of task {self.task} died before it returned: {self.how} (a crash, or killed for its memory)"
+
+
+class AccessError(TrackedQueueError):
+    """In the dashboard: somebody may not have what they ask for."""
+
+
+class NotAllowedError(AccessError):
+    """They may not do this."""
+
+
+class NotVisibleError(AccessError):
+    """There is no such thing, or it is not for them to see; which of the two is not said."""
+
+
+class TooManyLoginsError(AccessError):
+    """Too many logins at once, or too many that failed."""
 
 
 class InvariantError(TrackedQueueError):

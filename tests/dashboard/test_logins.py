@@ -12,8 +12,8 @@ import pytest
 from tests.dashboard.conftest import Client, Shop, client_of
 from tracked_queue import TrackedQueue
 from tracked_queue.dashboard import Identity, ProxyHeader, Role, Users, dashboard
-from tracked_queue.dashboard.logins import MOST_FAILURES, BusyError, hash_password, hash_token, new_token, user_line
-from tracked_queue.errors import UsageError
+from tracked_queue.dashboard.logins import MOST_FAILURES, hash_password, hash_token, new_token, user_line
+from tracked_queue.errors import TooManyLoginsError, UsageError
 
 SECRET = "0123456789abcdef0123456789abcdef"
 
@@ -152,7 +152,7 @@ async def test_guessing_is_slowed_down(users: Path, monkeypatch: pytest.MonkeyPa
     login = Users(users, SECRET)
     for _ in range(MOST_FAILURES):
         assert await login.check("ada", "guess") is None
-    with pytest.raises(BusyError):
+    with pytest.raises(TooManyLoginsError):
         await login.check("ada", "correct horse")
     assert await login.check("vic", "correct horse") is not None, "another name is not held up"
     client = web(login=login)

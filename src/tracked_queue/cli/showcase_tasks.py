@@ -13,10 +13,6 @@ from ..model.retry import Fixed
 app = TrackedQueue(namespace="shop")
 
 
-class CardError(Exception):
-    """The bank says no."""
-
-
 @app.cron("*/5 * * * *", name="nightly-report", tz="Europe/Berlin")
 @app.task(name="shop.report", queue="reports")
 async def report() -> str:
@@ -56,7 +52,7 @@ async def charge_card(order: int, card: str) -> None:
     """Some banks refuse."""
     await asyncio.sleep(0.05)
     if order % 3 == 0:
-        raise CardError(f"order {order}: insufficient funds on '{card}'")
+        raise PermissionError(f"order {order}: insufficient funds on '{card}'")
     if order % 7 == 0:
         raise TimeoutError(f"the bank did not answer within {order % 40 + 5} s")
 

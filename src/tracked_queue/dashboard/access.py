@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal, get_args
 
-from ..errors import TrackedQueueError
-
 Action = Literal[
     "view",
     "see_arguments",
@@ -49,14 +47,6 @@ LEAST: Mapping[Action, Role] = {
     action: Role.VIEW if action == "view" else Role.ADMIN if action in ("purge", "delete", "discard") else Role.OPERATE
     for action in ACTIONS
 }
-
-
-class RefusedError(TrackedQueueError):
-    """They may not do this."""
-
-
-class HiddenError(TrackedQueueError):
-    """There is no such thing, or it is not for them to see; which of the two is not said."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

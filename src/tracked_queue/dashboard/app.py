@@ -27,8 +27,11 @@ from starlette.types import Scope as ASGIScope
 from .. import log
 from ..app import TrackedQueue, connections_of
 from ..errors import (
+    NotAllowedError,
+    NotVisibleError,
     StoreRefusedError,
     StoreUnavailableError,
+    TooManyLoginsError,
     TrackedQueueError,
     UnreadableJobError,
     UsageError,
@@ -36,12 +39,12 @@ from ..errors import (
 from ..model.plain import plain
 from ..operator.many import MANY_ACTIONS
 from ..operator.picture import Shared
-from .access import ACTIONS, Access, HiddenError, Identity, RefusedError, Rights, Role
+from .access import ACTIONS, Access, Identity, Rights, Role
 from .bulk import Bulks
 from .desk import Desk, Done
 from .forms import read_form, read_ids
 from .guard import OPENER, SAFE_METHODS, headers, is_local, is_own, is_trustworthy
-from .logins import COOKIE, SESSION_S, BusyError, Login, Users
+from .logins import COOKIE, SESSION_S, Login, Users
 from .minutes import Minutes
 from .openapi import document
 from .pages import fleet, jobs  # noqa: F401  (they register their pages)
@@ -78,11 +81,6 @@ class _Place:
     path: str
     source: _Source
     api: bool
-
-
-class _RedirectError(Exception):
-    def __init__(self, path: str) -> None:
-        self.path = path
 
 
 class Dashboard:
@@ -164,25 +162,25 @@ class Dashboard:
             api = self._is_api(path)
             if who is None:
                 return self._ask_who(request, root, path, api)
+            if path == "/" and len(self._sources) > 1:
+                return RedirectResponse(f"{root}/n/{quote(next(iter(self._sources)), safe='')}/", status_code=303)
             place = self._place(root, path)
             api = place.api
             if request.method == "POST":
                 if not self._has_token(request) and not is_own(request.headers, self._hosts):
-                    raise RefusedError(
+                    raise NotAllowedError(
                         "this request does not come from a page of this dashboard; behind a proxy that changes the host's "
                         "name, name the one that browsers use (hosts=, --host-name)"
                     )
                 return await self._post(request, place, who)
             return await self._get(request, place, who)
-        except _RedirectError as found:
-            return RedirectResponse(found.path, status_code=303)
         except UsageError as error:
             return self._problem(400, str(error), root, api=api)
-        except RefusedError as error:
+        except NotAllowedError as error:
             return self._problem(403, str(error), root, api=api)
-        except (HiddenError, UnreadableJobError) as error:
+        except (NotVisibleError, UnreadableJobError) as error:
             return self._problem(404, str(error), root, api=api)
-        except BusyError:
+        except TooManyLoginsError:
             return self._problem(429, "too many attempts; wait some minutes, and try again", root, api=api)
         except (StoreUnavailableError, StoreRefusedError) as error:
             return self._problem(503, str(error), root, api=api)
@@ -207,15 +205,13 @@ class Dashboard:
         return "/" + root.strip("/") if root.strip("/") else "", path or "/"
 
     def _place(self, root: str, path: str) -> _Place:
-        """Raises HiddenError, _RedirectError."""
+        """Raises NotVisibleError."""
         base, source = root, next(iter(self._sources.values()))
         if len(self._sources) > 1:
-            if path == "/":
-                raise _RedirectError(f"{root}/n/{quote(next(iter(self._sources)), safe='')}/")
             # A name may have slashes in it, which are not escaped any more here.
             names = [one for one in self._sources if path.startswith(f"/n/{one}/")]
             if not names:
-                raise HiddenError("there is no such page, or no such namespace")
+                raise NotVisibleError("there is no such page, or no such namespace")
             name = max(names, key=len)
             base, path, source = f"{root}/n/{quote(name, safe='')}", path[len(name) + 3 :], self._sources[name]
         api = path == "/api" or path.startswith("/api/")
@@ -227,12 +223,12 @@ class Dashboard:
         return any(path == f"{one}/api" or path.startswith(f"{one}/api/") for one in below)
 
     async def _who(self, request: Request) -> Identity | None:
-        """Raises RefusedError where there is no login, and this is not this machine."""
+        """Raises NotAllowedError where there is no login, and this is not this machine."""
         login = self._login
         if login is None:
             if self._insecure or is_local(request.scope.get("client"), request.headers):
                 return ANYBODY
-            raise RefusedError(NO_LOGIN)
+            raise NotAllowedError(NO_LOGIN)
         if isinstance(login, Users):
             if (token := self._token(request)) is not None:
                 return login.of_token(token)
@@ -266,14 +262,14 @@ class Dashboard:
     async def _log_in_or_out(self, request: Request, root: str, path: str, who: Identity | None) -> Response:
         login = self._login
         if not isinstance(login, Users):
-            raise HiddenError("there is nothing to log in to here")
+            raise NotVisibleError("there is nothing to log in to here")
         back = request.query_params.get("back", "/")
         if request.method != "POST":
             if path == "/logout":
                 return self._problem(405, "log out with the button", root, api=False)
             return self._page(200, "login.html", root, root, "Log in", back=back, failed=False)
         if not is_own(request.headers, self._hosts):
-            raise RefusedError("this request does not come from a page of this dashboard")
+            raise NotAllowedError("this request does not come from a page of this dashboard")
         if path == "/logout":
             response: Response = RedirectResponse(f"{root}/login", status_code=303)
             response.delete_cookie(COOKIE, path=f"{root}/", httponly=True, samesite="strict")
@@ -302,7 +298,7 @@ class Dashboard:
             return JSONResponse(document(self._access.read_only))
         found = PAGES.get(place.path)
         if found is None:
-            raise HiddenError("there is no such page")
+            raise NotVisibleError("there is no such page")
         desk = await self._desk(place, who)
         query = dict(request.query_params)
         ask = self._ask(desk, found.params, query)
@@ -400,7 +396,7 @@ class Dashboard:
         elif place.path == "/bulk/start":
             done, back = await self._start(desk, form)
         else:
-            raise HiddenError("there is no such act")
+            raise NotVisibleError("there is no such act")
         for key in [one for one in self._shared if one[0] == desk.namespace]:
             del self._shared[key]  # what was read before shows it as it was
         if place.api:
@@ -414,7 +410,7 @@ class Dashboard:
             self._bulks.stop(desk, form.get("id", ""))
             return Done(said="it ends with the jobs that are under way")
         if name not in ACTIONS or name in ("view", "see_arguments"):
-            raise HiddenError("there is no such act")
+            raise NotVisibleError("there is no such act")
         if name in MANY_ACTIONS and (ids or name != "recover"):
             return await desk.act_on_jobs(name, list(dict.fromkeys(ids)))
         return await desk.act_on_name(name, _NAME.read(form.get("name")) or "")

@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal
 
-from ..errors import TrackedQueueError, UsageError
+from ..errors import NotVisibleError, TrackedQueueError, UsageError
 from ..operator.many import Course, ManyAction, Selection
-from .access import HiddenError
 from .desk import Desk, why
 
 # How many are remembered, and how many run at once.
@@ -74,7 +73,7 @@ class Bulks:
         expected: int | None,
     ) -> str:
         """
-        Begin one; its id. Raises HiddenError, RefusedError where they may not, UsageError where too many run.
+        Begin one; its id. Raises NotVisibleError, NotAllowedError where they may not, UsageError where too many run.
         """
         desk.must_many(action, which)
         if sum(one.state == "running" for one in self._all.values()) >= MOST_RUNNING:
@@ -88,13 +87,13 @@ class Bulks:
         return bulk_id
 
     def stop(self, desk: Desk, bulk_id: str) -> None:
-        """Begin no further batch of it. Raises HiddenError, RefusedError."""
+        """Begin no further batch of it. Raises NotVisibleError, NotAllowedError."""
         bulk = self._one(desk, bulk_id)
         desk.must_many(bulk.action, bulk.which)
         bulk.course.stop()
 
     def get(self, desk: Desk, bulk_id: str) -> BulkReport:
-        """One of them. Raises HiddenError."""
+        """One of them. Raises NotVisibleError."""
         return _report(bulk_id, self._one(desk, bulk_id))
 
     def list(self, desk: Desk) -> list[BulkReport]:
@@ -113,7 +112,9 @@ class Bulks:
     def _one(self, desk: Desk, bulk_id: str) -> _Bulk:
         bulk = self._all.get(bulk_id)
         if bulk is None or not _is_seen(desk, bulk):
-            raise HiddenError("this process knows of no such act; it may have been restarted, or another one runs it")
+            raise NotVisibleError(
+                "this process knows of no such act; it may have been restarted, or another one runs it"
+            )
         return bulk
 
 

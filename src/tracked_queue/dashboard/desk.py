@@ -7,14 +7,14 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, TypeVar
 
 from ..app import TrackedQueue
-from ..errors import JobNotFoundError, UsageError
+from ..errors import JobNotFoundError, NotAllowedError, NotVisibleError, UsageError
 from ..model.masking import masked_info, names_of
 from ..model.record import JobInfo
 from ..operator.explanation import Explanation, plural
 from ..operator.many import DONE_WORDS, Course, ManyAction, Selection
 from ..operator.operator import Operator
 from ..reports.schedules import ScheduleReport
-from .access import Access, Action, HiddenError, Identity, RefusedError, Wish
+from .access import Access, Action, Identity, Wish
 
 T = TypeVar("T")
 # Of so many jobs at once the queue and task are looked up before something is done with them.
@@ -46,7 +46,7 @@ class Done:
 class Desk:
     """
     The operator of one app as one person may use it. What may not be seen is not there; what may not be done raises
-    RefusedError.
+    NotAllowedError.
     """
 
     def __init__(
@@ -95,21 +95,21 @@ class Desk:
         return self.may("view")
 
     def must_see_fleet(self) -> None:
-        """Raises HiddenError."""
+        """Raises NotVisibleError."""
         if not self.sees_fleet:
-            raise HiddenError("not found")
+            raise NotVisibleError("not found")
 
     def must_see(self, queue: str = "", task: str = "") -> None:
-        """Raises HiddenError."""
+        """Raises NotVisibleError."""
         if not self.may("view", queue, task):
-            raise HiddenError("not found")
+            raise NotVisibleError("not found")
 
     def must(self, action: Action, queue: str = "", task: str = "") -> None:
-        """Raises HiddenError for what they may not see, and RefusedError for what they may not do."""
+        """Raises NotVisibleError for what they may not see, and NotAllowedError for what they may not do."""
         self.must_see(queue, task)
         if not self.may(action, queue, task):
             why = "this dashboard is read-only" if self._access.read_only else f"your role is {self.who.role.value}"
-            raise RefusedError(f"you may not {action.replace('_', ' ')} here: {why}")
+            raise NotAllowedError(f"you may not {action.replace('_', ' ')} here: {why}")
 
     def seen(self, rows: Iterable[P]) -> list[P]:
         """Those of them that they may see."""
@@ -136,12 +136,12 @@ class Desk:
         for them.
 
         Raises:
-            HiddenError: No such job.
+            NotVisibleError: No such job.
         """
         try:
             info = await self._app.job(job_id).info()
         except JobNotFoundError:
-            raise HiddenError(f"there is no job {job_id}: it has ended and expired, or never was here") from None
+            raise NotVisibleError(f"there is no job {job_id}: it has ended and expired, or never was here") from None
         self.must_see(info.queue, info.task)
         if not self.may("see_arguments", info.queue, info.task):
             return _without_arguments(info)
@@ -160,7 +160,7 @@ class Desk:
         places = await self.reads.places(ids)
         for job_id in ids:
             if job_id not in places:
-                raise HiddenError(f"there is no job {job_id}")
+                raise NotVisibleError(f"there is no job {job_id}")
             self.must(action, *places[job_id])
         operator, words = self._operator, dict[str, str]()
         match action:
@@ -199,7 +199,7 @@ class Desk:
         if which.queue is not None or which.task is not None:
             self.must(action, which.queue or "", which.task or "")
         elif not self.sees_fleet:
-            raise RefusedError("name a queue or a task: you see only some of them")
+            raise NotAllowedError("name a queue or a task: you see only some of them")
         else:
             self.must(action)
 
@@ -232,7 +232,7 @@ class Desk:
                 self.must(action)
                 leases = await operator.quiet(name, undo=action == "unquiet")
                 if not leases:
-                    raise HiddenError(f"there is no live instance {name}")
+                    raise NotVisibleError(f"there is no live instance {name}")
                 what = "fetches again" if action == "unquiet" else "fetches no more jobs; what runs there goes on"
                 return Done(said=f"instance {name} {what}")
             case "recover":
@@ -242,11 +242,11 @@ class Desk:
         raise UsageError(f"{action} is not for this")
 
     async def schedule(self, name: str) -> ScheduleReport:
-        """One schedule. Raises HiddenError."""
+        """One schedule. Raises NotVisibleError."""
         for one in self.seen(await self.reads.schedules()):
             if one.name == name:
                 return one
-        raise HiddenError(f"there is no schedule {name}")
+        raise NotVisibleError(f"there is no schedule {name}")
 
 
 _SAID: dict[ManyAction, str] = {

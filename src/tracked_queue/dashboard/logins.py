@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import UsageError
+from ..errors import TooManyLoginsError, UsageError
 from ..model.checks import check_name
 from .access import Identity, Role
 
@@ -28,10 +28,6 @@ MOST_FAILURES, FAILURES_S, CHECKS_AT_ONCE, CHECKS_WAITING = 10, 300.0, 2, 20
 _N, _R, _P = 2**15, 8, 1
 Scope = Mapping[str, Any]
 Login = Callable[[Scope], Identity | Awaitable[Identity | None] | None]
-
-
-class BusyError(Exception):
-    """Too many logins at once, or too many that failed."""
 
 
 def hash_password(password: str) -> str:
@@ -133,13 +129,13 @@ class Users:
         Whose password this is.
 
         Raises:
-            BusyError: Too many wrong ones for this name lately, or too many to check at once.
+            TooManyLoginsError: Too many wrong ones for this name lately, or too many to check at once.
         """
         self._now()
         now = time.monotonic()
         failures = [at for at in self._failures.get(name, []) if at > now - FAILURES_S]
         if len(failures) >= MOST_FAILURES or self._waiting >= CHECKS_WAITING:
-            raise BusyError
+            raise TooManyLoginsError
         self._waiting += 1
         try:
             async with self._checks:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from ...errors import NotVisibleError
 from ...operator.doctor import Finding
 from ...operator.explanation import Explanation, plural, seconds
 from ...operator.picture import Picture
@@ -20,7 +21,6 @@ from ...reports.minutes import Minute
 from ...reports.queues import QueueReport
 from ...reports.times import Histogram
 from ...settings import setting_doc, setting_names
-from ..access import HiddenError
 from .page import FROM, ROWS, Ask, Param, now, page
 
 HOUR = 60
@@ -260,7 +260,7 @@ async def queue(ask: Ask) -> QueuePage:
     picture = await picture_of(ask)
     found = next((one for one in picture.overview.queues if one.queue == name), None)
     if found is None:
-        raise HiddenError(f"there is no queue {name}")
+        raise NotVisibleError(f"there is no queue {name}")
     minutes = await minutes_of(ask)
     jobs = await desk.reads.jobs("queued", queue=name, limit=20)
     serving = sorted(one.label for one in picture.instances if one.alive and name in one.queues)
@@ -363,7 +363,7 @@ async def task(ask: Ask) -> TaskPage:
     desk.must_see(task=name)
     found = next((one for one in await _tasks(ask) if one.task == name), None)
     if found is None:
-        raise HiddenError(f"there is no task {name}")
+        raise NotVisibleError(f"there is no task {name}")
     picture = await picture_of(ask)
     knows = sorted({one.label for one in picture.instances if one.alive and name in one.task_names})
     groups = await dead_groups(ask, DeadFilter(task=name), 1000)
@@ -443,7 +443,7 @@ async def instance(ask: Ask) -> InstancePage:
     picture = await picture_of(ask)
     found = next((one for one in picture.instances if one.lease == ask["lease"]), None)
     if found is None:
-        raise HiddenError(f"there is no instance {ask['lease']}: it has stopped, or its jobs were recovered")
+        raise NotVisibleError(f"there is no instance {ask['lease']}: it has stopped, or its jobs were recovered")
     report = found
     return InstancePage(
         at=picture.at,

@@ -11,7 +11,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from cronsim import CronSim, CronSimError
 
-from ...errors import UsageError
+from ...errors import NotVisibleError, UsageError
 from ...model.checks import MAX_NAME, check_name
 from ...model.record import JobInfo
 from ...operator.explanation import Explanation, seconds
@@ -23,7 +23,6 @@ from ...reports.listing import JobPage as FoundPage
 from ...reports.memory import RecoveryReport
 from ...reports.schedules import ScheduleReport
 from ...reports.workflows import Workflow, WorkflowJob
-from ..access import HiddenError
 from ..bulk import BulkReport
 from .fleet import dead_groups, picture_of
 from .page import ERROR, FROM, MOST_TEXT, NEXT, OLDER, QUEUE, ROWS, TASK, Ask, Param, now, page
@@ -219,7 +218,7 @@ async def dead(ask: Ask) -> Dead:
     if ask["group"] is not None:
         chosen = next((one for one in groups if one.key == ask["group"]), None)
         if chosen is None:
-            raise HiddenError("there is no such group among the dead jobs that were looked at")
+            raise NotVisibleError("there is no such group among the dead jobs that were looked at")
         of_group = DeadFilter(queue=ask["queue"], task=chosen.task, reason=ask["error"], group=chosen.key)
         rows = desk.seen(
             await desk.cached(("group", of_group), 2.0, lambda: desk.reads.dead(of_group, limit=PAGE_ROWS, newest=True))
@@ -278,7 +277,7 @@ async def lost(ask: Ask) -> Lost:
     gone = [one for one in picture.instances if not one.alive and one.owned]
     lease = ask["lease"]
     if lease is not None and not any(one.lease == lease for one in gone):
-        raise HiddenError(f"there is no lost instance {lease} with jobs: they were recovered, or it is alive")
+        raise NotVisibleError(f"there is no lost instance {lease} with jobs: they were recovered, or it is alive")
     which = Selection(state="lost", lease=lease, queue=ask["queue"], task=ask["task"])
     found = await desk.reads.select(which, first + PAGE_ROWS + 1) if gone else []
     recoveries = await desk.cached("recoveries", 1.0, lambda: desk.reads.recoveries(200))
