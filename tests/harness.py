@@ -122,7 +122,13 @@ class Scripts:
         return verdict
 
     def recover(
-        self, lease: str, n: int = 250, owner: str = "me", max_recoveries: int = 3, ids: Sequence[str] = ()
+        self,
+        lease: str,
+        n: int = 250,
+        owner: str = "me",
+        max_recoveries: int = 3,
+        ids: Sequence[str] = (),
+        discard_by: str = "",
     ) -> t.Portion:
         return self.store.run(
             t.recover(
@@ -134,6 +140,8 @@ class Scripts:
                 interval=INTERVAL,
                 n=n,
                 ids=ids,
+                discard_by=discard_by,
+                keep=60.0,
             )
         )
 

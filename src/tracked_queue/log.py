@@ -375,6 +375,11 @@ def dashboard_login(*, user: str, ok: bool) -> None:
     (log.info if ok else log.warning)("dashboard.login", user=user, ok=ok)
 
 
+def dashboard_users_unreadable(*, problem: str, seconds: float) -> None:
+    """The dashboard's users file can't be read; for so many seconds those are let in who were known before."""
+    log.error("dashboard.users_unreadable", problem=problem, seconds=seconds)
+
+
 def operator_acted(*, action: str, by: str, **facts: Any) -> None:
     """Somebody changed something by hand."""
     log.info("operator.acted", action=action, by=by, **facts)

@@ -81,7 +81,7 @@ def test_an_empty_namespace_and_200_percent(server: RedisServer, namespace: str,
 
 def test_a_page_updates_itself(stage: Stage, watched: Any) -> None:
     page = watched().open(f"{stage.address}/queues")
-    page.get_by_label("Look again every").select_option("2")
+    page.get_by_label("Refresh every").select_option("2")
     row = page.get_by_role("row", name=re.compile("payments"))
     ready = row.locator("td").first
     before = ready.inner_text()
@@ -101,7 +101,7 @@ def test_a_page_updates_itself(stage: Stage, watched: Any) -> None:
 def test_what_is_in_use_is_left_alone(stage: Stage, watched: Any) -> None:
     """A focused button, a chosen box, an open part, selected text: the region around it stays, the others go on."""
     page = watched().open(f"{stage.address}/lost")
-    page.get_by_label("Look again every").select_option("2")
+    page.get_by_label("Refresh every").select_option("2")
     box = page.get_by_role("checkbox").first
     box.check()
     page.locator("h1").click()
@@ -125,7 +125,7 @@ def test_what_is_in_use_is_left_alone(stage: Stage, watched: Any) -> None:
 
 def test_a_hidden_page_does_not_ask(stage: Stage, watched: Any) -> None:
     page = watched().open(f"{stage.address}/queues")
-    page.get_by_label("Look again every").select_option("2")
+    page.get_by_label("Refresh every").select_option("2")
     asked: list[str] = []
     page.on("request", lambda request: asked.append(request.url))
     page.evaluate(
@@ -140,12 +140,12 @@ def test_a_hidden_page_does_not_ask(stage: Stage, watched: Any) -> None:
     )
     expect(page.locator("#updated")).to_contain_text("Updated")
     wait_for(lambda: page.wait_for_timeout(100) or asked, 10)
-    page.get_by_label("Look again every").select_option("0")
+    page.get_by_label("Refresh every").select_option("0")
     page.wait_for_timeout(500)
     asked.clear()
     page.wait_for_timeout(3_000)
     assert not asked
-    expect(page.locator("#updated")).to_contain_text("looking again is off")
+    expect(page.locator("#updated")).to_contain_text("auto-refresh off")
 
 
 @pytest.mark.timeout(180)
@@ -155,11 +155,11 @@ def test_ten_thousand_are_requeued_at_a_pace_and_stopped(server: RedisServer, na
         page = watched().open(f"{stage.address}/dead?queue=doomed")
         page.get_by_role("link", name="Requeue…").click()
         expect(page.locator(".sentence")).to_contain_text("10,000")
-        page.get_by_label("At most so many a second").fill("500")
+        page.get_by_label("Jobs per second").fill("500")
         page.get_by_label("Type 10000 to confirm").fill("10000")
         page.get_by_role("button", name="Requeue 10,000").click()
-        expect(page.locator("h1")).to_contain_text("Act")
-        page.get_by_label("Look again every").select_option("2")
+        expect(page.locator("h1")).to_contain_text("Bulk action")
+        page.get_by_label("Refresh every").select_option("2")
         expect(page.locator("[data-live=act] .sentence strong")).not_to_have_text("0", timeout=15_000)
         page.get_by_role("button", name="Stop").click()
         expect(page.locator("[data-live=act]")).to_contain_text("stopped", timeout=15_000)
@@ -208,7 +208,7 @@ def test_orphans_one_by_one_and_all_at_once(stage: Stage, watched: Any) -> None:
 
 def test_recover_now_takes_all(stage: Stage, watched: Any) -> None:
     page = watched().open(f"{stage.address}/lost")
-    page.get_by_role("button", name="Recover now").click()
+    page.get_by_role("button", name="Recover all now").click()
     expect(page.locator(".told")).to_contain_text("2 jobs of lost instances recovered")
     expect(page.locator("[data-live=recoveries]")).to_contain_text("gone-1")
 
@@ -242,7 +242,7 @@ def test_by_keyboard_alone(stage: Stage, watched: Any) -> None:
             break
         page.keyboard.press("Tab")
     page.keyboard.press("Space")
-    expect(page.locator(".told")).to_contain_text("queue payments is paused")
+    expect(page.locator(".told")).to_contain_text("Queue payments paused")
 
 
 def test_without_javascript(stage: Stage, watched: Any) -> None:
@@ -255,7 +255,7 @@ def test_without_javascript(stage: Stage, watched: Any) -> None:
     expect(page.locator(".told")).to_contain_text("1 job requeued")
     page.get_by_role("link", name="Schedules").click()
     page.get_by_role("row", name=re.compile("nightly")).get_by_role("button", name="Pause").click()
-    expect(page.locator(".told")).to_contain_text("schedule nightly is paused")
+    expect(page.locator(".told")).to_contain_text("Schedule nightly paused")
 
 
 def test_redis_goes_away_and_comes_back(namespace: str, watched: Any) -> None:
@@ -264,7 +264,7 @@ def test_redis_goes_away_and_comes_back(namespace: str, watched: Any) -> None:
     try:
         looked = watched()
         page = looked.open(f"{stage.address}/queues")
-        page.get_by_label("Look again every").select_option("2")
+        page.get_by_label("Refresh every").select_option("2")
         second = looked.open(f"{stage.address}/tasks")
         server.kill()
         expect(page.locator("#updated")).to_contain_text("No answer", timeout=30_000)
@@ -299,7 +299,7 @@ def test_a_login_on_plain_http_under_a_name(server: RedisServer, namespace: str,
         expect(page.locator("h1")).to_have_text("Dead jobs")
         page.goto(page.url.replace("/dead", "/queues"))
         page.get_by_role("row", name=re.compile("payments")).get_by_role("button", name="Pause").click()
-        expect(page.locator(".told")).to_contain_text("queue payments is paused")
+        expect(page.locator(".told")).to_contain_text("Queue payments paused")
         page.get_by_role("button", name="Log out").click()
         expect(page.locator("h1")).to_have_text("Log in")
     finally:
@@ -310,7 +310,7 @@ def test_sigterm_ends_it_within_two_seconds_with_tabs_open(stage: Stage, watched
     looked = watched()
     pages = [looked.open(f"{stage.address}{path}") for path in ("/", "/queues", "/jobs", "/dead", "/lost", "/tasks")]
     for page in pages:
-        page.get_by_label("Look again every").select_option("2")
+        page.get_by_label("Refresh every").select_option("2")
     pages[0].wait_for_timeout(2_500)
     began = time.monotonic()
     stage.process.send_signal(signal.SIGTERM)

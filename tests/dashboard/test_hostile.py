@@ -142,6 +142,7 @@ ATTRIBUTES = {
     "size",
     "http-equiv",
     "formaction",
+    "formmethod",
     "open",
     "checked",
 }

@@ -28,6 +28,8 @@ def paths_of(shop: Shop, group: str = "") -> dict[str, str]:
         "/limit": f"/limit?name={quote('n6:narrow')}",
         "/workflow": f"/workflow?id={shop.ids['waiting']}",
         "/bulk/plan": "/bulk/plan?action=purge&state=dead",
+        "/confirm": f"/confirm?action=purge&ids={shop.ids['dead']}",
+        "/confirm": f"/confirm?action=purge&ids={shop.ids['dead']}",
         "/dead": f"/dead?group={group}" if group else "/dead",
     }
     return {path: found.get(path, path) for path in PAGES if path != "/bulk/act"}
@@ -63,7 +65,7 @@ async def test_what_is_wrong_stands_on_the_first_page(shop: Shop, web: Client) -
         "kept": False,
         "unowned": 2,
         "last": None,
-        "sentence": "2 jobs without an owner: they were with 1 instance that is gone. Nothing had to be recovered lately.",
+        "sentence": "2 jobs without an owner, held by 1 lost instance. No recent recoveries.",
     }
     assert found["totals"]["dead"] == 1 and found["totals"]["lost"] == 1
     page = (await web().get("/")).text
@@ -195,7 +197,7 @@ async def test_search_finds_by_id_and_by_name(shop: Shop, web: Client) -> None:
 # Commands that a page may send when nothing was read before; a script counts as one.
 MAY = {
     "/": 400, "/queues": 400, "/queue": 500, "/jobs": 260, "/job": 160, "/dead": 120, "/lost": 140, "/schedules": 10, "/workflows": 60,
-    "/workflow": 40, "/search": 130, "/bulk": 1, "/bulk/plan": 30, "/tasks": 300, "/task": 420, "/instances": 120, "/instance": 140, "/limits": 40,
+    "/workflow": 40, "/search": 130, "/bulk": 1, "/bulk/plan": 30, "/confirm": 10, "/confirm": 10, "/tasks": 300, "/task": 420, "/instances": 120, "/instance": 140, "/limits": 40,
     "/limit": 60, "/audit": 5, "/doctor": 140,
 }  # fmt: skip
 
@@ -258,8 +260,10 @@ async def test_several_namespaces_are_apart(app: TrackedQueue, shop: Shop, web: 
         assert (
             await client.get(f"/n/{quote(other.settings.namespace, safe='')}/job?id={shop.ids['dead']}")
         ).status_code == 404
-        for wrong in ("/queues", "/n/none/queues", "/n/", "/n"):
+        for wrong in ("/n/none/queues", "/n/", "/n", "/nothing"):
             assert (await client.get(wrong)).status_code == 404, wrong
+        old = await client.get("/dead?task=charge")
+        assert old.headers["location"] == f"/n/{namespace}/dead?task=charge", "a link from before there were several"
     finally:
         await other.operator.retire(queue="default")
         await other.aclose()

@@ -86,7 +86,11 @@ async def test_what_is_hidden_is_not_there(shop: Shop, web: Client, app: Tracked
         return wish.queue == "reports" or wish.task == "report"
 
     client = web(login=lambda scope: Identity(name="r", role=Role.ADMIN), rights=rights)
-    for page, path in {**paths_of(shop), "one job": f"/job?id={shop.ids['lost']}"}.items():
+    for page, path in {
+        **paths_of(shop),
+        "/confirm": f"/confirm?action=purge&ids={shop.ids['queued']}",
+        "one job": f"/job?id={shop.ids['lost']}",
+    }.items():
         for one in (path, f"/api{path}"):
             answer = await client.get(one)
             assert answer.status_code in (200, 404, 403), (one, answer.text)

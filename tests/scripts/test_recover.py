@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 
 from tests.harness import INTERVAL, TTL, Scripts
+from tracked_queue import InvariantError
 from tracked_queue.protocol import transitions as t
+from tracked_queue.protocol.packing import encode_extras
 from tracked_queue.protocol.transitions import CancelWord, Fate
 
 
@@ -244,3 +246,64 @@ def test_a_named_job_whose_cancellation_is_asked_for_ends(q: Scripts) -> None:
     assert q.store.run(t.cancel(["a"], 60.0, "ann")) == [CancelWord.REQUESTED]
     assert [job.fate for job in q.recover("w", ids=["a"]).jobs] == [Fate.CANCELLED]
     assert (q.state("a"), q.state("b")) == ("cancelled", "active")
+
+
+@pytest.mark.parametrize("limited", [False, True])
+def test_a_discarded_job_ends_and_frees_what_it_held(q: Scripts, limited: bool) -> None:
+    fields = {"extras": encode_extras({"limits": [["n", "concurrency", 1, 0]]})} if limited else {}
+    q.enqueue("a", "b", **fields)
+    q.register("w")
+    assert q.take("w")
+    q.release("w", t.End.INTERRUPTED)
+    portion = q.recover("w", ids=["a"], discard_by="ann")
+    assert [(job.id, job.fate) for job in portion.jobs] == [("a", Fate.CANCELLED)]
+    assert q.job("a")["reason"] == "discarded by ann; its instance was lost" and 0 < q.ttl("a") <= 120_000
+    assert q.state("b") == ("queued" if limited else "active")
+    before = q.snapshot()
+    assert q.recover("w", ids=["a"], discard_by="ann").jobs == () and q.snapshot() == before
+    if limited:
+        q.register("v")
+        assert [job.id for job in q.take("v")] == [b"b"], "its place is free"
+
+
+def test_nothing_is_discarded_of_an_instance_that_is_not_lost(q: Scripts) -> None:
+    """Alive, within a hold, or recovered meanwhile: refused before anything is written."""
+    q.enqueue("a", "b")
+    q.register("w")
+    q.register("v")
+    q.take("w")
+    before = q.snapshot()
+    assert q.recover("w", ids=["a"], discard_by="ann").word == "alive"
+    assert q.snapshot() == before
+    q.pass_time(TTL + 1)
+    assert q.recover("w", ids=["a"], discard_by="ann").word == "hold"
+    assert "cancel" not in q.job("a") and q.state("a") == "active"
+    q.beat("v")
+    die(q, "v")
+    die(q, "v")
+    assert q.recover("w").word == "ok"
+    assert q.recover("w", ids=["a"], discard_by="ann").word == "gone" and q.state("a") == "queued"
+
+
+def test_jobs_that_are_named_one_by_one_are_not_acquitted(q: Scripts) -> None:
+    """Whole, all suspects past their gates are accused, since nobody else can have done it; one by one, nobody is cleared."""
+    q.enqueue(*(f"j{at}" for at in range(8)))
+    q.register("w")
+    assert len(q.take("w")) == 8
+    q.release("w")
+    assert q.recover("w").word == "ok"
+    q.register("v")
+    held = sorted(job.id.decode() for job in q.take("v"))
+    assert len(held) == 2, "a group of a quarter"
+    q.pass_time(3600)
+    q.beat("v")
+    q.release("v")
+    assert [job.id for job in q.recover("v", ids=held[:1]).jobs] == held[:1]
+    assert q.job(held[0])["pool"] == "2" and q.job(held[0])["deaths"] == "1"
+
+
+def test_more_ids_than_allowed_are_refused_where_they_are_given() -> None:
+    with pytest.raises(InvariantError, match="251 ids"):
+        t.recover(
+            "w", owner="o", max_recoveries=3, lock_ttl=1, resend_window=1, interval=1, ids=[str(n) for n in range(251)]
+        )

@@ -56,6 +56,9 @@ class Identity:
     name: str
     role: Role = Role.VIEW
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "role", Role(self.role))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wish:
@@ -92,4 +95,4 @@ class Access:
             return False
         if _RANK[who.role] < _RANK[LEAST[wish.action]]:
             return False
-        return self.rights is None or bool(self.rights(who, wish))
+        return self.rights is None or self.rights(who, wish) is True

@@ -5,7 +5,6 @@ a page, a redirect after an act, or JSON.
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import contextlib
 import hmac
@@ -16,7 +15,7 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import parse_qsl, quote, urlencode, urlsplit
+from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from starlette.requests import ClientDisconnect, Request
@@ -35,7 +34,9 @@ from ..errors import (
     TrackedQueueError,
     UnreadableJobError,
     UsageError,
+    did_you_mean,
 )
+from ..model.checks import check_function
 from ..model.plain import plain
 from ..operator.many import MANY_ACTIONS
 from ..operator.picture import Shared
@@ -49,7 +50,7 @@ from .minutes import Minutes
 from .openapi import document
 from .pages import fleet, jobs  # noqa: F401  (they register their pages)
 from .pages.jobs import BULK_PARAMS, UNTYPED, BulkPlan, bulk_plan, selection_of
-from .pages.page import PAGES, Ask, Page, Param
+from .pages.page import PAGES, Ask, Cursors, Page, Param
 from .static import STATIC
 from .templates import Templates
 from .text import link
@@ -61,7 +62,20 @@ NO_LOGIN = (
     "This dashboard has no login, so it answers only to this machine, by the name localhost. Give it a login (login=, "
     "--users), or, if something before it checks who asks, insecure=True (--insecure)."
 )
+_COUNTED = Param(name="counted", doc="how many jobs the plan found", least=1, most=10**9, needed=True)
 _NAME = Param(name="name", doc="The queue, task, schedule or instance.", length=1000)
+
+
+# The first that fits counts; other errors of ours: it can't be done as things are.
+_STATUSES: tuple[tuple[type[TrackedQueueError], int], ...] = (
+    (UsageError, 400),
+    (NotAllowedError, 403),
+    (NotVisibleError, 404),
+    (UnreadableJobError, 404),
+    (TooManyLoginsError, 429),
+    (StoreUnavailableError, 503),
+    (StoreRefusedError, 503),
+)
 
 
 @dataclass(slots=True)
@@ -111,8 +125,7 @@ class Dashboard:
         self._secret = secrets.token_bytes(32)
         self._shared: OrderedDict[tuple[str, Hashable], Shared[Any]] = OrderedDict()
         self._last: OrderedDict[Hashable, Any] = OrderedDict()
-        self._minutes, self._bulks = Minutes(), Bulks()
-        self._finding = asyncio.Lock()
+        self._minutes, self._bulks, self._cursors = Minutes(), Bulks(), Cursors()
 
     async def __call__(self, scope: ASGIScope, receive: Receive, send: Send) -> None:
         """Answer one connection."""
@@ -149,7 +162,7 @@ class Dashboard:
     # From a request to an answer
 
     async def _answer(self, request: Request) -> Response:
-        api = False
+        api, root, known = False, "", dict[str, Any]()
         try:
             root, path = self._split(request.scope)
             if (found := _static(path)) is not None:
@@ -162,10 +175,13 @@ class Dashboard:
             api = self._is_api(path)
             if who is None:
                 return self._ask_who(request, root, path, api)
-            if path == "/" and len(self._sources) > 1:
-                return RedirectResponse(f"{root}/n/{quote(next(iter(self._sources)), safe='')}/", status_code=303)
+            if len(self._sources) > 1 and path in PAGES and request.method != "POST":
+                query = f"?{request.url.query}" if request.url.query else ""
+                first = quote(next(iter(self._sources)), safe="")
+                return RedirectResponse(f"{root}/n/{first}{path}{query}", status_code=303)
             place = self._place(root, path)
             api = place.api
+            known = {"place": place, "desk": self._bare_desk(place, who), "request": request}
             if request.method == "POST":
                 if not self._has_token(request) and not is_own(request.headers, self._hosts):
                     raise NotAllowedError(
@@ -174,23 +190,14 @@ class Dashboard:
                     )
                 return await self._post(request, place, who)
             return await self._get(request, place, who)
-        except UsageError as error:
-            return self._problem(400, str(error), root, api=api)
-        except NotAllowedError as error:
-            return self._problem(403, str(error), root, api=api)
-        except (NotVisibleError, UnreadableJobError) as error:
-            return self._problem(404, str(error), root, api=api)
-        except TooManyLoginsError:
-            return self._problem(429, "too many attempts; wait some minutes, and try again", root, api=api)
-        except (StoreUnavailableError, StoreRefusedError) as error:
-            return self._problem(503, str(error), root, api=api)
         except ClientDisconnect:
             return Response(status_code=400)
         except TrackedQueueError as error:
-            return self._problem(409, str(error), root, api=api)
+            status = next((code for kind, code in _STATUSES if isinstance(error, kind)), 409)
+            return self._problem(status, str(error), root, api=api, acted=request.method == "POST", **known)
         except Exception as error:
             log.hook_failed(hook="dashboard", task="", job_id="", error=f"{type(error).__qualname__}: {error}"[:300])
-            return self._problem(500, "the dashboard failed; its log says how", root, api=api)
+            return self._problem(500, "the dashboard failed; its log says how", root, api=api, **known)
 
     def _split(self, scope: ASGIScope) -> tuple[str, str]:
         """The prefix of all links, and the path below it, for a mount at any prefix and a proxy that strips its own or not."""
@@ -272,7 +279,7 @@ class Dashboard:
             raise NotAllowedError("this request does not come from a page of this dashboard")
         if path == "/logout":
             response: Response = RedirectResponse(f"{root}/login", status_code=303)
-            response.delete_cookie(COOKIE, path=f"{root}/", httponly=True, samesite="strict")
+            response.delete_cookie(COOKIE, path=root or "/", httponly=True, samesite="strict")
             return response
         form = await read_form(request)
         found = await login.check(form.get("user", ""), form.get("password", ""))
@@ -284,7 +291,7 @@ class Dashboard:
             COOKIE,
             login.session(found),
             max_age=round(SESSION_S),
-            path=f"{root}/",
+            path=root or "/",
             httponly=True,
             samesite="strict",
             secure=request.url.scheme == "https" or request.headers.get("x-forwarded-proto") == "https",
@@ -295,14 +302,19 @@ class Dashboard:
 
     async def _get(self, request: Request, place: _Place, who: Identity) -> Response:
         if place.api and place.path == "/openapi.json":
-            return JSONResponse(document(self._access.read_only))
+            return JSONResponse(document(place.base, self._access.read_only))
         found = PAGES.get(place.path)
         if found is None:
             raise NotVisibleError("there is no such page")
         desk = await self._desk(place, who)
         query = dict(request.query_params)
-        ask = self._ask(desk, found.params, query)
-        key = (who, place.base, place.path, tuple(sorted(query.items())))
+        names = [*(one.name for one in found.params), "told", *(["ids"] if found.with_ids else [])]
+        for name in query:
+            if name not in names:
+                raise UsageError(f"{name[:60]!r}: there is no such parameter here; {did_you_mean(name, names)}")
+        ids = [unquote(one) for one in request.query_params.getlist("ids")]
+        ask = self._ask(desk, found.params, query, ids)
+        key = (who, place.base, place.path, tuple(sorted(query.items())), tuple(ids))
         try:
             content = await found.read(ask)
         except StoreUnavailableError as error:
@@ -317,18 +329,20 @@ class Dashboard:
             self._last.popitem(last=False)
         return self._show(200, found, content, place, desk, query)
 
-    def _ask(self, desk: Desk, params: Sequence[Param], given: Mapping[str, str]) -> Ask:
+    def _ask(self, desk: Desk, params: Sequence[Param], given: Mapping[str, str], ids: Sequence[str] = ()) -> Ask:
         args = {one.name: one.read(given.get(one.name)) for one in params}
-        return Ask(desk=desk, args=args, bulks=self._bulks, minutes=self._minutes, zone=self._zone)
+        return Ask(desk, args, ids, self._bulks, self._minutes, self._zone, self._cursors)
 
     async def _desk(self, place: _Place, who: Identity) -> Desk:
         source = place.source
         if source.find_shards:
-            async with self._finding:
-                if source.find_shards:
-                    await connections_of(source.app).find_shards()
-                    source.find_shards = False
-        return Desk(source.app, who, self._access, self._read_shared)
+            # Until it is known: a dashboard may be there before the fleet.
+            key = source.app.settings.namespace, "shards"
+            source.find_shards = not await self._read_shared(key, 5.0, connections_of(source.app).find_shards)
+        return self._bare_desk(place, who)
+
+    def _bare_desk(self, place: _Place, who: Identity) -> Desk:
+        return Desk(place.source.app, who, self._access, self._read_shared)
 
     async def _read_shared(self, key: tuple[str, Hashable], seconds: float, read: Callable[[], Awaitable[Any]]) -> Any:
         found = self._shared.get(key)
@@ -361,6 +375,7 @@ class Dashboard:
             path=place.path,
             stale=stale,
             told=self._told(query.get("told", "")),
+            here=_here(place.path, query),
             api=link(place.base, f"/api{place.path}", **{k: v for k, v in query.items() if k != "told"}),
         )
 
@@ -376,11 +391,44 @@ class Dashboard:
         )
         return Response(text, code, media_type="text/html")
 
-    def _problem(self, status: int, said: str, root: str, *, api: bool) -> Response:
+    def _problem(
+        self,
+        status: int,
+        said: str,
+        root: str,
+        *,
+        api: bool,
+        acted: bool = False,
+        place: _Place | None = None,
+        desk: Desk | None = None,
+        request: Request | None = None,
+    ) -> Response:
+        """What was not done, and why; with the pages to go on to, where it is known who asks."""
         if api:
             return JSONResponse({"error": plain(said)}, status)
+        more: dict[str, Any] = {}
+        if place is not None and desk is not None and request is not None:
+            query = dict(request.query_params)
+            back = query.get("back", "/")
+            if place.path == "/bulk/start":
+                names = {one.name for one in BULK_PARAMS}
+                back = f"/bulk/plan?{urlencode({name: value for name, value in query.items() if name in names})}"
+            more = {
+                "desk": desk,
+                "path": place.path,
+                "told": self._told(query.get("told", "")),
+                "back": _own_path(place.base, back),
+            }
         return self._page(
-            status, "problem.html", root, root, "Not done" if status < 500 else "Not there", status=status, said=said
+            status,
+            "problem.html",
+            root,
+            place.base if place else root,
+            "Not done" if status < 500 else "Redis does not answer" if status == 503 else "Internal error",
+            status=status,
+            said=said,
+            acted=acted,
+            **more,
         )
 
     # Acting
@@ -408,7 +456,7 @@ class Dashboard:
     async def _act(self, desk: Desk, name: str, form: Mapping[str, str], ids: Sequence[str]) -> Done:
         if name == "stop":
             self._bulks.stop(desk, form.get("id", ""))
-            return Done(said="it ends with the jobs that are under way")
+            return Done(said="stopping after the current batch")
         if name not in ACTIONS or name in ("view", "see_arguments"):
             raise NotVisibleError("there is no such act")
         if name in MANY_ACTIONS and (ids or name != "recover"):
@@ -419,27 +467,25 @@ class Dashboard:
         """Begin an act on many jobs: what was counted must be said again, and typed where it is much."""
         ask = self._ask(desk, BULK_PARAMS, form)
         plan: BulkPlan = await bulk_plan(ask)
-        if plan.number == 0:
+        if plan.number == 0 and plan.count.exact:
             raise UsageError("no jobs match any more; nothing was done")
-        if plan.number > UNTYPED:
-            typed, counted = form.get("typed", "").strip(), form.get("counted", "")
-            if typed != counted or not typed.isdigit():
-                raise UsageError(f"type the number of jobs, {counted or plan.number}, to confirm; nothing was done")
-        limit = ask["limit"]
-        counted = form.get("counted", "")
-        if limit is None and plan.count.exact and counted.isdigit() and 0 < int(counted) < 10**9:
-            limit = int(counted)  # what has come to match since was not confirmed
+        # What was counted is the most that is done: what has come to match since was not confirmed.
+        counted, typed = _COUNTED.read(form.get("counted")), form.get("typed", "").strip().casefold()
+        limit: int | None = min(counted, ask["limit"] or counted)
+        if typed == "all" and not plan.count.exact and ask["limit"] is None:
+            limit = None
+        elif typed != str(counted) and (counted > UNTYPED or plan.number > UNTYPED):
+            raise UsageError(f"type the number of jobs, {counted}, to confirm; nothing was done")
         bulk_id = self._bulks.start(
             desk,
             plan.action,
             selection_of(ask.args),
             rate=ask["rate"],
             limit=limit,
-            expected=plan.number if plan.count.exact or limit is not None else None,
+            expected=None if limit is None else min(limit, plan.number) if plan.count.exact else limit,
         )
-        return Done(
-            said=f"it runs in the background, as act {bulk_id}", words={"act": bulk_id}
-        ), f"/bulk/act?id={bulk_id}"
+        said = f"started in the background as {bulk_id}"
+        return Done(said=said, words={"act": bulk_id}), f"/bulk/act?id={bulk_id}"
 
     # What is said on the page after an act; signed, so that no link can put words into our mouth
 
@@ -454,6 +500,12 @@ class Dashboard:
             return None
         said, ok = json.loads(base64.urlsafe_b64decode(packed))
         return said, ok
+
+
+def _here(path: str, query: Mapping[str, str]) -> str:
+    """The page that one is on, to come back to."""
+    rest = {name: value for name, value in query.items() if name not in ("told", "ids")}
+    return path + (f"?{urlencode(rest)}" if rest else "")
 
 
 def _static(path: str) -> Response | None:
@@ -530,6 +582,8 @@ def dashboard(
         raise UsageError("dashboard: two apps have the same namespace")
     if login is not None and not callable(login) and not isinstance(login, Users):
         raise UsageError(f"login={login!r}: give Users(...), ProxyHeader(...), or a function of the scope")
+    if rights is not None:
+        check_function("rights", rights, "def rights(who, wish) -> bool", 2, waits=False)
     if login is not None and insecure:
         raise UsageError("give login= or insecure=True, not both")
     if prefix and (not prefix.startswith("/") or prefix.endswith("/") or "//" in prefix or not prefix.isprintable()):

@@ -14,6 +14,8 @@ from .desk import Desk, why
 
 # How many are remembered, and how many run at once.
 MOST_KEPT, MOST_RUNNING = 100, 10
+# How long they get at the end to note what they did.
+END_S = 1.5
 BulkState = Literal["running", "done", "stopped", "failed"]
 
 
@@ -77,11 +79,12 @@ class Bulks:
         """
         desk.must_many(action, which)
         if sum(one.state == "running" for one in self._all.values()) >= MOST_RUNNING:
-            raise UsageError(f"{MOST_RUNNING} acts on many jobs run already; stop one, or wait for it")
+            raise UsageError(f"{MOST_RUNNING} bulk actions run already; stop one, or wait for it")
         bulk = _Bulk(desk, action, which, rate, limit, expected, Course(), datetime.now(UTC))
         bulk_id = secrets.token_hex(6)
         self._all[bulk_id] = bulk
-        for old in [one for one, about in self._all.items() if about.state != "running"][: len(self._all) - MOST_KEPT]:
+        ended = [one for one, about in self._all.items() if about.state != "running"]
+        for old in ended[: max(0, len(self._all) - MOST_KEPT)]:
             del self._all[old]
         bulk.task = asyncio.create_task(_run(bulk), name=f"tracked_queue-bulk-{bulk_id}")
         return bulk_id
@@ -89,7 +92,7 @@ class Bulks:
     def stop(self, desk: Desk, bulk_id: str) -> None:
         """Begin no further batch of it. Raises NotVisibleError, NotAllowedError."""
         bulk = self._one(desk, bulk_id)
-        desk.must_many(bulk.action, bulk.which)
+        desk.must("stop", bulk.which.queue or "", bulk.which.task or "")
         bulk.course.stop()
 
     def get(self, desk: Desk, bulk_id: str) -> BulkReport:
@@ -107,13 +110,13 @@ class Bulks:
         for task in tasks:
             task.cancel()
         if tasks:
-            await asyncio.wait(tasks, timeout=1.0)
+            await asyncio.wait(tasks, timeout=END_S)
 
     def _one(self, desk: Desk, bulk_id: str) -> _Bulk:
         bulk = self._all.get(bulk_id)
         if bulk is None or not _is_seen(desk, bulk):
             raise NotVisibleError(
-                "this process knows of no such act; it may have been restarted, or another one runs it"
+                "there is no such bulk action here: this process was restarted, or another replica runs it"
             )
         return bulk
 

@@ -178,11 +178,12 @@ def _y(value: float, top: float) -> float:
 def _round_up(value: float) -> float:
     """The next of 1, 2, 5, 10, 20, ..."""
     size = 0.001
-    while True:
+    while value > 0:
         for step in (1, 2, 5):
             if value <= step * size:
                 return step * size
         size *= 10
+    return 1.0
 
 
 def _number(value: float) -> str:

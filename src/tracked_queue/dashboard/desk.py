@@ -8,6 +8,7 @@ from typing import Any, Protocol, TypeVar
 
 from ..app import TrackedQueue
 from ..errors import JobNotFoundError, NotAllowedError, NotVisibleError, UsageError
+from ..model.checks import check_name
 from ..model.masking import masked_info, names_of
 from ..model.record import JobInfo
 from ..operator.explanation import Explanation, plural
@@ -117,7 +118,12 @@ class Desk:
 
     def explained(self, found: Iterable[Explanation]) -> tuple[Explanation, ...]:
         """As they may see them: facts and commands can name what is not for them."""
-        return tuple(one if self.sees_fleet else replace(one, facts=(), do=()) for one in found)
+        if self.sees_fleet:
+            return tuple(found)
+        return tuple(
+            replace(one, facts=(), do=(), twice_sentence="", runs=tuple(replace(run, lease="") for run in one.runs))
+            for one in found
+        )
 
     def seen_problems(self, found: Iterable[Explanation]) -> list[Explanation]:
         """Those that concern what they may see."""
@@ -141,8 +147,13 @@ class Desk:
         try:
             info = await self._app.job(job_id).info()
         except JobNotFoundError:
-            raise NotVisibleError(f"there is no job {job_id}: it has ended and expired, or never was here") from None
-        self.must_see(info.queue, info.task)
+            raise NotVisibleError(NO_JOB.format(job_id)) from None
+        if not self.may("view", info.queue, info.task):
+            raise NotVisibleError(NO_JOB.format(job_id))
+        if not self.sees_fleet:
+            failures = tuple(replace(one, lease="") for one in info.failures)
+            history = tuple(replace(one, lease="") for one in info.history)
+            info = replace(info, lease=None, after=(), lane=None, failures=failures, history=history)
         if not self.may("see_arguments", info.queue, info.task):
             return _without_arguments(info)
         task = self._app.tasks.get(info.task)
@@ -154,13 +165,15 @@ class Desk:
     async def act_on_jobs(self, action: ManyAction, ids: Sequence[str]) -> Done:
         """Do something with some jobs, each of which they must see and may do this with; else nothing is done."""
         if not ids:
-            raise UsageError("choose at least one job")
+            raise UsageError("select at least one job")
         if len(ids) > MOST_IDS:
             raise UsageError(f"{len(ids)} jobs at once; at most {MOST_IDS}, or act on all that match a filter")
+        for job_id in ids:
+            check_name("job id", job_id)
         places = await self.reads.places(ids)
         for job_id in ids:
-            if job_id not in places:
-                raise NotVisibleError(f"there is no job {job_id}")
+            if job_id not in places or not self.may("view", *places[job_id]):
+                raise NotVisibleError(NO_JOB.format(job_id))
             self.must(action, *places[job_id])
         operator, words = self._operator, dict[str, str]()
         match action:
@@ -215,8 +228,8 @@ class Desk:
             self.must(action, queue, task)
             change = operator.pause if action.startswith("pause") else operator.resume
             changed = await change(**{kind: name})
-            was = "was" if not changed else "is"
-            return Done(said=f"{kind} {name} {was} {'paused' if action.startswith('pause') else 'running'}")
+            word = "paused" if action.startswith("pause") else "resumed"
+            return Done(said=f"{kind} {name} {word}" if changed else f"{kind} {name} was {word} already")
         match action:
             case "trigger":
                 one = await self.schedule(name)
@@ -249,10 +262,11 @@ class Desk:
         raise NotVisibleError(f"there is no schedule {name}")
 
 
+NO_JOB = "there is no job {}: it has ended and expired, never was here, or is not for you to see"
 _SAID: dict[ManyAction, str] = {
     "requeue": "requeued",
     "purge": "purged",
-    "cancel": "cancelled, or asked to end",
+    "cancel": "cancelled (running ones were asked to stop)",
     "delete": "deleted",
     "run_now": "due now",
     "recover": "recovered",
@@ -279,4 +293,15 @@ def why(word: str) -> str:
 
 
 def _without_arguments(info: JobInfo) -> JobInfo:
-    return replace(info, args=None, kwargs=None, headers={}, checkpoint=None, result=None, unique=None, lines=())
+    return replace(
+        info,
+        args=None,
+        kwargs=None,
+        headers={},
+        checkpoint=None,
+        result=None,
+        unique=None,
+        lines=(),
+        lane=None,
+        limits=(),
+    )

@@ -46,10 +46,7 @@ def is_own(headers: Mapping[str, str], hosts: Collection[str]) -> bool:
     origin = headers.get("origin")
     if origin is None or origin == "null":
         return False
-    try:
-        host = urlsplit(origin).netloc
-    except ValueError:
-        return False
+    host = _host_of(origin)
     return bool(host) and (host == headers.get("host") or host in hosts)
 
 
@@ -60,7 +57,18 @@ def is_local(client: tuple[str, int] | None, headers: Mapping[str, str]) -> bool
     """
     if client is None or not is_loopback(client[0]) or any(name in headers for name in _FORWARDED):
         return False
+    # A proxy that says nothing of itself is known by what a browser says of the page that it is on.
+    for name in ("origin", "referer"):
+        if name in headers and headers[name] != "null" and _host_of(headers[name]) != headers.get("host"):
+            return False
     return _is_local_name(headers)
+
+
+def _host_of(url: str) -> str:
+    try:
+        return urlsplit(url).netloc
+    except ValueError:
+        return ""
 
 
 def _is_local_name(headers: Mapping[str, str]) -> bool:

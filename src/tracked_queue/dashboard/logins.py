@@ -11,12 +11,14 @@ import json
 import os
 import secrets
 import time
+import weakref
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .. import log
 from ..errors import TooManyLoginsError, UsageError
 from ..model.checks import check_name
 from .access import Identity, Role
@@ -25,6 +27,8 @@ SESSION_S = 12 * 3600.0
 COOKIE = "tracked_queue_session"
 # Of one name so many failed logins are heard in this time; a check takes 100 ms and 32 MB, so at most two run at once.
 MOST_FAILURES, FAILURES_S, CHECKS_AT_ONCE, CHECKS_WAITING = 10, 300.0, 2, 20
+# Names whose failures are kept; and for how long a users file that can't be read leaves those in that were known.
+MOST_NAMES, BROKEN_S = 1000, 60.0
 _N, _R, _P = 2**15, 8, 1
 Scope = Mapping[str, Any]
 Login = Callable[[Scope], Identity | Awaitable[Identity | None] | None]
@@ -84,7 +88,11 @@ class Users:
             raise UsageError("secret: it must have 16 characters or more")
         self._failures: OrderedDict[str, list[float]] = OrderedDict()
         self._waiting = 0
-        self._checks = asyncio.Semaphore(CHECKS_AT_ONCE)
+        # A semaphore belongs to one event loop.
+        self._checks: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = (
+            weakref.WeakKeyDictionary()
+        )
+        self._broken_since: float | None = None
         self._read()
 
     def _read(self) -> None:
@@ -117,12 +125,17 @@ class Users:
         self._users, self._tokens, self._stamp = users, tokens, stamp
 
     def _now(self) -> None:
-        """A file that is being written, or is gone for a moment, leaves those that were known."""
+        """A file that is being written, or is gone for a moment, leaves those that were known; then nobody is."""
         try:
             self._read()
-        except UsageError:
-            if self._stamp is None:
-                raise
+            self._broken_since = None
+        except UsageError as error:
+            now = time.monotonic()
+            if self._broken_since is None:
+                self._broken_since = now
+                log.dashboard_users_unreadable(problem=str(error), seconds=BROKEN_S)
+            if now - self._broken_since > BROKEN_S:
+                self._users, self._tokens, self._stamp = {}, {}, None
 
     async def check(self, name: str, password: str) -> Identity | None:
         """
@@ -136,9 +149,14 @@ class Users:
         failures = [at for at in self._failures.get(name, []) if at > now - FAILURES_S]
         if len(failures) >= MOST_FAILURES or self._waiting >= CHECKS_WAITING:
             raise TooManyLoginsError
+        # Counted as wrong before it is known, so that many at once are no way round.
+        self._failures[name] = [*failures, now]
+        self._failures.move_to_end(name)
+        while len(self._failures) > MOST_NAMES:
+            self._failures.popitem(last=False)
         self._waiting += 1
         try:
-            async with self._checks:
+            async with self._checks.setdefault(asyncio.get_running_loop(), asyncio.Semaphore(CHECKS_AT_ONCE)):
                 user = self._users.get(name)
                 hashed = user.hashed if user is not None else _NOBODY
                 right = await asyncio.to_thread(_matches, password, hashed)
@@ -147,10 +165,6 @@ class Users:
         if right and user is not None:
             self._failures.pop(name, None)
             return user.identity
-        self._failures[name] = [*failures, now]
-        self._failures.move_to_end(name)
-        while len(self._failures) > 1000:
-            self._failures.popitem(last=False)
         return None
 
     def session(self, who: Identity) -> str:

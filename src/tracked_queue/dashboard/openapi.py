@@ -17,12 +17,15 @@ _ERRORS = {
     "401": "It is not known who asks.",
     "403": "They may not do this, or another site sent the request.",
     "404": "There is no such thing, or it is not for them to see.",
+    "405": "Only GET and POST are answered.",
+    "409": "It can't be done as things are.",
+    "429": "Too many attempts to log in.",
     "503": "Redis does not answer.",
 }
 
 
-def document(read_only: bool = False) -> dict[str, Any]:
-    """The document; without what changes something where nothing may be changed."""
+def document(base: str = "", read_only: bool = False) -> dict[str, Any]:
+    """The document, for what is below `base`; without what changes something where nothing may be changed."""
     types = [page.answer for page in PAGES.values()] + [Done]
     schemas, components = msgspec.json.schema_components(types, ref_template="#/components/schemas/{name}")
     paths: dict[str, Any] = {}
@@ -61,6 +64,7 @@ def document(read_only: bool = False) -> dict[str, Any]:
                 '2^53 in arguments and results, NaN and the infinities are text; bytes are {"base64": ...}.'
             ),
         },
+        "servers": [{"url": base or "/"}],
         "paths": paths,
         "components": {
             "schemas": {**components, "Error": _error()},
@@ -104,6 +108,9 @@ def _act(action: Any, done: Any) -> dict[str, Any]:
         "requestBody": {"content": {"application/json": {"schema": {"type": "object", "properties": fields}}}},
         "responses": {
             **_responses(done),
-            "409": {"description": "Not all of it was done.", "content": {"application/json": {"schema": done}}},
+            "409": {
+                "description": "Not all of it was done.",
+                "content": {"application/json": {"schema": {"oneOf": [done, {"$ref": "#/components/schemas/Error"}]}}},
+            },
         },
     }

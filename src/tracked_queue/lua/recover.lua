@@ -8,7 +8,9 @@
 -- ARGV[5]  lock_ttl        int   ms
 -- ARGV[6]  resend_window   int   ms
 -- ARGV[7]  interval        int   ms of idle beats
--- ARGV[8:] ids             text  only these jobs of it, at most 250; without any: all, in portions
+-- ARGV[8]  discard_by      text  who wants the named jobs to end as cancelled; '' to move them back
+-- ARGV[9]  keep            int   ms for which a discarded job's record stays
+-- ARGV[10:] ids            text  only these jobs of it, the first 250; without any: all, in portions
 -- Derived: instances, instance:<lease>, processing:<lease>, cancel:<lease>, contact, hold, recovery_lock, job:<id>,
 --          queue:<q>, suspected:<q>, suspecting, testing, wake:<q>, wake_suspects:<q>, lane:<lane>, lanes:<q>, laned,
 --          laned:<q>, permits:<limit>, rate:<limit>, limits, waits:<limit>, open:<q>, opens, about:<limit>, timer, wake_timer,
@@ -29,7 +31,8 @@
 -- others are acquitted.  A job that was alone in the process is charged.  A lease that ran out, or whose instance was ended on
 -- purpose, says nothing about its jobs: suspects remain suspects.  If it ran out around a hold, or was ended on purpose, that
 -- counts as an interruption of its jobs, anything else as a recovery.  A lease that was revoked by release is recovered during a
--- hold as well.  A job's permits are freed when it moves; its unique key stays its own until it ends.
+-- hold as well.  Where not all that it has are named, none is acquitted, since who was there is judged together.  A job's permits
+-- are freed when it moves; its unique key stays its own until it ends.
 -- include keys
 -- include number
 -- include now_ms
@@ -98,12 +101,12 @@ local lock = redis.call('GET', single('recovery_lock')) or ''
 local taken_ms, whose, sweeper = string.match(lock, '^(%d+) (%S+) (.*)$')
 local held = whose == lease
 local is_fresh = held and tonumber(taken_ms) <= now and tonumber(taken_ms) > now - lock_ttl
-local is_named = #ARGV > 7
+local discard_by, keep, is_named = ARGV[8] or '', number_of(ARGV[9]), #ARGV > 9
 if total > n and is_fresh and sweeper ~= owner and not is_named then
   return { 'busy' }
 end
 local ids, known, cursor = {}, {}, '0'
-for at = 8, #ARGV do
+for at = 10, math.min(#ARGV, 259) do
   if not known[ARGV[at]] and redis.call('SISMEMBER', processing, ARGV[at]) == 1 then
     ids[#ids + 1], known[ARGV[at]] = ARGV[at], true
   end
@@ -207,10 +210,10 @@ for i, record in ipairs(records) do
     fate = 'gone'
   elseif state ~= 'active' or record[2] ~= lease then
     fate = 'gone'
-  elseif ties.cancel then
+  elseif ties.cancel or discard_by ~= '' and is_named then
     fate = 'cancelled'
-    end_job(id, job, queue, ties, paused, 'cancelled', now, math.max(window, ties.keep_ms), 'reason',
-      'cancelled; its instance was lost')
+    end_job(id, job, queue, ties, paused, 'cancelled', now, math.max(window, ties.keep_ms or keep), 'reason',
+      ties.cancel and 'cancelled; its instance was lost' or 'discarded by ' .. discard_by .. '; its instance was lost')
     count(now, 'cancelled', queue, 1)
   else
     -- A job that waited here may have started meanwhile, so it comes under suspicion like its neighbours.
@@ -238,7 +241,7 @@ for i, record in ipairs(records) do
       else
         back(id, queue, record[6], record.pool, now + i + CONFIRM_MS * record.charges)
       end
-    elseif died and record.pool then
+    elseif died and record.pool and (is_whole or not is_named) then
       redis.call('HDEL', job, 'pool', 'past', 'charges')
       blame = 'acquitted'
       back(id, queue, record[6], nil)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, TypeVar, get_args
 
@@ -13,7 +13,7 @@ from ..errors import UsageError, did_you_mean
 from ..model.checks import check_name, check_text, to_seconds
 from ..model.cipher import Cipher
 from ..protocol.text import to_text
-from ..reports.dead import DeadFilter, read_dead
+from ..reports.dead import DeadFilter, dead_pages
 from ..reports.instances import read_instances
 from ..reports.listing import LISTED_STATES, MOST_READ, JobFilter, ListedState, Place, list_jobs
 from ..reports.reading import PAGE, scan, text_of
@@ -51,7 +51,8 @@ MANY_ACTIONS: tuple[ManyAction, ...] = get_args(ManyAction)
 class Selection:
     """
     Which jobs: of a state, and if given of a queue and a task, with a text in the reason, that have been so for some seconds;
-    of the dead also those of a group. `lost` are those of instances that are gone, or of one `lease` of them.
+    of the dead also those that died within `younger_s`, and those of a group. `lost` are those of instances that are gone, or
+    of one `lease` of them.
 
     Raises:
         UsageError: A part is not what it should be, or does not go with the state.
@@ -62,6 +63,7 @@ class Selection:
     task: str | None = None
     error: str | None = None
     older_s: float | None = None
+    younger_s: float | None = None
     group: str | None = None
     lease: str | None = None
 
@@ -76,15 +78,19 @@ class Selection:
             check_text("error", self.error)
         if self.older_s is not None:
             to_seconds("older_s", self.older_s)
-        if self.group is not None and self.state != "dead":
-            raise UsageError("group= goes with state='dead'")
-        if self.lease is not None and self.state != "lost":
+        if self.younger_s is not None:
+            to_seconds("younger_s", self.younger_s)
+        if self.state != "dead" and (self.group, self.younger_s) != (None, None):
+            raise UsageError("group= and younger_s= go with state='dead'")
+        if self.state != "lost" and self.lease is not None:
             raise UsageError("lease= goes with state='lost'")
+        if self.state == "lost" and (self.error, self.older_s) != (None, None):
+            raise UsageError("error= and older_s= don't go with state='lost'")
 
     @property
     def everything(self) -> bool:
         """Whether all jobs of the state are meant."""
-        return (self.queue, self.task, self.error, self.older_s, self.group, self.lease) == (None,) * 6
+        return (self.queue, self.task, self.error, self.older_s, self.younger_s, self.group, self.lease) == (None,) * 7
 
 
 class Candidate(NamedTuple):
@@ -100,12 +106,13 @@ class Candidate(NamedTuple):
 @dataclass(slots=True, kw_only=True)
 class Course:
     """
-    How far an act on many jobs has got: how many were done, and how many were not, by the reason. `stop()` ends it with the
-    batch under way.
+    How far an act on many jobs has got: how many were done, and how many were not, by the reason; and how many records were
+    looked at to find them. `stop()` ends it with the batch under way.
     """
 
     done: int = 0
     refused: Counter[str] = field(default_factory=Counter)
+    looked_at: int = 0
     stopping: bool = False
 
     def stop(self) -> None:
@@ -120,15 +127,25 @@ class Course:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Count:
-    """How many jobs were found, and the first of them; not `exact`: there are at least so many."""
+    """
+    How many jobs were found, and the first of them; not `exact`: there are at least so many, since not all records were
+    looked at.
+    """
 
     number: int
     exact: bool
+    looked_at: int
     sample: tuple[Candidate, ...]
 
 
-async def candidates(stores: Sequence[Store], which: Selection, cipher: Cipher) -> AsyncIterator[Candidate]:
-    """The selected jobs, shard by shard, in the order of their lists; dead ones the oldest first."""
+async def candidates(
+    stores: Sequence[Store], which: Selection, cipher: Cipher, *, course: Course | None = None
+) -> AsyncIterator[Candidate]:
+    """
+    The selected jobs, shard by shard, in the order of their lists; dead ones the oldest first. None after `course.stop()`. One
+    that was left alone may come a second time.
+    """
+    course = course or Course()
     for shard, store in enumerate(stores):
         if which.state == "dead":
             wanted = DeadFilter(
@@ -136,21 +153,29 @@ async def candidates(stores: Sequence[Store], which: Selection, cipher: Cipher) 
                 queue=which.queue,
                 reason=which.error,
                 older_than=which.older_s,
+                younger_than=which.younger_s,
                 group=which.group,
             )
-            async for one in read_dead(store, wanted, cipher):
-                yield Candidate(shard, one.id, one.task, one.queue)
+            async for page in dead_pages(store, cipher):
+                course.looked_at += len(page)
+                for one in page:
+                    if wanted.matches(one):
+                        yield Candidate(shard, one.id, one.task, one.queue)
+                if course.stopping:
+                    return
         elif which.state == "lost":
             async for lost in _lost(store, shard, which):
+                course.looked_at += 1
                 yield lost
         else:
             rule = JobFilter(queue=which.queue, task=which.task, error=which.error, older_s=which.older_s)
             place: Place | None = Place()
             while place is not None:
-                found = await list_jobs(store, which.state, rule, limit=PAGE, after=place)
+                found = await list_jobs(store, which.state, rule, limit=PAGE, after=place, most_read=PAGE)
+                course.looked_at += found.looked_at
                 for row, _ in found.rows:
                     yield Candidate(shard, row.id, row.task, row.queue)
-                place = found.end
+                place = None if course.stopping else found.end
 
 
 async def _lost(store: Store, shard: int, which: Selection) -> AsyncIterator[Candidate]:
@@ -169,16 +194,26 @@ async def _lost(store: Store, shard: int, which: Selection) -> AsyncIterator[Can
                     yield found
 
 
-async def count(stores: Sequence[Store], which: Selection, cipher: Cipher, most: int = MOST_READ) -> Count:
-    """How many are selected, of at most `most` that are looked at one by one."""
-    found, sample = 0, list[Candidate]()
-    async for one in candidates(stores, which, cipher):
-        if found == most:
-            return Count(number=found, exact=False, sample=tuple(sample))
+async def count(
+    stores: Sequence[Store],
+    which: Selection,
+    cipher: Cipher,
+    most: int = MOST_READ,
+    allowed: Callable[[str, str], bool] | None = None,
+) -> Count:
+    """How many are selected, by about `most` records that are looked at; without those for which `allowed` is false."""
+    found, sample, course = 0, list[Candidate](), Course()
+    async for one in candidates(stores, which, cipher, course=course):
+        if allowed is not None and not allowed(one.queue, one.task):
+            continue
         found += 1
         if len(sample) < 5:
             sample.append(one)
-    return Count(number=found, exact=True, sample=tuple(sample))
+        if course.looked_at >= most or found == most:
+            course.stop()
+        if found == most:
+            break
+    return Count(number=found, exact=not course.stopping, looked_at=course.looked_at, sample=tuple(sample))
 
 
 async def paced(items: AsyncIterator[T], size: int, rate: float | None, course: Course) -> AsyncIterator[list[T]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import getpass
 import json
@@ -47,7 +48,6 @@ from ..protocol.transitions import (
     unpark,
 )
 from ..reports.dead import DeadFilter, read_dead
-from ..reports.instances import lease_deadline
 from ..reports.jobs import drop_ended, read_leases, read_open_jobs, read_states
 from ..settings import Seconds
 from ..transport.store import Store
@@ -59,6 +59,8 @@ from .viewer import Viewer, filter_of, given, name_of, one_of
 
 # How many ids an act names; its number of jobs counts all of them.
 MOST_NAMED = 20
+# How long the batch under way gets when an act on many jobs is cancelled.
+LAST_BATCH_S = 1.0
 W = TypeVar("W")
 # A purge's words as those of a deletion.
 _PURGED = {
@@ -310,66 +312,80 @@ class Operator(Viewer):
         course = course or Course()
         stores = await self._connections.agreed()
 
+        left = set[
+            str
+        ]()  # alone: a list that is begun again, since what was done has left it, may show them a second time
+
         async def chosen() -> AsyncIterator[Candidate]:
             number = 0
-            async for one in candidates(stores, which, self._connections.cipher):
+            async for one in candidates(stores, which, self._connections.cipher, course=course):
+                if one.id in left:
+                    continue
                 if allowed is not None and not allowed(one.queue, one.task):
                     course.refused["forbidden"] += 1
+                    left.add(one.id)
                     continue
                 yield one
                 number += 1
                 if number == limit:
                     return
 
+        async def carry_out(batch: Sequence[Candidate]) -> None:
+            left.update(await self._do(action, batch, stores, course))
+
         try:
             async for batch in paced(chosen(), MAX_RICH, rate, course):
-                for word in await self._do(action, batch, stores):
-                    if word in DONE_WORDS[action]:
-                        course.done += 1
-                    else:
-                        course.refused[word] += 1
+                task = asyncio.ensure_future(carry_out(batch))
+                try:
+                    await asyncio.shield(task)
+                except asyncio.CancelledError:
+                    await asyncio.wait(
+                        [task], timeout=LAST_BATCH_S
+                    )  # it is under way: what it does is to be noted, too
+                    raise
         finally:
             given_by = {name: value for name, value in asdict(which).items() if value is not None}
             await self._note(action, jobs=course.done, refused=course.refused.total(), **given_by)
         return course
 
-    async def _do(self, action: ManyAction, batch: Sequence[Candidate], stores: Sequence[Store]) -> list[str]:
-        """What became of each."""
+    async def _do(
+        self, action: ManyAction, batch: Sequence[Candidate], stores: Sequence[Store], course: Course
+    ) -> set[str]:
+        """Do it with these, and count what became of them; the ids of those that were left alone."""
         keep, window = self._connections.settings.ended_ttl, self._connections.settings.resend_window
-        words: list[str] = []
         groups: dict[tuple[int, str], list[str]] = {}
         for one in batch:
             groups.setdefault((one.shard, one.lease), []).append(one.id)
+        left = set[str]()
         for (shard, lease), ids in groups.items():
             store = stores[shard]
-            found: Any
+            words: Any
             match action:
                 case "requeue":
-                    found = await store.run(requeue(ids, self.by))
+                    words = await store.run(requeue(ids, self.by))
                 case "purge":
-                    found = await store.run(purge(ids))
+                    words = await store.run(purge(ids))
                 case "cancel":
-                    found = await store.run(cancel(ids, keep, self.by))
+                    words = await store.run(cancel(ids, keep, self.by))
                 case "delete":
-                    found = await store.run(delete(ids, window))
+                    words = await store.run(delete(ids, window))
                 case "run_now":
-                    found = await store.run(reschedule(ids, self.by, delay_ms=0))
+                    words = await store.run(reschedule(ids, self.by, delay_ms=0))
                 case _:
-                    found = await self._recover_named(store, lease, ids, discard=action == "discard")
-            words += found
-        return words
+                    words = await self._recover_named(store, lease, ids, discard=action == "discard")
+            for job_id, word in zip(ids, words, strict=True):
+                if word in DONE_WORDS[action]:
+                    course.done += 1
+                else:
+                    course.refused[word] += 1
+                    left.add(job_id)
+        return left
 
     async def _recover_named(self, store: Store, lease: str, ids: Sequence[str], *, discard: bool) -> list[str]:
         """Move these jobs of a lost lease back, or let them end as cancelled; what became of each."""
         settings, words = self._connections.settings, list[str]()
         for at in range(0, len(ids), MAX_RICH):
             batch = list(ids[at : at + MAX_RICH])
-            deadline = await lease_deadline(store, lease)
-            if deadline is not None and deadline > 0:
-                words += ["alive"] * len(batch)  # its instance goes on; what it owns is not lost
-                continue
-            if discard:
-                await store.run(cancel(batch, settings.ended_ttl, self.by))
             portion = await store.run(
                 recover(
                     lease,
@@ -379,6 +395,8 @@ class Operator(Viewer):
                     resend_window=settings.resend_window,
                     interval=settings.heartbeat_interval,
                     ids=batch,
+                    discard_by=self.by if discard else "",
+                    keep=settings.ended_ttl,
                 )
             )
             fates = {job.id: job.fate.value for job in portion.jobs if job.fate is not Fate.GONE}

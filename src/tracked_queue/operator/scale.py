@@ -6,6 +6,7 @@ import math
 from collections.abc import Collection
 from dataclasses import dataclass
 
+from ..reports.instances import one_each
 from ..reports.numbers import FleetNumbers
 
 # A worker is wanted for this part of its places, so that a burst finds some free.
@@ -49,7 +50,7 @@ def scale_of(numbers: FleetNumbers, queues: Collection[str], due: int, target_wa
     ready = sum(one.length - one.limited + min(one.limited, numbers.lanes.get(one.queue, 0)) for one in chosen)
     live = [item for item in numbers.instances if item.alive and names & set(item.queues)]
     lost = [item for item in numbers.instances if not item.alive and names & set(item.queues)]
-    active, places = sum(item.owned for item in live), sum(item.concurrency for item in live)
+    active, places = sum(item.owned for item in live), sum(item.concurrency for item in one_each(live))
     recoverable = sum(item.owned for item in lost)
     due = due if names else 0
     work = ready + due + active + recoverable

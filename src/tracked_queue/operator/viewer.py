@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -13,8 +13,8 @@ from ..model.checks import check_flag, check_list, check_name, check_text, check
 from ..model.task import Task
 from ..producer.connections import Connections
 from ..protocol.times import RUN_EDGES
-from ..reports.dead import DeadFilter, DeadGroup, DeadJob, grouped, read_dead
-from ..reports.instances import ActiveJob, InstanceReport, lease_deadline, read_active, read_all_instances
+from ..reports.dead import DeadFilter, DeadGroup, DeadJob, dead_pages, grouped, read_dead
+from ..reports.instances import ActiveJob, InstanceReport, lease_deadline, one_each, read_active, read_all_instances
 from ..reports.jobs import read_places
 from ..reports.limits import Holder, LimitReport, read_holders, read_limits
 from ..reports.listing import LISTED_STATES, JobFilter, JobPage, ListedState
@@ -183,7 +183,7 @@ class Viewer:
     async def tasks(self, minutes: int = 60) -> list[TaskReport]:
         """Each task that an instance knows, that ran lately, or that has parked jobs: its runs and how long they took."""
         times, overview, instances = await self.times(minutes), await self.queues(), await self.instances()
-        known = Counter(name for item in instances if item.alive for name in item.task_names)
+        known = Counter(name for item in one_each(instances) if item.alive for name in item.task_names)
         parked = {one.task: one.length for one in overview.parked}
         names = sorted({*known, *parked, *times.runs, *overview.paused_tasks})
         empty = Histogram(RUN_EDGES, (0,) * (len(RUN_EDGES) + 1))
@@ -222,12 +222,33 @@ class Viewer:
         """The newest dead jobs that match, at most `limit`, grouped by task, error, place and message; the largest first."""
         return grouped(await self.dead(which, limit=limit, newest=True), datetime.now(UTC))
 
-    async def count(self, which: Selection, most: int = 10_000) -> Count:
-        """How many jobs are selected, and the first five; of more than `most`, that there are at least so many."""
+    async def newest_dead(self, which: DeadFilter, look_at: int) -> list[DeadJob]:
+        """Of about so many of the newest dead jobs of each shard, those that match, the newest first."""
+        wanted = filter_of(which)
+        check_whole("look_at", look_at)
+        found: list[DeadJob] = []
+        for store in self._connections.stores:
+            looked_at = 0
+            async for page in dead_pages(store, self._connections.cipher, newest=True):
+                found += [one for one in page[: look_at - looked_at] if wanted.matches(one)]
+                looked_at += len(page)
+                if looked_at >= look_at:
+                    break
+        return sorted(found, key=lambda one: one.age_s)
+
+    async def count(
+        self, which: Selection, most: int = 10_000, allowed: Callable[[str, str], bool] | None = None
+    ) -> Count:
+        """
+        How many jobs are selected, and the first five, by about `most` records that are looked at.
+
+        Args:
+            allowed: Told the queue and the task of each; those for which it is false are not counted.
+        """
         if not isinstance(which, Selection):
             raise UsageError(f"count: {which!r} is a {type(which).__qualname__}; give a Selection(...)")
         check_whole("most", most)
-        return await count(self._connections.stores, which, self._connections.cipher, most)
+        return await count(self._connections.stores, which, self._connections.cipher, most, allowed)
 
     async def examine(self, *, try_scripts: bool = True) -> list[Finding]:
         """

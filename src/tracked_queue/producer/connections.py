@@ -124,9 +124,13 @@ class Connections:
         """`endpoint`, without holding up the event loop."""
         return await asyncio.to_thread(self.endpoint)
 
-    async def find_shards(self) -> None:
+    async def find_shards(self) -> bool:
         """
-        Take the namespace's own number of shards where none was set: for tools, which are started without the app's code.
+        Take the namespace's own number of shards where none was set: for tools, which are started without the app's code. What
+        this event loop has open for another number is closed.
+
+        Returns:
+            Whether it is known; before the first program that enqueues or works, it is not.
 
         Raises:
             UsageError: Another number was set (a tool that works on a part of the shards would mislead), or the app was used.
@@ -137,7 +141,7 @@ class Connections:
         try:
             (found,) = await Store(link, keys).read(("GET", keys.shard_count))
         except StoreRefusedError:
-            return  # the next call reports which right is missing
+            return True  # the next call reports which right is missing
         finally:
             await link.close()
         if found is not None and found.isdigit() and int(found) != self.settings.shards:
@@ -146,9 +150,13 @@ class Connections:
                 raise UsageError(
                     f"namespace {settings.namespace} has {int(found)} shards, and shards is set to {settings.shards} here"
                 )
+            here = self._clients.pop(asyncio.get_running_loop(), None)
+            if here is not None:
+                await here[1].close()
             if self._clients:
-                raise UsageError("call find_shards() before the first use of the app")
+                raise UsageError("call find_shards() before the first use of the app in another event loop")
             self.use(with_options(settings, {"shards": int(found)}), self.shards.clock)
+        return found is not None
 
     # Of an event loop
 

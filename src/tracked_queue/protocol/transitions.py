@@ -688,9 +688,27 @@ def recover(
     interval: float,
     n: int = MAX_BATCH,
     ids: Sequence[str] = (),
+    discard_by: str = "",
+    keep: float = 0.0,
 ) -> Call[Portion]:
-    """Move up to n jobs of a lease that ran out or was released; or only those of `ids`, at most MAX_BATCH, that it owns."""
-    args = [lease, n, max_recoveries, owner, _ms(lock_ttl), _ms(resend_window), _ms(interval), *ids]
+    """
+    Move up to n jobs of a lease that ran out or was released; or only those of `ids` that it owns, which end as cancelled where
+    `discard_by` says who wants that, and stay for `keep` seconds.
+    """
+    if len(ids) > MAX_BATCH or (discard_by and not ids):
+        raise InvariantError(f"recover: {len(ids)} ids; at most {MAX_BATCH}, and some to discard")
+    args = [
+        lease,
+        n,
+        max_recoveries,
+        owner,
+        _ms(lock_ttl),
+        _ms(resend_window),
+        _ms(interval),
+        discard_by,
+        _ms(keep),
+        *ids,
+    ]
     return Call("recover", args, _read_recover)
 
 

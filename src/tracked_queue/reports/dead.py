@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from ..model.checks import MAX_SECONDS
 from ..model.cipher import Cipher
 from ..model.codec import decode_error
 from ..protocol.text import to_text
@@ -26,6 +27,7 @@ class DeadFilter:
     queue: str | None = None
     reason: str | None = None
     older_than: float | None = None
+    younger_than: float | None = None
     group: str | None = None
 
     def matches(self, job: DeadJob) -> bool:
@@ -36,6 +38,7 @@ class DeadFilter:
             and (self.queue is None or job.queue == self.queue)
             and (self.reason is None or self.reason.lower() in text.lower())
             and (self.older_than is None or job.age_s >= self.older_than)
+            and (self.younger_than is None or job.age_s < self.younger_than)
             and (self.group is None or job.group == self.group)
         )
 
@@ -144,8 +147,18 @@ def grouped(jobs: Sequence[DeadJob], now: datetime, parts: int = 24) -> list[Dea
 async def read_dead(
     store: Store, wanted: DeadFilter, cipher: Cipher, *, newest: bool = False
 ) -> AsyncIterator[DeadJob]:
+    """The dead jobs that match, the oldest first or the newest."""
+    async for page in dead_pages(store, cipher, newest=newest):
+        for job in page:
+            if wanted.matches(job):
+                yield job
+        if newest and wanted.younger_than is not None and page[-1].age_s >= wanted.younger_than:
+            return
+
+
+async def dead_pages(store: Store, cipher: Cipher, *, newest: bool = False) -> AsyncIterator[list[DeadJob]]:
     """
-    The dead jobs that match, the oldest first or the newest, read in pages.
+    The dead jobs in pages, the oldest first or the newest.
 
     A page starts after the last job that was read, by time and id, so that removing jobs on the way skips none.
     """
@@ -162,26 +175,28 @@ async def read_dead(
             return
         ids = [job_id for job_id, _ in page]
         records = await store.read_fields(ids, "task", "queue", "attempts", "charges", "reason", "error")
+        found = []
         for (job_id, score), (task, queue, attempts, charges, reason, error) in zip(page, records, strict=True):
             info = decode_error(cipher.peek(error))
             kind, message = (info.type, plain_message(info.message)) if info else ("", plain_message(text_of(reason)))
             frame = own_frame(info.traceback) if info else ""
-            job = DeadJob(
-                id=to_text(job_id),
-                task=text_of(task),
-                queue=text_of(queue),
-                age_s=max(0.0, (now - float(score)) / 1000),
-                attempts=number_of(attempts),
-                charges=number_of(charges),
-                reason=text_of(reason),
-                error=f"{info.type}: {info.message}" if info else "",
-                kind=kind,
-                message=message,
-                frame=frame,
-                group=group_of(text_of(task), kind, message, frame),
+            found.append(
+                DeadJob(
+                    id=to_text(job_id),
+                    task=text_of(task),
+                    queue=text_of(queue),
+                    age_s=min(MAX_SECONDS, max(0.0, (now - float(score)) / 1000)),
+                    attempts=number_of(attempts),
+                    charges=number_of(charges),
+                    reason=text_of(reason),
+                    error=f"{info.type}: {info.message}" if info else "",
+                    kind=kind,
+                    message=message,
+                    frame=frame,
+                    group=group_of(text_of(task), kind, message, frame),
+                )
             )
-            if wanted.matches(job):
-                yield job
+        yield found
         last = text_of(page[-1][1])
         seen_at_low = {job_id for job_id, score in page if text_of(score) == last} | (
             seen_at_low if last == low else set()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
@@ -92,6 +92,11 @@ async def read_instances(store: Store, limit: int = 1000) -> list[InstanceReport
 async def read_all_instances(stores: Sequence[Store]) -> list[InstanceReport]:
     """Those of all shards, shard by shard."""
     return [replace(item, shard=shard) for shard, store in enumerate(stores) for item in await read_instances(store)]
+
+
+def one_each(instances: Iterable[InstanceReport]) -> list[InstanceReport]:
+    """One for each process: with several shards a process has an instance in each, which share its slots."""
+    return list({(one.host, one.pid, one.machine, one.born, one.label): one for one in instances}.values())
 
 
 def _most(text: str) -> dict[str, int]:

@@ -117,12 +117,18 @@ class Place(NamedTuple):
 
 
 async def list_jobs(
-    store: Store, state: ListedState, which: JobFilter, *, limit: int, after: Place | None = None
+    store: Store,
+    state: ListedState,
+    which: JobFilter,
+    *,
+    limit: int,
+    after: Place | None = None,
+    most_read: int = MOST_READ,
 ) -> Found:
     """
     Jobs of a state, the first to be taken or the newest end first.
 
-    At most MOST_READ records are read. A job that has ended is found only while it is among the last 500 of its queue.
+    At most `most_read` records are read. A job that has ended is found only while it is among the last 500 of its queue.
     """
     now = await now_ms(store)
     rows, read, looked, place = list[tuple[JobRow, Place]](), 0, 0, after or Place()
@@ -143,7 +149,7 @@ async def list_jobs(
                     if len(rows) == limit:
                         return Found(rows, rows[-1][1], looked)
             read += len(ids)
-            if read >= MOST_READ:
+            if read >= most_read:
                 return Found(rows, Place(source.name, offset, ids[-1]), looked)
     return Found(rows, None, looked)
 
@@ -216,6 +222,9 @@ class _Source:
                     ("LLEN", self.key), ("LPOS", self.key, place.last, "RANK", -1, "MAXLEN", place.offset + 1)
                 )
                 return 0 if at is None else int(length) - int(at)
+            case "parked":
+                (at,) = await store.read(("LPOS", self.key, place.last, "MAXLEN", place.offset + 1))
+                return 0 if at is None else int(at) + 1
             case "ranked" | "newest":
                 count, at = await store.read(("ZCARD", self.key), ("ZRANK", self.key, place.last))
                 if at is None:

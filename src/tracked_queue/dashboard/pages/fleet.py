@@ -8,12 +8,13 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from ...errors import NotVisibleError
+from ...model.constraints import limit_shown
 from ...operator.doctor import Finding
 from ...operator.explanation import Explanation, plural, seconds
 from ...operator.picture import Picture
 from ...operator.viewer import TaskReport
-from ...reports.dead import DeadFilter, DeadGroup
-from ...reports.instances import ActiveJob, InstanceReport
+from ...reports.dead import DeadFilter, DeadGroup, grouped
+from ...reports.instances import ActiveJob, InstanceReport, one_each
 from ...reports.limits import Holder, LimitReport
 from ...reports.listing import JobRow
 from ...reports.memory import Act, RecoveryReport
@@ -24,6 +25,14 @@ from ...settings import setting_doc, setting_names
 from .page import FROM, ROWS, Ask, Param, now, page
 
 HOUR = 60
+# How a loss was known, as people read it.
+CAUSES = {
+    "lost": "its lease ran out",
+    "died": "its process died",
+    "container": "its process died, and others with it",
+    "outage": "Redis or the fleet was away",
+    "interrupted": "it was ended on purpose",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,7 +108,7 @@ def starts_of(picture: Picture) -> tuple[Start, ...]:
     """Which live instances started in the last hour, the oldest first."""
     found = [
         Start(at=one.started_at, label=one.label, version=one.version)
-        for one in picture.instances
+        for one in one_each(picture.instances)
         if one.alive and one.started_at is not None and (picture.at - one.started_at).total_seconds() < HOUR * 60
     ]
     return tuple(sorted(found, key=lambda one: one.at))[-100:]
@@ -114,6 +123,7 @@ async def home(ask: Ask) -> Home:
     queues = [one for one in picture.overview.queues if desk.may("view", queue=one.queue)]
     last = await desk.cached("last recovery", 2.0, lambda: desk.reads.recoveries(1)) if whole else []
     live = [one for one in picture.instances if one.alive]
+    workers = one_each(live)
     lost = [one for one in picture.instances if not one.alive and one.owned]
     return Home(
         at=picture.at,
@@ -122,13 +132,13 @@ async def home(ask: Ask) -> Home:
         totals=Totals(
             queued=sum(one.length for one in picture.overview.queues),
             running=sum(one.owned for one in live),
-            slots=sum(one.concurrency for one in live),
+            slots=sum(one.concurrency for one in workers),
             scheduled=picture.overview.scheduled,
             dead=picture.overview.dead,
             parked=sum(one.length for one in picture.overview.parked),
             queues=len(queues),
-            instances=len(live),
-            lost=len(lost),
+            instances=len(workers),
+            lost=len(one_each(lost)),
         )
         if whole
         else None,
@@ -140,15 +150,14 @@ async def home(ask: Ask) -> Home:
 def _promise(lost: Sequence[InstanceReport], last: RecoveryReport | None, at: datetime) -> Promise:
     unowned = sum(one.owned for one in lost)
     if unowned:
-        where = f"{plural(len(lost), 'instance')} that {'is' if len(lost) == 1 else 'are'} gone"
-        said = f"{plural(unowned, 'job')} without an owner: {'it was' if unowned == 1 else 'they were'} with {where}."
+        said = f"{plural(unowned, 'job')} without an owner, held by {plural(len(one_each(lost)), 'lost instance')}."
     else:
         said = "0 jobs without an owner."
     if last is None:
-        said += " Nothing had to be recovered lately."
+        said += " No recent recoveries."
     elif last.at is not None:
         ago = seconds(max(0.0, (at - last.at).total_seconds()))
-        dead = f", {last.dead} of them dead" if last.dead else ""
+        dead = f", {last.dead} of them died" if last.dead else ""
         said += f" Last recovery {ago} ago: {plural(last.jobs, 'job')} of {last.label or last.lease}{dead}."
     return Promise(kept=not unowned, unowned=unowned, last=last, sentence=said)
 
@@ -204,7 +213,7 @@ def _row(one: QueueReport, picture: Picture, minutes: Sequence[Minute]) -> Queue
     return QueueRow(
         queue=one,
         drain_s=_drain(one),
-        slots=sum(min(item.concurrency, item.most.get(one.queue, item.concurrency)) for item in live),
+        slots=sum(min(item.concurrency, item.most.get(one.queue, item.concurrency)) for item in one_each(live)),
         succeeded=tuple(minute.succeeded.get(one.queue, 0) for minute in minutes),
     )
 
@@ -262,7 +271,7 @@ async def queue(ask: Ask) -> QueuePage:
     if found is None:
         raise NotVisibleError(f"there is no queue {name}")
     minutes = await minutes_of(ask)
-    jobs = await desk.reads.jobs("queued", queue=name, limit=20)
+    jobs = await desk.cached(("head", name), 1.0, lambda: desk.reads.jobs("queued", queue=name, limit=20))
     serving = sorted(one.label for one in picture.instances if one.alive and name in one.queues)
     return QueuePage(
         at=picture.at,
@@ -377,13 +386,11 @@ async def task(ask: Ask) -> TaskPage:
     )
 
 
-async def dead_groups(ask: Ask, which: DeadFilter, newest: int) -> list[DeadGroup]:
-    """Dead jobs that they may see in groups, of the newest so many that match."""
+async def dead_groups(ask: Ask, which: DeadFilter, look_at: int) -> list[DeadGroup]:
+    """Dead jobs that they may see in groups, of about so many of the newest."""
     desk = ask.desk
-    if desk.sees_fleet:
-        return await desk.cached(("groups", which, newest), 3.0, lambda: desk.reads.dead_groups(which, limit=newest))
-    groups = await desk.cached(("groups", which, newest), 3.0, lambda: desk.reads.dead_groups(which, limit=newest))
-    return [one for one in groups if all(desk.may("view", queue, one.task) for queue in one.queues)]
+    found = await desk.cached(("dead", which, look_at), 3.0, lambda: desk.reads.newest_dead(which, look_at))
+    return grouped(desk.seen(found), now())
 
 
 # Instances
@@ -414,7 +421,7 @@ async def instances(ask: Ask) -> Instances:
         if one.alive and any(like in text.casefold() for text in (one.label, one.host, one.lease))
     ]
     live.sort(key=lambda one: (one.label, one.lease))
-    versions = Counter(one.version for one in picture.instances if one.alive)
+    versions = Counter(one.version for one in one_each(picture.instances) if one.alive)
     return Instances(
         at=picture.at,
         lost=tuple(one for one in picture.instances if not one.alive)[:ROWS],
@@ -448,8 +455,10 @@ async def instance(ask: Ask) -> InstancePage:
     return InstancePage(
         at=picture.at,
         instance=report,
-        explanation=(await desk.reads.explain(instance=report.lease))[0],
-        active=tuple(await desk.reads.active(report, limit=250)),
+        explanation=(
+            await desk.cached(("instance", report.lease), 1.0, lambda: desk.reads.explain(instance=report.lease))
+        )[0],
+        active=tuple(await desk.cached(("active", report.lease), 1.0, lambda: desk.reads.active(report, limit=250))),
     )
 
 
@@ -488,6 +497,7 @@ class LimitPage:
 
     at: datetime
     name: str
+    shown: str
     explanations: tuple[Explanation, ...]
     holders: tuple[Holder, ...]
 
@@ -500,13 +510,14 @@ class LimitPage:
 )
 async def limit(ask: Ask) -> LimitPage:
     """One limit, and who holds its places."""
-    ask.desk.must_see_fleet()
-    name = ask["name"]
+    desk, name = ask.desk, ask["name"]
+    desk.must_see_fleet()
     return LimitPage(
         at=now(),
         name=name,
-        explanations=tuple(await ask.desk.reads.explain(limit=name)),
-        holders=tuple(await ask.desk.reads.holders(name)),
+        shown=limit_shown(name) or name,
+        explanations=tuple(await desk.cached(("limit", name), 1.0, lambda: desk.reads.explain(limit=name))),
+        holders=tuple(await desk.cached(("holders", name), 1.0, lambda: desk.reads.holders(name))),
     )
 
 
@@ -572,5 +583,5 @@ async def doctor(ask: Ask) -> Doctor:
             for name in setting_names()
         ),
         shards=desk.settings.shards,
-        versions=dict(Counter(one.version for one in picture.instances if one.alive)),
+        versions=dict(Counter(one.version for one in one_each(picture.instances) if one.alive)),
     )

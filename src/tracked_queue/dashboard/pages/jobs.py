@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import islice
 from typing import Any
@@ -16,19 +16,28 @@ from ...model.checks import MAX_NAME, check_name
 from ...model.record import JobInfo
 from ...operator.explanation import Explanation, seconds
 from ...operator.many import ALLOWED, MANY_ACTIONS, Count, ManyAction, Selection
-from ...reports.dead import DeadFilter, DeadGroup, DeadJob
+from ...reports.dead import DeadFilter, DeadGroup, DeadJob, grouped
 from ...reports.instances import InstanceReport
 from ...reports.listing import LISTED_STATES, JobRow, ListedState
 from ...reports.listing import JobPage as FoundPage
 from ...reports.memory import RecoveryReport
+from ...reports.runs import Run
 from ...reports.schedules import ScheduleReport
 from ...reports.workflows import Workflow, WorkflowJob
 from ..bulk import BulkReport
-from .fleet import dead_groups, picture_of
+from ..desk import MOST_IDS, NO_JOB
+from .fleet import CAUSES, dead_groups, picture_of
 from .page import ERROR, FROM, MOST_TEXT, NEXT, OLDER, QUEUE, ROWS, TASK, Ask, Param, now, page
 
 # How many of the newest dead jobs are grouped, unless more are asked for.
 GROUPED, MOST_GROUPED = 2000, 10_000
+YOUNGER = Param(
+    name="younger",
+    doc="Of the dead: only those that died within this time: seconds, or 15m, 2h, 7d.",
+    least=1,
+    most=100 * 366 * 86400,
+    is_time=True,
+)
 PAGE_ROWS = 50
 
 
@@ -36,7 +45,7 @@ PAGE_ROWS = 50
 class Jobs:
     """
     Jobs of a state; `looked_at` is how many records were read to find them, and `next` is where the list goes on. `actions` are
-    what this person may do with all that match.
+    what this person may do with all that match. `lost` are the leases of active jobs whose instances are gone.
     """
 
     at: datetime
@@ -45,6 +54,7 @@ class Jobs:
     looked_at: int
     next: str | None
     actions: tuple[str, ...]
+    lost: tuple[str, ...]
 
 
 @page(
@@ -64,6 +74,7 @@ async def jobs(ask: Ask) -> Jobs:
         looked_at=found.looked_at,
         next=found.next,
         actions=tuple(actions_for(ask, state)),
+        lost=await _lost_leases(ask) if state == "active" else (),
     )
 
 
@@ -76,7 +87,10 @@ async def _listed(ask: Ask, state: ListedState) -> FoundPage:
             state, queue=queue, task=task, error=error, older=older, limit=PAGE_ROWS, start=start
         )
 
-    return await ask.desk.cached(("jobs", state, queue, task, error, older, start), 1.0, read)
+    hidden = not ask.desk.sees_fleet
+    start = ask.cursors.show(start) if hidden and start is not None else start
+    found = await ask.desk.cached(("jobs", state, queue, task, error, older, start), 1.0, read)
+    return replace(found, next=ask.cursors.hide(found.next)) if hidden and found.next is not None else found
 
 
 def actions_for(ask: Ask, state: str) -> list[ManyAction]:
@@ -103,14 +117,16 @@ class Step:
 
 def timeline(info: JobInfo, explanation: Explanation) -> tuple[Step, ...]:
     """What happened to a job, in order: its runs as they are known, and what else its history has."""
-    steps = [Step(at=info.queued_at, what="enqueued", lease="", detail="")]
+    steps = []
+    if not any(event.kind == "requeued" for event in info.history):  # else it is when it was queued again
+        steps.append(Step(at=info.queued_at, what="enqueued", lease="", detail=""))
     told = set[str]()
     for number, run in enumerate(explanation.runs, 1):
         told.add(str(run.delivery))
         steps.append(Step(at=run.started_at, what=f"run {number} started", lease=run.lease, detail=""))
         if run.ended_at is not None:
             took = seconds(max(0.0, (run.ended_at - run.started_at).total_seconds()))
-            detail = f"after {took}" + (f": {run.detail}" if run.detail else "")
+            detail = f"after {took}" + (f": {_said_of(run)}" if run.detail else "")
             steps.append(Step(at=run.ended_at, what=f"run {number} {run.end}", lease=run.lease, detail=detail))
         if run.late_at is not None:
             beside = f", {seconds(run.overlap_s)} beside the next run" if run.overlap_s else ""
@@ -124,6 +140,19 @@ def timeline(info: JobInfo, explanation: Explanation) -> tuple[Step, ...]:
     if info.finished_at is not None and not any(run.ended_at == info.finished_at for run in explanation.runs):
         steps.append(Step(at=info.finished_at, what=str(info.state), lease="", detail=info.reason or ""))
     return tuple(sorted(steps, key=lambda one: one.at.timestamp() if one.at else 0.0))
+
+
+def _said_of(run: Run) -> str:
+    """What a run's end says of itself; that of a recovery has three words: how the loss was known, what became of it, blame."""
+    if run.end != "recovered":
+        return run.detail
+    cause, fate, blame = [*run.detail.split(" "), "", ""][:3]
+    blamed = {
+        "charged": ", and was charged",
+        "suspect": ", and came under suspicion",
+        "acquitted": ", and was acquitted",
+    }
+    return f"{CAUSES.get(cause, cause)}; the job was {fate or 'moved'}{blamed.get(blame, '')}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,12 +178,12 @@ async def job(ask: Ask) -> JobPage:
     """One job: why it is where it is, what happened to it, and what it carries."""
     desk, job_id = ask.desk, check_name("job id", ask["id"])
     info = await desk.job(job_id)
-    (explanation,) = desk.explained(await desk.reads.explain(job_id))
+    (explanation,) = desk.explained(await desk.cached(("job", job_id), 1.0, lambda: desk.reads.explain(job_id)))
     lost = await _lost_lease(ask, info)
     state = "lost" if lost else "retrying" if info.state == "scheduled" else str(info.state)
     workflow = None
     if info.after or info.waits_for or info.state in ("waiting", "queued", "scheduled", "active", "dead", "parked"):
-        found = await desk.reads.workflow(job_id)
+        found = await desk.cached(("workflow", job_id), 1.0, lambda: desk.reads.workflow(job_id))
         if len(found.jobs) > 1:
             workflow = _seen_workflow(ask, found)
     return JobPage(
@@ -175,9 +204,11 @@ async def _lost_lease(ask: Ask, info: JobInfo) -> str | None:
     """The lease that an active job was handed to, if that is gone."""
     if info.state != "active" or info.lease is None:
         return None
-    picture = await picture_of(ask)
-    gone = any(one.lease == info.lease and not one.alive for one in picture.instances)
-    return info.lease if gone else None
+    return info.lease if info.lease in await _lost_leases(ask) else None
+
+
+async def _lost_leases(ask: Ask) -> tuple[str, ...]:
+    return tuple(one.lease for one in (await picture_of(ask)).instances if not one.alive and one.owned)
 
 
 # Dead jobs
@@ -186,13 +217,13 @@ async def _lost_lease(ask: Ask, info: JobInfo) -> str | None:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dead:
     """
-    Dead jobs in groups, of the newest `grouped` at most that match and died within the last hours; `total` is how many dead
-    jobs there are. With a `group`, the newest of its jobs in `rows`.
+    Dead jobs in groups: of the newest `looked_at` of each shard, those that match; `total` is how many dead jobs there are.
+    With a `group`, the newest of its jobs in `rows`.
     """
 
     at: datetime
     total: int | None
-    grouped: int
+    looked_at: int
     groups: tuple[DeadGroup, ...]
     group: DeadGroup | None
     rows: tuple[DeadJob, ...]
@@ -203,17 +234,15 @@ class Dead:
     "/dead", "Dead jobs", "dead.html",
     QUEUE, TASK, ERROR,
     Param(name="group", doc="Only this group."),
-    Param(name="hours", doc="Only those that died within so many hours.", most=24 * 90, least=1),
+    YOUNGER,
     Param(name="newest", doc="How many of the newest are looked at.", default=GROUPED, least=1, most=MOST_GROUPED),
 )  # fmt: skip
 async def dead(ask: Ask) -> Dead:
     """Dead jobs, grouped by what they died of."""
     desk = ask.desk
     _check_names(ask)
-    which = DeadFilter(queue=ask["queue"], task=ask["task"], reason=ask["error"])
+    which = DeadFilter(queue=ask["queue"], task=ask["task"], reason=ask["error"], younger_than=ask["younger"])
     groups = await dead_groups(ask, which, ask["newest"])
-    if ask["hours"] is not None:
-        groups = [one for one in groups if (now() - one.last_at).total_seconds() < ask["hours"] * 3600]
     chosen, rows = None, list[DeadJob]()
     if ask["group"] is not None:
         chosen = next((one for one in groups if one.key == ask["group"]), None)
@@ -226,7 +255,7 @@ async def dead(ask: Ask) -> Dead:
     return Dead(
         at=now(),
         total=(await picture_of(ask)).overview.dead if desk.sees_fleet else None,
-        grouped=ask["newest"],
+        looked_at=ask["newest"],
         groups=tuple(groups[:200]),
         group=chosen,
         rows=tuple(rows),
@@ -279,7 +308,8 @@ async def lost(ask: Ask) -> Lost:
     if lease is not None and not any(one.lease == lease for one in gone):
         raise NotVisibleError(f"there is no lost instance {lease} with jobs: they were recovered, or it is alive")
     which = Selection(state="lost", lease=lease, queue=ask["queue"], task=ask["task"])
-    found = await desk.reads.select(which, first + PAGE_ROWS + 1) if gone else []
+    key = "lost", lease, which.queue, which.task, first
+    found = await desk.cached(key, 1.0, lambda: desk.reads.select(which, first + PAGE_ROWS + 1)) if gone else []
     recoveries = await desk.cached("recoveries", 1.0, lambda: desk.reads.recoveries(200))
     return Lost(
         at=picture.at,
@@ -418,7 +448,8 @@ async def workflow(ask: Ask) -> WorkflowPage:
     """A job with those that it comes after and those that wait for it, as a graph."""
     job_id = check_name("job id", ask["id"])
     await ask.desk.job(job_id)
-    found = _seen_workflow(ask, await ask.desk.reads.workflow(job_id))
+    whole = await ask.desk.cached(("workflow", job_id), 1.0, lambda: ask.desk.reads.workflow(job_id))
+    found = _seen_workflow(ask, whole)
     states: dict[str, int] = {}
     for one in found.jobs:
         states[one.state or "gone"] = states.get(one.state or "gone", 0) + 1
@@ -429,7 +460,10 @@ async def workflow(ask: Ask) -> WorkflowPage:
 
 def _seen_workflow(ask: Ask, found: Workflow) -> Workflow:
     """What is not for them to see is left out."""
-    jobs = [one for one in found.jobs if not one.state or ask.desk.may("view", one.queue, one.task)]
+    jobs = [one for one in found.jobs if ask.desk.may("view", one.queue, one.task)]
+    if not ask.desk.sees_fleet:
+        ids = {one.id for one in jobs}
+        jobs = [replace(one, after=tuple(before for before in one.after if before in ids)) for one in jobs]
     return Workflow(root=found.root, jobs=tuple(jobs), whole=found.whole and len(jobs) == len(found.jobs))
 
 
@@ -482,12 +516,58 @@ async def search(ask: Ask) -> Search:
                 hits.append(
                     Hit(kind="instance", name=f"{one.label} {one.lease}", path="/instance", query={"lease": one.lease})
                 )
+        for limit in await desk.cached("limits", 2.0, desk.reads.limits):
+            if part in limit.limit.casefold() or part in limit.key.casefold():
+                hits.append(
+                    Hit(
+                        kind="limit",
+                        name=f"{limit.limit} {limit.key}".strip(),
+                        path="/limit",
+                        query={"name": limit.stored},
+                    )
+                )
     for schedule in desk.seen(await desk.cached("schedules", 2.0, desk.reads.schedules)):
         if part in schedule.name.casefold():
             hits.append(Hit(kind="schedule", name=schedule.name, path="/schedules", query={"like": schedule.name}))
     exact = [one for one in hits if one.name == text]
     rest = [one for one in hits if one.name != text]
     return Search(at=now(), text=text, hits=tuple([*exact, *rest][:100]))
+
+
+# What can't be undone is asked once more
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Confirm:
+    """An act on some jobs that can't be undone, before it is done."""
+
+    at: datetime
+    action: ManyAction
+    jobs: tuple[Orphan, ...]
+    back: str
+
+
+@page(
+    "/confirm", "Are you sure?", "confirm.html",
+    Param(name="action", doc="What is to be done.", words=("purge", "delete", "discard"), needed=True),
+    Param(name="back", doc="The page to go to afterwards.", default="/", length=8000),
+    with_ids=True,
+)  # fmt: skip
+async def confirm(ask: Ask) -> Confirm:
+    """What an act that can't be undone is about; nothing is done yet."""
+    desk, ids = ask.desk, list(dict.fromkeys(ask.ids))
+    if not ids or len(ids) > MOST_IDS:
+        raise UsageError(f"select 1 to {MOST_IDS} jobs")
+    for job_id in ids:
+        check_name("job id", job_id)
+    places = await desk.reads.places(ids)
+    jobs = []
+    for job_id in ids:
+        if job_id not in places or not desk.may("view", *places[job_id]):
+            raise NotVisibleError(NO_JOB.format(job_id))
+        desk.must(ask["action"], *places[job_id])
+        jobs.append(Orphan(id=job_id, queue=places[job_id][0], task=places[job_id][1], lease=""))
+    return Confirm(at=now(), action=ask["action"], jobs=tuple(jobs), back=ask["back"])
 
 
 # Acts on many jobs
@@ -500,6 +580,7 @@ BULK_PARAMS = (
     TASK,
     ERROR,
     OLDER,
+    YOUNGER,
     Param(name="group", doc="Of the dead: only this group."),
     Param(name="lease", doc="Of the lost: only this instance."),
     Param(name="rate", doc="At most so many a second.", least=1, most=100_000),
@@ -519,6 +600,7 @@ class BulkPlan:
     count: Count
     number: int
     confirm: str | None
+    group: DeadGroup | None
 
 
 def selection_of(args: Mapping[str, Any]) -> Selection:
@@ -529,6 +611,7 @@ def selection_of(args: Mapping[str, Any]) -> Selection:
         task=args["task"],
         error=args["error"],
         older_s=args["older"],
+        younger_s=args["younger"],
         group=args["group"],
         lease=args["lease"],
     )
@@ -545,18 +628,23 @@ async def bulk_plan(ask: Ask) -> BulkPlan:
     if which.state not in ALLOWED[action]:
         raise UsageError(f"{action} is for jobs that are {', '.join(ALLOWED[action])}; these are {which.state}")
     desk.must_many(action, which)
-    found = await desk.reads.count(which)
+    allowed = None if desk.sees_fleet else lambda queue, task: desk.may(action, queue, task)
+    found = await desk.reads.count(which, allowed=allowed)
     number = found.number if ask["limit"] is None else min(found.number, ask["limit"])
-    sample = tuple(one for one in found.sample if desk.may("view", one.queue, one.task))
+    group = None
+    if which.group is not None:
+        like = DeadFilter(queue=which.queue, task=which.task, reason=which.error, group=which.group)
+        group = next(iter(grouped(desk.seen(await desk.reads.newest_dead(like, MOST_GROUPED)), now())), None)
     return BulkPlan(
         at=now(),
         action=action,
         which=which,
         rate=ask["rate"],
         limit=ask["limit"],
-        count=Count(number=found.number, exact=found.exact, sample=sample),
+        count=found,
         number=number,
         confirm=str(number) if number > UNTYPED else None,
+        group=group,
     )
 
 

@@ -6,7 +6,15 @@
   const updated = document.getElementById("updated");
   const poll = document.getElementById("poll");
   const isProblem = Boolean(document.querySelector("[data-problem='503']"));
-  let every = 5, failures = 0, timer = 0, last = Date.now(), isAway = false, isAsking = false;
+  const isLive = isProblem || document.querySelectorAll("[data-live]").length > 1;
+  let every = 5, failures = 0, timer = 0, last = Date.now(), isAway = false, isAsking = false, isHeld = false;
+
+  // What was said after an act is said once.
+  const here = new URL(location.href);
+  if (here.searchParams.has("told")) {
+    here.searchParams.delete("told");
+    history.replaceState(null, "", here);
+  }
 
   const keep = (value) => { try { if (value === undefined) return localStorage.getItem("every"); localStorage.setItem("every", value); } catch (_) { /* not allowed here */ } return null; };
 
@@ -21,14 +29,17 @@
   }
 
   function replace(fresh) {
+    isHeld = false;
     for (const region of document.querySelectorAll("[data-live]")) {
       if (region.id === "updated") continue;
       const next = fresh.querySelector(`[data-live="${CSS.escape(region.dataset.live)}"]`);
-      if (!next || busy(region) || next.innerHTML === region.innerHTML) continue;
+      if (!next || next.innerHTML === region.innerHTML) continue;
+      if (busy(region)) { isHeld = true; continue; }
       const scrolled = [...region.querySelectorAll(".wide")].map((one) => one.scrollLeft);
       const had = document.activeElement && document.activeElement.classList.contains("wide") && region.contains(document.activeElement)
         ? [...region.querySelectorAll(".wide")].indexOf(document.activeElement) : -1;
       region.className = next.className;
+      if (next.dataset.fast) region.dataset.fast = "1"; else delete region.dataset.fast;
       region.replaceChildren(...[...next.childNodes].map((one) => document.importNode(one, true)));
       const wide = [...region.querySelectorAll(".wide")];
       wide.forEach((one, at) => { one.scrollLeft = scrolled[at] || 0; });
@@ -39,15 +50,17 @@
   function tell() {
     if (!updated) return;
     const ago = Math.round((Date.now() - last) / 1000);
-    const text = isAway ? `No answer; looked last ${ago} s ago. This is how it was then.` : `Updated ${ago < 1 ? "now" : `${ago} s ago`}${every ? "" : "; looking again is off"}`;
+    const isLate = isAway || (every && isAsking && ago > 2 * Math.max(every, floor) + 2);
+    const text = isLate ? `No answer. Showing the state of ${ago} s ago.`
+      : `Updated ${ago < 1 ? "now" : `${ago} s ago`}${every ? "" : "; auto-refresh off"}${isHeld ? "; what you have open or selected is kept as it was" : ""}`;
     if (updated.textContent !== text) updated.textContent = text;
-    updated.classList.toggle("away", isAway);
+    updated.classList.toggle("away", isLate);
   }
 
   function later() {
     clearTimeout(timer);
     if (!every || document.hidden) return;
-    const wait = Math.max(every, floor) * Math.min(8, 2 ** failures) * (0.9 + Math.random() / 5);
+    const wait = Math.max(document.querySelector("[data-fast]") ? 0 : every, floor) * Math.min(8, 2 ** failures) * (0.9 + Math.random() / 5);
     timer = setTimeout(look, wait * 1000);
   }
 
@@ -66,7 +79,7 @@
         failures = 0; isAway = false; last = Date.now();
       } else if (answer.status === 404) {
         every = 0;
-        if (updated) { updated.textContent = "This is gone by now; here is how it was last."; clearInterval(teller); }
+        if (updated) { updated.textContent = "No longer there. Last known state:"; clearInterval(teller); }
       } else { failures += 1; isAway = true; }
     } catch (_) { failures += 1; isAway = true; } finally {
       clearTimeout(giveUp);
@@ -78,12 +91,12 @@
   }
 
   const teller = setInterval(tell, 1000);
-  if (updated || isProblem) {
+  if (isLive) {
     const kept = Number(keep());
     if (keep() !== null && [0, 2, 5, 10, 30, 60].includes(kept)) every = kept;
     if (poll) {
       const label = document.createElement("label");
-      label.textContent = "Look again every ";
+      label.textContent = "Refresh every ";
       const choice = document.createElement("select");
       for (const seconds of [2, 5, 10, 30, 60, 0]) {
         if (seconds && seconds < floor) continue;
@@ -129,6 +142,17 @@
       if (found) found.click();
     }
   });
+
+  // One box for all boxes of a table.
+  for (const head of document.querySelectorAll("table thead th:first-child")) {
+    const table = head.closest("table");
+    if (!table.querySelector("tbody input[type=checkbox]")) continue;
+    const all = document.createElement("input");
+    all.type = "checkbox";
+    all.ariaLabel = "Select all on this page";
+    all.addEventListener("change", () => { for (const one of table.querySelectorAll("tbody input[type=checkbox]")) one.checked = all.checked; });
+    head.append(all);
+  }
 
   // Nothing is sent twice by an impatient second click.
   document.addEventListener("submit", (event) => {

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+from collections import Counter
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
@@ -11,9 +13,13 @@ from zoneinfo import ZoneInfo
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
+from ...model.constraints import limit_shown
 from ...operator.explanation import Explanation, seconds
+from ...reports.memory import Act
+from ...settings import Settings
 from .. import charts
 from ..desk import why
+from ..pages.fleet import CAUSES
 from ..static import ICON, SCRIPT, STYLE
 from ..text import as_json, finalize, link, shown
 
@@ -25,6 +31,7 @@ _SUBJECTS = {
     "limit": ("/limit", "name"),
     "job": ("/job", "id"),
 }
+DEFAULT_NAMESPACE = Settings.namespace
 # A dash for what is not known.
 NONE = "\N{EN DASH}"
 _FLEET = {
@@ -76,6 +83,11 @@ class Templates:
             quoted=lambda text: quote(text, safe=""),
             subject=_subject,
             since=_since,
+            facts=_facts,
+            sentence=_sentence,
+            shell=shlex.quote,
+            causes=CAUSES,
+            limit_shown=lambda name: limit_shown(name) or name,
             zone=zone.key,
         )
 
@@ -86,14 +98,26 @@ class Templates:
         def to(path: str, **query: Any) -> str:
             return link(base, path, **query)
 
-        return self._environment.get_template(template).render(to=to, **names)
+        desk = names.get("desk")
+        space = (
+            "" if desk is None or desk.namespace == DEFAULT_NAMESPACE else f" --namespace {shlex.quote(desk.namespace)}"
+        )
+
+        def command(text: str) -> str:
+            """A command for this namespace, to be copied."""
+            return f"{text}{space}" if text.startswith("tracked-queue ") else text
+
+        return self._environment.get_template(template).render(to=to, command=command, **names)
 
     def _moment(self, at: datetime | None, zone: str | None = None, exact: bool = False) -> Markup:
         """A time, absolute, with its zone; to the ms if wanted."""
         if at is None:
             return Markup("&ndash;")
         here = ZoneInfo(zone) if zone else self._zone
-        local = at.astimezone(here)
+        try:
+            local = at.astimezone(here)
+        except OverflowError:  # the last day of the calendar, or the first
+            local = at
         ms = f".{local.microsecond // 1000:03}" if exact else ""
         text = f"{local:%Y-%m-%d %H:%M:%S}{ms} {local:%Z}"
         return Markup(f'<time datetime="{escape(at.isoformat())}">{escape(text)}</time>')
@@ -123,6 +147,28 @@ def _subject(one: Explanation) -> tuple[str, Mapping[str, str]] | None:
         return path, {parameter: name}
     found = [path for code, path in _FLEET.items() if one.code.startswith(code)]
     return (found[0], {}) if found else None
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def _facts(act: Act) -> str:
+    """What an act was about, and what came of it."""
+    said = []
+    for name, value in act.facts.items():
+        if name == "answers" and isinstance(value, dict):
+            words = Counter(map(str, value.values()))
+            said.append(", ".join(f"{count} {word}" for word, count in words.items()))
+        elif name == "what":
+            said.append(str(value).replace(":", " ", 1))
+        elif name == "changed":
+            said += [] if value else ["nothing changed"]
+        elif isinstance(value, list):
+            said.append(f"{name} {', '.join(map(str, value[:5]))}{', …' if len(value) > 5 else ''}")
+        else:
+            said.append(f"{name} {value}")
+    return "; ".join(said)[:1000]
 
 
 def _since(one: Explanation) -> float | None:
