@@ -341,3 +341,175 @@ async def test_two_looks_at_once_read_once(shop: Shop, web: Client, app: Tracked
         assert reads == 1
     finally:
         type(app.operator).picture = original  # type: ignore[method-assign]
+
+
+async def _bulk(client: Any, query: str) -> Any:
+    started = await client.post(f"/api/bulk/start?{query}")
+    assert started.status_code == 200, started.text
+    return await wait_until(lambda: _ended(client, started.json()["words"]["act"]), timeout=30)
+
+
+@pytest.mark.parametrize("typed", ["20", "all", ""])
+async def test_what_came_to_match_since_is_left(shop: Shop, web: Client, app: TrackedQueue, typed: str) -> None:
+    """Counted exactly, a little or too much to count by then, with a limit or without: the number that was confirmed is the most."""
+    client = web()
+    await app.enqueue_many([shop.charge.options(queue="many").call(n) for n in range(10_100)])
+    for more in ("", "&limit=5000"):
+        query = f"action=cancel&state=queued&queue=many&counted=20&typed={typed}{more}"
+        if typed == "20" or (typed == "all" and not more):
+            found = await _bulk(client, query) if typed == "20" else None
+            assert found is None or found["done"] == 20
+        else:
+            assert (await client.post(f"/api/bulk/start?{query}")).status_code == 400, query
+
+
+async def test_all_however_many_must_be_said(shop: Shop, web: Client, app: TrackedQueue) -> None:
+    client = web()
+    await app.enqueue_many([shop.charge.options(queue="many").call(n) for n in range(10_100)])
+    plan = (await client.get("/api/bulk/plan?action=cancel&state=queued&queue=many")).json()
+    assert not plan["count"]["exact"] and plan["count"]["looked_at"] >= plan["number"] >= 9_000
+    assert "ALL for all that match" in (await client.get("/bulk/plan?action=cancel&state=queued&queue=many")).text
+    first = await _bulk(
+        client, f"action=cancel&state=queued&queue=many&counted={plan['number']}&typed={plan['number']}"
+    )
+    assert first["done"] == plan["number"]
+    await app.enqueue_many([shop.charge.options(queue="many").call(n) for n in range(10_100)])
+    assert (await _bulk(client, "action=cancel&state=queued&queue=many&counted=10000&typed=ALL"))["done"] >= 10_100
+
+
+@pytest.mark.parametrize("counted", ["", "0", "-1", "²", "9" * 5000, "1e3", "x"])
+async def test_a_number_that_is_none_confirms_nothing(shop: Shop, web: Client, app: TrackedQueue, counted: str) -> None:
+    answer = await web().post(
+        "/api/bulk/start", params={"action": "purge", "state": "dead", "counted": counted, "typed": counted}
+    )
+    assert answer.status_code == 400 and "counted" in answer.json()["error"]
+    assert (await app.operator.queues()).dead == 1
+
+
+@pytest.mark.parametrize("rate", ["", "&rate=2000"])
+async def test_all_parked_jobs_are_cancelled(app: TrackedQueue, web: Client, rate: str) -> None:
+    """What is done leaves the list, and the list is gone on with all the same."""
+    from tests.harness import running_worker
+    from tracked_queue.app import connections_of
+
+    @app.task(name="known", queue="q")
+    async def known() -> None: ...
+
+    other = TrackedQueue(app.settings.redis_url, namespace=app.settings.namespace)
+    for at in range(0, 1000, 250):
+        for n in range(250):
+            await other.options(queue="q").enqueue("unknown", at + n)
+    await other.aclose()
+    async with running_worker(app, queues=["q"]):
+        store, keys = connections_of(app).store, connections_of(app).keys
+
+        async def parked() -> bool:
+            return (await store.read(("LLEN", keys.named("parked", "unknown"))))[0] == 1000
+
+        await wait_until(parked, timeout=30)
+    client = web()
+    found = await _bulk(client, f"action=cancel&state=parked&task=unknown&counted=1000&typed=1000{rate}")
+    assert (found["done"], found["refused"]) == (1000, {})
+    assert (await client.get("/api/jobs?state=parked")).json()["rows"] == []
+
+
+async def test_a_filter_that_does_not_go_with_lost_jobs_is_refused(shop: Shop, web: Client) -> None:
+    for wrong in ("error=x", "older=1h"):
+        assert (await web().get(f"/api/bulk/plan?action=discard&state=lost&{wrong}")).status_code == 400, wrong
+
+
+async def test_those_that_died_within_a_time(shop: Shop, web: Client, app: TrackedQueue) -> None:
+    """What the page shows is what its buttons do."""
+    from tracked_queue.app import connections_of
+
+    await _dead(app, shop, 6)
+    store, keys = connections_of(app).store, connections_of(app).keys
+    (ids,) = await store.read(("ZRANGE", keys.single("dead"), 0, 3))
+    await store.read(("ZADD", keys.single("dead"), *(part for job_id in ids for part in (1_000_000, job_id))))
+    client = web()
+    shown = (await client.get("/api/dead?younger=1h")).json()
+    assert sum(one["count"] for one in shown["groups"]) == 3
+    page = (await client.get("/dead?younger=1h")).text
+    link = unescape(_found(r'href="(/bulk/plan\?action=purge[^"]*)"', page))
+    assert (await client.get(f"/api{link}")).json()["number"] == 3
+    assert (await _bulk(client, "action=purge&state=dead&younger=1h&counted=3"))["done"] == 3
+    assert (await app.operator.queues()).dead == 4
+
+
+async def test_what_can_not_be_undone_is_asked_once_more(shop: Shop, web: Client, app: TrackedQueue) -> None:
+    client = web()
+    page = (await client.get(f"/job?id={shop.ids['dead']}")).text
+    link = unescape(_found(r'href="(/confirm\?action=purge[^"]*)"', page))
+    asked = (await client.get(link)).text
+    assert "Purge 1 job?" in asked and shop.ids["dead"] in asked and (await app.operator.queues()).dead == 1
+    done = await client.post(
+        unescape(_found(r'<form method="post" action="(/act/purge[^"]*)"', asked)), data={"ids": shop.ids["dead"]}
+    )
+    assert done.status_code == 303 and done.headers["location"].startswith("/dead?told=")
+    assert "1 job purged" in (await client.get(done.headers["location"])).text
+    for wrong in ("action=requeue&ids=x", "action=purge", "action=purge&ids=nothing", f"action=purge&ids={'x' * 300}"):
+        assert (await client.get(f"/confirm?{wrong}")).status_code in (400, 404), wrong
+
+
+async def test_the_batch_under_way_at_the_end_is_noted_too(shop: Shop, app: TrackedQueue) -> None:
+    from tests.dashboard.conftest import client_of
+    from tracked_queue.app import connections_of
+    from tracked_queue.dashboard import dashboard
+
+    pages = dashboard(app)
+    client = client_of(pages)
+    await _dead(app, shop, 300)
+    store = connections_of(app).store
+    original, slow = store._caller.call, asyncio.Event()
+
+    async def late(commands: Any, timeout: Any = None) -> Any:
+        replies = await original(commands, timeout)
+        if any(b"requeue" in str(part).encode() or len(command) > 60 for command in commands for part in command[:1]):
+            slow.set()
+            await asyncio.sleep(0.2)  # done in Redis, and the reply is on its way
+        return replies
+
+    store._caller.call = late  # type: ignore[method-assign]
+    started = await client.post("/api/bulk/start?action=requeue&state=dead&queue=doomed&counted=300&typed=300")
+    assert started.status_code == 200
+    await slow.wait()
+    await pages.aclose()
+    store._caller.call = original  # type: ignore[method-assign]
+    noted = (await app.operator.acts(1))[0].facts["jobs"]
+    assert noted == 301 - (await app.operator.queues()).dead > 0
+    await client.aclose()
+
+
+async def test_the_last_hundred_acts_are_kept(shop: Shop, web: Client, app: TrackedQueue) -> None:
+    client = web()
+    for _ in range(70):
+        await _bulk(client, "action=cancel&state=queued&task=charge&limit=1&counted=1") if (
+            await shop.charge.enqueue(1)
+        ) else None
+    assert len((await client.get("/api/bulk")).json()["rows"]) == 70
+
+
+async def test_who_may_stop_stops_what_others_began(shop: Shop, web: Client, app: TrackedQueue) -> None:
+    from tracked_queue.dashboard import Identity, Role
+
+    await _dead(app, shop, 300)
+    client = web(login=lambda scope: Identity(name="x", role=Role(dict(scope["headers"])[b"x-role"].decode())))
+    admin, operate, view = ({"X-Role": role, "Sec-Fetch-Site": "same-origin"} for role in ("admin", "operate", "view"))
+    started = await client.post(
+        "/api/bulk/start?action=purge&state=dead&queue=doomed&counted=300&typed=300&rate=20", headers=admin
+    )
+    act = started.json()["words"]["act"]
+    assert (await client.get(f"/api/bulk/act?id={act}", headers=operate)).json()["can_stop"]
+    assert not (await client.get(f"/api/bulk/act?id={act}", headers=view)).json()["can_stop"]
+    assert (await client.post(f"/api/act/stop?id={act}", headers=view)).status_code == 403
+    assert (await client.post(f"/api/act/stop?id={act}", headers=operate)).status_code == 200
+
+
+async def test_an_act_that_finds_nothing_for_long_can_be_stopped(shop: Shop, app: TrackedQueue) -> None:
+    from tracked_queue import Course, Selection
+
+    await _dead(app, shop, 2000)
+    course = Course()
+    course.stop()
+    await app.operator.many("purge", Selection(state="dead"), course=course, allowed=lambda queue, task: False)
+    assert course.looked_at <= 250

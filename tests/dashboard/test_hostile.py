@@ -539,3 +539,126 @@ def test_every_connection_is_left_to_the_app(server: RedisServer, namespace: str
     made = TrackedQueue(server.url, namespace=namespace)
     dashboard(made)
     assert not connections_of(made).are_open
+
+
+async def test_times_beyond_the_calendar_are_shown(app: TrackedQueue, web: Client) -> None:
+    from tests.rights import look
+
+    keys = connections_of(app).keys
+    job = await app.options(queue="q").enqueue("late")
+    await look(app, "HSET", keys.record_of(job.id), "queued_ms", "253402300799000")
+    for at, score in enumerate(("-inf", "-1e17", "1e17", "inf", "0")):
+        await look(app, "ZADD", keys.single("dead"), score, f"odd-{at}")
+    for zone in ("Asia/Tokyo", "America/New_York"):
+        client = web(zone=zone)
+        for path in (f"/job?id={job.id}", "/dead", "/jobs?state=dead", "/jobs?queue=q", "/api/dead"):
+            check(await client.get(path))
+
+
+async def test_ids_that_are_no_text_are_refused(web: Client) -> None:
+    for body in (b'{"ids": ["\\ud800"]}', b'{"ids": ["\\u0000"]}', b'{"ids": [""]}'):
+        answer = await web().post("/api/act/cancel", content=body, headers={"Content-Type": "application/json"})
+        assert answer.status_code == 400, body
+
+
+async def test_a_parameter_that_is_none_is_named(web: Client) -> None:
+    answer = await web().get("/api/jobs?taks=x")
+    assert answer.status_code == 400 and "did you mean 'task'" in answer.json()["error"]
+    assert (await web().get("/api/jobs?older=15m")).status_code == 200
+
+
+async def test_a_dashboard_that_was_there_before_the_fleet_finds_its_shards(
+    server: RedisServer, namespace: str
+) -> None:
+    from tests.harness import wait_until
+
+    early = TrackedQueue(server.url, namespace=namespace)
+    pages = dashboard(early, find_shards=True)
+    client = client_of(pages)
+    assert (await client.get("/api/")).json()["totals"]["queued"] == 0
+    async with TrackedQueue(server.url, namespace=namespace, shards=3) as fleet:
+        for n in range(12):
+            await fleet.options(queue="q").enqueue("task", n)
+
+        async def seen() -> bool:
+            for key in [key for key in pages._shared if key[1] == "shards"]:
+                pages._shared[key]._until = 0.0  # as if it had been long ago
+            return (await client.get("/api/queues")).json()["rows"][:1] != [] and (await client.get("/api/")).json()[
+                "totals"
+            ]["queued"] == 12
+
+        await wait_until(seen)
+        assert (await client.post("/api/act/pause_queue", json={"name": "q"})).status_code == 200
+    await client.aclose()
+    await early.aclose()
+
+
+async def test_slots_of_a_process_count_once_in_all_shards(server: RedisServer, namespace: str) -> None:
+    from tests.harness import running_worker
+
+    app = TrackedQueue(server.url, namespace=namespace, shards=3, heartbeat_interval=0.2, heartbeat_ttl=2.0, block=1.0)
+
+    @app.task(name="t", queue="q")
+    async def task() -> None: ...
+
+    await task.enqueue()
+    client = client_of(dashboard(app))
+    async with running_worker(app, concurrency=10):
+        found = (await client.get("/api/")).json()
+        assert (found["totals"]["slots"], found["totals"]["instances"], len(found["starts"])) == (10, 1, 1)
+        (queue,) = (await client.get("/api/queues")).json()["rows"]
+        assert queue["slots"] == 10
+        assert (await client.get("/api/tasks")).json()["rows"][0]["instances"] == 1
+        assert (await app.operator.scale(["q"])).slots == 10
+    await client.aclose()
+    await app.aclose()
+
+
+def test_one_dashboard_in_two_loops(server: RedisServer, namespace: str) -> None:
+    app = TrackedQueue(server.url, namespace=namespace)
+    pages = dashboard(app, find_shards=True)
+
+    async def looks() -> None:
+        client = client_of(pages)
+        found = await asyncio.gather(*(client.get("/queues") for _ in range(5)))
+        assert {one.status_code for one in found} == {200}
+        await client.aclose()
+        await app.aclose()
+
+    for _ in range(2):
+        asyncio.run(looks())
+
+
+async def test_looks_at_the_same_thing_share_a_reading(app: TrackedQueue, web: Client) -> None:
+    """Twenty tabs on any page that looks again by itself cost about what one does."""
+    from benchmarks.bench_readers import Counting
+
+    from tests.dashboard.conftest import Shop
+    from tests.dashboard.test_pages import paths_of
+
+    shop = await Shop(app).open()
+    store = connections_of(app).store
+    counting = store._caller = Counting(store._caller)
+    client = web()
+    for path in paths_of(shop).values():
+        if path.startswith(("/bulk", "/confirm", "/search")):
+            continue  # these don't look again
+        await client.get(path)
+        before = counting.commands
+        for _ in range(20):
+            assert (await client.get(path)).status_code == 200
+        assert counting.commands - before < 200, path
+
+
+async def test_a_rare_error_does_not_read_all_the_dead(app: TrackedQueue, web: Client) -> None:
+    from benchmarks.bench_readers import Counting
+
+    from tests.dashboard.conftest import Shop
+    from tests.dashboard.test_acts import _dead
+
+    shop = await Shop(app).open()
+    await _dead(app, shop, 3000)
+    store = connections_of(app).store
+    counting = store._caller = Counting(store._caller)
+    await web().get("/api/dead?newest=1&error=zzz")
+    assert counting.commands < 1000

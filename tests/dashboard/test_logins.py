@@ -264,3 +264,55 @@ def test_apps_must_be_apps_of_different_namespaces() -> None:
     for apps in ((), (TrackedQueue(), TrackedQueue()), ("app",)):
         with pytest.raises(UsageError):
             dashboard(*apps)  # type: ignore[arg-type]
+
+
+async def test_many_guesses_at_once_are_no_way_round(users: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import asyncio
+
+    from tracked_queue.dashboard import logins
+
+    heard = 0
+
+    def slow(password: str, hashed: str) -> bool:
+        nonlocal heard
+        heard += 1
+        time.sleep(0.001)
+        return False
+
+    monkeypatch.setattr(logins, "_matches", slow)
+    login = Users(users, SECRET)
+    for _ in range(5):
+        await asyncio.gather(*(login.check("ada", f"guess {n}") for n in range(20)), return_exceptions=True)
+    assert heard == MOST_FAILURES
+
+
+async def test_a_users_file_that_breaks_lets_nobody_in_for_long(users: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tracked_queue.dashboard.logins import BROKEN_S
+
+    login = Users(users, SECRET)
+    cookie = login.session(Identity(name="ada", role=Role.ADMIN))
+    users.write_text("ada:admin:broken")
+    assert login.of_session(cookie) is not None, "it may be half written"
+    now = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now + BROKEN_S + 1)
+    assert login.of_session(cookie) is None
+    users.unlink()
+    assert login.of_session(cookie) is None
+
+
+@pytest.mark.parametrize("header", ["Origin", "Referer"])
+async def test_a_proxy_that_says_nothing_of_itself_is_known_by_the_page(web: Client, header: str) -> None:
+    """nginx' default passes Host localhost on, and no header of its own."""
+    assert (await web().get("/", headers={header: "https://jobs.example.org/x"})).status_code == 403
+    assert (await web().get("/", headers={header: "http://localhost/x"})).status_code == 200
+
+
+async def test_the_cookie_is_for_the_mount_without_its_slash_too(web: Client, users: Path) -> None:
+    client = web(login=Users(users, SECRET), prefix="/jobs")
+    await client.post("/jobs/login", data={"user": "ada", "password": "correct horse"})
+    assert (await client.get("/jobs")).status_code == 200
+
+
+async def test_the_description_says_where_it_is(app: TrackedQueue, web: Client) -> None:
+    assert (await web(prefix="/ops").get("/ops/api/openapi.json")).json()["servers"] == [{"url": "/ops"}]
+    assert (await web().get("/api/openapi.json")).json()["servers"] == [{"url": "/"}]

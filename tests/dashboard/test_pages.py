@@ -29,7 +29,6 @@ def paths_of(shop: Shop, group: str = "") -> dict[str, str]:
         "/workflow": f"/workflow?id={shop.ids['waiting']}",
         "/bulk/plan": "/bulk/plan?action=purge&state=dead",
         "/confirm": f"/confirm?action=purge&ids={shop.ids['dead']}",
-        "/confirm": f"/confirm?action=purge&ids={shop.ids['dead']}",
         "/dead": f"/dead?group={group}" if group else "/dead",
     }
     return {path: found.get(path, path) for path in PAGES if path != "/bulk/act"}
@@ -197,7 +196,7 @@ async def test_search_finds_by_id_and_by_name(shop: Shop, web: Client) -> None:
 # Commands that a page may send when nothing was read before; a script counts as one.
 MAY = {
     "/": 400, "/queues": 400, "/queue": 500, "/jobs": 260, "/job": 160, "/dead": 120, "/lost": 140, "/schedules": 10, "/workflows": 60,
-    "/workflow": 40, "/search": 130, "/bulk": 1, "/bulk/plan": 30, "/confirm": 10, "/confirm": 10, "/tasks": 300, "/task": 420, "/instances": 120, "/instance": 140, "/limits": 40,
+    "/workflow": 40, "/search": 130, "/bulk": 1, "/bulk/plan": 30, "/confirm": 10, "/tasks": 300, "/task": 420, "/instances": 120, "/instance": 140, "/limits": 40,
     "/limit": 60, "/audit": 5, "/doctor": 140,
 }  # fmt: skip
 

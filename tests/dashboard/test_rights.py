@@ -148,3 +148,82 @@ async def test_a_bulk_act_leaves_alone_what_is_not_theirs(shop: Shop, web: Clien
     found = await wait_until(ended)
     assert (found["state"], found["done"], found["refused"]) == ("done", 1, {"not yours to change": 1})
     assert [str(await job.status()) for job in mixed] == ["queued", "cancelled"]
+
+
+async def test_rights_that_can_only_say_yes_are_refused(app: TrackedQueue, web: Client) -> None:
+    """A coroutine is true."""
+    from tracked_queue.errors import UsageError
+
+    async def rights(who: Identity, wish: Wish) -> bool:
+        return False
+
+    with pytest.raises(UsageError, match="rights"):
+        web(rights=rights)
+    assert (await web(rights=lambda who, wish: "yes").get("/queues")).text.count("<tr>") <= 1  # type: ignore[arg-type,return-value]
+
+
+async def test_a_role_may_be_a_word(shop: Shop, web: Client) -> None:
+    client = web(login=lambda scope: Identity(name="w", role="operate"))  # type: ignore[arg-type]
+    assert (await client.get("/")).status_code == 200
+    with pytest.raises(ValueError):
+        Identity(name="w", role="root")  # type: ignore[arg-type]
+
+
+async def test_a_group_in_many_queues_shows_only_their_own_jobs(app: TrackedQueue, shop: Shop, web: Client) -> None:
+    from tracked_queue.app import connections_of
+    from tracked_queue.protocol import transitions as t
+
+    store = connections_of(app).store
+    queues = [f"q{at:02}" for at in range(25)]
+    await store.run(t.register("killer", 600, 20, {}))
+    for queue in queues:
+        await shop.charge.options(queue=queue).enqueue(1)
+    fetched = await store.run(t.fetch("killer", 1, 30, 0, queues))
+    await store.run(
+        t.settle(
+            "killer", [t.Outcome(job.id, job.delivery, t.OutcomeKind.DEAD, 1, b"", "no") for job in fetched.jobs], 120.0
+        )
+    )
+    await store.run(t.release("killer", t.End.INTERRUPTED))
+    client = web(
+        login=lambda scope: Identity(name="r", role=Role.ADMIN), rights=lambda who, wish: wish.queue not in ("q24", "")
+    )
+    (group,) = [one for one in (await client.get("/api/dead")).json()["groups"] if one["count"] > 1]
+    assert group["count"] == 24 and "q24" not in str(group)
+    plan = (await client.get("/api/bulk/plan?action=purge&state=dead&task=charge")).status_code
+    assert plan in (403, 404), "a queue must be named, of those that are theirs"
+    assert (await client.get("/api/bulk/plan?action=purge&state=dead&queue=q03")).json()["number"] == 1
+
+
+async def test_the_way_on_names_nothing_that_is_hidden(app: TrackedQueue, shop: Shop, web: Client) -> None:
+    import base64
+
+    await app.enqueue_many([shop.charge.options(queue="zz-secret").call(n) for n in range(120)])
+    client = web(
+        login=lambda scope: Identity(name="r", role=Role.ADMIN),
+        rights=lambda who, wish: wish.queue == "reports" or (not wish.queue and wish.task == "report"),
+    )
+    path, seen = "/api/jobs", 0
+    while True:
+        found = (await client.get(path)).json()
+        seen += len(found["rows"])
+        if found["next"] is None:
+            break
+        assert b"zz-secret" not in base64.urlsafe_b64decode(found["next"] + "===")
+        path = f"/api/jobs?from={found['next']}"
+    assert (await client.get("/api/jobs?from=nonsense")).status_code == 400
+
+
+async def test_a_hidden_job_and_none_are_told_alike(shop: Shop, web: Client) -> None:
+    client = web(
+        login=lambda scope: Identity(name="r", role=Role.ADMIN), rights=lambda who, wish: wish.queue == "reports"
+    )
+    hidden, none = shop.ids["queued"], "no-such-job"
+    for path in ("/api/job?id={}", "/api/workflow?id={}", "/api/confirm?action=purge&ids={}"):
+        first, second = await client.get(path.format(hidden)), await client.get(path.format(none))
+        assert first.status_code == second.status_code == 404
+        assert first.json()["error"].replace(hidden, none) == second.json()["error"], path
+    for action in MANY_ACTIONS:
+        first = await client.post(f"/api/act/{action}", json={"ids": [hidden]})
+        second = await client.post(f"/api/act/{action}", json={"ids": [none]})
+        assert first.json()["error"].replace(hidden, none) == second.json()["error"], action
