@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 from collections.abc import Iterator
 from html.parser import HTMLParser
@@ -603,7 +604,9 @@ async def test_slots_of_a_process_count_once_in_all_shards(server: RedisServer, 
 
     await task.enqueue()
     client = client_of(dashboard(app))
-    async with running_worker(app, concurrency=10):
+    async with contextlib.AsyncExitStack() as stack:
+        stack.push_async_callback(app.aclose)
+        await stack.enter_async_context(running_worker(app, concurrency=10))
         found = (await client.get("/api/")).json()
         assert (found["totals"]["slots"], found["totals"]["instances"], len(found["starts"])) == (10, 1, 1)
         (queue,) = (await client.get("/api/queues")).json()["rows"]
@@ -611,7 +614,6 @@ async def test_slots_of_a_process_count_once_in_all_shards(server: RedisServer, 
         assert (await client.get("/api/tasks")).json()["rows"][0]["instances"] == 1
         assert (await app.operator.scale(["q"])).slots == 10
     await client.aclose()
-    await app.aclose()
 
 
 def test_one_dashboard_in_two_loops(server: RedisServer, namespace: str) -> None:

@@ -462,6 +462,11 @@ def _(live: Scripts) -> None:
     live.enqueue("a")
 
 
+@state("queue.limited", queue="q")
+def _(live: Scripts) -> None:
+    States["lane.concurrency"][0](live)
+
+
 for of_queue in ("paused", "unserved", "quiet", "late_leases", "full", "queue_cap", "starved", "closed_shard"):
     state(f"queue.{of_queue}", queue="q")(States[f"queued.{of_queue}"][0])
 
@@ -549,6 +554,21 @@ state("fleet.suspects", **FLEET)(States["queued.suspect"][0])
 def _(live: Scripts) -> None:
     live.enqueue("a", delay_ms=60_000)
     live.redis.zadd(live.keys.single("scheduled"), {"a": ms(60)})
+
+
+@state("fleet.limit", **FLEET)
+def _(live: Scripts) -> None:
+    States["lane.concurrency"][0](live)
+    live.redis.hset(live.keys.single("limits"), "one", 1)  # as a worker says that starts
+    (waits,) = live.redis.scan_iter(match=live.keys.tag.replace("{", "[{]") + ":waits:*", count=1000)
+    live.redis.zadd(waits, {"q": ms(120)})
+
+
+@state("fleet.schedule", **FLEET)
+def _(live: Scripts) -> None:
+    worker(live)
+    live.store.run(t.schedule([("nightly", "t", "q", "0 3 * * * UTC")]))
+    live.redis.zadd(live.keys.single("schedules"), {"nightly": ms(300)})
 
 
 @state("fleet.versions", **FLEET)

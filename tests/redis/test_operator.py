@@ -158,5 +158,5 @@ def test_a_picture_is_shared_by_all_who_look_in_whatever_loop(server: RedisServe
             return len({id(one) for one in found})
 
     for _ in range(2):
-        app.operator._pictures._last = None  # as after a second: all of them wait for one reading
+        app.operator._pictures._until = 0.0  # as after a second: all of them wait for one reading
         assert asyncio.run(look()) == 1

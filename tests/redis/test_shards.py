@@ -528,7 +528,6 @@ async def test_what_is_paused_is_paused_in_all_shards_or_not_at_all(server: Redi
                 other.pause(queue="default"),
                 other.cancel_many(queue="default"),
                 other.recover(),
-                other.read_schedules(),
             ):
                 with pytest.raises(StoreRefusedError, match="has 3 shards and this program is set to 5"):
                     await use

@@ -223,4 +223,4 @@ async def problems_of(stores: Sequence[Store], overview: Overview) -> list[Expla
                 "fleet.versions", f"Several versions of tracked_queue work together: {', '.join(sorted(versions))}."
             ).of("fleet")
         )
-    return sorted(found, key=lambda one: (not one.problem, GRAVITY.get(one.code, 9)))
+    return sorted(found, key=lambda one: (one.code != "fleet.lost" and not one.problem, GRAVITY.get(one.code, 9)))

@@ -22,7 +22,9 @@ from .explanation import Cause, Fact, plural, seconds
 # What is due for longer than this has been overlooked.
 OVERDUE_S = 30.0
 # A lease that ran out longer ago than this has been left alone by everybody.
-LEFT_ALONE_S = 120.0
+LEFT_ALONE_S = 60.0
+# A limit that lets nothing pass for so long needs somebody.
+BLOCKED_LONG_S = 900.0
 LATELY_MIN = 15
 # The gravest first.
 GRAVITY = {
@@ -150,6 +152,12 @@ def queue_cause(fleet: Fleet, queue: QueueScene, acts: Sequence[Act]) -> Cause:
     stands = queue_stands(fleet, queue, acts)
     if stands is not None:
         cause = dataclasses.replace(stands, problem=stands.problem and waiting > 0)
+    elif waiting and waiting == queue.limited:
+        cause = queue_busy(fleet, queue) or Cause(
+            "queue.limited",
+            f"{plural(waiting, 'job')} wait in lanes, for limits or for their turn.",
+            do=["tracked-queue limits"],
+        )
     elif waiting:
         cause = queue_busy(fleet, queue) or Cause(
             "queue.moving", f"{plural(waiting, 'job')} wait, and workers take them."
@@ -301,6 +309,27 @@ def shard_problems(fleet: Fleet, backlog: Backlog) -> list[Cause]:
                 "fleet.suspects",
                 f"{plural(backlog.suspecting, 'queue')} hold suspects: jobs that were there when a process died.",
                 do=["tracked-queue queues"],
+            )
+        )
+    for limit in backlog.blocked[:5]:
+        name = f"{limit.limit} {limit.key}".strip()
+        waits = limit.waits_s or 0.0
+        found.append(
+            Cause(
+                "fleet.limit",
+                f"Limit {name} has let nothing pass for {seconds(waits)}, and {plural(limit.lanes, 'lane')} wait for it.",
+                [Fact(f"{limit.in_use} of {limit.most} in use", "waits:<limit>, permits:<limit>", waits)],
+                [f"tracked-queue explain --limit {shlex.quote(name)}"],
+                problem=waits > BLOCKED_LONG_S,
+            )
+        )
+    for name, silent in list(backlog.silent.items())[:5]:
+        found.append(
+            Cause(
+                "fleet.schedule",
+                f"No instance has run schedule {name} for {seconds(silent)}.",
+                [Fact("its last report", "schedules", silent)],
+                ["start a worker whose code has it", "tracked-queue schedules"],
             )
         )
     return found

@@ -87,7 +87,10 @@ async def _of_shard(store: Store, shard: int) -> list[LimitReport]:
     keys, now = store.keys, await now_ms(store)
     (flat,) = await store.read(("HGETALL", keys.single("limits")))
     numbers = {text_of(base): number_of(number) for base, number in zip(flat[::2], flat[1::2], strict=True)}
-    bases = sorted(numbers)[:MOST_NAMES]
+    bases = sorted(numbers)
+    if len(bases) > MOST_NAMES:  # those that something waits for first
+        counts = await store.read(*(("ZCARD", keys.named("waited", base)) for base in bases))
+        bases = [base for _, base in sorted(zip([-count for count in counts], bases, strict=True))][:MOST_NAMES]
     waited = await store.read(*(("ZRANGE", keys.named("waited", base), 0, MOST_KEYS - 1) for base in bases))
     names: list[tuple[str, str]] = []
     for base, waiting in zip(bases, waited, strict=True):
@@ -106,9 +109,9 @@ async def _of_shard(store: Store, shard: int) -> list[LimitReport]:
     replies = await store.read(*commands)
     parts = list(zip(names, replies[::3], replies[1::3], replies[2::3], strict=True))
     groups = [(name, text_of(queue)) for (_, name), _, waits, _ in parts for queue in waits[::2]]
-    counts = await store.read(*(("ZCARD", keys.named("waiting", f"{name}\n{queue}")) for name, queue in groups))
+    sizes = await store.read(*(("ZCARD", keys.named("waiting", f"{name}\n{queue}")) for name, queue in groups))
     lanes: dict[str, int] = {}
-    for (name, _), count in zip(groups, counts, strict=True):
+    for (name, _), count in zip(groups, sizes, strict=True):
         lanes[name] = lanes.get(name, 0) + count
     periods = {name: about.per_ms for _, name in names if (about := read_limit_name(name)) and about.per_ms}
     starts = await _starts_within(store, periods, now)

@@ -13,12 +13,17 @@ from ..model.constraints import read_limit_name, stored_names
 from ..protocol.text import to_bytes
 from ..transport.store import Store
 from .instances import InstanceReport, read_instances
+from .limits import LimitReport, read_limits
 from .reading import now_ms, number_of, text_of
 
 # How far into a list a job is looked for, how many holders of a limit are read, how many of the jobs before one.
 SEARCHED, HOLDERS, BEFORE = 10_000, 3, 10
 # Counters of this many minutes make a rate.
 RATE_MINUTES = 5
+# For how long a limit has let nothing of a queue pass before that is worth a word.
+BLOCKED_S = 60.0
+# An instance says at least this often which schedules it runs; one that nobody has run for a day was removed.
+SILENT_MS, DAY_MS = 90_000, 86_400_000
 _LEFT_A_QUEUE = ("succeeded", "failed", "dead", "cancelled", "expired", "retry", "snoozed", "parked")
 
 
@@ -313,22 +318,38 @@ async def read_absence(store: Store, job_id: str) -> Absence:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Backlog:
-    """What lies in time, in one shard: the oldest due time (ms; 0 for none), and how many died within the last minutes."""
+    """
+    What lies in time, in one shard: the oldest due time (ms; 0 for none), how many died within the last minutes, limits
+    without a free place that something has waited for, and schedules that were run within a day and are not any more, with
+    for how long.
+    """
 
     first_due: int
     dead_lately: int
     suspecting: int
+    blocked: Sequence[LimitReport] = ()
+    silent: Mapping[str, float] = field(default_factory=dict)
 
 
 async def read_backlog(store: Store, now: int, minutes: int) -> Backlog:
     """For the fleet's problems."""
     keys = store.keys
-    first, dead, suspecting = await store.read(
+    first, dead, suspecting, silent = await store.read(
         ("ZRANGE", keys.single("scheduled"), 0, 0, "WITHSCORES"),
         ("ZREVRANGEBYSCORE", keys.single("dead"), "+inf", now - minutes * 60_000, "LIMIT", 0, 1000),
         ("SCARD", keys.single("suspecting")),
+        ("ZRANGEBYSCORE", keys.single("schedules"), now - DAY_MS, now - SILENT_MS, "WITHSCORES", "LIMIT", 0, 20),
     )
-    return Backlog(first_due=number_of(first[1]) if first else 0, dead_lately=len(dead), suspecting=suspecting)
+    limits = await read_limits([store])
+    return Backlog(
+        first_due=number_of(first[1]) if first else 0,
+        dead_lately=len(dead),
+        suspecting=suspecting,
+        blocked=[one for one in limits if one.lanes and one.waits_s is not None and one.waits_s >= BLOCKED_S],
+        silent={
+            text_of(name): (now - number_of(seen)) / 1000 for name, seen in zip(silent[::2], silent[1::2], strict=True)
+        },
+    )
 
 
 async def count_parked(store: Store, task: str) -> int:
