@@ -42,7 +42,7 @@ def pages(queued: str, dead: str, group: str) -> dict[str, str]:
         "job, queued": f"/job?id={quote(queued)}", "job, dead": f"/job?id={quote(dead)}", "dead, in groups": "/dead",
         "dead, one group": f"/dead?group={group}", "tasks": "/tasks", "one task": "/task?name=noop", "instances": "/instances",
         "one instance": "/instance?lease=instance-1", "lost": "/lost", "limits": "/limits", "schedules": "/schedules",
-        "workflows": "/workflows", "audit": "/audit", "doctor": "/doctor", "search": "/search?q=queue-77", "as JSON": "/api/queues",
+        "workflows": "/workflows", "audit": "/audit", "doctor": "/doctor", "search": "/search?q=queue-77", "bulk plan": "/bulk/plan?action=purge&state=dead", "as JSON": "/api/queues",
     }  # fmt: skip
 
 

@@ -28,7 +28,7 @@ from tracked_queue.protocol import transitions as t
         (["--users", "/none", "--proxy-header", "X"], "not both"),
         (["--secret-file", "/none"], "--secret-file goes with --users"),
         (["--proxy", "10.0.0.1"], "go with --proxy-header"),
-        (["--proxy-header", "X-User"], "proxies: give the addresses"),
+        (["--proxy-header", "X-User"], "--proxy-header needs --proxy"),
         (["--proxy-header", "X-User", "--proxy", "10.0.0.1", "--role", "root"], "--role 'root'"),
         (["--prefix", "jobs"], "prefix='jobs': write it as /jobs"),
         (["--zone", "Nowhere"], "zone='Nowhere' is not a known timezone"),
@@ -69,7 +69,7 @@ def test_users_are_made_for_the_file(tmp_path: Path) -> None:
     assert login._users["ada"].identity.role is Role.ADMIN
     assert "correct horse" not in person.stdout + person.stderr
     for arguments, password, said in (
-        (["ada"], "short\n", "less than 8 characters"),
+        (["ada"], "short\n", "at least 8 characters"),
         (["a:b"], "correct horse\n", "a name has no colon"),
         (["ada", "--role", "root"], "", "--role 'root'"),
     ):

@@ -22,7 +22,7 @@ from tracked_queue.app import connections_of
 from tracked_queue.chaos.server import RedisServer
 from tracked_queue.dashboard import dashboard
 from tracked_queue.dashboard.access import ACTIONS
-from tracked_queue.dashboard.pages.page import PAGES
+from tracked_queue.dashboard.pages import PAGES
 from tracked_queue.dashboard.text import shown
 from tracked_queue.protocol import transitions as t
 from tracked_queue.protocol.scripts import load_scripts

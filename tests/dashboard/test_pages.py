@@ -14,7 +14,7 @@ from benchmarks.bench_readers import Counting
 from tests.dashboard.conftest import Client, Shop
 from tracked_queue import TrackedQueue
 from tracked_queue.app import connections_of
-from tracked_queue.dashboard.pages.page import PAGES
+from tracked_queue.dashboard.pages import PAGES
 from tracked_queue.model.plain import plain
 
 
@@ -157,7 +157,7 @@ def t_schedule(rows: Any) -> Any:
 def test_a_rule_that_is_none_costs_nothing(rule: str) -> None:
     from datetime import UTC, datetime
 
-    from tracked_queue.dashboard.pages.jobs import next_ticks
+    from tracked_queue.dashboard.pages.schedules import next_ticks
 
     assert next_ticks(rule, datetime(2026, 1, 1, tzinfo=UTC))[0] == ()
 

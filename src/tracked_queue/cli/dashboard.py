@@ -26,33 +26,37 @@ END_S = 1
 def dashboard(
     *,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port to listen on; 0: any.")] = 9381,
+    port: Annotated[int, typer.Option(help="Port to listen on; 0 picks a free one.")] = 9381,
     also: Annotated[
-        list[str] | None, typer.Option("--also", help="A further namespace of this Redis; repeat it.")
+        list[str] | None, typer.Option("--also", help="Another namespace on the same Redis; repeat it.")
     ] = None,
     users: Annotated[str | None, typer.Option(help="File of users, made with dashboard-user.")] = None,
     secret_file: Annotated[
-        str | None, typer.Option(help="With --users: what sessions are signed with, the same for all replicas.")
+        str | None, typer.Option(help="With --users: file with the key that signs sessions; share it between replicas.")
     ] = None,
     proxy_header: Annotated[
-        str | None, typer.Option(help="Header in which your proxy says who asks, such as X-Forwarded-User.")
+        str | None, typer.Option(help="Header in which your proxy passes the user's name, such as X-Forwarded-User.")
     ] = None,
     proxy: Annotated[list[str] | None, typer.Option(help="Address or network of that proxy; repeat it.")] = None,
-    admin: Annotated[list[str] | None, typer.Option(help="With --proxy-header: who is an admin; repeat it.")] = None,
-    role: Annotated[str, typer.Option(help="With --proxy-header: the role of all others, or none.")] = "view",
-    insecure: Annotated[bool, typer.Option("--insecure", help="Everybody who gets here is an admin.")] = False,
-    read_only: Annotated[bool, typer.Option("--read-only", help="Nobody changes anything.")] = False,
+    admin: Annotated[
+        list[str] | None, typer.Option(help="With --proxy-header: a user who is admin; repeat it.")
+    ] = None,
+    role: Annotated[str, typer.Option(help="With --proxy-header: role of everyone else, or none.")] = "view",
+    insecure: Annotated[
+        bool, typer.Option("--insecure", help="No login: everyone who can reach it is an admin.")
+    ] = False,
+    read_only: Annotated[bool, typer.Option("--read-only", help="Disable all actions.")] = False,
     prefix: Annotated[str, typer.Option(help="Path below which browsers see it, such as /jobs.")] = "",
-    prefix_stripped: Annotated[bool, typer.Option("--prefix-stripped", help="The proxy takes the prefix off.")] = False,
+    prefix_stripped: Annotated[bool, typer.Option("--prefix-stripped", help="The proxy strips the prefix.")] = False,
     host_name: Annotated[
-        list[str] | None, typer.Option(help="Its name in browsers, where a proxy changes it; repeat it.")
+        list[str] | None, typer.Option(help="Public host name, if the proxy rewrites Host; repeat it.")
     ] = None,
     frame_ancestors: Annotated[str, typer.Option(help="Which pages may show it in a frame, as in a CSP.")] = "'none'",
-    badge: Annotated[str, typer.Option(help="Said on each page, such as production.")] = "",
+    badge: Annotated[str, typer.Option(help="Label on every page, such as production (red if it contains prod).")] = "",
     zone: Annotated[str, typer.Option(help="Timezone in which times are shown.")] = "UTC",
     where: Where,
 ) -> None:
-    """Show queues, jobs, instances and what is wrong in a browser. Needs no application code."""
+    """Web dashboard for queues, jobs and instances, with what is wrong. Needs no application code."""
     if not 0 <= port <= 65535:
         raise UsageError(f"--port {port}: it must be from 0 to 65535")
     try:
@@ -119,6 +123,8 @@ def _login(
         raise UsageError("--secret-file goes with --users")
     if header is None and (proxies or admins):
         raise UsageError("--proxy and --admin go with --proxy-header")
+    if header is not None and not proxies:
+        raise UsageError("--proxy-header needs --proxy, the address or network of your proxy")
     if users is not None:
         try:
             secret = None if secret_file is None else Path(secret_file).read_bytes().strip()
@@ -161,7 +167,7 @@ def dashboard_user(
     asks = sys.stdin.isatty()
     password = getpass.getpass(f"Password of {name}: ") if asks else sys.stdin.readline().rstrip("\n")
     if len(password) < 8:
-        raise UsageError("the password has less than 8 characters")
+        raise UsageError("the password must have at least 8 characters")
     if asks and getpass.getpass("Again: ") != password:
-        raise UsageError("the two are not the same")
+        raise UsageError("the passwords don't match")
     print(user_line(name, Role(role), hash_password(password)))

@@ -5,17 +5,11 @@ a page, a redirect after an act, or JSON.
 
 from __future__ import annotations
 
-import base64
 import contextlib
-import hmac
-import inspect
-import json
-import secrets
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
-from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
+from urllib.parse import unquote, urlencode
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from starlette.requests import ClientDisconnect, Request
@@ -40,28 +34,26 @@ from ..model.checks import check_function
 from ..model.plain import plain
 from ..operator.many import MANY_ACTIONS
 from ..operator.picture import Shared
-from .access import ACTIONS, Access, Identity, Rights, Role
+from .access import ACTIONS, Access, Identity, Rights
 from .bulk import Bulks
 from .desk import Desk, Done
+from .entry import Entry
 from .forms import read_form, read_ids
-from .guard import OPENER, SAFE_METHODS, headers, is_local, is_own, is_trustworthy
-from .logins import COOKIE, SESSION_S, Login, Users
+from .guard import OPENER, SAFE_METHODS, headers, is_trustworthy
+from .logins import Login, Users
 from .minutes import Minutes
 from .openapi import document
-from .pages import fleet, jobs  # noqa: F401  (they register their pages)
-from .pages.jobs import BULK_PARAMS, UNTYPED, BulkPlan, bulk_plan, selection_of
-from .pages.page import PAGES, Ask, Cursors, Page, Param
+from .pages import PAGES
+from .pages.bulk import BULK_PARAMS, UNTYPED, BulkPlan, bulk_plan, selection_of
+from .pages.page import Ask, Cursors, Page, Param
+from .sites import Place, Sites, Source, here, own_path
 from .static import STATIC
 from .templates import Templates
 from .text import link
+from .told import Told
 
 # Readings and last pages that are kept, the latest used.
 MOST_SHARED, MOST_LAST = 500, 200
-ANYBODY = Identity(name="somebody here", role=Role.ADMIN)
-NO_LOGIN = (
-    "This dashboard has no login, so it answers only to this machine, by the name localhost. Give it a login (login=, "
-    "--users), or, if something before it checks who asks, insecure=True (--insecure)."
-)
 _COUNTED = Param(name="counted", doc="how many jobs the plan found", least=1, most=10**9, needed=True)
 _NAME = Param(name="name", doc="The queue, task, schedule or instance.", length=1000)
 
@@ -78,31 +70,12 @@ _STATUSES: tuple[tuple[type[TrackedQueueError], int], ...] = (
 )
 
 
-@dataclass(slots=True)
-class _Source:
-    """One app, and whether the number of its shards is still to be asked for."""
-
-    app: TrackedQueue
-    find_shards: bool
-
-
-@dataclass(frozen=True, slots=True)
-class _Place:
-    """Where a request leads: the prefix of all links, that of this namespace, the path below it, and the app."""
-
-    root: str
-    base: str
-    path: str
-    source: _Source
-    api: bool
-
-
 class Dashboard:
     """See `dashboard`."""
 
     def __init__(
         self,
-        sources: Sequence[_Source],
+        sources: Sequence[Source],
         access: Access,
         *,
         login: Login | Users | None,
@@ -115,14 +88,13 @@ class Dashboard:
         zone: ZoneInfo,
         floor: int,
     ) -> None:
-        self._sources = {one.app.settings.namespace: one for one in sources}
-        self._access, self._login, self._insecure = access, login, insecure
-        self._prefix, self._prefix_stripped = prefix, prefix_stripped
-        self._hosts = frozenset(hosts)
+        self._sites = Sites(sources, prefix, prefix_stripped)
+        self._access = access
+        self._entry = Entry(login, insecure, hosts, self._page, self._problem)
         self._headers = headers(frame_ancestors)
         self._zone = zone
         self._templates = Templates(badge=badge, zone=zone, floor=floor)
-        self._secret = secrets.token_bytes(32)
+        self._told = Told()
         self._shared: OrderedDict[tuple[str, Hashable], Shared[Any]] = OrderedDict()
         self._last: OrderedDict[Hashable, Any] = OrderedDict()
         self._minutes, self._bulks, self._cursors = Minutes(), Bulks(), Cursors()
@@ -164,30 +136,24 @@ class Dashboard:
     async def _answer(self, request: Request) -> Response:
         api, root, known = False, "", dict[str, Any]()
         try:
-            root, path = self._split(request.scope)
+            root, path = self._sites.split(request.scope)
             if (found := _static(path)) is not None:
                 return found
             if request.method not in (*SAFE_METHODS, "POST"):
                 return self._problem(405, "only GET and POST are answered here", root, api=True)
-            who = await self._who(request)
+            who = await self._entry.who(request)
             if path in ("/login", "/logout"):
-                return await self._log_in_or_out(request, root, path, who)
-            api = self._is_api(path)
+                return await self._entry.log_in_or_out(request, root, path)
+            api = self._sites.is_api(path)
             if who is None:
-                return self._ask_who(request, root, path, api)
-            if len(self._sources) > 1 and path in PAGES and request.method != "POST":
-                query = f"?{request.url.query}" if request.url.query else ""
-                first = quote(next(iter(self._sources)), safe="")
-                return RedirectResponse(f"{root}/n/{first}{path}{query}", status_code=303)
-            place = self._place(root, path)
+                return self._entry.ask(request, root, path, api)
+            if (other := self._sites.elsewhere(request, root, path)) is not None:
+                return RedirectResponse(other, status_code=303)
+            place = self._sites.place(root, path)
             api = place.api
             known = {"place": place, "desk": self._bare_desk(place, who), "request": request}
             if request.method == "POST":
-                if not self._has_token(request) and not is_own(request.headers, self._hosts):
-                    raise NotAllowedError(
-                        "this request does not come from a page of this dashboard; behind a proxy that changes the host's "
-                        "name, name the one that browsers use (hosts=, --host-name)"
-                    )
+                self._entry.must_be_own(request)
                 return await self._post(request, place, who)
             return await self._get(request, place, who)
         except ClientDisconnect:
@@ -199,108 +165,9 @@ class Dashboard:
             log.hook_failed(hook="dashboard", task="", job_id="", error=f"{type(error).__qualname__}: {error}"[:300])
             return self._problem(500, "the dashboard failed; its log says how", root, api=api, **known)
 
-    def _split(self, scope: ASGIScope) -> tuple[str, str]:
-        """The prefix of all links, and the path below it, for a mount at any prefix and a proxy that strips its own or not."""
-        path, mounted = str(scope["path"]), str(scope.get("root_path", "")).rstrip("/")
-        if mounted and (path == mounted or path.startswith(mounted + "/")):
-            path = path[len(mounted) :]
-        prefix = self._prefix
-        if prefix and not self._prefix_stripped and (path == prefix or path.startswith(prefix + "/")):
-            path = path[len(prefix) :]
-        # What a browser would take for another host is no prefix.
-        root = quote(f"{prefix}{mounted}" if prefix else mounted, safe="/~@:!$&'()*+,;=-._")
-        return "/" + root.strip("/") if root.strip("/") else "", path or "/"
-
-    def _place(self, root: str, path: str) -> _Place:
-        """Raises NotVisibleError."""
-        base, source = root, next(iter(self._sources.values()))
-        if len(self._sources) > 1:
-            # A name may have slashes in it, which are not escaped any more here.
-            names = [one for one in self._sources if path.startswith(f"/n/{one}/")]
-            if not names:
-                raise NotVisibleError("there is no such page, or no such namespace")
-            name = max(names, key=len)
-            base, path, source = f"{root}/n/{quote(name, safe='')}", path[len(name) + 3 :], self._sources[name]
-        api = path == "/api" or path.startswith("/api/")
-        return _Place(root, base, path.removeprefix("/api") or "/" if api else path, source, api)
-
-    def _is_api(self, path: str) -> bool:
-        """Whether JSON is asked for, also below a namespace."""
-        below = [""] if len(self._sources) == 1 else [f"/n/{one}" for one in self._sources]
-        return any(path == f"{one}/api" or path.startswith(f"{one}/api/") for one in below)
-
-    async def _who(self, request: Request) -> Identity | None:
-        """Raises NotAllowedError where there is no login, and this is not this machine."""
-        login = self._login
-        if login is None:
-            if self._insecure or is_local(request.scope.get("client"), request.headers):
-                return ANYBODY
-            raise NotAllowedError(NO_LOGIN)
-        if isinstance(login, Users):
-            if (token := self._token(request)) is not None:
-                return login.of_token(token)
-            cookie = request.cookies.get(COOKIE)
-            return None if cookie is None else login.of_session(cookie)
-        found = login(request.scope)
-        if inspect.isawaitable(found):
-            found = await found
-        if found is not None and not isinstance(found, Identity):
-            raise TypeError(f"login returned {found!r}; it must be an Identity or None")
-        return found
-
-    def _token(self, request: Request) -> str | None:
-        kind, _, token = request.headers.get("authorization", "").partition(" ")
-        return token.strip() if kind.lower() == "bearer" and token else None
-
-    def _has_token(self, request: Request) -> bool:
-        """A program: no page of another site can make a browser send this header."""
-        return isinstance(self._login, Users) and self._token(request) is not None
-
-    def _ask_who(self, request: Request, root: str, path: str, api: bool) -> Response:
-        if not isinstance(self._login, Users):
-            return self._problem(401, "it is not known who you are", root, api=api)
-        if api or request.method == "POST":
-            response = self._problem(401, "log in, or send a token: Authorization: Bearer ...", root, api=api)
-            response.headers["WWW-Authenticate"] = "Bearer"
-            return response
-        query = request.url.query
-        return RedirectResponse(link(root, "/login", back=path + (f"?{query}" if query else "")), status_code=303)
-
-    async def _log_in_or_out(self, request: Request, root: str, path: str, who: Identity | None) -> Response:
-        login = self._login
-        if not isinstance(login, Users):
-            raise NotVisibleError("there is nothing to log in to here")
-        back = request.query_params.get("back", "/")
-        if request.method != "POST":
-            if path == "/logout":
-                return self._problem(405, "log out with the button", root, api=False)
-            return self._page(200, "login.html", root, root, "Log in", back=back, failed=False)
-        if not is_own(request.headers, self._hosts):
-            raise NotAllowedError("this request does not come from a page of this dashboard")
-        if path == "/logout":
-            response: Response = RedirectResponse(f"{root}/login", status_code=303)
-            response.delete_cookie(COOKIE, path=root or "/", httponly=True, samesite="strict")
-            return response
-        form = await read_form(request)
-        found = await login.check(form.get("user", ""), form.get("password", ""))
-        log.dashboard_login(user=form.get("user", "")[:256], ok=found is not None)
-        if found is None:
-            return self._page(401, "login.html", root, root, "Log in", back=back, failed=True)
-        response = RedirectResponse(_own_path(root, back), status_code=303)
-        response.set_cookie(
-            COOKIE,
-            login.session(found),
-            max_age=round(SESSION_S),
-            path=root or "/",
-            httponly=True,
-            samesite="strict",
-            secure=request.url.scheme == "https" or request.headers.get("x-forwarded-proto") == "https",
-        )
-        return response
-
     # Looking
 
-    async def _get(self, request: Request, place: _Place, who: Identity) -> Response:
+    async def _get(self, request: Request, place: Place, who: Identity) -> Response:
         if place.api and place.path == "/openapi.json":
             return JSONResponse(document(place.base, self._access.read_only))
         found = PAGES.get(place.path)
@@ -333,7 +200,7 @@ class Dashboard:
         args = {one.name: one.read(given.get(one.name)) for one in params}
         return Ask(desk, args, ids, self._bulks, self._minutes, self._zone, self._cursors)
 
-    async def _desk(self, place: _Place, who: Identity) -> Desk:
+    async def _desk(self, place: Place, who: Identity) -> Desk:
         source = place.source
         if source.find_shards:
             # Until it is known: a dashboard may be there before the fleet.
@@ -341,7 +208,7 @@ class Dashboard:
             source.find_shards = not await self._read_shared(key, 5.0, connections_of(source.app).find_shards)
         return self._bare_desk(place, who)
 
-    def _bare_desk(self, place: _Place, who: Identity) -> Desk:
+    def _bare_desk(self, place: Place, who: Identity) -> Desk:
         return Desk(place.source.app, who, self._access, self._read_shared)
 
     async def _read_shared(self, key: tuple[str, Hashable], seconds: float, read: Callable[[], Awaitable[Any]]) -> Any:
@@ -358,7 +225,7 @@ class Dashboard:
         status: int,
         page: Page,
         content: Any,
-        place: _Place,
+        place: Place,
         desk: Desk,
         query: Mapping[str, str],
         stale: str = "",
@@ -374,8 +241,8 @@ class Dashboard:
             query=query,
             path=place.path,
             stale=stale,
-            told=self._told(query.get("told", "")),
-            here=_here(place.path, query),
+            told=self._told.read(query.get("told", "")),
+            here=here(place.path, query),
             api=link(place.base, f"/api{place.path}", **{k: v for k, v in query.items() if k != "told"}),
         )
 
@@ -385,8 +252,8 @@ class Dashboard:
             root=root,
             base=base,
             title=title,
-            namespaces=list(self._sources),
-            has_logout=isinstance(self._login, Users),
+            namespaces=self._sites.names,
+            has_logout=self._entry.has_logout,
             **more,
         )
         return Response(text, code, media_type="text/html")
@@ -399,7 +266,7 @@ class Dashboard:
         *,
         api: bool,
         acted: bool = False,
-        place: _Place | None = None,
+        place: Place | None = None,
         desk: Desk | None = None,
         request: Request | None = None,
     ) -> Response:
@@ -416,8 +283,8 @@ class Dashboard:
             more = {
                 "desk": desk,
                 "path": place.path,
-                "told": self._told(query.get("told", "")),
-                "back": _own_path(place.base, back),
+                "told": self._told.read(query.get("told", "")),
+                "back": own_path(place.base, back),
             }
         return self._page(
             status,
@@ -433,7 +300,7 @@ class Dashboard:
 
     # Acting
 
-    async def _post(self, request: Request, place: _Place, who: Identity) -> Response:
+    async def _post(self, request: Request, place: Place, who: Identity) -> Response:
         desk = await self._desk(place, who)
         form = {**dict(request.query_params), **await read_form(request)}
         ids = [*request.query_params.getlist("id"), *(await read_ids(request))]
@@ -449,9 +316,9 @@ class Dashboard:
             del self._shared[key]  # what was read before shows it as it was
         if place.api:
             return JSONResponse(plain(done, exact=True), 200 if done.ok else 409)
-        where = _own_path(place.base, back)
+        where = own_path(place.base, back)
         mark = "&" if "?" in where else "?"
-        return RedirectResponse(f"{where}{mark}{urlencode({'told': self._signed(done)})}", status_code=303)
+        return RedirectResponse(f"{where}{mark}{urlencode({'told': self._told.sign(done)})}", status_code=303)
 
     async def _act(self, desk: Desk, name: str, form: Mapping[str, str], ids: Sequence[str]) -> Done:
         if name == "stop":
@@ -487,26 +354,6 @@ class Dashboard:
         said = f"started in the background as {bulk_id}"
         return Done(said=said, words={"act": bulk_id}), f"/bulk/act?id={bulk_id}"
 
-    # What is said on the page after an act; signed, so that no link can put words into our mouth
-
-    def _signed(self, done: Done) -> str:
-        packed = base64.urlsafe_b64encode(json.dumps([done.said[:500], done.ok]).encode()).decode()
-        return f"{packed}.{hmac.new(self._secret, packed.encode(), 'sha256').hexdigest()[:32]}"
-
-    def _told(self, signed: str) -> tuple[str, bool] | None:
-        packed, _, mark = signed.partition(".")
-        wanted = hmac.new(self._secret, packed.encode("utf-8", "replace"), "sha256").hexdigest()[:32]
-        if not hmac.compare_digest(mark.encode("utf-8", "replace"), wanted.encode()):
-            return None
-        said, ok = json.loads(base64.urlsafe_b64decode(packed))
-        return said, ok
-
-
-def _here(path: str, query: Mapping[str, str]) -> str:
-    """The page that one is on, to come back to."""
-    rest = {name: value for name, value in query.items() if name not in ("told", "ids")}
-    return path + (f"?{urlencode(rest)}" if rest else "")
-
 
 def _static(path: str) -> Response | None:
     """What anybody may have: it says nothing of the jobs."""
@@ -518,19 +365,6 @@ def _static(path: str) -> Response | None:
     if found is None:
         return None
     return Response(found.data, media_type=found.kind, headers={"Cache-Control": "public, max-age=31536000, immutable"})
-
-
-def _own_path(base: str, wanted: str) -> str:
-    """A path of ours, whatever was asked for; never another host."""
-    try:
-        parts = urlsplit(wanted)
-    except ValueError:
-        return f"{base}/"
-    path = parts.path if parts.path in PAGES or parts.path.startswith("/n/") else "/"
-    if "//" in path or "\\" in path or ".." in path:
-        path = "/"
-    query = urlencode([(name, value) for name, value in parse_qsl(parts.query)[:50] if name != "told"])
-    return f"{base}{quote(path, safe='/')}" + (f"?{query}" if query else "")
 
 
 def dashboard(
@@ -599,7 +433,7 @@ def dashboard(
     if not isinstance(floor, int) or floor < 1:
         raise UsageError(f"floor={floor!r}: it must be a whole number of seconds, 1 or more")
     return Dashboard(
-        [_Source(app, find_shards) for app in apps],
+        [Source(app, find_shards) for app in apps],
         Access(rights=rights, read_only=read_only),
         login=login,
         insecure=insecure,

@@ -10,7 +10,7 @@ from markupsafe import Markup, escape
 from .text import shown
 
 WIDTH, HEIGHT = 640, 140
-LEFT, RIGHT, TOP, BOTTOM = 44, 8, 8, 20
+LEFT, RIGHT, TOP, BOTTOM = 56, 8, 8, 20
 Values = Sequence[float | None]
 
 

@@ -104,7 +104,7 @@ class Users:
                 return
             text = self._path.read_text("utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            raise UsageError(f"users file {self._path}: {error}") from None
+            raise UsageError(f"users file {self._path}: {getattr(error, 'strerror', None) or error}") from None
         users, tokens = dict[str, _User](), dict[str, _User]()
         for number, line in enumerate(text.splitlines(), 1):
             if not line.strip() or line.startswith("#"):

@@ -9,8 +9,9 @@ import msgspec
 from ..operator.many import MANY_ACTIONS
 from .access import ACTIONS, LEAST, READING
 from .desk import Done
-from .pages.jobs import BULK_PARAMS
-from .pages.page import PAGES, Param
+from .pages import PAGES
+from .pages.bulk import BULK_PARAMS
+from .pages.page import Param
 
 _ERRORS = {
     "400": "What was asked for is not what it should be.",

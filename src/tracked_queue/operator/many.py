@@ -156,7 +156,8 @@ async def candidates(
                 younger_than=which.younger_s,
                 group=which.group,
             )
-            async for page in dead_pages(store, cipher):
+            brief = which.error is None and which.group is None
+            async for page in dead_pages(store, cipher, brief=brief):
                 course.looked_at += len(page)
                 for one in page:
                     if wanted.matches(one):

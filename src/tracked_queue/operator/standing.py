@@ -249,7 +249,7 @@ def shard_problems(fleet: Fleet, backlog: Backlog) -> list[Cause]:
         found.append(
             Cause(
                 "fleet.lost",
-                f"{plural(jobs, 'job')} of {plural(len(lost), 'lost instance')} must still be moved.",
+                f"{plural(jobs, 'job')} of {plural(len(lost), 'lost instance')} not recovered yet.",
                 [Fact(f"the first lease ran out {seconds(oldest)} ago", "instances", oldest)],
                 ["tracked-queue recover"] if live else ["tracked-queue worker MODULE:APP"],
                 problem=not live or oldest > LEFT_ALONE_S,

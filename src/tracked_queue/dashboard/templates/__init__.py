@@ -19,7 +19,7 @@ from ...reports.memory import Act
 from ...settings import Settings
 from .. import charts
 from ..desk import why
-from ..pages.fleet import CAUSES
+from ..pages.common import CAUSES
 from ..static import ICON, SCRIPT, STYLE
 from ..text import as_json, finalize, link, shown
 
