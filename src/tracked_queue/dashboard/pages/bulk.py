@@ -63,7 +63,7 @@ def selection_of(args: Mapping[str, Any]) -> Selection:
 
 
 # Of so many records it is counted how many match.
-COUNTED = 20_000
+COUNTED = 10_500
 # Above so many jobs the number must be typed.
 UNTYPED = 100
 
