@@ -18,7 +18,15 @@ from typing import Any
 import pytest
 
 from tests.harness import wait_until
-from tracked_queue import Job, JobCancelledError, JobNotFoundError, StoreUnavailableError, Task, TrackedQueue
+from tracked_queue import (
+    DeadFilter,
+    Job,
+    JobCancelledError,
+    JobNotFoundError,
+    StoreUnavailableError,
+    Task,
+    TrackedQueue,
+)
 from tracked_queue.app import NamedEnqueue, connections_of
 from tracked_queue.chaos.proxy import Proxy
 from tracked_queue.chaos.server import RedisServer
@@ -97,6 +105,7 @@ CALLS: dict[str, tuple[float, Call]] = {
     "Viewer.acts": (REPLY_S, lambda c: c.app.operator.acts()),
     "Viewer.recoveries": (REPLY_S, lambda c: c.app.operator.recoveries()),
     "Viewer.dead_groups": (REPLY_S, lambda c: c.app.operator.dead_groups()),
+    "Viewer.newest_dead": (REPLY_S, lambda c: c.app.operator.newest_dead(DeadFilter(), 10)),
     "Viewer.holders": (REPLY_S, lambda c: c.app.operator.holders("n6:narrow")),
     "Viewer.workflow": (REPLY_S, lambda c: c.app.operator.workflow("some-job")),
     "Viewer.minutes": (REPLY_S, lambda c: c.app.operator.minutes(1, 2)),

@@ -8,7 +8,7 @@ import getpass
 import json
 import math
 import socket
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any, TypeVar
@@ -333,6 +333,10 @@ class Operator(Viewer):
         async def carry_out(batch: Sequence[Candidate]) -> None:
             left.update(await self._do(action, batch, stores, course))
 
+        def note() -> Awaitable[None]:
+            given_by = {name: value for name, value in asdict(which).items() if value is not None}
+            return self._note(action, jobs=course.done, refused=course.refused.total(), **given_by)
+
         try:
             async for batch in paced(chosen(), MAX_RICH, rate, course):
                 task = asyncio.ensure_future(carry_out(batch))
@@ -343,9 +347,11 @@ class Operator(Viewer):
                         [task], timeout=LAST_BATCH_S
                     )  # it is under way: what it does is to be noted, too
                     raise
-        finally:
-            given_by = {name: value for name, value in asdict(which).items() if value is not None}
-            await self._note(action, jobs=course.done, refused=course.refused.total(), **given_by)
+        except BaseException:
+            if course.seen:
+                await note()
+            raise
+        await note()
         return course
 
     async def _do(
