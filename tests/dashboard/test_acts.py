@@ -324,9 +324,10 @@ async def test_an_act_ends_with_the_dashboard_and_is_noted(shop: Shop, app: Trac
     assert (await app.operator.acts(1))[0].facts["jobs"] == found["done"] > 0
 
 
-async def test_two_looks_at_once_read_once(shop: Shop, web: Client, app: TrackedQueue) -> None:
-    reads = 0
-    original = type(app.operator).picture
+async def test_two_looks_at_once_read_once(shop: Shop, web: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tracked_queue import Viewer
+
+    reads, original = 0, Viewer.picture
 
     async def counted(self: Any, **given: Any) -> Any:
         nonlocal reads
@@ -334,13 +335,10 @@ async def test_two_looks_at_once_read_once(shop: Shop, web: Client, app: Tracked
         await asyncio.sleep(0)
         return await original(self, **given)
 
-    type(app.operator).picture = counted  # type: ignore[method-assign]
-    try:
-        client = web()
-        await asyncio.gather(*(client.get("/") for _ in range(20)))
-        assert reads == 1
-    finally:
-        type(app.operator).picture = original  # type: ignore[method-assign]
+    monkeypatch.setattr(Viewer, "picture", counted)
+    client = web()
+    await asyncio.gather(*(client.get("/") for _ in range(20)))
+    assert reads == 1
 
 
 async def _bulk(client: Any, query: str) -> Any:
