@@ -358,7 +358,7 @@ def _(live: Scripts) -> None:
     live.take("w")
     live.store.run(t.cancel(["a"], 60, "ann"))
     old = live.redis.hget(live.keys.record_of("a"), "event:0")
-    change(live, "a", **{"event:0": b"\x96\xcf" + ms(600).to_bytes(8, "big") + old[10:]})
+    change(live, "a", **{"event:0": b"\x96\xcf" + ms(600).to_bytes(8, "big") + bytes(old)[10:]})
 
 
 @state("active.unlisted")
