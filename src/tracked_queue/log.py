@@ -370,6 +370,11 @@ def signal_received(*, name: str, meaning: str) -> None:
     log.info("signal.received", name=name, meaning=meaning)
 
 
+def dashboard_failed(*, path: str, error: str) -> None:
+    """The dashboard could not answer a request, which is a fault of its own or of a login function."""
+    log.error("dashboard.failed", path=path, error=error)
+
+
 def dashboard_login(*, user: str, ok: bool) -> None:
     """Somebody logged in to the dashboard, or tried to."""
     (log.info if ok else log.warning)("dashboard.login", user=user, ok=ok)

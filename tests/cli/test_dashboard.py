@@ -107,4 +107,4 @@ def test_dead_jobs_in_groups_and_one_group_requeued(cli: Cli, store: Scripts) ->
     assert [(one["count"], one["message"]) for one in groups] == [(3, "card … refused"), (1, "other")]
     assert cli("dead", "requeue", "--group", groups[0]["key"]).stdout == "3 dead jobs requeued\n"
     assert [one["count"] for one in json.loads(cli("dead", "groups", "--json").stdout)] == [1]
-    assert "--limit 0" in cli("dead", "groups", "--limit", "0", exit=2).stderr
+    assert "--look-at 0" in cli("dead", "groups", "--look-at", "0", exit=2).stderr

@@ -190,7 +190,7 @@ async def test_orphans_one_by_one_and_all_at_once(shop: Shop, web: Client, app: 
 async def test_all_orphans_of_an_instance(shop: Shop, web: Client, app: TrackedQueue, action: str, state: str) -> None:
     client = web()
     started = await client.post(f"/api/bulk/start?action={action}&state=lost&lease=gone-1.b&counted=2")
-    found = await wait_until(lambda: _ended(client, started.json()["words"]["act"]))
+    found = await wait_until(lambda: _ended(client, started.json()["bulk"]))
     assert (found["state"], found["done"]) == ("done", 2)
     for name in ("lost", "lost too"):
         assert str(await app.job(shop.ids[name]).status()) == state
@@ -254,7 +254,7 @@ async def test_a_pace_and_a_stop(shop: Shop, web: Client, app: TrackedQueue) -> 
     client = web()
     await _dead(app, shop, 500)
     started = await client.post("/api/bulk/start?action=requeue&state=dead&queue=doomed&counted=500&typed=500&rate=50")
-    act = started.json()["words"]["act"]
+    act = started.json()["bulk"]
 
     async def begun() -> bool:
         return bool((await client.get(f"/api/bulk/act?id={act}")).json()["bulk"]["done"])
@@ -279,7 +279,7 @@ async def test_try_five_first(shop: Shop, web: Client, app: TrackedQueue) -> Non
     started = await client.post(
         f"/api/bulk/start?action=requeue&state=dead&group={group['key']}&task=charge&limit=5&counted=5"
     )
-    found = await wait_until(lambda: _ended(client, started.json()["words"]["act"]))
+    found = await wait_until(lambda: _ended(client, started.json()["bulk"]))
     assert (found["done"], (await app.operator.queues()).dead) == (5, 196)
 
 
@@ -289,7 +289,7 @@ async def test_no_more_is_done_than_was_confirmed(shop: Shop, web: Client, app: 
     await client.get("/api/bulk/plan?action=purge&state=dead&queue=doomed")
     await _dead(app, shop, 30)
     started = await client.post("/api/bulk/start?action=purge&state=dead&queue=doomed&counted=20")
-    found = await wait_until(lambda: _ended(client, started.json()["words"]["act"]))
+    found = await wait_until(lambda: _ended(client, started.json()["bulk"]))
     assert found["done"] == 20
 
 
@@ -312,7 +312,7 @@ async def test_an_act_ends_with_the_dashboard_and_is_noted(shop: Shop, app: Trac
     client = client_of(pages)
     await _dead(app, shop, 300)
     started = await client.post("/api/bulk/start?action=requeue&state=dead&queue=doomed&counted=300&typed=300&rate=20")
-    act = started.json()["words"]["act"]
+    act = started.json()["bulk"]
 
     async def begun() -> bool:
         return bool((await client.get(f"/api/bulk/act?id={act}")).json()["bulk"]["done"])
@@ -344,7 +344,7 @@ async def test_two_looks_at_once_read_once(shop: Shop, web: Client, monkeypatch:
 async def _bulk(client: Any, query: str) -> Any:
     started = await client.post(f"/api/bulk/start?{query}")
     assert started.status_code == 200, started.text
-    return await wait_until(lambda: _ended(client, started.json()["words"]["act"]), timeout=30)
+    return await wait_until(lambda: _ended(client, started.json()["bulk"]), timeout=30)
 
 
 @pytest.mark.parametrize("typed", ["20", "all", ""])
@@ -496,7 +496,7 @@ async def test_who_may_stop_stops_what_others_began(shop: Shop, web: Client, app
     started = await client.post(
         "/api/bulk/start?action=purge&state=dead&queue=doomed&counted=300&typed=300&rate=20", headers=admin
     )
-    act = started.json()["words"]["act"]
+    act = started.json()["bulk"]
     assert (await client.get(f"/api/bulk/act?id={act}", headers=operate)).json()["can_stop"]
     assert not (await client.get(f"/api/bulk/act?id={act}", headers=view)).json()["can_stop"]
     assert (await client.post(f"/api/act/stop?id={act}", headers=view)).status_code == 403

@@ -138,7 +138,7 @@ async def test_a_bulk_act_leaves_alone_what_is_not_theirs(shop: Shop, web: Clien
     client = web(login=lambda scope: Identity(name="r", role=Role.ADMIN), rights=rights)
     started = await client.post("/api/bulk/start?action=cancel&state=queued&queue=mixed&counted=2")
     assert started.status_code == 200, started.text
-    act = started.json()["words"]["act"]
+    act = started.json()["bulk"]
     from tests.harness import wait_until
 
     async def ended() -> Any:

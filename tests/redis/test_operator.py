@@ -160,3 +160,23 @@ def test_a_picture_is_shared_by_all_who_look_in_whatever_loop(server: RedisServe
     for _ in range(2):
         app.operator._pictures._until = 0.0  # as after a second: all of them wait for one reading
         assert asyncio.run(look()) == 1
+
+
+async def test_what_was_done_is_noted_even_if_it_is_ended_midway(app: TrackedQueue) -> None:
+    """Ctrl-C at `dead requeue --rate`: the audit has what was done until then."""
+    await some_dead(app, 100)
+    task = asyncio.create_task(app.operator.requeue(everything=True, rate=10))
+
+    async def begun() -> bool:
+        return (await app.operator.queues()).dead < 100
+
+    await wait_until(begun)
+    task.cancel()
+    await asyncio.wait([task])
+    (noted,) = await app.operator.acts(1)
+    assert noted.action == "requeue"
+    assert noted.facts["jobs"] == 100 - (await app.operator.queues()).dead > 0
+    assert (await app.operator.requeue(["nothing"], dry_run=True)).refused == {"nothing": DeadWord.GONE}
+    left = (await app.operator.queues()).dead
+    assert (await app.operator.requeue(everything=True, dry_run=True)).done == left
+    assert (await app.operator.purge(everything=True)).done == left

@@ -307,3 +307,16 @@ def test_more_ids_than_allowed_are_refused_where_they_are_given() -> None:
         t.recover(
             "w", owner="o", max_recoveries=3, lock_ttl=1, resend_window=1, interval=1, ids=[str(n) for n in range(251)]
         )
+
+
+def test_names_that_a_lost_lease_does_not_own_write_nothing(q: Scripts) -> None:
+    q.enqueue("a")
+    q.register("w")
+    q.register("v")
+    q.take("w")
+    die(q, "v")
+    before = q.snapshot()
+    for discard_by in ("", "ann"):
+        portion = q.recover("w", ids=["b", "nothing"], discard_by=discard_by)
+        assert (portion.word, portion.jobs, portion.remaining) == ("ok", (), 1)
+    assert q.snapshot() == before, "not even the lease was revoked"

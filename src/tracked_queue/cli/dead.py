@@ -99,15 +99,15 @@ def dead_list(
 def dead_groups(
     *,
     wanted: Wanted,
-    limit: Annotated[int, typer.Option(help="Of how many of the newest that match.")] = 10_000,
+    look_at: Annotated[int, typer.Option(help="How many of the newest dead jobs to look at.")] = 10_000,
     where: Where,
     as_json: JsonOption = False,
 ) -> None:
     """Dead jobs grouped by task, error, place in the code and message; the largest group first."""
     matching = wanted.filter()
-    if limit < 1:
-        raise UsageError(f"--limit {limit}: it must be 1 or more")
-    found = run(where.app, lambda chosen: chosen.operator.dead_groups(matching, limit=limit))
+    if look_at < 1:
+        raise UsageError(f"--look-at {look_at}: it must be 1 or more")
+    found = run(where.app, lambda chosen: chosen.operator.dead_groups(matching, look_at=look_at))
     if as_json:
         print_json(found)
         return

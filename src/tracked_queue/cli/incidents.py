@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
-import tempfile
 import textwrap
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -20,14 +19,11 @@ from ..app import TrackedQueue
 from ..errors import TrackedQueueError, UsageError
 from ..operator.explanation import Explanation
 from ..protocol.states import State
-from ..transport.embedded import start_embedded
-from ..worker import log_setup
 from .common import clean, console
-from .demo import Interrupts
 from .explain import lines_of
 from .incident_tasks import app as incident_app
 from .incident_tasks import compute, import_row, invoice, print_page, report
-from .machines import Machine, chosen, vanish_all
+from .machines import Machine, chosen, staged
 
 PATIENCE_S = 60.0
 # Facts of a log line that say the same each time, or nothing to a person.
@@ -140,29 +136,14 @@ def run_incidents() -> int:
         import prometheus_client  # noqa: F401
     except ModuleNotFoundError:
         raise UsageError("demo --incidents shows metrics, too: pip install 'tracked-queue[metrics]'") from None
-    # Once one has come, others must not keep the machines from being ended.
-    interrupts = Interrupts()
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, interrupts.on_signal)
-    try:
-        with tempfile.TemporaryDirectory(prefix="tracked_queue-incidents-") as name:
-            place = Path(name)
-            server = start_embedded(f"embedded://{place / 'redis'}")
-            try:
-                log_setup.set_up(level="error")  # what this program does itself is not the story
-                incident_app.configure(redis_url=server.url, heartbeat_interval=0.5, heartbeat_ttl=3.0)
-                interrupts.run(_all(place, server.url))
-            finally:
-                interrupts.hold()
-                vanish_all()
-                server.close()
-    except KeyboardInterrupt:
+    if not staged("incidents", _all):
         print("interrupted; the workers, the server and the temporary folder are gone")
         return 130
     return 0
 
 
 async def _all(folder: Path, url: str) -> None:
+    incident_app.configure(redis_url=url, heartbeat_interval=0.5, heartbeat_ttl=3.0)
     async with incident_app as app:
         stage = Stage(app, folder, url)
         for incident in (_machine_lost, _frozen, _blocked, _limit, _poison, _unserved):

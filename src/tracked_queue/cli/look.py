@@ -29,9 +29,6 @@ from .common import (
     span,
 )
 
-# An instance reports its schedules at least this often (see worker/scheduler.py).
-STALE_S = 90.0
-
 
 @cli.command()
 @guarded
@@ -249,7 +246,7 @@ def schedules(
                     note
                     for note, on in (
                         ("paused", item.paused),
-                        (f"no instance has run it for {span(item.seen_s)}", item.seen_s > STALE_S),
+                        (f"no instance has run it for {span(item.seen_s)}", item.silent),
                     )
                     if on
                 ),

@@ -8,11 +8,17 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import urllib.request
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
 import msgspec
+
+from ..transport.embedded import start_embedded
+from ..worker import log_setup
+from .demo import Interrupts
 
 # Short leases, so that nobody has to wait for half a minute to see one run out.
 LEASES = {
@@ -100,7 +106,31 @@ def chosen(text: str, names: tuple[str, ...]) -> list[str]:
     return [line for line in text.splitlines() if line.startswith(names)]
 
 
-def vanish_all() -> None:
-    """End every machine that was started."""
-    for machine in _machines:
-        machine.vanish()
+def staged(name: str, play: Callable[[Path, str], Coroutine[Any, Any, None]]) -> bool:
+    """
+    Play something with an embedded Redis in a temporary folder; whatever ends it, machines, server and folder are gone then.
+
+    Args:
+        play: Gets the folder and the server's URL.
+
+    Returns:
+        Whether it came to its end, and was not interrupted.
+    """
+    # Once one has come, others must not keep the machines from being ended.
+    interrupts = Interrupts()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, interrupts.on_signal)
+    try:
+        with tempfile.TemporaryDirectory(prefix=f"tracked_queue-{name}-") as folder:
+            server = start_embedded(f"embedded://{Path(folder) / 'redis'}")
+            try:
+                log_setup.set_up(level="error")  # what this program does itself is not the story
+                interrupts.run(play(Path(folder), server.url))
+            finally:
+                interrupts.hold()
+                for machine in _machines:
+                    machine.vanish()
+                server.close()
+    except KeyboardInterrupt:
+        return False
+    return True

@@ -10,19 +10,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-import signal
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
 from ..app import TrackedQueue
 from ..errors import TrackedQueueError, UsageError
-from ..transport.embedded import start_embedded
-from ..worker import log_setup
 from . import showcase_tasks as shop
-from .demo import Interrupts
-from .machines import Machine, vanish_all
+from .machines import Machine, staged
 
 QUEUES = ("emails", "images", "payments", "shipping", "reports", "default", "newsletter")
 PATIENCE_S = 60.0
@@ -39,11 +34,9 @@ def run_showcase(port: int | None = None) -> int:
         if error.name not in ("uvicorn", "jinja2", "starlette"):
             raise
         raise UsageError("demo --dashboard needs more: pip install 'tracked-queue[dashboard]'") from None
-    interrupts = Interrupts()
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, interrupts.on_signal)
 
     async def work(folder: Path, url: str) -> None:
+        shop.app.configure(redis_url=url, heartbeat_interval=0.5, heartbeat_ttl=6.0)
         async with shop.app as app:
             pages = dashboard(app, badge="demo")
             print("a shop opens; this takes some seconds", flush=True)
@@ -62,20 +55,7 @@ def run_showcase(port: int | None = None) -> int:
                 with contextlib.suppress(asyncio.CancelledError):
                     await feeder
 
-    try:
-        with tempfile.TemporaryDirectory(prefix="tracked_queue-dashboard-") as name:
-            place = Path(name)
-            server = start_embedded(f"embedded://{place / 'redis'}")
-            try:
-                log_setup.set_up(level="error")
-                shop.app.configure(redis_url=server.url, heartbeat_interval=0.5, heartbeat_ttl=6.0)
-                interrupts.run(work(place, server.url))
-            finally:
-                interrupts.hold()
-                vanish_all()
-                server.close()
-    except KeyboardInterrupt:
-        pass
+    staged("dashboard", work)
     print("the shop is closed; its workers, the server and the temporary folder are gone")
     return 0
 

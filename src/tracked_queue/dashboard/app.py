@@ -56,8 +56,6 @@ from .told import Told
 MOST_SHARED, MOST_LAST = 500, 200
 _COUNTED = Param(name="counted", doc="how many jobs the plan found", least=1, most=10**9, needed=True)
 _NAME = Param(name="name", doc="The queue, task, schedule or instance.", length=1000)
-
-
 # The first that fits counts; other errors of ours: it can't be done as things are.
 _STATUSES: tuple[tuple[type[TrackedQueueError], int], ...] = (
     (UsageError, 400),
@@ -128,7 +126,7 @@ class Dashboard:
                 return
 
     async def aclose(self) -> None:
-        """End acts that run; what they did is noted."""
+        """End bulk actions that run; what they did is noted."""
         await self._bulks.close()
 
     # From a request to an answer
@@ -162,7 +160,7 @@ class Dashboard:
             status = next((code for kind, code in _STATUSES if isinstance(error, kind)), 409)
             return self._problem(status, str(error), root, api=api, acted=request.method == "POST", **known)
         except Exception as error:
-            log.hook_failed(hook="dashboard", task="", job_id="", error=f"{type(error).__qualname__}: {error}"[:300])
+            log.dashboard_failed(path=request.url.path[:300], error=f"{type(error).__qualname__}: {error}"[:300])
             return self._problem(500, "the dashboard failed; its log says how", root, api=api, **known)
 
     # Looking
@@ -331,7 +329,7 @@ class Dashboard:
         return await desk.act_on_name(name, _NAME.read(form.get("name")) or "")
 
     async def _start(self, desk: Desk, form: Mapping[str, str]) -> tuple[Done, str]:
-        """Begin an act on many jobs: what was counted must be said again, and typed where it is much."""
+        """Begin a bulk action: what was counted must be said again, and typed where it is much."""
         ask = self._ask(desk, BULK_PARAMS, form)
         plan: BulkPlan = await bulk_plan(ask)
         if plan.number == 0 and plan.count.exact:
@@ -352,7 +350,7 @@ class Dashboard:
             expected=None if limit is None else min(limit, plan.number) if plan.count.exact else limit,
         )
         said = f"started in the background as {bulk_id}"
-        return Done(said=said, words={"act": bulk_id}), f"/bulk/act?id={bulk_id}"
+        return Done(said=said, bulk=bulk_id), f"/bulk/act?id={bulk_id}"
 
 
 def _static(path: str) -> Response | None:

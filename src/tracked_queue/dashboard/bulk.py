@@ -1,4 +1,4 @@
-"""Acts on many jobs, in the background of the dashboard's process: started, looked at, stopped."""
+"""Bulk actions, in the background of the dashboard's process: started, looked at, stopped."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ BulkState = Literal["running", "done", "stopped", "failed"]
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BulkReport:
     """
-    One act: what is done to which jobs, how far it has got, and who asked for it. `refused` is how many jobs were left alone,
-    by the reason; `expected` how many there were at its start, None if they were not counted to the end.
+    One bulk action: what is done to which jobs, how far it has got, and who asked for it. `refused` is how many jobs were left
+    alone, by the reason; `expected` how many there were at its start, None if they were not counted to the end.
     """
 
     id: str
@@ -59,7 +59,7 @@ class _Bulk:
 
 
 class Bulks:
-    """The acts of one dashboard process."""
+    """The bulk actions of one dashboard process."""
 
     def __init__(self) -> None:
         self._all: dict[str, _Bulk] = {}

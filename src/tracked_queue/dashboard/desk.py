@@ -14,6 +14,7 @@ from ..model.record import JobInfo
 from ..operator.explanation import Explanation, plural
 from ..operator.many import DONE_WORDS, Course, ManyAction, Selection
 from ..operator.operator import Operator
+from ..operator.viewer import Viewer
 from ..reports.schedules import ScheduleReport
 from .access import Access, Action, Identity, Wish
 
@@ -37,11 +38,15 @@ P = TypeVar("P", bound=Placed)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Done:
-    """What an act came to: a sentence, whether all of it was done, and what became of each job, where it was about jobs."""
+    """
+    What an act came to: a sentence, whether all of it was done, what became of each job, where it was about jobs, and the bulk
+    action that it began.
+    """
 
     said: str
     ok: bool = True
     words: dict[str, str] = field(default_factory=dict)
+    bulk: str | None = None
 
 
 class Desk:
@@ -66,8 +71,8 @@ class Desk:
         return self._app.operator.acting_for(self.who.name)
 
     @property
-    def reads(self) -> Operator:
-        """The operator, for reading alone; what it returns goes through `seen` and its like."""
+    def reads(self) -> Viewer:
+        """What only reads; what it returns goes through `seen` and its like."""
         return self._app.operator
 
     @property
@@ -162,8 +167,13 @@ class Desk:
 
     # Acting
 
-    async def act_on_jobs(self, action: ManyAction, ids: Sequence[str]) -> Done:
-        """Do something with some jobs, each of which they must see and may do this with; else nothing is done."""
+    async def must_jobs(self, action: ManyAction, ids: Sequence[str]) -> dict[str, tuple[str, str]]:
+        """
+        The queue and the task of each of some jobs, all of which they must see and may do this with.
+
+        Raises:
+            UsageError, NotVisibleError, NotAllowedError
+        """
         if not ids:
             raise UsageError("select at least one job")
         if len(ids) > MOST_IDS:
@@ -175,6 +185,11 @@ class Desk:
             if job_id not in places or not self.may("view", *places[job_id]):
                 raise NotVisibleError(NO_JOB.format(job_id))
             self.must(action, *places[job_id])
+        return places
+
+    async def act_on_jobs(self, action: ManyAction, ids: Sequence[str]) -> Done:
+        """Do something with some jobs, each of which they must see and may do this with; else nothing is done."""
+        await self.must_jobs(action, ids)
         operator, words = self._operator, dict[str, str]()
         match action:
             case "requeue" | "purge":

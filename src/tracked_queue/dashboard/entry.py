@@ -13,7 +13,7 @@ from .. import log
 from ..errors import NotAllowedError, NotVisibleError
 from .access import Identity, Role
 from .forms import read_form
-from .guard import is_local, is_own
+from .guard import is_https, is_local, is_own
 from .logins import COOKIE, SESSION_S, Login, Users
 from .sites import own_path
 from .text import link
@@ -53,7 +53,7 @@ class Entry:
 
     def must_be_own(self, request: Request) -> None:
         """Raises NotAllowedError for a request that another site made a browser send."""
-        if not self.has_token(request) and not is_own(request.headers, self._hosts):
+        if not self._has_token(request) and not is_own(request.headers, self._hosts):
             raise NotAllowedError(
                 "this request does not come from a page of this dashboard; behind a proxy that changes the host's name, name "
                 "the one that browsers use (hosts=, --host-name)"
@@ -82,7 +82,7 @@ class Entry:
         kind, _, token = request.headers.get("authorization", "").partition(" ")
         return token.strip() if kind.lower() == "bearer" and token else None
 
-    def has_token(self, request: Request) -> bool:
+    def _has_token(self, request: Request) -> bool:
         """A program: no page of another site can make a browser send this header."""
         return isinstance(self._login, Users) and self._token(request) is not None
 
@@ -107,8 +107,7 @@ class Entry:
             if path == "/logout":
                 return self._problem(405, "log out with the button", root, api=False)
             return self._page(200, "login.html", root, root, "Log in", back=back, failed=False)
-        if not is_own(request.headers, self._hosts):
-            raise NotAllowedError("this request does not come from a page of this dashboard")
+        self.must_be_own(request)
         if path == "/logout":
             response: Response = RedirectResponse(f"{root}/login", status_code=303)
             response.delete_cookie(COOKIE, path=root or "/", httponly=True, samesite="strict")
@@ -126,6 +125,6 @@ class Entry:
             path=root or "/",
             httponly=True,
             samesite="strict",
-            secure=request.url.scheme == "https" or request.headers.get("x-forwarded-proto") == "https",
+            secure=is_https(request.url.scheme, request.headers),
         )
         return response

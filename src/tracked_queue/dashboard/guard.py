@@ -32,7 +32,12 @@ OPENER = ("Cross-Origin-Opener-Policy", "same-origin")
 
 def is_trustworthy(scheme: str, headers: Mapping[str, str]) -> bool:
     """Whether a browser takes the address for one that nobody on the way can change: https, or this machine."""
-    return scheme == "https" or headers.get("x-forwarded-proto") == "https" or _is_local_name(headers)
+    return is_https(scheme, headers) or _is_local_name(headers)
+
+
+def is_https(scheme: str, headers: Mapping[str, str]) -> bool:
+    """Whether a browser came by https, as far as is known here."""
+    return scheme == "https" or headers.get("x-forwarded-proto") == "https"
 
 
 def is_own(headers: Mapping[str, str], hosts: Collection[str]) -> bool:

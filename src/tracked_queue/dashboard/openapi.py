@@ -45,7 +45,7 @@ def document(base: str = "", read_only: bool = False) -> dict[str, Any]:
                 paths[f"/api/act/{action}"] = {"post": _act(action, schemas[-1])}
         paths["/api/bulk/start"] = {
             "post": {
-                "summary": "Begin an act on many jobs; above 100 of them, `typed` and `counted` must both be their number.",
+                "summary": "Begin a bulk action; above 100 of them, `typed` and `counted` must both be their number.",
                 "operationId": "bulk_start",
                 "parameters": [
                     *(_parameter(one) for one in BULK_PARAMS),

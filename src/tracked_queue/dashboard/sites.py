@@ -72,7 +72,7 @@ class Sites:
 
     def place(self, root: str, path: str) -> Place:
         """Raises NotVisibleError."""
-        base, source = root, next(iter(self._sources.values()))
+        base, source, api = root, next(iter(self._sources.values())), self.is_api(path)
         if len(self._sources) > 1:
             # A name may have slashes in it, which are not escaped any more here.
             names = [one for one in self._sources if path.startswith(f"/n/{one}/")]
@@ -80,7 +80,6 @@ class Sites:
                 raise NotVisibleError("there is no such page, or no such namespace")
             name = max(names, key=len)
             base, path, source = f"{root}/n/{quote(name, safe='')}", path[len(name) + 3 :], self._sources[name]
-        api = path == "/api" or path.startswith("/api/")
         return Place(root, base, path.removeprefix("/api") or "/" if api else path, source, api)
 
     def is_api(self, path: str) -> bool:

@@ -20,6 +20,7 @@
 -- Returns a list; its first word:
 --   'ok'     then remaining, label, and 5 values per job: id, task, fate, recoveries, charges; fate is 'requeued',
 --            'unstarted' (it waited in the instance, or had begun a moment ago), 'interrupted', 'dead', 'cancelled' or 'gone'
+--            If none of the named ones is its own: none, and nothing written.
 --   'alive'  then ms until its deadline; nothing moved.  A deadline more than one TTL ahead is first cut to one.
 --   'hold'   then ms: no instance may be called dead yet; nothing written, except the hold if it begins with this call
 --   'busy'   another instance sweeps this list, and more than a portion is left; nothing written.  Not said of named ids.
@@ -122,6 +123,9 @@ while not is_named do
   if cursor == '0' or #ids == n then
     break
   end
+end
+if is_named and #ids == 0 then
+  return { 'ok', tostring(total), about[4] or '' }
 end
 -- died: the process died; died_ms: when it was last known to live.
 local died = cause == 'died' or cause == 'container'

@@ -16,7 +16,7 @@ from ..reports.jobs import drop_ended
 from ..reports.listing import ENDED_STATES, Found, JobFilter, JobPage, JobRow, ListedState, Place, list_jobs, read_head
 from ..transport.store import Store
 
-NOTHING = Found([], None, 0)
+_NOTHING = Found([], None, 0)
 _EPOCH = datetime.fromtimestamp(0, UTC)
 
 
@@ -34,7 +34,7 @@ async def page_of(
     ends: list[Place | None] = []
     looked_at = 0
     for shard, (store, place) in enumerate(zip(stores, places, strict=True)):
-        found = NOTHING if place is None else await list_jobs(store, state, which, limit=limit, after=place)
+        found = _NOTHING if place is None else await list_jobs(store, state, which, limit=limit, after=place)
         lists.append([(row, shard, after) for row, after in found.rows])
         ends.append(found.end)
         looked_at += found.looked_at

@@ -87,10 +87,30 @@ class Selection:
         if self.state == "lost" and (self.error, self.older_s) != (None, None):
             raise UsageError("error= and older_s= don't go with state='lost'")
 
+    @classmethod
+    def of_dead(cls, wanted: DeadFilter) -> Selection:
+        """The dead jobs that match a filter."""
+        return cls(
+            state="dead",
+            queue=wanted.queue,
+            task=wanted.task,
+            error=wanted.reason,
+            older_s=wanted.older_than,
+            younger_s=wanted.younger_than,
+            group=wanted.group,
+        )
+
     @property
-    def everything(self) -> bool:
-        """Whether all jobs of the state are meant."""
-        return (self.queue, self.task, self.error, self.older_s, self.younger_s, self.group, self.lease) == (None,) * 7
+    def dead_filter(self) -> DeadFilter:
+        """What dead jobs are selected by."""
+        return DeadFilter(
+            queue=self.queue,
+            task=self.task,
+            reason=self.error,
+            older_than=self.older_s,
+            younger_than=self.younger_s,
+            group=self.group,
+        )
 
 
 class Candidate(NamedTuple):
@@ -148,14 +168,7 @@ async def candidates(
     course = course or Course()
     for shard, store in enumerate(stores):
         if which.state == "dead":
-            wanted = DeadFilter(
-                task=which.task,
-                queue=which.queue,
-                reason=which.error,
-                older_than=which.older_s,
-                younger_than=which.younger_s,
-                group=which.group,
-            )
+            wanted = which.dead_filter
             brief = which.error is None and which.group is None
             async for page in dead_pages(store, cipher, brief=brief):
                 course.looked_at += len(page)
@@ -215,6 +228,14 @@ async def count(
         if found == most:
             break
     return Count(number=found, exact=not course.stopping, looked_at=course.looked_at, sample=tuple(sample))
+
+
+def by_place(batch: Sequence[Candidate]) -> dict[tuple[int, str], list[str]]:
+    """Their ids by what one call can be about: a shard, and of lost ones a lease."""
+    found: dict[tuple[int, str], list[str]] = {}
+    for one in batch:
+        found.setdefault((one.shard, one.lease), []).append(one.id)
+    return found
 
 
 async def paced(items: AsyncIterator[T], size: int, rate: float | None, course: Course) -> AsyncIterator[list[T]]:

@@ -11,7 +11,7 @@ import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from .. import log
 from ..errors import StoreRefusedError, StoreUnavailableError, UsageError, did_you_mean
@@ -22,6 +22,7 @@ from ..producer.connections import Connections
 from ..producer.producer import Producer
 from ..protocol.states import State
 from ..protocol.transitions import (
+    MAX_BATCH,
     MAX_MOVED,
     MAX_RICH,
     Call,
@@ -47,14 +48,26 @@ from ..protocol.transitions import (
     resume,
     unpark,
 )
-from ..reports.dead import DeadFilter, read_dead
+from ..reports.dead import DeadFilter
 from ..reports.jobs import drop_ended, read_leases, read_open_jobs, read_states
 from ..settings import Seconds
 from ..transport.store import Store
 from ..worker.liveness import user_id
 from ..worker.recovery import Witness, recover_once
 from .jobs import move_line
-from .many import ALLOWED, DONE_WORDS, MANY_ACTIONS, Candidate, Course, ManyAction, Selection, candidates, paced
+from .many import (
+    ALLOWED,
+    DONE_WORDS,
+    MANY_ACTIONS,
+    Candidate,
+    Course,
+    ManyAction,
+    Selection,
+    batches,
+    by_place,
+    candidates,
+    paced,
+)
 from .viewer import Viewer, filter_of, given, name_of, one_of
 
 # How many ids an act names; its number of jobs counts all of them.
@@ -142,7 +155,7 @@ class Operator(Viewer):
         Raises:
             UsageError: Not exactly one of the three was given.
         """
-        return await self._change_dead(requeue, ids, matching, everything, rate, dry_run)
+        return await self._change_dead("requeue", ids, matching, everything, rate, dry_run)
 
     async def purge(
         self,
@@ -154,11 +167,11 @@ class Operator(Viewer):
         dry_run: bool = False,
     ) -> DeadOutcome:
         """Remove dead jobs for good; arguments as those of `requeue`."""
-        return await self._change_dead(purge, ids, matching, everything, rate, dry_run)
+        return await self._change_dead("purge", ids, matching, everything, rate, dry_run)
 
     async def _change_dead(
         self,
-        make: Any,
+        action: Literal["requeue", "purge"],
         ids: Sequence[str],
         matching: DeadFilter | None,
         everything: bool,
@@ -173,21 +186,29 @@ class Operator(Viewer):
         if bool(ids) + (wanted != DeadFilter()) + everything != 1:
             raise UsageError("give ids, or a filter, or everything=True (one of them)")
         _check_rate(rate)
+        stores, course = await self._connections.agreed(), Course()
+        chosen = self._named(ids) if ids else candidates(stores, Selection.of_dead(wanted), self._connections.cipher)
+        if dry_run:
+            return await self._look_at_dead(chosen, stores)
+        facts = {"ids": list(ids[:MOST_NAMED])} if ids else _fields_of(wanted)
+        left = dict[str, str]()
+        await self._carry_out(action, chosen, stores, rate, course, left, facts)
+        return DeadOutcome(done=course.done, refused={job_id: DeadWord(word) for job_id, word in left.items()})
+
+    async def _named(self, ids: Sequence[str]) -> AsyncIterator[Candidate]:
+        for shard, own in sorted(self._connections.shards.by_shard(ids).items()):
+            for job_id in own:
+                yield Candidate(shard, job_id, "", "")
+
+    async def _look_at_dead(self, chosen: AsyncIterator[Candidate], stores: Sequence[Store]) -> DeadOutcome:
+        """What would become of them."""
         done, refused = 0, dict[str, DeadWord]()
-        stores = await self._connections.agreed()
-        by_shard = self._connections.shards.by_shard(ids)
-        for shard, store in enumerate(stores):
-            source = _each(by_shard.get(shard, [])) if ids else _ids_of(store, wanted, self._connections)
-            async for batch in paced(source, MAX_RICH, None if dry_run else rate, Course()):
-                if dry_run:
-                    words = [_would_be(state) for state in await read_states(store, batch)]
-                else:
-                    words = await store.run(requeue(batch, self.by) if make is requeue else purge(batch))
-                done += words.count(DeadWord.OK)
-                refused.update((id, word) for id, word in zip(batch, words, strict=True) if word is not DeadWord.OK)
-        if not dry_run:
-            given = {"ids": list(ids[:MOST_NAMED])} if ids else _fields_of(wanted)
-            await self._note("requeue" if make is requeue else "purge", jobs=done, refused=len(refused), **given)
+        async for batch in batches(chosen, MAX_BATCH):
+            for (shard, _), ids in by_place(batch).items():
+                for job_id, state in zip(ids, await read_states(stores[shard], ids), strict=True):
+                    word = _would_be(state)
+                    done += word is DeadWord.OK
+                    refused.update({} if word is DeadWord.OK else {job_id: word})
         return DeadOutcome(done=done, refused=refused)
 
     # Jobs
@@ -312,58 +333,74 @@ class Operator(Viewer):
         course = course or Course()
         stores = await self._connections.agreed()
 
-        left = set[
-            str
-        ]()  # alone: a list that is begun again, since what was done has left it, may show them a second time
+        left = dict[str, str]()
 
         async def chosen() -> AsyncIterator[Candidate]:
             number = 0
             async for one in candidates(stores, which, self._connections.cipher, course=course):
+                # A list that is begun again, since what was done has left it, shows what was left alone a second time.
                 if one.id in left:
                     continue
                 if allowed is not None and not allowed(one.queue, one.task):
                     course.refused["forbidden"] += 1
-                    left.add(one.id)
+                    left[one.id] = "forbidden"
                     continue
                 yield one
                 number += 1
                 if number == limit:
                     return
 
-        async def carry_out(batch: Sequence[Candidate]) -> None:
-            left.update(await self._do(action, batch, stores, course))
+        facts = {name: value for name, value in asdict(which).items() if value is not None}
+        await self._carry_out(action, chosen(), stores, rate, course, left, facts)
+        return course
+
+    async def _carry_out(
+        self,
+        action: ManyAction,
+        chosen: AsyncIterator[Candidate],
+        stores: Sequence[Store],
+        rate: float | None,
+        course: Course,
+        left: dict[str, str],
+        facts: Mapping[str, Any],
+    ) -> None:
+        """
+        Do it with these, batch by batch, and note it, also if it is cancelled or fails on the way.
+
+        Args:
+            left: Gets those that were left alone, with the reason.
+            facts: What the note says of which jobs.
+        """
 
         def note() -> Awaitable[None]:
-            given_by = {name: value for name, value in asdict(which).items() if value is not None}
-            return self._note(action, jobs=course.done, refused=course.refused.total(), **given_by)
+            return self._note(action, jobs=course.done, refused=course.refused.total(), **facts)
 
         try:
-            async for batch in paced(chosen(), MAX_RICH, rate, course):
-                task = asyncio.ensure_future(carry_out(batch))
+            async for batch in paced(chosen, MAX_RICH, rate, course):
+                under_way = asyncio.ensure_future(self._do(action, batch, stores, course, left))
                 try:
-                    await asyncio.shield(task)
+                    await asyncio.shield(under_way)
                 except asyncio.CancelledError:
-                    await asyncio.wait(
-                        [task], timeout=LAST_BATCH_S
-                    )  # it is under way: what it does is to be noted, too
+                    # What it does is to be noted, too.
+                    await asyncio.wait([under_way], timeout=LAST_BATCH_S)
                     raise
         except BaseException:
             if course.seen:
                 await note()
             raise
         await note()
-        return course
 
     async def _do(
-        self, action: ManyAction, batch: Sequence[Candidate], stores: Sequence[Store], course: Course
-    ) -> set[str]:
-        """Do it with these, and count what became of them; the ids of those that were left alone."""
+        self,
+        action: ManyAction,
+        batch: Sequence[Candidate],
+        stores: Sequence[Store],
+        course: Course,
+        left: dict[str, str],
+    ) -> None:
+        """Do it with these, and count what became of them."""
         keep, window = self._connections.settings.ended_ttl, self._connections.settings.resend_window
-        groups: dict[tuple[int, str], list[str]] = {}
-        for one in batch:
-            groups.setdefault((one.shard, one.lease), []).append(one.id)
-        left = set[str]()
-        for (shard, lease), ids in groups.items():
+        for (shard, lease), ids in by_place(batch).items():
             store = stores[shard]
             words: Any
             match action:
@@ -384,8 +421,7 @@ class Operator(Viewer):
                     course.done += 1
                 else:
                     course.refused[word] += 1
-                    left.add(job_id)
-        return left
+                    left[job_id] = word
 
     async def _recover_named(self, store: Store, lease: str, ids: Sequence[str], *, discard: bool) -> list[str]:
         """Move these jobs of a lost lease back, or let them end as cancelled; what became of each."""
@@ -551,16 +587,6 @@ def _fields_of(wanted: DeadFilter) -> dict[str, Any]:
 
 def _would_be(state: State | None) -> DeadWord:
     return DeadWord.OK if state is State.DEAD else DeadWord.GONE if state is None else DeadWord.NOT_DEAD
-
-
-async def _each(ids: Sequence[str]) -> AsyncIterator[str]:
-    for job_id in ids:
-        yield job_id
-
-
-async def _ids_of(store: Store, wanted: DeadFilter, connections: Connections) -> AsyncIterator[str]:
-    async for one in read_dead(store, wanted, connections.cipher):
-        yield one.id
 
 
 def _answers(words: Mapping[str, Any]) -> dict[str, Any]:

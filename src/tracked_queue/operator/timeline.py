@@ -11,7 +11,8 @@ from ..reports.memory import Act
 from ..reports.runs import Run
 from .explanation import Segment, plural, seconds
 
-_KNOWN = {
+# How a loss was known.
+CAUSES = {
     "lost": "its lease ran out",
     "died": "its process died",
     "container": "its process died, with others beside it",
@@ -57,12 +58,22 @@ def _after(run: Run, requeued: bool) -> tuple[str, str]:
         case "interrupted":
             return "twice.interrupted", "was handed back by a shutdown or an outage"
         case "recovered":
-            cause, _, fate = run.detail.partition(" ")
-            blame = {"charged": ", and it was charged", "suspect": ", and it came under suspicion"}.get(
-                fate.rpartition(" ")[2], ""
-            )
-            return "twice.recovered", f"was recovered, because {_KNOWN.get(cause, 'its instance was lost')}{blame}"
+            return "twice.recovered", f"was recovered, because {recovery(run.detail)}"
     return "twice.unknown", f"ended '{run.end or 'in a way that is not known'}'"
+
+
+def recovery(detail: str) -> str:
+    """
+    Why a job was recovered, and what it was blamed for, by its history's three words: how the loss was known, what became of
+    the job, and blame.
+    """
+    cause, _, rest = detail.partition(" ")
+    blame = {
+        "charged": ", and it was charged",
+        "suspect": ", and it came under suspicion",
+        "acquitted": ", and it was acquitted",
+    }
+    return CAUSES.get(cause, "its instance was lost") + blame.get(rest.rpartition(" ")[2], "")
 
 
 def pauses_of(info: JobInfo, acts: Sequence[Act], now: datetime) -> list[tuple[datetime, datetime]]:

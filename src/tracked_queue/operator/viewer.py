@@ -218,9 +218,12 @@ class Viewer:
                 found.append(one)
         return sorted(found, key=lambda one: one.age_s, reverse=not newest)[:limit]
 
-    async def dead_groups(self, which: DeadFilter | None = None, *, limit: int = 10_000) -> list[DeadGroup]:
-        """The newest dead jobs that match, at most `limit`, grouped by task, error, place and message; the largest first."""
-        return grouped(await self.dead(which, limit=limit, newest=True), datetime.now(UTC))
+    async def dead_groups(self, which: DeadFilter | None = None, *, look_at: int = 10_000) -> list[DeadGroup]:
+        """
+        Of about `look_at` of the newest dead jobs of each shard, those that match, grouped by task, error, place and message;
+        the largest group first.
+        """
+        return grouped(await self.newest_dead(filter_of(which), look_at), datetime.now(UTC))
 
     async def newest_dead(self, which: DeadFilter, look_at: int) -> list[DeadJob]:
         """Of about so many of the newest dead jobs of each shard, those that match, the newest first."""

@@ -191,32 +191,35 @@ async def read_job(store: Store, job_id: str, codec: ValueCodec | None, cipher: 
 
 async def read_states(store: Store, job_ids: Sequence[str]) -> list[State | None]:
     """The states of jobs, in pages; None for one without a record."""
-    states: list[State | None] = []
-    for at in range(0, len(job_ids), PAGE):
-        states += [state_of(state) for (state,) in await store.read_fields(job_ids[at : at + PAGE], "state")]
-    return states
+    return [state_of(state) async for _, (state,) in _fields_of(store, job_ids, "state")]
 
 
 async def read_places(store: Store, job_ids: Sequence[str]) -> dict[str, tuple[str, str]]:
     """The queue and the task of each job that there is."""
-    found: dict[str, tuple[str, str]] = {}
-    for at in range(0, len(job_ids), PAGE):
-        page = job_ids[at : at + PAGE]
-        for job_id, (queue, task) in zip(page, await store.read_fields(page, "queue", "task"), strict=True):
-            if queue is not None or task is not None:
-                found[job_id] = text_of(queue), text_of(task)
-    return found
+    return {
+        job_id: (text_of(queue), text_of(task))
+        async for job_id, (queue, task) in _fields_of(store, job_ids, "queue", "task")
+        if queue is not None or task is not None
+    }
 
 
 async def read_leases(store: Store, job_ids: Sequence[str]) -> dict[str, str]:
     """The lease that each of those that are active was handed to."""
-    found: dict[str, str] = {}
+    return {
+        job_id: text_of(lease)
+        async for job_id, (state, lease) in _fields_of(store, job_ids, "state", "lease")
+        if state == b"active" and lease
+    }
+
+
+async def _fields_of(
+    store: Store, job_ids: Sequence[str], *names: str
+) -> AsyncIterator[tuple[str, Sequence[bytes | None]]]:
+    """These fields of each job's record, read in pages."""
     for at in range(0, len(job_ids), PAGE):
         page = job_ids[at : at + PAGE]
-        for job_id, (state, lease) in zip(page, await store.read_fields(page, "state", "lease"), strict=True):
-            if state == b"active" and lease:
-                found[job_id] = text_of(lease)
-    return found
+        for found in zip(page, await store.read_fields(page, *names), strict=True):
+            yield found
 
 
 async def read_open_jobs(

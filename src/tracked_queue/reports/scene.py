@@ -15,6 +15,7 @@ from ..transport.store import Store
 from .instances import InstanceReport, read_instances
 from .limits import LimitReport, read_limits
 from .reading import now_ms, number_of, text_of
+from .schedules import SILENT_S
 
 # How far into a list a job is looked for, how many holders of a limit are read, how many of the jobs before one.
 SEARCHED, HOLDERS, BEFORE = 10_000, 3, 10
@@ -22,8 +23,8 @@ SEARCHED, HOLDERS, BEFORE = 10_000, 3, 10
 RATE_MINUTES = 5
 # For how long a limit has let nothing of a queue pass before that is worth a word.
 BLOCKED_S = 60.0
-# An instance says at least this often which schedules it runs; one that nobody has run for a day was removed.
-SILENT_MS, DAY_MS = 90_000, 86_400_000
+# A schedule that nobody has run for a day was removed.
+DAY_MS = 86_400_000
 _LEFT_A_QUEUE = ("succeeded", "failed", "dead", "cancelled", "expired", "retry", "snoozed", "parked")
 
 
@@ -338,7 +339,16 @@ async def read_backlog(store: Store, now: int, minutes: int) -> Backlog:
         ("ZRANGE", keys.single("scheduled"), 0, 0, "WITHSCORES"),
         ("ZREVRANGEBYSCORE", keys.single("dead"), "+inf", now - minutes * 60_000, "LIMIT", 0, 1000),
         ("SCARD", keys.single("suspecting")),
-        ("ZRANGEBYSCORE", keys.single("schedules"), now - DAY_MS, now - SILENT_MS, "WITHSCORES", "LIMIT", 0, 20),
+        (
+            "ZRANGEBYSCORE",
+            keys.single("schedules"),
+            now - DAY_MS,
+            now - round(SILENT_S * 1000),
+            "WITHSCORES",
+            "LIMIT",
+            0,
+            20,
+        ),
     )
     limits = await read_limits([store])
     return Backlog(

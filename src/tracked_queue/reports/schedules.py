@@ -9,6 +9,9 @@ from ..protocol.text import to_bytes
 from ..transport.store import Store
 from .reading import now_ms, number_of, text_of, time_of
 
+# An instance says at least this often which schedules it runs (see worker/scheduler.py).
+SILENT_S = 90.0
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScheduleReport:
@@ -21,6 +24,11 @@ class ScheduleReport:
     last_tick: datetime | None
     seen_s: float
     paused: bool
+
+    @property
+    def silent(self) -> bool:
+        """No instance runs it at present."""
+        return self.seen_s > SILENT_S
 
 
 async def read_schedules(store: Store, limit: int = 1000) -> list[ScheduleReport]:

@@ -9,15 +9,13 @@ from typing import Any
 
 from ...errors import UsageError
 from ...operator.many import ALLOWED, MANY_ACTIONS, Count, ManyAction, Selection
-from ...reports.dead import DeadFilter, DeadGroup, grouped
+from ...reports.dead import DeadGroup
 from ...reports.listing import LISTED_STATES
 from ..bulk import BulkReport
-from .common import MOST_GROUPED, YOUNGER
+from .common import MOST_GROUPED, YOUNGER, dead_groups
 from .page import ERROR, OLDER, QUEUE, TASK, Ask, Param, now, page
 
 _SELECTED = (*LISTED_STATES, "lost")
-
-
 BULK_PARAMS = (
     Param(name="action", doc="What to do.", words=MANY_ACTIONS, needed=True),
     Param(name="state", doc="With jobs of which state.", words=_SELECTED, needed=True),
@@ -35,7 +33,10 @@ BULK_PARAMS = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BulkPlan:
-    """What an act would do, before it is begun: how many jobs match (exact, or at least so many), and the first of them."""
+    """
+    What a bulk action would do, before it is begun: how many jobs match (exact, or at least so many), and the first of them; of
+    a group, what its jobs died of.
+    """
 
     at: datetime
     action: ManyAction
@@ -68,9 +69,9 @@ COUNTED = 10_500
 UNTYPED = 100
 
 
-@page("/bulk/plan", "Act on many jobs", "bulk_plan.html", *BULK_PARAMS)
+@page("/bulk/plan", "Bulk action", "bulk_plan.html", *BULK_PARAMS)
 async def bulk_plan(ask: Ask) -> BulkPlan:
-    """How many jobs an act would be about, and the first of them; nothing is done yet."""
+    """How many jobs a bulk action would be about, and the first of them; nothing is done yet."""
     which, desk, action = selection_of(ask.args), ask.desk, ask["action"]
     if which.state not in ALLOWED[action]:
         raise UsageError(f"{action} is for jobs that are {', '.join(ALLOWED[action])}; these are {which.state}")
@@ -80,8 +81,7 @@ async def bulk_plan(ask: Ask) -> BulkPlan:
     number = found.number if ask["limit"] is None else min(found.number, ask["limit"])
     group = None
     if which.group is not None:
-        like = DeadFilter(queue=which.queue, task=which.task, reason=which.error, group=which.group)
-        group = next(iter(grouped(desk.seen(await desk.reads.newest_dead(like, MOST_GROUPED)), now())), None)
+        group = next(iter(await dead_groups(ask, which.dead_filter, MOST_GROUPED)), None)
     return BulkPlan(
         at=now(),
         action=action,
@@ -97,30 +97,30 @@ async def bulk_plan(ask: Ask) -> BulkPlan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BulkList:
-    """Acts on many jobs of this process, the newest first."""
+    """Bulk actions of this process, the newest first."""
 
     at: datetime
     rows: tuple[BulkReport, ...]
 
 
-@page("/bulk", "Acts on many jobs", "bulk.html")
+@page("/bulk", "Bulk actions", "bulk.html")
 async def bulk(ask: Ask) -> BulkList:
-    """Acts on many jobs: what runs, and how far it is."""
+    """Bulk actions: what runs, and how far it is."""
     return BulkList(at=now(), rows=tuple(ask.bulks.list(ask.desk)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BulkPage:
-    """One act on many jobs."""
+    """One bulk action."""
 
     at: datetime
     bulk: BulkReport
     can_stop: bool
 
 
-@page("/bulk/act", "Act on many jobs", "bulk_act.html", Param(name="id", doc="The act.", needed=True))
+@page("/bulk/act", "Bulk action", "bulk_act.html", Param(name="id", doc="The bulk action.", needed=True))
 async def bulk_act(ask: Ask) -> BulkPage:
-    """One act on many jobs: how far it has got, and what was left alone."""
+    """One bulk action: how far it has got, and what was left alone."""
     found = ask.bulks.get(ask.desk, ask["id"])
     can_stop = found.state == "running" and ask.desk.may("stop", found.which.queue or "", found.which.task or "")
     return BulkPage(at=now(), bulk=found, can_stop=can_stop)

@@ -18,14 +18,6 @@ from ...reports.workflows import Workflow
 from .page import Ask, Param, now
 
 HOUR = 60
-# How a loss was known, as people read it.
-CAUSES = {
-    "lost": "its lease ran out",
-    "died": "its process died",
-    "container": "its process died, and others with it",
-    "outage": "Redis or the fleet was away",
-    "interrupted": "it was ended on purpose",
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,16 +130,6 @@ def check_names(ask: Ask) -> None:
 async def lost_leases(ask: Ask) -> tuple[str, ...]:
     """Leases of instances that are gone and own jobs."""
     return tuple(one.lease for one in (await picture_of(ask)).instances if not one.alive and one.owned)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Orphan:
-    """A job of an instance that is gone."""
-
-    id: str
-    task: str
-    queue: str
-    lease: str
 
 
 def seen_workflow(ask: Ask, found: Workflow) -> Workflow:

@@ -9,9 +9,9 @@ from ...model.checks import check_name
 from ...model.record import JobInfo
 from ...operator.explanation import Explanation, seconds
 from ...operator.many import ALLOWED, MANY_ACTIONS
-from ...reports.runs import Run
+from ...operator.timeline import recovery
 from ...reports.workflows import Workflow
-from .common import CAUSES, lost_leases, seen_workflow
+from .common import lost_leases, seen_workflow
 from .page import Ask, Param, now, page
 
 
@@ -36,7 +36,9 @@ def timeline(info: JobInfo, explanation: Explanation) -> tuple[Step, ...]:
         steps.append(Step(at=run.started_at, what=f"run {number} started", lease=run.lease, detail=""))
         if run.ended_at is not None:
             took = seconds(max(0.0, (run.ended_at - run.started_at).total_seconds()))
-            detail = f"after {took}" + (f": {_said_of(run)}" if run.detail else "")
+            detail = f"after {took}" + (
+                f": {recovery(run.detail) if run.end == 'recovered' else run.detail}" if run.detail else ""
+            )
             steps.append(Step(at=run.ended_at, what=f"run {number} {run.end}", lease=run.lease, detail=detail))
         if run.late_at is not None:
             beside = f", {seconds(run.overlap_s)} beside the next run" if run.overlap_s else ""
@@ -50,19 +52,6 @@ def timeline(info: JobInfo, explanation: Explanation) -> tuple[Step, ...]:
     if info.finished_at is not None and not any(run.ended_at == info.finished_at for run in explanation.runs):
         steps.append(Step(at=info.finished_at, what=str(info.state), lease="", detail=info.reason or ""))
     return tuple(sorted(steps, key=lambda one: one.at.timestamp() if one.at else 0.0))
-
-
-def _said_of(run: Run) -> str:
-    """What a run's end says of itself; that of a recovery has three words: how the loss was known, what became of it, blame."""
-    if run.end != "recovered":
-        return run.detail
-    cause, fate, blame = [*run.detail.split(" "), "", ""][:3]
-    blamed = {
-        "charged": ", and was charged",
-        "suspect": ", and came under suspicion",
-        "acquitted": ", and was acquitted",
-    }
-    return f"{CAUSES.get(cause, cause)}; the job was {fate or 'moved'}{blamed.get(blame, '')}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,8 +9,18 @@ from ...errors import NotVisibleError
 from ...operator.many import Selection
 from ...reports.instances import InstanceReport
 from ...reports.memory import RecoveryReport
-from .common import PAGE_ROWS, Orphan, check_names, picture_of
+from .common import PAGE_ROWS, check_names, picture_of
 from .page import QUEUE, TASK, Ask, Param, page
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Orphan:
+    """A job of an instance that is gone."""
+
+    id: str
+    task: str
+    queue: str
+    lease: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

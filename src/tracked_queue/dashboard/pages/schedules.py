@@ -17,14 +17,12 @@ from .page import FROM, ROWS, Ask, Param, now, page
 class ScheduleRow:
     """
     A schedule, its next ticks (none where the rule can't be read), the zone of its rule, and the job of its last tick.
-    `silent`: no instance has run it for a while.
     """
 
     schedule: ScheduleReport
     next_ticks: tuple[datetime, ...]
     zone: str
     last_job: str | None
-    silent: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,8 +37,6 @@ class Schedules:
     can_trigger: bool
 
 
-# An instance reports its schedules at least this often (see worker/scheduler.py).
-SILENT_S = 90.0
 TICKS = 5
 MOST_RULE = 200
 
@@ -59,9 +55,7 @@ async def schedules(ask: Ask) -> Schedules:
     for one in found[first : first + ROWS]:
         ticks, zone = next_ticks(one.rule, moment)
         last_job = f"cron:{one.name}:{round(one.last_tick.timestamp() * 1000)}" if one.last_tick else None
-        rows.append(
-            ScheduleRow(schedule=one, next_ticks=ticks, zone=zone, last_job=last_job, silent=one.seen_s > SILENT_S)
-        )
+        rows.append(ScheduleRow(schedule=one, next_ticks=ticks, zone=zone, last_job=last_job))
     return Schedules(
         at=moment,
         rows=tuple(rows),

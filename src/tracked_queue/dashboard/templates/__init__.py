@@ -15,11 +15,11 @@ from markupsafe import Markup, escape
 
 from ...model.constraints import limit_shown
 from ...operator.explanation import Explanation, seconds
+from ...operator.timeline import CAUSES
 from ...reports.memory import Act
 from ...settings import Settings
 from .. import charts
 from ..desk import why
-from ..pages.common import CAUSES
 from ..static import ICON, SCRIPT, STYLE
 from ..text import as_json, finalize, link, shown
 
