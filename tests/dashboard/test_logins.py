@@ -316,3 +316,10 @@ async def test_the_cookie_is_for_the_mount_without_its_slash_too(web: Client, us
 async def test_the_description_says_where_it_is(app: TrackedQueue, web: Client) -> None:
     assert (await web(prefix="/ops").get("/ops/api/openapi.json")).json()["servers"] == [{"url": "/ops"}]
     assert (await web().get("/api/openapi.json")).json()["servers"] == [{"url": "/"}]
+
+
+@pytest.mark.parametrize("path", ["/login", "/logout"])
+async def test_another_site_logs_nobody_in_or_out(web: Client, users: Path, path: str) -> None:
+    client = web(login=Users(users, SECRET), headers={"Sec-Fetch-Site": "cross-site"})
+    answer = await client.post(path, data={"user": "ada", "password": "correct horse"})
+    assert answer.status_code == 403 and "set-cookie" not in answer.headers
