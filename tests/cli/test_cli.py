@@ -291,6 +291,32 @@ def test_an_interrupted_demo_cleans_up(tmp_path: Path, number: signal.Signals) -
     assert not list(tmp_path.glob("tracked_queue-demo-*"))
 
 
+def test_a_folder_is_removed_though_its_server_still_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that appears while the folder is emptied leaves it not empty; the demo ended with an error of the output then."""
+    from tracked_queue.cli import demo
+
+    folder, left = tmp_path / "stage", 3
+    (folder / "redis").mkdir(parents=True)
+    original = os.rmdir
+
+    def rmdir(path: Any, **given: Any) -> None:
+        nonlocal left
+        if left:
+            left -= 1
+            raise OSError(39, "Directory not empty")
+        original(path, **given)
+
+    monkeypatch.setattr(os, "rmdir", rmdir)
+    demo._remove(folder)
+    assert not folder.exists() and not left
+    demo._remove(folder)  # gone already
+    (folder / "redis").mkdir(parents=True)
+    left = 10**9
+    monkeypatch.setattr(demo, "GONE_S", 0.2)
+    with pytest.raises(OSError, match="not empty"):
+        demo._remove(folder)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupt_hits_no_callback_of_the_event_loop(number: signal.Signals) -> None:
     """A reply that was being read was lost by it; what waited for that waited for ever, and the demo did not end."""

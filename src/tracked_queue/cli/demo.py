@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import shutil
 import signal
 import stat
 import subprocess
@@ -44,6 +45,8 @@ KILL_AT = 0.4
 # The whole run gives up after this long without progress.
 PATIENCE_S = 60.0
 READ_AT_ONCE = 100
+# How long the embedded server may take to end.
+GONE_S = 10.0
 
 
 @dataclass
@@ -131,18 +134,40 @@ def _run_demo(folder: Path | None, limit: int | None) -> int:
     out.print(
         f"{len(files)} files below {clean(str(root))}; one job each, {PROCESSES} worker processes, embedded Redis"
     )
-    with tempfile.TemporaryDirectory(prefix="tracked_queue-demo-") as name:
-        place = Path(name)
-        server = start_embedded(f"embedded://{place / 'redis'}")
+    with embedded_stage("demo") as (place, url):
+        demo_app.configure(redis_url=url)
+        ledger = place / "runs"
+        with _worker(url, ledger, place / "worker.log") as worker:
+            jobs, infos, story = _interrupts.run(_run(files, worker, place / "worker.log", out))
+        return _settle_up(files, jobs, infos, ledger, _recovered_ids(place / "worker.log"), story, out)
+
+
+@contextlib.contextmanager
+def embedded_stage(name: str) -> Iterator[tuple[Path, str]]:
+    """A temporary folder, and the URL of an embedded Redis in it; both are gone afterwards."""
+    folder = Path(tempfile.mkdtemp(prefix=f"tracked_queue-{name}-"))
+    try:
+        server = start_embedded(f"embedded://{folder / 'redis'}")
         try:
-            demo_app.configure(redis_url=server.url)
-            ledger = place / "runs"
-            with _worker(server.url, ledger, place / "worker.log") as worker:
-                jobs, infos, story = _interrupts.run(_run(files, worker, place / "worker.log", out))
-            return _settle_up(files, jobs, infos, ledger, _recovered_ids(place / "worker.log"), story, out)
+            yield folder, server.url
         finally:
             server.close()
-            _wait_gone(place / "redis" / "redis.sock")
+    finally:
+        _remove(folder)
+
+
+def _remove(folder: Path) -> None:
+    """The embedded server ends within a moment after its last user, and may write into the folder until then."""
+    deadline = time.monotonic() + GONE_S
+    while (folder / "redis" / "redis.sock").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    while folder.exists():
+        try:
+            shutil.rmtree(folder)
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
 
 
 def list_files(root: Path, skip: Sequence[str] = ()) -> list[str]:
@@ -318,10 +343,3 @@ def _agrees(path: str, info: JobInfo) -> bool:
     except OSError:
         return False
     return bool(info.result == direct)
-
-
-def _wait_gone(socket: Path) -> None:
-    """The embedded server ends within a moment after its last user; its folder is removed after that."""
-    deadline = time.monotonic() + 10
-    while socket.exists() and time.monotonic() < deadline:
-        time.sleep(0.05)

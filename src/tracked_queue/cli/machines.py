@@ -8,7 +8,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import urllib.request
 from collections.abc import Callable, Coroutine
 from pathlib import Path
@@ -16,9 +15,8 @@ from typing import Any
 
 import msgspec
 
-from ..transport.embedded import start_embedded
 from ..worker import log_setup
-from .demo import Interrupts
+from .demo import Interrupts, embedded_stage
 
 # Short leases, so that nobody has to wait for half a minute to see one run out.
 LEASES = {
@@ -121,16 +119,14 @@ def staged(name: str, play: Callable[[Path, str], Coroutine[Any, Any, None]]) ->
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, interrupts.on_signal)
     try:
-        with tempfile.TemporaryDirectory(prefix=f"tracked_queue-{name}-") as folder:
-            server = start_embedded(f"embedded://{Path(folder) / 'redis'}")
+        with embedded_stage(name) as (folder, url):
             try:
                 log_setup.set_up(level="error")  # what this program does itself is not the story
-                interrupts.run(play(Path(folder), server.url))
+                interrupts.run(play(folder, url))
             finally:
                 interrupts.hold()
                 for machine in _machines:
                     machine.vanish()
-                server.close()
     except KeyboardInterrupt:
         return False
     return True
