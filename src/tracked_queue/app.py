@@ -16,11 +16,19 @@ from .errors import (
     UsageError,
 )
 from .model import checks
-from .model.checks import check_carry, check_flag, check_lifespan, check_list, check_mapping, check_name
+from .model.checks import (
+    check_carry,
+    check_flag,
+    check_lifespan,
+    check_list,
+    check_mapping,
+    check_name,
+    check_sync_context,
+)
 from .model.constraints import Key, Limit, Unique, UniqueUntil, limits_of, unique_of
 from .model.context import CurrentJob, JobContext
 from .model.definitions import Definitions
-from .model.hooks import EnqueueMiddleware, FailureHook, Hooks, Lifespan, RunMiddleware, run_now
+from .model.hooks import EnqueueMiddleware, FailureHook, Hooks, Lifespan, RunMiddleware, SyncContext, run_now
 from .model.job import Job
 from .model.options import (
     DEFAULT_MAX_ATTEMPTS,
@@ -47,6 +55,7 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 R = TypeVar("R")
+SyncContextT = TypeVar("SyncContextT", bound=SyncContext)
 AnyTask = TypeVar("AnyTask", bound=Task[..., Any])
 
 
@@ -287,6 +296,31 @@ class TrackedQueue:
         self._check_own("middleware")
         checks.check_function("middleware", function, "async def mw(job, call_next)", 2, waits=True)
         self._definitions.hooks.run.append(function)
+        return function
+
+    def thread_context(self, function: SyncContextT) -> SyncContextT:
+        """
+        Register a context manager function that is entered around each job in the job's own thread.
+
+        That is the thread of a plain `def` task, and the one that a job gets by `current_job().thread`; for a task with
+        isolate="process", its child process. The first one registered is outermost. What the job raises passes through it; what
+        it raises itself is the job's error. It takes no arguments; `current_job()` is there, but in a child process.
+        """
+        self._check_own("thread_context")
+        check_sync_context("thread_context", function)
+        self._definitions.hooks.thread_contexts.append(function)
+        return function
+
+    def thread_lifespan(self, function: SyncContextT) -> SyncContextT:
+        """
+        Register a context manager function that is entered in each thread before its first job, and left when the thread ends.
+
+        For what belongs to a thread and is to be closed with it, as a database connection. If it raises at the start, that is
+        the error of the job that wanted the thread. The same holds for each child process of isolate="process".
+        """
+        self._check_own("thread_lifespan")
+        check_sync_context("thread_lifespan", function)
+        self._definitions.hooks.thread_lifespans.append(function)
         return function
 
     def on_failure(self, function: FailureHook) -> FailureHook:

@@ -102,7 +102,9 @@ class Settings:
     durability_timeout: float = _setting(
         5.0, "Seconds until an enqueue that is not confirmed raises; the job is stored."
     )
-    threads: int = _setting(40, "Threads of one worker process for tasks that are plain `def` functions.")
+    threads: int = _setting(
+        40, "Threads of one worker process: for plain `def` tasks, and for jobs that use `current_job().thread`."
+    )
     encryption_keys: str = _setting(
         "", "Fernet keys, separated by commas: what jobs carry is encrypted with the first, and read with any of them."
     )

@@ -21,8 +21,6 @@ from functools import cache
 from types import MappingProxyType
 from typing import Any
 
-import anyio
-
 from .app import TrackedQueue, producer_of
 from .errors import JobCancelledError, JobFailedError, TrackedQueueError, UsageError, did_you_mean
 from .model.checks import check_flag, check_whole, to_seconds
@@ -57,8 +55,8 @@ from .settings import Seconds
 from .transport.embedded import start_embedded
 from .worker.invoke import invoker
 from .worker.isolated import setup_of
+from .worker.lanes import JobThread
 from .worker.late_limits import Binder
-from .worker.processes import ProcessPool
 from .worker.runner import Pools, Runner
 from .worker.slots import Slots
 
@@ -387,7 +385,7 @@ class QueueKit:
         tasks, settings = definitions.tasks, connections.settings
         ended = asyncio.Event()
         slots = Slots(max(1, len(jobs)))
-        pools = Pools(settings, setup_of(self.app, connections.child_settings(settings)))
+        pools = Pools(settings, definitions.hooks, setup_of(self.app, connections.child_settings(settings)))
         async with _lifespan(definitions.hooks) as state:
             runner = Runner(
                 tasks,
@@ -585,16 +583,18 @@ async def _call(
     app: TrackedQueue, task: Task[..., Any], args: Any, kwargs: Any, job_id: str, queue: str, state: Any = None,
     headers: Any = MappingProxyType({}), attempt: int = 1,
 ) -> Any:  # fmt: skip
-    host = _Host(state, app.settings.max_payload)
+    producer = producer_of(app)
+    hooks = producer.definitions.hooks
+    pools = Pools(app.settings, hooks, setup_of(app, producer.connections.child_settings(app.settings)))
+    host = _Host(state, app.settings.max_payload, pools)
     delivery = _Delivery(job_id, task.name, queue, headers)
     delivery.attempt, delivery.max_attempts = attempt, task.task_options.max_attempts
     token = current.set(CurrentJob(delivery, host))
-    producer = producer_of(app)
-    processes = ProcessPool(1, setup_of(app, producer.connections.child_settings(app.settings)))
     try:
-        return await invoker(task, producer.definitions.hooks, anyio.CapacityLimiter(1), processes)(args, kwargs)
+        async with host:
+            return await invoker(task, hooks, pools.processes)(args, kwargs)
     finally:
-        await processes.close()
+        await pools.close()
         current.reset(token)
 
 
@@ -615,8 +615,10 @@ class _Host:
 
     lease = "inline"
 
-    def __init__(self, state: Any, max_payload: int) -> None:
+    def __init__(self, state: Any, max_payload: int, pools: Pools) -> None:
         self.state, self.max_payload = state, max_payload
+        self._lanes = pools.lanes
+        self._thread: JobThread | None = None
 
     async def note(self, delivery: Any, kind: NoteKind, value: bytes) -> None:
         if kind is NoteKind.CHECKPOINT:
@@ -630,6 +632,17 @@ class _Host:
 
     def waits(self, delivery: Any, more: int) -> None:
         pass
+
+    def thread(self, delivery: Any) -> JobThread:
+        self._thread = self._thread or JobThread(self._lanes)
+        return self._thread
+
+    async def __aenter__(self) -> None:
+        pass
+
+    async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if self._thread is not None:
+            await self._thread.end(error)
 
 
 class _Faked:

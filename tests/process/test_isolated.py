@@ -14,7 +14,6 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-import anyio
 import msgspec
 import pytest
 
@@ -34,7 +33,7 @@ async def pool() -> AsyncIterator[ProcessPool]:
 
 
 async def call(pool: ProcessPool, task: Any, *args: Any) -> Any:
-    return await invoker(task, Hooks(None, ()), anyio.CapacityLimiter(1), pool)(args, {})
+    return await invoker(task, Hooks(None, ()), pool)(args, {})
 
 
 def children() -> set[int]:

@@ -274,7 +274,7 @@ async def test_the_buffer_is_refilled_while_every_slot_is_taken(
     binder, slots, pools = (
         Binder(app.tasks, producer_of(app).definitions.queue_limits, connections_of(app).shards),
         Slots(4),
-        Pools(app.settings),
+        Pools(app.settings, producer_of(app).definitions.hooks),
     )
     runner = Runner(
         app.tasks, app.settings, "w", lambda _: None, producer_of(app).definitions.hooks, None, nobody_asks, binder, slots, pools,

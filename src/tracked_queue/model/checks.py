@@ -135,6 +135,22 @@ def check_lifespan(lifespan: Any) -> None:
         pass
 
 
+def check_sync_context(name: str, function: Any) -> None:
+    """A context manager function without arguments, to be entered with `with`."""
+    shown = getattr(function, "__qualname__", repr(function))
+    wrapped = getattr(function, "__wrapped__", function)
+    if inspect.isgeneratorfunction(function):
+        raise UsageError(f"{name}: {shown} is a generator; put @contextlib.contextmanager above it")
+    if not callable(function) or inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(wrapped):
+        raise UsageError(f"{name}: {shown}: write a `def` under @contextlib.contextmanager that yields once")
+    try:
+        inspect.signature(function).bind()
+    except TypeError:
+        raise UsageError(f"{name}: {shown} must take no arguments; current_job() is there") from None
+    except ValueError:
+        pass
+
+
 def check_carry(carry: Any) -> tuple[ContextVar[Any], ...]:
     """Context variables of different names."""
     variables = check_list("carry", carry, "context variables")

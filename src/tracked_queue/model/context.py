@@ -6,6 +6,7 @@ import contextlib
 import inspect
 import math
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Executor
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Any, Generic, Protocol, TypeVar
@@ -69,6 +70,8 @@ class RunningOn(Protocol):
     def extend(self, delivery: Any, seconds: float) -> None: ...
 
     def waits(self, delivery: Any, more: int) -> None: ...
+
+    def thread(self, delivery: Any) -> Executor: ...
 
 
 class CurrentJob:
@@ -148,6 +151,17 @@ class CurrentJob:
     def state(self) -> Any:
         """What the app's lifespan yielded; None without one."""
         return self._host.state
+
+    @property
+    def thread(self) -> Executor:
+        """
+        A thread that is this job's alone until it ends: for blocking code whose objects belong to the thread that made them.
+
+        `await asyncio.get_running_loop().run_in_executor(current_job().thread, function)`. It is one of the worker's `threads`,
+        taken at the first use and given back when the job ends; the app's `thread_context`s are entered in it. A plain `def`
+        task runs in this thread itself.
+        """
+        return self._host.thread(self._delivery)
 
     @property
     def scheduled_for(self) -> datetime | None:

@@ -54,6 +54,8 @@ class Definitions:
         self.hooks.carry += tuple(item for item in other.hooks.carry if item not in self.hooks.carry)
         self.hooks.run += other.hooks.run
         self.hooks.failed += other.hooks.failed
+        self.hooks.thread_contexts += other.hooks.thread_contexts
+        self.hooks.thread_lifespans += other.hooks.thread_lifespans
         self.hooks.enqueue += other.hooks.enqueue
         self.hooks.tracing = self.hooks.tracing or other.hooks.tracing
         self.queue_limits.update(other.queue_limits)

@@ -37,6 +37,8 @@ class Enqueueing:
 EnqueueNext = Callable[[], Awaitable[Job[Any]]]
 EnqueueMiddleware = Callable[[Enqueueing, EnqueueNext], Coroutine[Any, Any, Job[Any]]]
 Lifespan = Callable[[], AbstractAsyncContextManager[Any]]
+# Entered in a thread.
+SyncContext = Callable[[], AbstractContextManager[Any]]
 
 
 class Arrival(NamedTuple):
@@ -100,6 +102,8 @@ class Hooks:
     run: list[RunMiddleware] = field(default_factory=list)
     enqueue: list[EnqueueMiddleware] = field(default_factory=list)
     failed: list[FailureHook] = field(default_factory=list)
+    thread_contexts: list[SyncContext] = field(default_factory=list)
+    thread_lifespans: list[SyncContext] = field(default_factory=list)
     tracing: Tracing | None = field(default_factory=lambda: tracing_by_default)
     # Called with each batch of outcomes that the store has answered, with its verdicts (the chaos harness notes them).
     settled: list[Callable[[str, list[Any], list[Any]], None]] = field(default_factory=list)

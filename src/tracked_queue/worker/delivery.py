@@ -13,6 +13,7 @@ from ..model.task import Task
 from ..protocol.text import to_text
 from ..protocol.transitions import FetchedJob
 from .invoke import Invoke
+from .lanes import JobThread
 from .outcome import Cause
 from .times import Times
 
@@ -71,6 +72,7 @@ class Delivery:
     headers: Mapping[str, Any] = MappingProxyType({})
     tick_ms: int | None = None
     span: RunSpan | None = None
+    thread: JobThread | None = None
 
     def __init__(self, job: FetchedJob, recipe: Recipe) -> None:
         self.job, self.recipe, self.task = job, recipe, recipe.task

@@ -161,7 +161,7 @@ class Instance:
             burst=burst,
             stop=self.stop,
             slots=Slots(settings.concurrency, several=shards.count > 1),
-            pools=Pools(settings, setup),
+            pools=Pools(settings, definitions.hooks, setup),
             cipher=connections.cipher,
             mode=mode,
             saw_suspects=self._saw_suspects,
@@ -242,7 +242,7 @@ class Instance:
         pools = self._host.pools
         return {}, {
             "slots": self._settings.concurrency,
-            "threads_busy": pools.threads.borrowed_tokens,
+            "threads_busy": pools.lanes.busy,
             "children_busy": pools.processes.busy,
         }
 

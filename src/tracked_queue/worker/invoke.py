@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import inspect
 import sys
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from typing import Any
-
-import anyio
-import anyio.to_thread
 
 from ..errors import IsolatedError
 from ..model.codec import decode_error, encode_any
@@ -18,21 +15,22 @@ from ..model.context import CurrentJob, JobContext, current
 from ..model.hooks import Hooks, chained
 from ..model.retry import Dead, Discard, Retry, Signal, Snooze
 from ..model.task import Task
+from .lanes import JobThread
 from .lineage import end_fork, guard, is_fork
 from .processes import ProcessPool
 
 Invoke = Callable[[tuple[Any, ...], dict[str, Any]], Awaitable[Any]]
 
 
-def invoker(task: Task[..., Any], hooks: Hooks, threads: anyio.CapacityLimiter, processes: ProcessPool) -> Invoke:
+def invoker(task: Task[..., Any], hooks: Hooks, processes: ProcessPool) -> Invoke:
     """How the runner calls a task, with everything that is around it; made once for each task."""
-    call = _call(task, hooks, threads, processes)
+    call = _call(task, hooks, processes)
     if task.takes_context:
         call = _with_context(call)
     return _with_middleware(call, hooks) if hooks.run else call
 
 
-def _call(task: Task[..., Any], hooks: Hooks, threads: anyio.CapacityLimiter, processes: ProcessPool) -> Invoke:
+def _call(task: Task[..., Any], hooks: Hooks, processes: ProcessPool) -> Invoke:
     function = task.function
     if task.task_options.isolate == "process":
         return _in_process(task, hooks, processes)
@@ -40,23 +38,11 @@ def _call(task: Task[..., Any], hooks: Hooks, threads: anyio.CapacityLimiter, pr
         return lambda args, kwargs: function(*args, **kwargs)
 
     async def in_thread(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        begun = False
-
-        def run() -> tuple[Any, BaseException | None]:
-            nonlocal begun
-            begun = True
-            return _outcome(function, args, kwargs)
-
-        work = asyncio.ensure_future(anyio.to_thread.run_sync(run, limiter=threads))
-        try:
-            value, error = await asyncio.shield(work)
-        except asyncio.CancelledError:
-            # A thread can't be stopped: a timeout or a cancel is recorded on time, but the slot is freed only when the
-            # thread ends. A job that still waits for a thread never begins.
-            if not begun:
-                work.cancel()
-            await asyncio.wait({work})
-            raise
+        job = current.get()
+        assert job is not None
+        thread = job.thread
+        assert isinstance(thread, JobThread)
+        value, error = await thread.call(partial(_outcome, function, args, kwargs))
         if error is not None:
             raise error
         # A plain function around an `async def`, as many decorators are, returns what has still to be awaited.

@@ -22,9 +22,11 @@ import structlog
 from ..errors import UnguardedScriptError
 from ..model.codec import encode_exception
 from ..model.definitions import Definitions
+from ..model.hooks import Hooks
 from ..model.retry import Dead, Retry, Signal, Snooze, leaves_of, meant_by
 from ..model.task import Registry, Task
 from . import log_setup
+from .lanes import entered
 from .lineage import end_fork, end_group, guard, is_fork, keep_from_forks, watch_forks
 from .log_setup import LogSetup
 
@@ -133,6 +135,8 @@ def main() -> None:
                 reply = run_isolated(call)
                 before.restore()
                 _answer(link, call.number, reply)
+        for begun in _begun.values():
+            begun.close()
 
 
 class _Surroundings:
@@ -188,14 +192,18 @@ def run_isolated(call: Call) -> Reply:
         (Retry, Snooze, Discard or Dead, the reason, [], its seconds).
     """
     try:
-        task, carried = _task_of(call)
-        for variable in carried:
+        task, hooks = _task_of(call)
+        for variable in hooks.carry:
             if variable.name in call.context:
                 variable.set(call.context[variable.name])
         structlog.contextvars.clear_contextvars()
         structlog.contextvars.bind_contextvars(**call.job)
         values, named = task.signature.decode(call.args, call.kwargs)
-        value = task.function(*values, **named)
+        _begin(hooks)
+        with contextlib.ExitStack() as stack:
+            for context in hooks.thread_contexts:
+                stack.enter_context(context())
+            value = task.function(*values, **named)
         if inspect.isawaitable(value):
             raise TypeError(
                 f"task {task.name} returned a {type(value).__qualname__}, to be awaited: isolate='process' runs a plain `def`"
@@ -217,15 +225,24 @@ def run_isolated(call: Call) -> Reply:
 guard(run_isolated)
 
 
-def _task_of(call: Call) -> tuple[Task[..., Any], tuple[Any, ...]]:
-    """The task as the worker's app has it, and the variables that travel to it."""
+def _task_of(call: Call) -> tuple[Task[..., Any], Hooks]:
+    """The task as the worker's app has it, and what the app puts around."""
     app = _app()
     task = None if app is None else app.tasks.get(call.task)
     if task is None:
         task = _task_at(call.function.module, call.function.script, call.function.name)
     producer: Producer = task.enqueuer  # type: ignore[assignment]
     _adopt(producer)
-    return task, producer.definitions.hooks.carry
+    return task, producer.definitions.hooks
+
+
+# What this process entered before its first job, and leaves at its end.
+_begun: dict[int, contextlib.ExitStack] = {}
+
+
+def _begin(hooks: Hooks) -> None:
+    if hooks.thread_lifespans and id(hooks) not in _begun:
+        _begun[id(hooks)] = entered(hooks.thread_lifespans)
 
 
 _adopted: list[Producer] = []

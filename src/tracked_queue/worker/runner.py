@@ -13,7 +13,6 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
 
-import anyio
 import msgspec
 
 from .. import log
@@ -31,6 +30,7 @@ from ..settings import Settings
 from .appetite import Appetite
 from .delivery import UNTRACKED, Delivery, Recipe
 from .invoke import invoker
+from .lanes import JobThread, Lanes
 from .late_limits import Binder
 from .lineage import end_fork, guard, is_fork
 from .meter import METER, Gauges, Key
@@ -57,13 +57,14 @@ _GOES_ON = (OutcomeKind.RETRY, OutcomeKind.SNOOZED, OutcomeKind.INTERRUPTED)
 class Pools:
     """What runs jobs outside of the event loop, for all shards of a process: threads, and child processes."""
 
-    def __init__(self, settings: Settings, setup: bytes = b"") -> None:
-        self.threads = anyio.CapacityLimiter(settings.threads)
+    def __init__(self, settings: Settings, hooks: Hooks, setup: bytes = b"") -> None:
+        self.lanes = Lanes(settings.threads, hooks)
         self.processes = ProcessPool(settings.isolated_processes or os.cpu_count() or 1, setup)
 
     async def close(self) -> None:
-        """End the child processes."""
+        """End the child processes and the threads."""
         await self.processes.close()
+        await self.lanes.close()
 
 
 class Ask(Protocol):
@@ -79,7 +80,7 @@ class Runner:
     Nothing of a job reaches the worker's own tasks: not its exceptions, BaseException included, not a stray
     CancelledError, not its context variables.
 
-    It has 29 attributes: beyond 30 Python looks each of them up in a slower way, which costs every job 4 percent.
+    It has 30 attributes: beyond 30 Python looks each of them up in a slower way, which costs every job 4 percent.
     """
 
     def __init__(
@@ -99,7 +100,7 @@ class Runner:
     ) -> None:
         self._cipher = cipher if cipher.active else None
         self.opened = cipher.open
-        self._settings, self.lease, self.state = settings, lease, state
+        self._settings, self.lease, self.state, self._lanes = settings, lease, state, pools.lanes
         self._binder, self._capped = binder, capped
         self.seat = slots.join(self._fill, self.owned_of)
         self.max_payload = settings.max_payload
@@ -109,7 +110,7 @@ class Runner:
         self._recipes: dict[bytes | None, Recipe] = {
             task.name.encode(): Recipe(
                 task,
-                invoker(task, hooks, pools.threads, pools.processes),
+                invoker(task, hooks, pools.processes),
                 settings.result_ttl,
                 self.times,
             )
@@ -261,12 +262,16 @@ class Runner:
                         variable.set(delivery.context[variable.name])
             called = True
             value = await delivery.recipe.call(first + args, kwargs)
+            if delivery.thread is not None:
+                await delivery.thread.end(None)
             if not delivery.settled:
                 self._returned(delivery, value)
         except BaseException as error:
             if is_fork():
                 end_fork(error)
             try:
+                if delivery.thread is not None and not delivery.thread.ended:
+                    error = await _left(delivery.thread, error)
                 if not (called or delivery.settled) and isinstance(error, ArgumentError | SealedError):
                     self._unfit(delivery, error)
                 else:
@@ -346,6 +351,14 @@ class Runner:
             delivery.timeout = delivery.deadline - delivery.started_at
             if delivery.deadline < self._timer_at:
                 self._arm(delivery.deadline)
+
+    def thread(self, delivery: Delivery) -> JobThread:
+        """See `CurrentJob.thread`."""
+        if delivery.thread is None:
+            if delivery not in self.running:
+                raise UsageError("current_job().thread: the job has ended")
+            delivery.thread = JobThread(self._lanes)
+        return delivery.thread
 
     def waits(self, delivery: Delivery, more: int) -> None:
         """See `CurrentJob.waiting`."""
@@ -452,10 +465,15 @@ class Runner:
         """Call the task's on_exhausted; whatever it does, the job is dead already."""
         hook, error = delivery.task.task_options.on_exhausted, delivery.exhausted_by
         assert hook is not None and error is not None
+        delivery.thread = None  # the hook may have one of its own
         try:
             async with asyncio.timeout(self._settings.cancel_grace):
                 await hook(CurrentJob(delivery, self), error)
+                if delivery.thread is not None:
+                    await delivery.thread.end(None)
         except BaseException as broken:
+            if delivery.thread is not None and not delivery.thread.ended:
+                broken = await _left(delivery.thread, broken)
             log.hook_failed(hook="on_exhausted", task=delivery.task.name, job_id=delivery.id, error=named(broken)[:300])
 
     def _record(
@@ -655,6 +673,15 @@ guard(Runner._run)
 
 def _count_times(field: Field, count: int) -> None:
     METER.add(f"{field.kind}_seconds", field.name, str(field.bucket), by=count)
+
+
+async def _left(thread: JobThread, error: BaseException) -> BaseException:
+    """Give a job's thread back after this error; returns it, or what was raised in its place."""
+    try:
+        await thread.end(error)
+    except BaseException as instead:
+        return instead
+    return error
 
 
 def _arrival(delivery: Delivery) -> Arrival:
