@@ -245,7 +245,8 @@ async def test_a_thread_that_is_still_at_work_is_not_given_to_another_job(app: T
         assert await second.result(10) == ["enter", "CancelledError", "enter"]
 
 
-async def test_a_stuck_thread_holds_up_nothing_but_its_job(app: TrackedQueue) -> None:
+@pytest.mark.parametrize("plain", [True, False])
+async def test_a_stuck_thread_holds_up_nothing_but_its_job(app: TrackedQueue, plain: bool) -> None:
     connections_of(app).settings = replace(app.settings, threads=2)
     release, order = threading.Event(), []
 
@@ -256,10 +257,17 @@ async def test_a_stuck_thread_holds_up_nothing_but_its_job(app: TrackedQueue) ->
         finally:
             order.append(f"after {job.task}")
 
-    @app.task(name="stuck", max_attempts=1)
-    def stuck() -> None:
+    def block() -> None:
         release.wait()
         order.append("stuck ends")
+
+    @app.task(name="stuck-def", max_attempts=1)
+    def stuck_def() -> None:
+        block()
+
+    @app.task(name="stuck-async", max_attempts=1)
+    async def stuck_async() -> None:
+        await in_thread(block)
 
     @app.task(name="next")
     def after() -> int:
@@ -267,6 +275,7 @@ async def test_a_stuck_thread_holds_up_nothing_but_its_job(app: TrackedQueue) ->
 
     async with running_worker(app), contextlib.AsyncExitStack() as stack:
         stack.callback(release.set)
+        stuck = stuck_def if plain else stuck_async
         first = await stuck.options(timeout=0.05).enqueue()
         with pytest.raises(JobFailedError, match="timeout"):
             await first.result(10)
@@ -274,7 +283,8 @@ async def test_a_stuck_thread_holds_up_nothing_but_its_job(app: TrackedQueue) ->
         assert len(threads) == 1  # the other one, again and again
         release.set()
         await wait_until(lambda: len(order) == 5, what="the stuck one's end")
-    assert order[-2:] == ["stuck ends", "after stuck"]  # middleware is around the whole run
+    if plain:
+        assert order[-2:] == ["stuck ends", "after stuck-def"]  # middleware is around the whole run
 
 
 async def test_what_a_job_left_behind_gets_no_thread(app: TrackedQueue) -> None:
