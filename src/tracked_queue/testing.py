@@ -26,7 +26,7 @@ from .errors import JobCancelledError, JobFailedError, TrackedQueueError, UsageE
 from .model.checks import check_flag, check_whole, to_seconds
 from .model.codec import NIL, decode_error, packed_list
 from .model.context import CurrentJob, current
-from .model.hooks import Enqueueing, Hooks
+from .model.hooks import Enqueueing, Hooks, run_now
 from .model.inputs import Results
 from .model.job import Job, JobReader
 from .model.options import JobOptions
@@ -385,7 +385,9 @@ class QueueKit:
         tasks, settings = definitions.tasks, connections.settings
         ended = asyncio.Event()
         slots = Slots(max(1, len(jobs)))
-        pools = Pools(settings, definitions.hooks, setup_of(self.app, connections.child_settings(settings)))
+        pools = Pools(
+            settings, definitions.hooks, setup_of(self.app, connections.child_settings(settings), definitions.home)
+        )
         async with _lifespan(definitions.hooks) as state:
             runner = Runner(
                 tasks,
@@ -585,7 +587,9 @@ async def _call(
 ) -> Any:  # fmt: skip
     producer = producer_of(app)
     hooks = producer.definitions.hooks
-    pools = Pools(app.settings, hooks, setup_of(app, producer.connections.child_settings(app.settings)))
+    pools = Pools(
+        app.settings, hooks, setup_of(app, producer.connections.child_settings(app.settings), producer.definitions.home)
+    )
     host = _Host(state, app.settings.max_payload, pools)
     delivery = _Delivery(job_id, task.name, queue, headers)
     delivery.attempt, delivery.max_attempts = attempt, task.task_options.max_attempts
@@ -655,6 +659,9 @@ class _Faked:
         found: JobInfo = await self._refuse(job_id)
         return found
 
+    def job_info_sync(self, job_id: str, codec: Any) -> JobInfo:
+        return run_now(self.job_info(job_id, codec))
+
     async def job_result(self, job_id: str, codec: Any, timeout: Seconds | None) -> Any:
         return await self._refuse(job_id)
 
@@ -676,6 +683,9 @@ class _Done:
 
     async def job_info(self, job_id: str, codec: Any) -> JobInfo:
         raise UsageError("an inline job has no record; ask for its result")
+
+    def job_info_sync(self, job_id: str, codec: Any) -> JobInfo:
+        return run_now(self.job_info(job_id, codec))
 
     async def job_result(self, job_id: str, codec: Any, timeout: Seconds | None) -> Any:
         return self._result

@@ -34,12 +34,12 @@ __all__ = [
 ]  # fmt: skip
 
 
-def main() -> None:
-    """Entry point of `python -m tracked_queue`."""
+def main(program: str = "tracked_queue") -> None:
+    """Entry point of `python -m tracked_queue`, and of `manage.py tracked_queue`, which has another name."""
     take_path()
     _open_streams()
     warnings.showwarning = _show_warning  # type: ignore[assignment]
-    cli(prog_name="tracked_queue")
+    cli(prog_name=program)
 
 
 def _open_streams() -> None:

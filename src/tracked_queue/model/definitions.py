@@ -20,6 +20,8 @@ class Definitions:
         self.hooks = hooks
         self.schedules: dict[str, Schedule] = {}
         self.queue_limits: dict[str, tuple[Limit, ...]] = {}
+        # Where the app can be imported from, `module:attribute`, if it is not just where a module holds it.
+        self.home = ""
 
     def check_merge(self, other: Definitions, before: Sequence[Definitions]) -> None:
         """

@@ -17,6 +17,8 @@ class JobReader(Protocol):
 
     async def job_info(self, job_id: str, codec: Any) -> JobInfo: ...
 
+    def job_info_sync(self, job_id: str, codec: Any) -> JobInfo: ...
+
     async def job_result(self, job_id: str, codec: Any, timeout: Seconds | None) -> Any: ...
 
     async def job_cancel(self, job_id: str) -> bool: ...
@@ -70,6 +72,10 @@ class Job(Generic[R]):
     async def info(self) -> JobInfo:
         """The job's record: state, ledgers, times, error. Raises JobNotFoundError."""
         return await self._reader.job_info(self.id, self._codec)
+
+    def info_sync(self) -> JobInfo:
+        """`info` for code without an event loop: safe in threads and after a fork."""
+        return self._reader.job_info_sync(self.id, self._codec)
 
     async def states_of(self, jobs: Sequence[Job[Any]]) -> list[State | None]:
         """The states of several jobs of this app, read in pages; None for one without a record."""

@@ -239,6 +239,8 @@ class Registry:
 
     def __init__(self) -> None:
         self._tasks: dict[str, Task[..., Any]] = {}
+        # Queues that jobs are sent to besides their task's own, in priority order before those.
+        self.further_queues: list[str] = []
 
     def add(self, task: Task[..., Any]) -> None:
         """Raises UsageError for a second task of the same name."""
@@ -267,8 +269,8 @@ class Registry:
             _ = task.signature
 
     def queues(self) -> list[str]:
-        """The queues of all tasks, in the order of registration."""
-        return list(dict.fromkeys(task.task_options.queue for task in self))
+        """The further queues, and those of all tasks in the order of registration."""
+        return list(dict.fromkeys([*self.further_queues, *(task.task_options.queue for task in self)]))
 
 
 def check_function(function: Any, *, isolate: bool = False) -> None:

@@ -477,6 +477,12 @@ class Producer:
         """See `Job.info`."""
         return await read_job(self.connections.store_of(job_id), job_id, codec, self.connections.cipher)
 
+    def job_info_sync(self, job_id: str, codec: Any) -> JobInfo:
+        """See `Job.info_sync`."""
+        of = self.connections
+        with of.sync_stores.lent(of.shards.of_id(job_id)) as sync_store:
+            return sync_store.read(lambda store: read_job(store, job_id, codec, of.cipher))
+
     async def job_states(self, job_ids: Sequence[str]) -> list[State | None]:
         """See `Group.progress`."""
         found: dict[str, State | None] = {}

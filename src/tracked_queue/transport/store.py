@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
@@ -165,29 +165,47 @@ class Store:
         return replies
 
 
+class _AtOnce:
+    """A SyncLink as a Caller: nothing that it is asked for waits for the event loop."""
+
+    def __init__(self, link: SyncLink) -> None:
+        self._link = link
+
+    async def call(self, commands: Sequence[Command], timeout: float | None = None) -> list[Any]:
+        return self._link.call(commands, timeout)
+
+    async def close(self) -> None:
+        self._link.close()
+
+
 class SyncStore:
     """The same for code without an event loop: synchronous producers and the watchdog thread."""
 
     def __init__(self, link: SyncLink, keys: Keys, scripts: Mapping[str, Script] | None = None) -> None:
-        self._link, self._keys = link, keys
-        self._scripts = load_scripts(keys.clock) if scripts is None else scripts
+        self._link, self._store = link, Store(_AtOnce(link), keys, scripts)
 
     def run(self, call: Call[T], timeout: float | None = None) -> T:
         """See `Store.run`."""
-        return call.value(checked(self._send(call, (), timeout)[0]))
+        return _at_once(self._store.run(call, timeout))
 
     def run_durably(self, call: Call[T], durable: Durable, timeout: float) -> tuple[T, bool]:
         """See `Store.run_durably`."""
-        replies = self._send(call, durable.commands(self._keys), timeout + durable.seconds)
-        return call.value(checked(replies[0])), durable.reached(replies[-1])
+        return _at_once(self._store.run_durably(call, durable, timeout))
 
-    def _send(self, call: Call[Any], more: Sequence[Command], timeout: float | None) -> list[Any]:
-        script = self._scripts[call.script]
-        replies = self._link.call([("EVALSHA", script.sha, 1, self._keys.tag, *call.args), *more], timeout)
-        if isinstance(replies[0], rex.NoScriptError):
-            replies = self._link.call([("EVAL", script.text, 1, self._keys.tag, *call.args), *more], timeout)
-        return replies
+    def read(self, ask: Callable[[Store], Coroutine[Any, Any, T]]) -> T:
+        """What a reading function makes of this store; it awaits nothing but the store."""
+        return _at_once(ask(self._store))
 
     def close(self) -> None:
         """Close the link."""
         self._link.close()
+
+
+def _at_once(work: Coroutine[Any, Any, T]) -> T:
+    try:
+        work.send(None)
+    except StopIteration as done:
+        value: T = done.value
+        return value
+    work.close()
+    raise AssertionError("it waited for an event loop")

@@ -141,7 +141,7 @@ class Instance:
         self._supervised = program is not None
         self.stop = Stop(ending)
         isolates = any(task.task_options.isolate for task in tasks)
-        setup = setup_of(producer.app, connections.child_settings(settings)) if isolates else b""
+        setup = setup_of(producer.app, connections.child_settings(settings), definitions.home) if isolates else b""
         watch_forks()
         self._host = Host(
             tasks=tasks,

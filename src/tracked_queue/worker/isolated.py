@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Mapping
 from functools import cache
+from types import SimpleNamespace
 from typing import Any, Protocol
 
 import msgspec
@@ -265,23 +266,21 @@ def _app() -> App | None:
 
 
 @cache
-def _space(module: str, script: str) -> dict[str, Any]:
+def _space(module: str, script: str) -> Any:
     global _loading  # noqa: PLW0603  (of this process)
     if module != "__main__":
-        return vars(importlib.import_module(module))
+        return importlib.import_module(module)
     _loading = True
     try:
-        return runpy.run_path(script, run_name=SCRIPT)
+        return SimpleNamespace(**runpy.run_path(script, run_name=SCRIPT))
     finally:
         _loading = False
 
 
-def _attribute(space: Mapping[str, Any], name: str) -> Any:
-    first, *rest = name.split(".")
-    found = space[first]
-    for part in rest:
-        found = getattr(found, part)
-    return found
+def _attribute(space: Any, name: str) -> Any:
+    for part in name.split("."):
+        space = getattr(space, part)
+    return space
 
 
 @cache
@@ -291,7 +290,7 @@ def _task_at(module: str, script: str, name: str) -> Task[..., Any]:
     if isinstance(found, Task):
         return found
     # `send = app.task(...)(_send)`: the task has another name than its function.
-    for value in space.values():
+    for value in vars(space).values():
         if isinstance(value, Task) and value.function is found:
             return value
     raise TypeError(f"{module}.{name} is not a task in the child process")
@@ -303,13 +302,18 @@ def class_name(kind: type) -> str:
     return f"{module}.{kind.__qualname__}"
 
 
-def setup_of(app: object, settings: Mapping[str, Any]) -> bytes:
-    """A child's `Setup`, encoded: of a worker of this app with these settings."""
+def setup_of(app: object, settings: Mapping[str, Any], home: str = "") -> bytes:
+    """A child's `Setup`, encoded: of a worker of this app with these settings. `home`: see Definitions."""
     chosen = log_setup.current
-    told = Setup(app=_place_of(app), settings=dict(settings))
+    told = Setup(app=_home(home) if home else _place_of(app), settings=dict(settings))
     if chosen is not None:
         told = msgspec.structs.replace(told, pretty=chosen.pretty, level=chosen.level, everything=chosen.everything)
     return msgspec.msgpack.encode(told)
+
+
+def _home(path: str) -> Place:
+    module, _, name = path.partition(":")
+    return Place(module, "", name)
 
 
 def _place_of(app: object) -> Place | None:

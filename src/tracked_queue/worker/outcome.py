@@ -6,6 +6,7 @@ Source: docs/how-to/retries.md; lua/settle.lua.
 
 from __future__ import annotations
 
+import asyncio
 import re
 import types
 from collections.abc import Callable, Iterable
@@ -14,6 +15,7 @@ from typing import Any, NamedTuple, Protocol
 
 from ..errors import IsolatedError
 from ..model.codec import ValueCodec, encode_error, encode_exception
+from ..model.context import CurrentJob
 from ..model.options import TaskOptions
 from ..model.retry import Dead, Discard, Exponential, Retry, Snooze, leaves_of, meant_by, retry_delay
 from ..protocol.transitions import OutcomeKind
@@ -129,10 +131,7 @@ def _failed(
     chance: Callable[[], float],
 ) -> Decision:
     """The attempt failed: again later, or not, as the task says."""
-    wanted = isinstance(error, Retry) or (
-        not is_a(error, options.give_up_on, any) and (not options.retry_on or is_a(error, options.retry_on, all))
-    )
-    if not wanted:
+    if not _is_retried(error, options):
         return Decision(OutcomeKind.FAILED, keep_ms, packed, f"not retried: {reason}", error=error)
     if run.attempt >= run.max_attempts:
         why = f"attempts exhausted ({run.attempt} of {run.max_attempts}): {reason}"
@@ -146,6 +145,22 @@ def _failed(
         except BaseException as problem:  # a function of the user's
             broken, seconds = problem, Exponential().delay(run.attempt, chance)
     return Decision(OutcomeKind.RETRY, round(seconds * 1000), packed, reason, error=error, broken=broken)
+
+
+def _is_retried(error: BaseException, options: TaskOptions) -> bool:
+    return isinstance(error, Retry) or (
+        not is_a(error, options.give_up_on, any) and (not options.retry_on or is_a(error, options.retry_on, all))
+    )
+
+
+def is_last(error: BaseException, job: CurrentJob, options: TaskOptions) -> bool:
+    """Whether the job that raised this has failed for good; of one that was cut short that is not known, so not."""
+    error = meant_by(error)
+    if isinstance(error, Snooze | asyncio.CancelledError):
+        return False
+    if isinstance(error, Discard | Dead):
+        return True
+    return job.last_attempt or not _is_retried(error, options)
 
 
 def is_a(error: BaseException, kinds: tuple[type[BaseException], ...], which: Callable[[Iterable[bool]], bool]) -> bool:

@@ -1,0 +1,20 @@
+"""The entry in INSTALLED_APPS."""
+
+from __future__ import annotations
+
+from django.apps import AppConfig
+
+
+class TrackedQueueConfig(AppConfig):
+    """`manage.py tracked_queue`, system checks, and the admin's pages of jobs."""
+
+    name = "tracked_queue.django"
+    label = "tracked_queue"
+    verbose_name = "Tracked queue"
+    default_auto_field = "django.db.models.BigAutoField"
+
+    def ready(self) -> None:
+        """Register the checks."""
+        from . import checks
+
+        checks.register()

@@ -1,0 +1,65 @@
+"""Django's system checks: what can be known without Redis, and with `--deploy` what Redis itself says."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from django.apps import apps
+from django.conf import settings
+from django.core import checks
+
+from ..errors import TrackedQueueError
+from ..operator.doctor import Finding, Level
+
+if TYPE_CHECKING:
+    from .sites import Site
+
+
+def of_site(site: Site) -> Iterator[checks.CheckMessage]:
+    """Of one alias of TASKS."""
+    if not apps.is_installed("tracked_queue.django"):
+        yield checks.Warning(
+            "tracked_queue.django is not in INSTALLED_APPS, so there is no `manage.py tracked_queue` and no admin of jobs.",
+            hint='Add "tracked_queue.django".',
+            obj=f"TASKS[{site.alias!r}]",
+            id="tracked_queue.W001",
+        )
+    if site.mode == "on_commit" and site.database not in settings.DATABASES:
+        yield checks.Error(
+            f"DATABASE={site.database!r}: DATABASES has no such alias, so no transaction can be waited for.",
+            hint='Name one in OPTIONS, or set "ENQUEUE": "now".',
+            obj=f"TASKS[{site.alias!r}]",
+            id="tracked_queue.E001",
+        )
+
+
+def register() -> None:
+    """Have `manage.py check --deploy` look at Redis."""
+    checks.register(look_at_redis, "tracked_queue", deploy=True)
+
+
+def look_at_redis(app_configs: Any = None, **kwargs: Any) -> Iterable[checks.CheckMessage]:
+    """Whether Redis answers, and what `doctor` finds there."""
+    from . import sites
+
+    found: list[checks.CheckMessage] = []
+    for alias in sites.aliases():
+        app, where = sites.site(alias).app, f"TASKS[{alias!r}]"
+
+        async def examine() -> list[Finding]:
+            async with app:  # noqa: B023  (it runs before the next one)
+                return await app.operator.examine()  # noqa: B023
+
+        try:
+            findings = asyncio.run(examine())
+        except TrackedQueueError as error:
+            hint = "Is it running, and is redis_url right?"
+            found.append(checks.Warning(f"Redis: {error}", hint=hint, obj=where, id="tracked_queue.W002"))
+            continue
+        for finding in findings:
+            if finding.level in (Level.WARNING, Level.PROBLEM):
+                text = f"{finding.name}: {finding.found}"
+                found.append(checks.Warning(text, hint=finding.do or None, obj=where, id="tracked_queue.W003"))
+    return found
