@@ -31,7 +31,9 @@ def commands(readme: Path) -> list[tuple[str, str]]:
 @pytest.mark.parametrize("name", sorted(path.parent.name for path in EXAMPLES.glob("*/README.md")))
 def test_an_example_runs_as_printed(name: str, tmp_path: Path) -> None:
     folder = tmp_path / name
-    shutil.copytree(EXAMPLES / name, folder, ignore=shutil.ignore_patterns("__pycache__", "*.db", ".tracked_queue"))
+    shutil.copytree(
+        EXAMPLES / name, folder, ignore=shutil.ignore_patterns("__pycache__", "*.db", "*.sqlite3", ".tracked_queue")
+    )
     steps = commands(EXAMPLES / name / "README.md")
     assert steps
     script = "\n".join(["set -e", *(f"{command}\necho '{END}'" for command, _ in steps)])

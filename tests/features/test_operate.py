@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 
-from tests.features.common import QUICKLY, same_place
+from tests.features.common import QUICKLY, has_state, same_place
 from tests.harness import running_worker, wait_until
 from tests.rights import look
 from tracked_queue import (
@@ -169,3 +169,20 @@ async def test_an_act_names_who_is_acted_for(app: TrackedQueue) -> None:
     assert [(act.by, act.action) for act in acts] == [(app.operator.by, "pause"), ("ann", "cancel")]
     assert acts[1].facts == {"jobs": 1, "answers": {job.id: "cancelled"}}
     assert (await job.info()).history[0].detail == "ann"
+
+
+async def test_a_task_that_a_job_defines_runs_from_then_on(app: TrackedQueue) -> None:
+    """A module that is imported in a job may define tasks; until then their jobs are parked."""
+
+    @app.task(name="imports")
+    async def imports() -> None:
+        @app.task(name="late")
+        async def late(n: int) -> int:
+            return n + 1
+
+    waiting = await app.enqueue("late", 1)
+    async with running_worker(app):
+        await wait_until(lambda: has_state(waiting, State.PARKED), what="parked")
+        await (await imports.enqueue()).result(10)
+        assert await (await app.enqueue("late", 2)).result(10) == 3
+        assert await waiting.result(10) == 2

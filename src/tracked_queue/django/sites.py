@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import threading
 from collections.abc import Mapping
 from typing import Any, Literal, cast
 
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
-from django.core.signals import setting_changed
 
 from ..app import TrackedQueue, producer_of
 from ..errors import SettingsError, UsageError, did_you_mean
@@ -58,8 +58,10 @@ class Site:
         producer_of(self.app).definitions.home = f"tracked_queue.django.workers:{alias}"
         connections.install(self.app)
         self._runners: dict[str, runs.Runner] = {}
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._serve(queues)
+        for task in [task for (of, _), task in _defined.items() if of == alias]:
+            self.app_task(task)
 
     def _mode(self, mode: object) -> Mode:
         if mode not in _MODES:
@@ -92,6 +94,7 @@ class Site:
                 elif runner.task.func is not task.func:
                     runner.task = task  # its module was loaded anew: the newest function counts
         assert runner.app_task is not None
+        _defined[self.alias, task.module_path] = runner.task
         return runner.app_task
 
     def _made(self, task: Any) -> runs.Runner:
@@ -115,7 +118,9 @@ class Site:
         return None if runner is None else runner.task
 
 
-_sites: dict[str, Site] = {}
+# Every task that was defined, by alias and name: an app that takes another's place, after changed settings, has them too.
+_defined: dict[tuple[str, str], Any] = {}
+_sites: dict[str, list[tuple[dict[str, Any], Site]]] = {}
 _lock = threading.Lock()
 
 
@@ -126,9 +131,6 @@ def site(alias: str) -> Site:
     Raises:
         ImproperlyConfigured: TASKS has no such alias, it is another backend's, or its options are wrong.
     """
-    found = _sites.get(alias)
-    if found is not None:
-        return found
     backend = task_backends[alias]
     found = getattr(backend, "site", None)
     if not isinstance(found, Site):
@@ -140,11 +142,17 @@ def site(alias: str) -> Site:
 
 
 def site_for(alias: str, params: Mapping[str, Any]) -> Site:
-    """The one of an alias with these settings: the first backend of a process makes it, and all others share it."""
+    """
+    The one of an alias with these settings: the first backend of a process makes it, and all others share it. A test that
+    changes settings gets another one, and afterwards the first one again.
+    """
     with _lock:
-        if alias not in _sites:
-            _sites[alias] = Site(alias, list(params.get("QUEUES", ["default"])), params.get("OPTIONS", {}))
-        return _sites[alias]
+        for known, found in _sites.setdefault(alias, []):
+            if known == params:
+                return found
+        made = Site(alias, list(params.get("QUEUES", ["default"])), params.get("OPTIONS", {}))
+        _sites[alias].append((copy.deepcopy(dict(params)), made))
+        return made
 
 
 def aliases() -> list[str]:
@@ -165,12 +173,3 @@ def queue(alias: str = "default") -> TrackedQueue:
         ImproperlyConfigured: See `site`.
     """
     return site(alias).app
-
-
-def _forget(*, setting: str, **_: Any) -> None:
-    if setting == "TASKS":
-        with _lock:
-            _sites.clear()
-
-
-setting_changed.connect(_forget)

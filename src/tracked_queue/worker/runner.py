@@ -22,7 +22,7 @@ from ..model.codec import FORMAT, NIL, decode_options, encode_error, encode_exce
 from ..model.context import CurrentJob, current
 from ..model.hooks import Arrival, Hooks
 from ..model.inputs import Results
-from ..model.task import Registry
+from ..model.task import Registry, Task
 from ..protocol.text import to_bytes, to_text
 from ..protocol.times import RUN_EDGES, Field
 from ..protocol.transitions import Call, FetchedJob, LateOutcome, NoteKind, NoteWord, Outcome, OutcomeKind, inputs, note
@@ -67,6 +67,25 @@ class Pools:
         await self.lanes.close()
 
 
+class Recipes(dict[bytes | None, Recipe]):
+    """The recipe of each task, by its name as a record holds it."""
+
+    def __init__(self, tasks: Registry, settings: Settings, hooks: Hooks, pools: Pools, times: Times) -> None:
+        self._tasks, self._settings, self._hooks, self._pools, self._times = tasks, settings, hooks, pools, times
+        super().__init__({task.name.encode(): self._made(task) for task in tasks})
+
+    def late(self, name: bytes | None) -> Recipe | None:
+        """The recipe of a task that was defined after the worker's start, by a module that a job imported; else None."""
+        task = None if name is None else self._tasks.get(to_text(name))
+        if task is not None:
+            self[name] = self._made(task)
+        return self.get(name)
+
+    def _made(self, task: Task[..., Any]) -> Recipe:
+        call = invoker(task, self._hooks, self._pools.processes)
+        return Recipe(task, call, self._settings.result_ttl, self._times)
+
+
 class Ask(Protocol):
     """Carries out a call of a running job's, through outages; None once the lease is over."""
 
@@ -107,15 +126,7 @@ class Runner:
         self._hooks, self._ask = hooks, ask
         self.times = Times(_count_times)
         # Keyed by the bytes that a record holds, so that no name has to be decoded for each job.
-        self._recipes: dict[bytes | None, Recipe] = {
-            task.name.encode(): Recipe(
-                task,
-                invoker(task, hooks, pools.processes),
-                settings.result_ttl,
-                self.times,
-            )
-            for task in tasks
-        }
+        self._recipes = Recipes(tasks, settings, hooks, pools, self.times)
         self._settle = settle
         self.on_room: Callable[[], None] = lambda: None
         # While it is not set, a job that has ended keeps its place (see Settler.light).
@@ -149,7 +160,7 @@ class Runner:
         """Accept what a fetch brought: start it, or let it wait for a slot; or return it all unstarted."""
         known, is_open, binds, capped = self._recipes, self.seat.open, self._binder.any, self._capped
         for job in jobs:
-            recipe = known.get(job.task_name)
+            recipe = known.get(job.task_name) or known.late(job.task_name)
             if recipe is None:
                 self._park(job, job.task)
                 continue
@@ -661,7 +672,7 @@ class Runner:
         """Runs by task, queue and outcome, and what is here now: see Meter.collect."""
         counts: dict[Key, float] = {
             ("runs", recipe.name, to_text(queue), outcome): float(count)
-            for recipe in self._recipes.values()
+            for recipe in self._recipes.copy().values()  # in another thread
             for (queue, outcome), count in recipe.outcomes.items()
         }
         return counts, {"running": len(self.running), "buffered": len(self.buffer)}

@@ -1,0 +1,26 @@
+"""The jobs as far as Django's admin is concerned: a name and permissions, and no table."""
+
+from __future__ import annotations
+
+from django.db import models
+
+
+class Job(models.Model):
+    """
+    A job in Redis. The admin's pages read Redis; the rights on them are `view_job`, `change_job` (requeue and cancel), and
+    `view_arguments`, without which arguments, results and checkpoints are not shown.
+    """
+
+    id = models.CharField(primary_key=True, max_length=256)
+
+    class Meta:
+        """There is nothing of it in the database."""
+
+        managed = False
+        default_permissions = ("view", "change")
+        permissions = (("view_arguments", "Can see what jobs are given and return"),)
+        verbose_name = "job"
+        verbose_name_plural = "jobs"
+
+    def __str__(self) -> str:
+        return str(self.id)
