@@ -111,12 +111,13 @@ def ended(result: Any, seconds: float = 20.0) -> Any:
 def run(work: Coroutine[Any, Any, Any]) -> Any:
     """Run it in an event loop of its own, whose connections are closed."""
     from tracked_queue.django import queue
+    from tracked_queue.django.sites import aliases
 
     async def closing() -> Any:
         try:
             return await work
         finally:
-            for alias in ("default", "plain"):
+            for alias in aliases():
                 await queue(alias).aclose()
 
     return asyncio.run(closing())

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import logging
+import os
 from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
+from asgiref.sync import async_to_sync
 from django.core.exceptions import SuspiciousOperation
+from django.test import override_settings
 from django.utils import timezone
 
 from tests.django.conftest import ended, run
@@ -24,6 +27,7 @@ from tests.django.versions import (
     task_finished,
     task_started,
 )
+from tracked_queue.app import connections_of
 from tracked_queue.django import queue
 
 pytestmark = pytest.mark.usefixtures("worker")
@@ -259,3 +263,27 @@ def test_a_backend_for_each_thread_and_one_app() -> None:
     backend = run(other())
     assert backend.site is task_backends["default"].site
     assert queue() is backend.site.app
+
+
+def test_higher_priorities_run_first() -> None:
+    backend = "tracked_queue.django.TrackedQueueBackend"
+    options = {"redis_url": os.environ["TEST_REDIS"], "namespace": f"prio{os.getpid()}", "concurrency": 1, "block": 0.2}
+    with override_settings(TASKS={"default": {"BACKEND": backend, "QUEUES": ["default", "mail"], "OPTIONS": options}}):
+        given = [(priority, name) for priority in (-1, -50, 0, 1, 100) for name in ("mail", "default")]
+        results = [tasks.attempts.using(priority=priority, queue_name=name).enqueue() for priority, name in given]
+        of = {result.id: one for result, one in zip(results, given, strict=True)}
+        heard = Heard()
+        run(queue().run_worker(burst=True, handle_signals=False))
+        heard.close()
+    order = [of[id] for name, id, _ in heard.heard if name == "started"]
+    bands = [(priority > 0) - (priority < 0) for priority, _ in order]
+    assert bands == sorted(bands, reverse=True) and len(order) == 10
+    assert [name for _, name in order[:4]] == ["default", "default", "mail", "mail"]
+
+
+def test_a_loop_that_was_made_for_one_call_keeps_no_connections() -> None:
+    """As an async view has it under WSGI: a loop for each request."""
+    before = len(connections_of(queue())._clients)
+    result = async_to_sync(tasks.add.aenqueue)(1)
+    async_to_sync(result.arefresh)()
+    assert len(connections_of(queue())._clients) == before
