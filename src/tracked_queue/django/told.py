@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from django.conf import settings
 from django.utils import timezone
 
+_EPOCH = datetime.fromtimestamp(0, UTC)
 # The header that holds it.
 HEADER = "django"
 
@@ -58,8 +59,8 @@ def aware(moment: datetime) -> datetime:
 
 
 def ms_of(moment: datetime) -> int:
-    """A time in ms since 1970."""
-    return round(aware(moment).timestamp() * 1000)
+    """A time in whole ms since 1970, rounded down: else a job could have been enqueued after it started."""
+    return (aware(moment) - _EPOCH) // timedelta(milliseconds=1)
 
 
 def time_of(ms: Any) -> datetime | None:
