@@ -16,6 +16,7 @@ from tests.harness import START_MS, request
 from tracked_queue.chaos.server import RedisServer
 from tracked_queue.protocol import transitions as t
 from tracked_queue.protocol.keys import Keys
+from tracked_queue.protocol.packing import encode_extras
 from tracked_queue.protocol.scripts import Script, load_scripts
 from tracked_queue.settings import resolve
 from tracked_queue.transport.endpoint import Endpoint
@@ -109,6 +110,7 @@ class State:
     instances: tuple[Instance, ...]
     accepted: tuple[bytes, ...] = ()  # jobs for which a settle as succeeded was told 'ok'
     deadlines_passed: int = 0
+    gone: tuple[str, ...] = ()  # jobs whose record has expired
 
     def changed(self, at: int, **fields: Any) -> State:
         instances = list(self.instances)
@@ -171,11 +173,15 @@ class Operation:
 
 @dataclass
 class Explorer:
-    """Explores with these scripts; `fault` replaces some of them."""
+    """
+    Explores with these scripts; `fault` replaces some of them. `known`: ids are enqueued with `known_for`, and the records of
+    ended jobs expire.
+    """
 
     server: RedisServer
     jobs: tuple[str, ...]
     fault: dict[str, Script] = field(default_factory=dict)
+    known: bool = False
     states: int = 0
     steps: int = 0
 
@@ -237,7 +243,7 @@ class Explorer:
         answer = operation.call.read(replies[-2]) if operation.call else None
         self.steps += 1
         after = operation.judge(state, was, answer, view)
-        check_invariants(self.jobs, was, view)
+        check_invariants(tuple(job for job in self.jobs if job not in after.gone), was, view)
         self.views[view.data] = view
         return replace(after, data=view.data)
 
@@ -247,11 +253,16 @@ class Explorer:
         view = self.views[state.data]
         stored = sorted(job.decode() for job in view.records)
         for job in self.jobs:
-            if job not in stored:
+            if job not in stored and job not in state.gone:
                 yield self._enqueue(f"enqueue {job}", job, created=True)
                 break  # which of two new jobs comes first makes no difference
+        for job in state.gone:
+            yield self._enqueue(f"resend {job}, which has expired", job, created=False)
         for job in stored:
             yield self._enqueue(f"resend {job}", job, created=False)
+            if self.known and self._may_expire(job.encode(), view):
+                gone = ("DEL", KEYS.named("job", job))
+                yield Operation(f"{job} expires", None, _expired(job), before=gone)
             yield Operation(f"cancel {job}", t.cancel([job], 1.0))
         if state.deadlines_passed < 2:
             clock = ("INCRBY", KEYS.single("clock"), round(TTL * 1000) + 1)
@@ -280,12 +291,18 @@ class Explorer:
                     f"{lease} settles {id.decode()} again", _outcome(lease, (id, delivery), outcome), _nothing_written
                 )
 
+    def _may_expire(self, job: bytes, view: View) -> bool:
+        listed = any(job in ids for ids in view.lists.values())
+        return view.records[job][b"state"] in (b"succeeded", b"cancelled") and not listed
+
     def _enqueue(self, name: str, job: str, created: bool) -> Operation:
         def judge(state: State, was: View, answer: list[bool], view: View) -> State:
             require(answer == [created], "a known id was recorded again, or a new one was not")
+            require(created or was.data == view.data, "a resend wrote something")
             return state
 
-        return Operation(name, t.enqueue([request(job)]), judge)
+        extras = encode_extras({"known": 3_600_000}) if self.known else b""
+        return Operation(name, t.enqueue([request(job, extras=extras)]), judge)
 
     def _fetch(self, name: str, at: int, instance: Instance, number: int) -> Operation:
         def judge(state: State, was: View, answer: t.Fetched | t.Refusal, view: View) -> State:
@@ -347,6 +364,10 @@ def _recover(lease: str) -> t.Call[Any]:
 def _nothing_written(state: State, was: View, answer: Any, view: View) -> State:
     require(was.data == view.data, "the second run of a settle wrote something")
     return state
+
+
+def _expired(job: str) -> Judge:
+    return lambda state, *_: replace(state, gone=tuple(sorted((*state.gone, job))))
 
 
 def _deadline_passed(state: State, *_: Any) -> State:

@@ -34,6 +34,17 @@ def test_all_interleavings(own_server: RedisServer) -> None:
     assert explorer.states > 1000
 
 
+@pytest.mark.timeout(3600)
+def test_an_id_that_is_known_is_enqueued_once_whatever_has_become_of_its_job(own_server: RedisServer) -> None:
+    explorer = Explorer(own_server, ("j1",), known=True)
+    try:
+        explorer.explore(DEPTH + 1)
+    finally:
+        explorer.close()
+    print(f"\n1 known job, depth {DEPTH + 1}: {explorer.states} states, {explorer.steps} steps")
+    assert explorer.states > 500
+
+
 def faulty(name: str, old: str, new: str) -> dict[str, Script]:
     source = read_source(name)
     assert source.count(old) == 1, f"{name}.lua changed; the fault no longer fits"
@@ -56,6 +67,8 @@ FAULTS = {
     "recover charges who had company": ("recover", "  if was_alone and cause", "  if cause"),
     "a suspect returns to its queue": ("recover", "        back(id, queue, record[6], record.pool, ", "        back(id, queue, record[6], nil, "),
     "a group leaves its line unseen": ("fetch", "  unsuspend(item[1], item[2])\n", ""),
+    "a known id is not remembered": ("enqueue", "  redis.call('SET', named('known', id), what[2], 'PX', what[1])\n", ""),
+    "a known id is not looked at": ("enqueue", "job.extras.known and word_of_known(id, ARGV[at + 1]) or word", "word"),
     "a late fetch keeps the marker": ("fetch", "  return refused('late')", "  return { 'late' }"),
 }  # fmt: skip
 
@@ -64,7 +77,8 @@ FAULTS = {
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("fault", FAULTS)
 def test_it_finds_a_fault_put_into_a_script(own_server: RedisServer, fault: str) -> None:
-    explorer = Explorer(own_server, ("j1", "j2"), faulty(*FAULTS[fault]))
+    known = fault.startswith("a known id")
+    explorer = Explorer(own_server, ("j1",) if known else ("j1", "j2"), faulty(*FAULTS[fault]), known)
     try:
         with pytest.raises(Violation) as found:
             explorer.explore(depth=6, most_states=30_000)

@@ -13,10 +13,13 @@ from tests.harness import running_worker, wait_until
 from tracked_queue import (
     Discard,
     DuplicateJobError,
+    JobNotFoundError,
     State,
     TrackedQueue,
     Unique,
+    UsageError,
 )
+from tracked_queue.app import connections_of
 
 
 async def _created(task: Any) -> bool:
@@ -118,3 +121,32 @@ async def test_until_started_lets_a_job_enqueue_its_successor(app: TrackedQueue)
     async with running_worker(app):
         await chained.enqueue()
         await wait_until(lambda: runs == 20, what="20 runs")
+
+
+async def test_a_known_id_is_enqueued_once_whatever_has_become_of_its_job(app: TrackedQueue) -> None:
+    runs: list[int] = []
+
+    @app.task(name="hook", keep_result=False)
+    async def hook(n: int) -> None:
+        runs.append(n)
+
+    once = hook.options(id="webhook-1", known_for=60)
+    async with running_worker(app):
+        job = await once.enqueue(1)
+        await job.result(10)
+        store = connections_of(app).store_of(job.id)
+        await store.read(("DEL", store.keys.named("job", job.id)))  # as after result_ttl
+        again = await once.enqueue(1)
+        assert not again.created and again.id == job.id
+        (many,) = await app.enqueue_many([once.call(1)])
+        assert not many.created and not once.enqueue_sync(1).created
+        with pytest.raises(JobNotFoundError):
+            await again.info()
+        plain = await hook.options(id="webhook-1").enqueue(2)  # it asks for nothing
+        assert plain.created
+        await plain.result(10)
+    assert runs == [1, 2]
+    with pytest.raises(UsageError, match="known_for: it is about an id of your own"):
+        hook.options(known_for=60)
+    with pytest.raises(UsageError, match="known_for=-1"):
+        hook.options(id="x", known_for=-1)

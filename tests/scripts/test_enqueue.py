@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tests.harness import START_MS, Scripts, request
+from tests.scripts.common import extras, unique
 from tracked_queue.protocol import transitions as t
 
 
@@ -94,3 +95,37 @@ def test_queued_and_scheduled_records_carry_no_expiry(q: Scripts) -> None:
     q.enqueue("a")
     q.enqueue("b", delay_ms=365 * 86400 * 1000)
     assert q.ttl("a") == q.ttl("b") == -1
+
+
+def test_a_known_id_adds_nothing_when_its_record_is_gone(q: Scripts) -> None:
+    known = extras(known=60_000)
+    assert q.enqueue("a", extras=known) == [True]
+    assert 59_000 < q.redis.pttl(q.keys.named("known", "a")) <= 60_000
+    q.register("w")
+    (job,) = q.take("w")
+    q.settle("w", job, "succeeded")
+    q.redis.delete(q.keys.named("job", "a"))  # as it expires
+    before = q.snapshot()
+    assert q.enqueue("a", extras=known) == [False]
+    assert q.store.run(t.enqueue([request("a", task="other", extras=known)])) == [t.Conflict("taken", "t")]
+    assert q.snapshot() == before
+    # One that doesn't say `known` pays nothing, and knows of nothing.
+    assert q.enqueue("a") == [True]
+
+
+def test_what_the_unique_key_of_a_known_id_came_to_is_not_decided_twice(q: Scripts) -> None:
+    holder = unique("k")
+    assert q.enqueue("a", extras=holder) == [True]
+    second = extras(known=60_000, unique=["k", "done", "existing", 0])
+    replacing = extras(known=60_000, unique=["k", "done", "replace", 0])
+    assert q.enqueue("b", extras=second) == [t.Conflict("held", "a")]
+    assert q.enqueue("c", extras=replacing) == [t.Conflict("replaced", "a")]
+    q.register("w")
+    (job,) = q.take("w")
+    q.settle("w", job, "succeeded")
+    before = q.snapshot()
+    assert q.enqueue("b", extras=second) == [t.Conflict("held", "a")]
+    assert q.enqueue("c", extras=replacing) == [t.Conflict("held", "a")]
+    assert q.enqueue("b", "c", extras=second) == [t.Conflict("held", "a")] * 2
+    assert q.snapshot() == before
+    assert q.enqueue("d", extras=second) == [True], "the key is free"

@@ -58,6 +58,7 @@ class Machine(RuleBasedStateMachine):
         self.held: list[tuple[str, t.FetchedJob]] = []
         self.settled: set[tuple[bytes, bytes]] = set()
         self.expiring: set[str] = set()
+        self.known: dict[str, tuple[Any, Any]] = {}  # those with `known_for`: what was sent, and the answer
         self.starts: list[int] = []
         self.last_tick, self.last_tick_job = 0, ""
         self.numbers = dict(LIMITS)  # of the limits, as the code that started last has them
@@ -86,16 +87,17 @@ class Machine(RuleBasedStateMachine):
         turn=st.sampled_from([None, "a", "b"]),
         delay=st.sampled_from([0, 0, 500]),
         expires=st.sampled_from([None, None, 800]),
+        known=st.sampled_from([False, False, True]),
         after=st.integers(0, 3),
         on_failure=st.sampled_from(["fail", "ignore", "fallback"]),
         data=st.data(),
     )
     def enqueue(
         self, queue: str, key: str | None, until: str, conflict: str, limits: tuple[str, ...], turn: str | None,
-        delay: int, expires: int | None, after: int, on_failure: str, data: st.DataObject,
+        delay: int, expires: int | None, known: bool, after: int, on_failure: str, data: st.DataObject,
     ) -> None:  # fmt: skip
-        job = f"j{len(self.jobs)}"
-        extras: dict[str, Any] = {}
+        job = f"j{len(self.jobs)}" if not known else f"k{len(self.known)}-{len(self.jobs)}"
+        extras: dict[str, Any] = {"known": 3_600_000} if known else {}
         if key is not None:
             extras["unique"] = [key, until, conflict, 0]
         if limits or turn:
@@ -104,8 +106,8 @@ class Machine(RuleBasedStateMachine):
             extras["limits"] = [_limit(name) for name in limits]
         if expires is not None:
             extras["expires"] = f"+{expires}"
-        known = [other for other in self.jobs if self.q.state(other)]
-        before = data.draw(st.lists(st.sampled_from(known), max_size=after, unique=True)) if known and after else []
+        stored = [other for other in self.jobs if self.q.state(other)]
+        before = data.draw(st.lists(st.sampled_from(stored), max_size=after, unique=True)) if stored and after else []
         rest = before[1:] if data.draw(st.booleans()) else []
         if before:
             extras["after"], extras["on_failure"] = before[: len(before) - len(rest)], on_failure
@@ -115,6 +117,8 @@ class Machine(RuleBasedStateMachine):
         packed = msgspec.msgpack.encode(extras) if extras else b""
         made = request(job, queue=queue, extras=packed, delay_ms=delay or None)
         (answer,) = self.q.store.run(t.enqueue([made]))
+        if known:
+            self.known[job] = (made, answer)
         holder = self._holder(key) if key is not None else None
         if isinstance(answer, t.Conflict):
             assert answer.word in ("held", "replaced") and holder == answer.id, "a key was held by nobody, or another"
@@ -241,6 +245,27 @@ class Machine(RuleBasedStateMachine):
             before = self.q.snapshot()
             assert self.q.store.run(t.enqueue([self.requests[job]])) == [False]
             assert self.q.snapshot() == before
+
+    @precondition(lambda self: self.known)
+    @rule(data=st.data())
+    def resend_a_known_one(self, data: st.DataObject) -> None:
+        """It is answered as the first time, also when its record has expired: a key that was held then is not asked again."""
+        job = data.draw(st.sampled_from(sorted(self.known)))
+        made, first = self.known[job]
+        record, kept = self.q.keys.named("job", job), None
+        ended = self.q.state(job) in FINAL - {"dead"} and self.q.redis.pttl(record) > 0
+        if ended:
+            kept = self.q.redis.dump(record)
+            self.q.redis.delete(record)
+        before = self.q.snapshot()
+        (answer,) = self.q.store.run(t.enqueue([made]))
+        if isinstance(first, t.Conflict):
+            assert answer == t.Conflict("held", first.id)
+        else:
+            assert answer is False
+        assert self.q.snapshot() == before
+        if kept is not None:
+            self.q.redis.restore(record, 120_000, kept)
 
     @rule(
         lease=st.sampled_from(LEASES),

@@ -24,16 +24,18 @@
 --              tick        schedule, ms of the tick, mode: 'store'; 'coalesce' stores nothing while the job of the last tick
 --                          waits in its queue; 'pass' stores nothing
 --              on_failure  'fail', 'ignore' or 'fallback': what it means if one of the jobs before it ends without success
+--              known       ms from now for which this id is known at least, even if the job's record goes before; for those
+--                          enqueues of it that say `known` themselves
 -- Derived: job:<id>, queue:<queue>, wake:<queue>, scheduled, queues, paused, unique:<key>, lane:<lane>, lanes:<queue>,
 --          laned, laned:<queue>, followers:<id>, told:<id>, after:<id>, dependents, ended, timer, wake_timer,
---          schedule:<name>, stats:<minute>, ends:<queue>
+--          schedule:<name>, stats:<minute>, ends:<queue>, known:<id>
 --
 -- Returns one value per job:
 --   'created'   recorded
---   'exists'    a job of this id exists already, in whatever state; nothing written for this one
+--   'exists'    a job of this id exists already, in whatever state, or its id is known; nothing written for this one
 --   {'taken', task}   a job of this id exists already, but of that other task; nothing written for this one
---   {'held', id}      its unique key is held by that job, or this tick has been dealt with; nothing written for this one, except
---                     that its schedule has ticked
+--   {'held', id}      its unique key is held by that job, or was when it was enqueued before with `known`, or this tick has
+--                     been dealt with; nothing written for this one, except that its schedule has ticked, and `known`
 --   {'replaced', id}  that job holds the key and has not begun: it got the arguments, options, due time, expiry, lane and limits
 --                     of this one.  It keeps its own queue, and the jobs that it comes after; if it is in its queue already, it
 --                     keeps its place there, and is due now
@@ -43,7 +45,7 @@
 -- marks such a record.  Only an untracked job has `tracked`, as '0'.  So a fetch reads five fields of a plain job.  `tied` marks a job with
 -- extras, `bound` one that has those that its task asks for: a job that was enqueued without its task's code lacks them, and gets
 -- them from the worker (see settle).
--- Keeps: a job whose id is known is never recorded twice; a tick that is not after its schedule's last one is not stored;
+-- Keeps: a job whose id is known is never recorded twice, and what its unique key came to is not decided twice; a tick that is not after its schedule's last one is not stored;
 -- jobs of one queue keep the order of the batch; a unique key counts as held only if that job's record exists, has not
 -- ended, and names the key.
 -- include keys
@@ -81,6 +83,7 @@ if paused.closed then
 end
 local words, fresh, seen, claimed, ticked, stand_ins = {}, {}, {}, {}, {}, {}
 local task_of = {}  -- id -> task, of the jobs that this batch stores
+local known = {}  -- id -> ms, what became of it, as the key `known` holds it
 local windows = {}  -- unique keys that were set by a clock that was ahead -> for how many ms from now they are to last
 
 -- Read.
@@ -102,6 +105,15 @@ local function holder_of(key, until_what)
   end
   return live_holder(key, until_what)
 end
+-- What an earlier enqueue of this id with `known` came to; nil if there was none.
+local function word_of_known(id, task)
+  local found = redis.call('GET', named('known', id))
+  if not found then
+    return nil
+  end
+  local before = cmsgpack.unpack(found)
+  return before[1] ~= task and { 'taken', before[1] } or before[2] and { 'held', before[2] } or 'exists'
+end
 local some_later = false
 for at = 1, #ARGV, 5 do
   local id, word, tracked_word = ARGV[at], 'created', '1'
@@ -117,8 +129,9 @@ for at = 1, #ARGV, 5 do
     local job = { at = at, tracked = tracked, due = due, kwargs = kwargs, options = options }
     if extras ~= '' then
       job.extras = cmsgpack.unpack(extras)
+      word = job.extras.known and word_of_known(id, ARGV[at + 1]) or word
       local tick = job.extras.tick
-      if tick then
+      if tick and word == 'created' then
         local name = tick[1]
         local last = ticked[name]
         if not last then
@@ -174,6 +187,9 @@ for at = 1, #ARGV, 5 do
     end
     if word == 'created' or job.replaces then
       fresh[#fresh + 1] = job
+    end
+    if job.extras and job.extras.known and (word == 'created' or stand_ins[id]) then
+      known[id] = { job.extras.known, cmsgpack.pack({ ARGV[at + 1], stand_ins[id] }) }
     end
   end
   if word == 'created' then
@@ -365,6 +381,9 @@ for _, job in ipairs(fresh) do
       end
     end
   end
+end
+for id, what in pairs(known) do
+  redis.call('SET', named('known', id), what[2], 'PX', what[1])
 end
 for key, ms in pairs(windows) do
   redis.call('PEXPIRE', named('unique', key), ms)

@@ -91,6 +91,7 @@ class JobOptionsArgs(TypedDict, total=False):
     headers: Mapping[str, Any] | None
     after: Sequence[Job[Any] | str] | None
     on_failure: OnFailure
+    known_for: Seconds | None
     durability: Durability | None
 
 
@@ -100,7 +101,7 @@ class JobOptions:
     The options of one enqueue. None takes the task's value.
 
     Args:
-        id: The job's id; a second enqueue of it adds nothing.
+        id: The job's id; a second enqueue of it adds nothing while the job's record is there, and see `known_for`.
         queue: Where it waits.
         delay: Seconds or timedelta from when the server stores it; the past means now.
         at: When it is due, a datetime with a timezone; the past means now.
@@ -111,6 +112,8 @@ class JobOptions:
         after: Jobs (or ids) that must end first; at most 100,000.
         on_failure: What an unsuccessful end of one of `after` means: `fail` ends this job too, `ignore` runs it all the
             same once all have ended, `fallback` runs it only then.
+        known_for: With an `id`: for so long after the enqueue another one of this id that says `known_for` adds nothing, also
+            when the job ended long ago and its record is gone. It costs a key of its own.
         durability: What the enqueue waits for: `memory`, `replica` or `fsync`; None takes the setting.
     """
 
@@ -124,6 +127,7 @@ class JobOptions:
     headers: Mapping[str, Any] | None = None
     after: Sequence[Job[Any] | str] | None = None
     on_failure: OnFailure = "fail"
+    known_for: Seconds | None = None
     durability: Durability | None = None
     # Set by schedules and workflows; not an option of an enqueue. How the results of `after` reach the function: "" not
     # at all, "one" as its first argument, "list" as a list; and the results of how many of them, if not of all.
@@ -152,7 +156,9 @@ class JobOptions:
             self, "has_stored_options", bool(self.timeout or self.max_attempts or self.inputs or self.tick)
         )
         object.__setattr__(
-            self, "sends_extras", self.expires is not None or self.after is not None or self.tick is not None
+            self,
+            "sends_extras",
+            any(given is not None for given in (self.expires, self.after, self.tick, self.known_for)),
         )
 
     def _check(self) -> None:
@@ -161,8 +167,10 @@ class JobOptions:
         if self.queue is not None:
             check_name("queue", self.queue)
         _seconds("delay", self.delay, negative=True)
-        for name in ("timeout", "expires"):
+        for name in ("timeout", "expires", "known_for"):
             _seconds(name, getattr(self, name), above=True)
+        if self.known_for is not None and self.id is None:
+            raise UsageError("known_for: it is about an id of your own; give id=... too")
         if self.max_attempts is not None:
             check_attempts(self.max_attempts)
         if self.at is not None and self.delay is not None:
@@ -300,4 +308,6 @@ def extras_of(
             extras["wants"] = 1 if options.inputs == "one" else len(after) if options.wanted is None else options.wanted
     if options.tick is not None:
         extras["tick"] = options.tick
+    if options.known_for is not None:
+        extras["known"] = max(1, round(to_seconds("known_for", options.known_for) * 1000))
     return extras
