@@ -131,6 +131,7 @@ OPTIONS: dict[str, list[Any]] = {
     "max_attempts": NOT_A_COUNT,
     "expires": [*NOT_SECONDS, 0],
     "headers": [5, True, "x", ["x"], {1: 2}, {None: 1}, lambda: None],
+    "known_for": [*NOT_SECONDS, 0, 5],  # 5: without an id
     "after": [5, "id", b"id", {}, set(), {"x": 1}, [None], [5], (item for item in ())],
     "on_failure": ["explode", 5, None, ""],
     "durability": ["disk", 5, True],
