@@ -14,7 +14,7 @@ ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
 from scripts.on_pythons import found  # noqa: E402
-from tests.django.postgres import program  # noqa: E402
+from tests.postgres import program  # noqa: E402
 
 # Django, the Pythons that it runs on (the first one that is here is taken), and what else it needs.
 VERSIONS = (

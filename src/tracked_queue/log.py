@@ -287,6 +287,21 @@ def job_parked(*, task: str, job_id: str) -> None:
     log.warning("job.parked", task=task, job_id=job_id)
 
 
+def outbox_paused(*, side: str, error: str) -> None:
+    """A relay can't reach the `database` or `redis`; rows stay, and it tries again."""
+    log.warning("outbox.paused", side=side, error=error)
+
+
+def outbox_resumed(*, side: str) -> None:
+    """A relay that was paused passes rows on again."""
+    log.info("outbox.resumed", side=side)
+
+
+def outbox_refused(*, row: int, job_id: str, problem: str) -> None:
+    """A row of the outbox can't be enqueued; it stays, with the problem, until somebody retries or deletes it."""
+    log.error("outbox.refused", row=row, job_id=job_id, problem=problem)
+
+
 def job_unusable(*, task: str, job_id: str, problem: str) -> None:
     """A job's record doesn't decode or its arguments don't fit the function any more; it is dead."""
     log.error("job.unusable", task=task, job_id=job_id, problem=problem)

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 import django
-from tests.django.postgres import Postgres
+from tests.postgres import Postgres
 from tracked_queue.chaos.server import RedisServer
 
 redis_server = RedisServer()

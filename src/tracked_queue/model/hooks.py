@@ -89,6 +89,16 @@ class Tracing(Protocol):
         """Some jobs of a lost instance were moved."""
 
 
+class Companion(Protocol):
+    """Something that each worker process of an app runs beside its jobs."""
+
+    async def before_burst(self) -> None:
+        """Awaited before a worker that ends by itself fetches anything."""
+
+    async def beside(self) -> None:
+        """Runs from the lifespan's start until the last job has ended, and is cancelled then; it must not raise."""
+
+
 # What apps are traced with that are made from now on; set by `opentelemetry-instrument`.
 tracing_by_default: Tracing | None = None
 
@@ -104,6 +114,7 @@ class Hooks:
     failed: list[FailureHook] = field(default_factory=list)
     thread_contexts: list[SyncContext] = field(default_factory=list)
     thread_lifespans: list[SyncContext] = field(default_factory=list)
+    companions: list[Companion] = field(default_factory=list)
     tracing: Tracing | None = field(default_factory=lambda: tracing_by_default)
     # Called with each batch of outcomes that the store has answered, with its verdicts (the chaos harness notes them).
     settled: list[Callable[[str, list[Any], list[Any]], None]] = field(default_factory=list)

@@ -328,6 +328,19 @@ class Producer:
                 call.give_back(own.request.id)
             raise
 
+    async def held(self, call: PreparedCall[Any]) -> Request:
+        """
+        A prepared call as it is to be stored later, by somebody else: with an id, and seen by middleware.
+
+        Raises:
+            UsageError: It is no call of this app, or middleware gave another handle in its place.
+        """
+        with self._taken("outbox", [call]) as (own,):
+            ready = await self._ready(own)
+        if isinstance(ready, Job):
+            raise UsageError(f"outbox: enqueue middleware answered the call of task {call.request.task} itself")
+        return ready
+
     async def _ready(self, call: PreparedCall[Any]) -> Request | Job[Any]:
         """The request of a prepared call, after middleware has seen it; or the handle that middleware gave in its place."""
         if not self.definitions.hooks.see_enqueues:

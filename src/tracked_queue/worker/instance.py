@@ -279,6 +279,10 @@ class Instance:
             cancelled = await self._wait_for(any_ready, group)
             if left:
                 async with self._lifespan():
+                    for companion in self._hooks.companions:
+                        if self._host.burst:
+                            await companion.before_burst()
+                        group.start_soon(companion.beside)
                     live.set()
                     cancelled = await self._wait_for(over, group) or cancelled
             group.cancel_scope.cancel()
