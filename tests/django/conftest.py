@@ -83,7 +83,7 @@ class Worker:
 
 @pytest.fixture(scope="session")
 def worker() -> Iterator[Worker]:
-    running = Worker("default", "plain")
+    running = Worker("default", "plain", "outbox")
     yield running
     running.stop()
 

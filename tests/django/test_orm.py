@@ -6,11 +6,13 @@ import asyncio
 import itertools
 import os
 import threading
+import time
 from typing import Any
 
 import pytest
 from asgiref.sync import async_to_sync, sync_to_async
 from django.db import connection, connections, transaction
+from django.test import override_settings
 
 from tests.django import conftest
 from tests.django.conftest import ended, run
@@ -18,6 +20,7 @@ from tests.django.project.shop import tasks
 from tests.django.project.shop.models import Note
 from tests.django.versions import TaskResultDoesNotExist, TaskResultStatus, default_task_backend, task_enqueued
 from tracked_queue.django import queue
+from tracked_queue.django.models import OutboxRow
 
 pytestmark = pytest.mark.usefixtures("worker")
 
@@ -189,3 +192,44 @@ def test_threads_of_web_requests_share_the_app() -> None:
     for thread in threads:
         thread.join()
     assert [ended(result).return_value for result in found] == [2] * 10
+
+
+# The outbox
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_with_the_outbox_a_task_is_a_row_of_the_transaction(is_async: bool) -> None:
+    def enqueue(n: int) -> Any:
+        return async_to_sync(tasks.outboxed.aenqueue)(n) if is_async else tasks.outboxed.enqueue(n)
+
+    with transaction.atomic():
+        kept = enqueue(1)
+        with pytest.raises(LookupError), transaction.atomic():
+            lost = enqueue(2)
+            raise LookupError
+        assert OutboxRow.objects.filter(job_id=kept.id).exists()
+    later = enqueue(3)  # in autocommit mode
+    assert [ended_in(result) for result in (kept, later)] == [1, 3]
+    with pytest.raises(TaskResultDoesNotExist):
+        tasks.outboxed.get_result(lost.id)
+    assert not OutboxRow.objects.exists()
+
+
+def ended_in(result: Any) -> Any:
+    until = time.monotonic() + 20
+    while True:
+        try:
+            result.refresh()
+            return ended(result).return_value
+        except TaskResultDoesNotExist:
+            assert time.monotonic() < until
+            time.sleep(0.02)
+
+
+def test_a_row_is_written_while_redis_is_away() -> None:
+    options = {"redis_url": "redis://127.0.0.1:1", "namespace": "away", "ENQUEUE": "outbox"}
+    backend = "tracked_queue.django.TrackedQueueBackend"
+    with override_settings(TASKS={"outbox": {"BACKEND": backend, "OPTIONS": options}}):
+        result = tasks.outboxed.enqueue(1)
+        assert OutboxRow.objects.get(namespace="away").job_id == result.id
+        OutboxRow.objects.all().delete()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
@@ -34,7 +35,7 @@ if postgres.program("initdb"):
     ASYNC += ["asyncpg", "engine-asyncpg", "async-psycopg"]
 if mariadb.installed():
     SYNC += ["pymysql", "engine-pymysql"]
-    ASYNC += ["asyncmy"]
+    ASYNC += ["asyncmy"] if importlib.util.find_spec("asyncmy") else []
 
 
 @pytest.fixture(scope="session")

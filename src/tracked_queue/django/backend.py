@@ -73,14 +73,13 @@ class TrackedQueueBackend(BaseTaskBackend):
             EnqueueUnavailableError: Redis did not answer in time.
         """
         call, result = self._prepared(task, args, kwargs)
-        if not self._deferred(call, result):
-            self._send(call, result)
+        self._send_or_defer(call, result)
         return result
 
     async def aenqueue(self, task: Any, args: Iterable[Any], kwargs: Mapping[str, Any]) -> Any:
         """See `enqueue`."""
         call, result = self._prepared(task, args, kwargs)
-        if _in_borrowed_loop():
+        if _in_borrowed_loop() or self.site.mode == "outbox":
             await sync_to_async(self._send_or_defer)(call, result)
         elif self.site.mode == "now" or not await sync_to_async(self._deferred)(call, result):
             (job,) = await self.site.app.enqueue_many([call])
@@ -143,12 +142,19 @@ class TrackedQueueBackend(BaseTaskBackend):
         return True
 
     def _send_or_defer(self, call: PreparedCall[Any], result: Any) -> None:
-        if not self._deferred(call, result):
+        site = self.site
+        if site.outbox is not None:
+            site.outbox.enqueue_sync(transaction.get_connection(site.database), call)
+            transaction.on_commit(partial(self._tell, result), using=site.database)
+        elif not self._deferred(call, result):
             self._send(call, result)
 
     def _send(self, call: PreparedCall[Any], result: Any) -> None:
         (job,) = self.site.app.enqueue_many_sync([call])
         self._sent(job, result)
+        self._tell(result)
+
+    def _tell(self, result: Any) -> None:
         task_enqueued.send(sender=type(self), task_result=result)
 
     def _sent(self, job: Job[Any], result: Any) -> None:

@@ -26,7 +26,14 @@ def of_site(site: Site) -> Iterator[checks.CheckMessage]:
             obj=f"TASKS[{site.alias!r}]",
             id="tracked_queue.W001",
         )
-    if site.mode == "on_commit" and site.database not in settings.DATABASES:
+    if site.mode == "outbox" and not apps.is_installed("tracked_queue.django"):
+        yield checks.Error(
+            "ENQUEUE='outbox': its table is made by the migrations of tracked_queue.django, which is not in INSTALLED_APPS.",
+            hint='Add "tracked_queue.django", and run migrate.',
+            obj=f"TASKS[{site.alias!r}]",
+            id="tracked_queue.E002",
+        )
+    if site.mode != "now" and site.database not in settings.DATABASES:
         yield checks.Error(
             f"DATABASE={site.database!r}: DATABASES has no such alias, so no transaction can be waited for.",
             hint='Name one in OPTIONS, or set "ENQUEUE": "now".',

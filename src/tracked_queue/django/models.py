@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from django.db import models
+from django.db.models.functions import Now
 
 
 class Job(models.Model):
@@ -24,3 +25,19 @@ class Job(models.Model):
 
     def __str__(self) -> str:
         return str(self.id)
+
+
+class OutboxRow(models.Model):
+    """A job that waits in the database for the relay, with ENQUEUE="outbox"; written and read by tracked_queue.outbox."""
+
+    job_id = models.CharField(max_length=256)
+    namespace = models.CharField(max_length=256)
+    payload = models.BinaryField()
+    created_at = models.DateTimeField(db_default=Now())
+    problem = models.TextField(null=True)
+
+    class Meta:
+        """The table that tracked_queue.outbox knows."""
+
+        db_table = "tracked_queue_outbox"
+        default_permissions = ()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import threading
 from collections.abc import Mapping
-from typing import Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
@@ -18,11 +18,14 @@ from . import bands, connections, runs
 from .api import InvalidTask, task_backends
 from .declare import check_defaults, options_of, refused
 
-Mode = Literal["on_commit", "now"]
+if TYPE_CHECKING:
+    from ..outbox import Outbox
+
+Mode = Literal["on_commit", "now", "outbox"]
 
 # Of OPTIONS; all others are settings of the app.
 OWN_OPTIONS = ("ENQUEUE", "DATABASE", "TASK_OPTIONS", "TASK_MODULES", "DASHBOARD_URL")
-_MODES = ("on_commit", "now")
+_MODES = ("on_commit", "now", "outbox")
 
 
 class Site:
@@ -57,6 +60,11 @@ class Site:
             raise ImproperlyConfigured(f"TASKS[{alias!r}]: {error}") from error
         producer_of(self.app).definitions.home = f"tracked_queue.django.workers:{alias}"
         connections.install(self.app)
+        self.outbox: Outbox | None = None
+        if self.mode == "outbox":
+            from .outbox import outbox_of
+
+            self.outbox = outbox_of(self.app, self.database)
         self._runners: dict[str, runs.Runner] = {}
         self._lock = threading.RLock()
         self._serve(queues)

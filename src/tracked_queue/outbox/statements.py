@@ -18,7 +18,6 @@ CREATE TABLE IF NOT EXISTS {TABLE} (
     created_at timestamptz NOT NULL DEFAULT now(),
     problem text
 );
-CREATE INDEX IF NOT EXISTS {TABLE}_open ON {TABLE} (namespace, id) WHERE problem IS NULL;
 """,
     "mysql": f"""\
 CREATE TABLE IF NOT EXISTS {TABLE} (
@@ -39,7 +38,6 @@ CREATE TABLE IF NOT EXISTS {TABLE} (
     created_at timestamp NOT NULL DEFAULT CURRENT_TIMESTAMP,
     problem text
 );
-CREATE INDEX IF NOT EXISTS {TABLE}_open ON {TABLE} (namespace, id) WHERE problem IS NULL;
 """,
 }
 _AGE = {

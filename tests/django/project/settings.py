@@ -59,6 +59,15 @@ TASKS = {
             "threads": 8,
         },
     },
+    "outbox": {
+        "BACKEND": "tracked_queue.django.TrackedQueueBackend",
+        "OPTIONS": {
+            "redis_url": os.environ["TEST_REDIS"],
+            "namespace": os.environ["TEST_NAMESPACE"] + "outbox",
+            "ENQUEUE": "outbox",
+            "heartbeat_interval": 0.2,
+        },
+    },
     "plain": {
         "BACKEND": "tracked_queue.django.TrackedQueueBackend",
         "QUEUES": [],

@@ -1,12 +1,13 @@
-"""The permissions on jobs; no table."""
+"""The permissions on jobs, and the outbox's table."""
 
 from __future__ import annotations
 
 from django.db import migrations, models
+from django.db.models.functions import Now
 
 
 class Migration(migrations.Migration):
-    """The model without a table that the admin's permissions hang on."""
+    """A model without a table that the admin's permissions hang on, and the rows of ENQUEUE="outbox"."""
 
     initial = True
     dependencies = ()
@@ -21,5 +22,17 @@ class Migration(migrations.Migration):
                 "managed": False,
                 "default_permissions": ("view", "change"),
             },
+        ),
+        migrations.CreateModel(
+            name="OutboxRow",
+            fields=[
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("job_id", models.CharField(max_length=256)),
+                ("namespace", models.CharField(max_length=256)),
+                ("payload", models.BinaryField()),
+                ("created_at", models.DateTimeField(db_default=Now())),
+                ("problem", models.TextField(null=True)),
+            ],
+            options={"db_table": "tracked_queue_outbox", "default_permissions": ()},
         ),
     )

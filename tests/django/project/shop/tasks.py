@@ -96,6 +96,11 @@ def twice(key: str):
     raise LookupError("never")
 
 
+@task(backend="outbox")
+def outboxed(n: int) -> int:
+    return n
+
+
 @task()
 @tracked(unique="until_done")
 def once(key: str):
