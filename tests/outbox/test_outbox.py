@@ -5,18 +5,24 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
+from sqlalchemy import create_engine
+from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
+from sqlalchemy.orm import Session
+from sqlalchemy.pool import StaticPool
 
 from tests.harness import running_worker, wait_until
 from tests.outbox.conftest import Way
-from tracked_queue import EnqueueUnavailableError, JobNotFoundError, State, TrackedQueue, UsageError
+from tracked_queue import EnqueueUnavailableError, JobNotFoundError, NotDurableError, State, TrackedQueue, UsageError
 from tracked_queue.app import connections_of
 from tracked_queue.outbox import Outbox, ddl
-from tracked_queue.outbox.databases import Row, Verdicts
+from tracked_queue.outbox.databases import Page, Row, Verdicts
 
 
 async def write(way: Way, outbox: Outbox, call: Any, commit: bool = True) -> Any:
@@ -114,7 +120,8 @@ async def test_a_row_that_can_not_be_passed_on_holds_up_no_other(app: TrackedQue
     await other.options(id="taken").enqueue(1)
     await write(way, outbox, t.options(id="taken").call(1))
     way.execute(
-        f"insert into tracked_queue_outbox (job_id, namespace, payload) values ('x', '{app.settings.namespace}', 'nonsense')"
+        "insert into tracked_queue_outbox (job_id, namespace, payload, format) "
+        f"values ('x', '{app.settings.namespace}', 'nonsense', 1)"
     )
     fine = await write(way, outbox, t.call(7))
     assert await outbox.relay() == 4
@@ -126,7 +133,7 @@ async def test_a_row_that_can_not_be_passed_on_holds_up_no_other(app: TrackedQue
     assert [text.split(":")[0][:25] for text in problems] == [
         "it comes after job nobody",
         "its id belongs to a job o",
-        "the row's payload can't b",
+        "the row's payload is dama",
     ]
     await outbox.retry()
     assert (await outbox.status()).waiting == 3
@@ -173,20 +180,20 @@ class Mortal:
     def __init__(self, inner: Any, step: str) -> None:
         self.inner, self.step = inner, step
 
-    async def pass_on(self, namespace: str, most: int, send: Any) -> int:
-        async def sending(found: Sequence[Row]) -> Verdicts:
+    async def pass_on(self, page: Page, send: Any) -> Sequence[Row]:
+        async def sending(found: Sequence[Row], waits: Any) -> Verdicts:
             if self.step == "claimed":
                 raise Dies
-            verdicts = await send(found)
+            verdicts: Verdicts = await send(found, waits)
             if self.step == "sent":
                 raise Dies
             return verdicts
 
-        passed: int = await self.inner.pass_on(namespace, most, sending)
+        passed: Sequence[Row] = await self.inner.pass_on(page, sending)
         return passed
 
-    async def ask(self, *given: Any) -> Any:
-        return await self.inner.ask(*given)
+    async def ask(self, *given: Any, **values: Any) -> Any:
+        return await self.inner.ask(*given, **values)
 
     async def close(self) -> None:
         await self.inner.close()
@@ -227,6 +234,148 @@ async def test_a_relay_that_dies_between_two_steps_doubles_and_loses_nothing(
     assert rows(way) == 0
 
 
+async def test_what_comes_after_a_row_that_another_relay_has_waits_for_it(
+    app: TrackedQueue, way: Way, outbox: Outbox
+) -> None:
+    @app.task(name="t")
+    async def t(n: int) -> int:
+        return n
+
+    parent = await write(way, outbox, t.call(1))
+    claimed, go_on = asyncio.Event(), asyncio.Event()
+
+    class Slow(Mortal):
+        async def pass_on(self, page: Page, send: Any) -> Sequence[Row]:
+            async def sending(found: Sequence[Row], waits: Any) -> Verdicts:
+                claimed.set()
+                await go_on.wait()
+                verdicts: Verdicts = await send(found, waits)
+                return verdicts
+
+            passed: Sequence[Row] = await self.inner.pass_on(page, sending)
+            return passed
+
+    other = Outbox(app, way.database)
+    slow = Outbox(app, Slow(other._database, ""))
+    first = asyncio.ensure_future(slow.relay())
+    await claimed.wait()
+    child = await write(way, outbox, t.options(after=[parent.id]).call(2))
+    lone = await write(way, outbox, t.options(after=["nobody"]).call(3))
+    await outbox.relay()
+    status = await outbox.status()
+    assert status.refused == 1, "only what comes after a job of which nobody knows"
+    go_on.set()
+    await first
+    await outbox.relay()
+    assert (await outbox.status()).waiting == 0
+    assert (await child.info()).after == (parent.id,)
+    with pytest.raises(JobNotFoundError):
+        await lone.info()
+    await other.aclose()
+
+
+async def test_rows_of_a_newer_format_wait_for_a_newer_relay(app: TrackedQueue, way: Way, outbox: Outbox) -> None:
+    @app.task(name="t")
+    async def t(n: int) -> None: ...
+
+    await write(way, outbox, t.call(1))
+    way.execute("update tracked_queue_outbox set format = 2")
+    job = await write(way, outbox, t.call(2))
+    assert await outbox.relay() == 1
+    assert (await job.info()).args == (2,)
+    assert (await outbox.status()).refused == 0 and rows(way) == 1
+
+
+async def test_what_can_not_be_made_durable_holds_up_no_other_row(app: TrackedQueue, way: Way, outbox: Outbox) -> None:
+    @app.task(name="t")
+    async def t(n: int) -> int:
+        return n
+
+    for n in range(3):
+        await write(way, outbox, t.options(durability="replica").call(n))  # there is none
+    plain = [await write(way, outbox, t.call(n)) for n in range(3)]
+    connections_of(app).settings = replace(app.settings, enqueue_timeout=0.3, durability_timeout=0.1)
+    with pytest.raises(NotDurableError):
+        await outbox.relay()
+    for job in plain:
+        assert (await job.info()).state is State.QUEUED
+    assert rows(way) == 3, "they are asked for again"
+
+
+# SQLAlchemy warns of a connection whose making was cancelled.
+@pytest.mark.filterwarnings("default::pytest.PytestUnraisableExceptionWarning")
+async def test_a_relay_that_is_cancelled_leaves_no_row_locked(app: TrackedQueue, way: Way, outbox: Outbox) -> None:
+    @app.task(name="t")
+    async def t(n: int) -> None: ...
+
+    for n in range(20):
+        await write(way, outbox, t.call(n))
+    for at in range(25):
+        with anyio.move_on_after(0.0004 * at):
+            await outbox.relay()
+        other = Outbox(app, way.database)
+        await write(way, outbox, t.call(100 + at))
+        async with asyncio.timeout(5):
+            while rows(way):
+                await other.relay()
+        await other.aclose()
+
+
+async def test_burst_workers_run_without_the_database(app: TrackedQueue) -> None:
+    @app.task(name="t")
+    async def t(n: int) -> int:
+        return n
+
+    def connect() -> Any:
+        raise ConnectionError("the database is away")
+
+    Outbox(app, connect)
+    job = await t.enqueue(1)
+    await app.run_worker(burst=True, handle_signals=False)
+    assert await job.result(1) == 1
+
+
+async def test_subclasses_of_sessions_and_rows_of_factories(app: TrackedQueue, tmp_path: Path) -> None:
+    class OwnAsync(AsyncSession):
+        pass
+
+    class Own(Session):
+        pass
+
+    @app.task(name="t")
+    async def t(n: int) -> None: ...
+
+    path = tmp_path / "x.sqlite3"
+    sync = create_engine(f"sqlite:///{path}")
+    with sync.begin() as connection:
+        connection.exec_driver_sql(ddl("sqlite"))
+    outbox = Outbox(app, lambda: _named(path))
+    with Own(sync) as session:
+        outbox.enqueue_sync(session, t.call(1))
+        session.commit()
+    engine = create_async_engine(f"sqlite+aiosqlite:///{path}")
+    async with OwnAsync(engine) as later:
+        await outbox.enqueue(later, t.call(2))
+        with pytest.raises(UsageError, match="await outbox.enqueue"):
+            outbox.enqueue_sync(later, t.call(3))
+        await later.commit()
+    assert await outbox.relay() == 2
+    assert (await outbox.status()).waiting == 0
+    await outbox.aclose()
+    await engine.dispose()
+    sync.dispose()
+    with pytest.raises(UsageError, match="StaticPool"):
+        Outbox(app, create_engine("sqlite://", poolclass=StaticPool))
+
+
+def _named(path: Path) -> Any:
+    import sqlite3
+
+    connection = sqlite3.connect(path)
+    connection.row_factory = lambda cursor, row: dict(zip([item[0] for item in cursor.description], row, strict=True))
+    return connection
+
+
 @pytest.fixture
 async def only_writes(app: TrackedQueue) -> AsyncIterator[Outbox]:
     yield Outbox(app)
@@ -249,6 +398,8 @@ async def test_wrong_use_is_named(app: TrackedQueue, only_writes: Outbox, tmp_pa
     for wrong in (3, "mysql://x", object()):
         with pytest.raises(UsageError, match="outbox: database"):
             Outbox(app, wrong)
+    with pytest.raises(UsageError, match="known_for=1: it must be 60 s"):
+        Outbox(app, "sqlite:///x", known_for=1)
     with pytest.raises(UsageError, match="poll"):
         Outbox(app, "sqlite:///x", poll=0)
     with pytest.raises(UsageError, match="app"):

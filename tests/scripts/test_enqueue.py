@@ -125,7 +125,13 @@ def test_what_the_unique_key_of_a_known_id_came_to_is_not_decided_twice(q: Scrip
     q.settle("w", job, "succeeded")
     before = q.snapshot()
     assert q.enqueue("b", extras=second) == [t.Conflict("held", "a")]
-    assert q.enqueue("c", extras=replacing) == [t.Conflict("held", "a")]
-    assert q.enqueue("b", "c", extras=second) == [t.Conflict("held", "a")] * 2
+    assert q.enqueue("c", extras=replacing) == [t.Conflict("replaced", "a")]
+    assert q.enqueue("b", "b", extras=second) == [t.Conflict("held", "a")] * 2
     assert q.snapshot() == before
+    # What comes after one that was not stored comes after the job that it stands for, in its own batch and later.
+    child = extras(after=["b"], on_failure="fail")
+    batch = [request("b", extras=second), request("x", extras=child)]
+    assert q.store.run(t.enqueue(batch)) == [t.Conflict("held", "a"), True]
+    assert q.enqueue("y", extras=child) == [True]
+    assert q.job("y")["after"] == q.job("x")["after"]
     assert q.enqueue("d", extras=second) == [True], "the key is free"

@@ -33,6 +33,7 @@ class OutboxRow(models.Model):
     job_id = models.CharField(max_length=256)
     namespace = models.CharField(max_length=256)
     payload = models.BinaryField()
+    format = models.SmallIntegerField()
     created_at = models.DateTimeField(db_default=Now())
     problem = models.TextField(null=True)
 

@@ -34,12 +34,13 @@
 --   'created'   recorded
 --   'exists'    a job of this id exists already, in whatever state, or its id is known; nothing written for this one
 --   {'taken', task}   a job of this id exists already, but of that other task; nothing written for this one
---   {'held', id}      its unique key is held by that job, or was when it was enqueued before with `known`, or this tick has
---                     been dealt with; nothing written for this one, except that its schedule has ticked, and `known`
+--   {'held', id}      its unique key is held by that job, or this tick has been dealt with; nothing written for this one, except
+--                     that its schedule has ticked, and `known`
 --   {'replaced', id}  that job holds the key and has not begun: it got the arguments, options, due time, expiry, lane and limits
 --                     of this one.  It keeps its own queue, and the jobs that it comes after; if it is in its queue already, it
 --                     keeps its place there, and is due now
 --   {'unknown', id}   it comes after that job, which has no record, or is untracked; nothing written for this one
+-- With `known`, 'held' and 'replaced' are answered again to whoever enqueues the id again; nothing is written then.
 -- Refuses: a full Redis (OOM), before the first write; a shard that was closed (see close.lua): the one word 'closed'.
 -- A record has the fields kwargs and options only if one of them is not empty, or if it has extras or is due later; delivery '0'
 -- marks such a record.  Only an untracked job has `tracked`, as '0'.  So a fetch reads five fields of a plain job.  `tied` marks a job with
@@ -112,7 +113,11 @@ local function word_of_known(id, task)
     return nil
   end
   local before = cmsgpack.unpack(found)
-  return before[1] ~= task and { 'taken', before[1] } or before[2] and { 'held', before[2] } or 'exists'
+  if before[1] ~= task then
+    return { 'taken', before[1] }
+  end
+  stand_ins[id] = before[3]  -- for jobs of this batch that come after it
+  return before[3] and { before[2], before[3] } or 'exists'
 end
 local some_later = false
 for at = 1, #ARGV, 5 do
@@ -124,12 +129,14 @@ for at = 1, #ARGV, 5 do
     fresh[#fresh + 1] = at  -- a table for each plain job would cost more than the rest of this loop
   else
     local tracked, due, kwargs, options, extras = read_packed(ARGV[at + 4])
+    local was_known = false
     tracked_word = tracked
     some_later = some_later or due ~= '-'
     local job = { at = at, tracked = tracked, due = due, kwargs = kwargs, options = options }
     if extras ~= '' then
       job.extras = cmsgpack.unpack(extras)
-      word = job.extras.known and word_of_known(id, ARGV[at + 1]) or word
+      local found = job.extras.known and word_of_known(id, ARGV[at + 1])
+      was_known, word = found and true, found or word
       local tick = job.extras.tick
       if tick and word == 'created' then
         local name = tick[1]
@@ -188,8 +195,8 @@ for at = 1, #ARGV, 5 do
     if word == 'created' or job.replaces then
       fresh[#fresh + 1] = job
     end
-    if job.extras and job.extras.known and (word == 'created' or stand_ins[id]) then
-      known[id] = { job.extras.known, cmsgpack.pack({ ARGV[at + 1], stand_ins[id] }) }
+    if job.extras and job.extras.known and not was_known and (word == 'created' or stand_ins[id]) then
+      known[id] = { job.extras.known, cmsgpack.pack({ ARGV[at + 1], stand_ins[id] and word[1] or false, stand_ins[id] }) }
     end
   end
   if word == 'created' then
@@ -383,7 +390,7 @@ for _, job in ipairs(fresh) do
   end
 end
 for id, what in pairs(known) do
-  redis.call('SET', named('known', id), what[2], 'PX', what[1])
+  redis.call('SET', named('known', id), what[2], 'PX', math.max(1, what[1]))
 end
 for key, ms in pairs(windows) do
   redis.call('PEXPIRE', named('unique', key), ms)

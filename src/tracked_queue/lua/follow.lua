@@ -6,7 +6,7 @@
 -- ARGV[3]  wants  int   it wants the results of this many of these, from the first
 -- ARGV[4]  last   '1' if these are the last, else '0'
 -- ARGV[5..] id    text  at most 250 in all
--- Derived: job:<id>, followers:<id>, told:<id>, after:<id>, dependents, ended, scheduled, dead, timer, wake_timer,
+-- Derived: job:<id>, followers:<id>, told:<id>, after:<id>, known:<id>, dependents, ended, scheduled, dead, timer, wake_timer,
 --          queue:<q>, suspected:<q>, suspecting, lane:<lane>, lanes:<q>, laned, laned:<q>, wake:<q>, wake_suspects:<q>,
 --          unique:<key>, paused, stats:<minute>, queues, ends:<q>
 --

@@ -12,7 +12,7 @@ _SYNC = "outbox: this is a sync connection: write outbox.enqueue_sync(...)"
 _DRIVERS = {"psycopg": ("postgresql", "%s"), "psycopg2": ("postgresql", "%s"), "sqlite3": ("sqlite", "?"),
             "pymysql": ("mysql", "%s"), "MySQLdb": ("mysql", "%s")}  # fmt: skip
 
-Values = tuple[str, str, bytes]
+Values = tuple[str, str, bytes, int]
 
 
 def insert_sync(connection: Any, values: Values) -> None:
@@ -26,18 +26,16 @@ def insert_sync(connection: Any, values: Values) -> None:
     Raises:
         UsageError: It is something else.
     """
-    kind, module = type(connection), _module_of(connection)
+    module = _module_of(connection)
+    if module == "asyncpg" or _is_async(connection):
+        raise UsageError(_ASYNC)
     if module == "sqlalchemy":
-        if "Async" in kind.__name__ or "async" in kind.__name__:
-            raise UsageError(_ASYNC)
         sql, named = _of_sqlalchemy(connection, values)
         connection.execute(sql, named)
     elif module == "django" and hasattr(connection, "vendor"):
         with connection.cursor() as cursor:
             cursor.execute(Statements(dialect_of(connection.vendor), "%s").insert, values)
     elif module in _DRIVERS:
-        if kind.__name__.startswith("Async"):
-            raise UsageError(_ASYNC)
         statements = Statements(*_DRIVERS[module])
         if hasattr(connection, "cursor"):
             connection.cursor().execute(statements.insert, values)
@@ -57,30 +55,42 @@ async def insert(connection: Any, values: Values) -> None:
     Raises:
         UsageError: It is something else.
     """
-    kind, module = type(connection), _module_of(connection)
-    if module == "sqlalchemy":
-        if "Async" not in kind.__name__ and "async" not in kind.__name__:
-            raise UsageError(_SYNC)
+    module = _module_of(connection)
+    if module == "asyncpg":
+        if any(kind.__name__ == "Pool" for kind in type(connection).__mro__):
+            raise UsageError(
+                "outbox: this is a pool, whose connections have no transaction in common: give the connection"
+            )
+        await connection.execute(Statements("postgresql", "$1").insert, *values)
+    elif module in (*_DRIVERS, "django", "sqlalchemy") and not _is_async(connection):
+        raise UsageError(_SYNC)
+    elif module == "sqlalchemy":
         sql, named = _of_sqlalchemy(connection, values)
         await connection.execute(sql, named)
-    elif module == "asyncpg":
-        await connection.execute(Statements("postgresql", "$1").insert, *values)
     elif module == "psycopg":
-        if not kind.__name__.startswith("Async"):
-            raise UsageError(_SYNC)
         await connection.execute(Statements("postgresql", "%s").insert, values)
-    elif module in _DRIVERS or module == "django":
-        raise UsageError(_SYNC)
     else:
         raise _unknown(connection)
 
 
+def _is_async(connection: Any) -> bool:
+    """Also for a subclass under another name, and for async_scoped_session."""
+    names = [kind.__name__ for kind in type(connection).__mro__]
+    return any(name.startswith(("Async", "async_")) for name in names)
+
+
 def _of_sqlalchemy(connection: Any, values: Values) -> tuple[Any, dict[str, Any]]:
     from sqlalchemy import text
+    from sqlalchemy.exc import UnboundExecutionError
 
-    # A session may have an engine for each table, and then has to be told which one is meant.
-    bind = connection if hasattr(connection, "dialect") else connection.get_bind()
-    named = dict(zip(("job_id", "namespace", "payload"), values, strict=True))
+    try:
+        bind = connection if hasattr(connection, "dialect") else connection.get_bind()
+    except UnboundExecutionError:
+        raise UsageError(
+            "outbox: this session has an engine for each model: give session.connection(bind_arguments={'mapper': TheModel}), "
+            "the connection of the rows that the job is about"
+        ) from None
+    named = dict(zip(("job_id", "namespace", "payload", "format"), values, strict=True))
     return text(Statements(dialect_of(bind.dialect.name), ":name").insert), named
 
 

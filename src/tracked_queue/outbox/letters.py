@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from typing import Any
 
 import msgspec
@@ -10,13 +11,14 @@ from ..errors import UsageError
 from ..protocol.packing import decode_extras, encode_extras, shallow
 from ..protocol.request import Request
 
+# What a row's column of this name says; a relay takes no rows of a newer one.
 FORMAT = 1
+_SUM_BYTES = 4
 
 
 class _Letter(msgspec.Struct, frozen=True, array_like=True):
     """What a row carries; times are absolute, in ms since 1970, by the clock of the program that wrote it."""
 
-    format: int
     id: str
     task: str
     queue: str
@@ -48,12 +50,13 @@ def encode(request: Request, now_ms: int) -> bytes:
         if expires.startswith("+"):
             fields["expires"] = str(now_ms + int(expires[1:]))
             extras = encode_extras(fields)
-    return _encoder.encode(
+    letter = _encoder.encode(
         _Letter(
-            FORMAT, request.id, request.task, request.queue, request.args, request.kwargs, request.options, due_ms,
+            request.id, request.task, request.queue, request.args, request.kwargs, request.options, due_ms,
             request.tracked, extras, request.durability, request.more_after, request.wants,
         )
     )  # fmt: skip
+    return zlib.crc32(letter).to_bytes(_SUM_BYTES, "big") + letter
 
 
 def decode(payload: Any, known_ms: int) -> Request:
@@ -61,16 +64,16 @@ def decode(payload: Any, known_ms: int) -> Request:
     The request, whose id stays known for this long.
 
     Raises:
-        UsageError: Bytes that `encode` did not write, or that a newer version wrote.
+        UsageError: Bytes that `encode` did not write, or that have been damaged: the scripts trust what they are given.
     """
     try:
         data = payload.encode() if isinstance(payload, str) else bytes(payload)
-        letter = shallow(_decoder.decode, data)
+        if zlib.crc32(data[_SUM_BYTES:]).to_bytes(_SUM_BYTES, "big") != data[:_SUM_BYTES]:
+            raise UsageError("the row's payload is damaged, or something else wrote it: its checksum is wrong")
+        letter = shallow(_decoder.decode, data[_SUM_BYTES:])
         extras = decode_extras(letter.extras) if letter.extras else {}
-    except (msgspec.DecodeError, msgspec.ValidationError) as error:
+    except (msgspec.DecodeError, msgspec.ValidationError, TypeError) as error:
         raise UsageError(f"the row's payload can't be read: {error}") from None
-    if letter.format > FORMAT:
-        raise UsageError("the row was written by a newer version of tracked_queue; let a newer relay pass it on")
     extras.setdefault("known", known_ms)
     return Request(
         letter.id, letter.task, letter.queue, letter.args, letter.kwargs, letter.options, None, letter.due_ms, letter.tracked,

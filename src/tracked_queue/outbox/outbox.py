@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -13,23 +13,33 @@ import anyio
 
 from .. import log
 from ..app import TrackedQueue, producer_of
-from ..errors import StoreUnavailableError, TrackedQueueError, UsageError
+from ..errors import NotDurableError, StoreUnavailableError, TrackedQueueError, UsageError
 from ..model.checks import to_seconds
 from ..model.hooks import run_now
 from ..model.job import Job
 from ..model.task import PreparedCall
+from ..protocol.request import Request
 from ..protocol.transitions import MAX_BATCH, Conflict, ConflictWord
 from ..settings import Seconds
 from ..transport.backoff import pauses
-from .databases import Database, Row, Verdicts, database_of
+from .databases import Database, Page, Row, Verdicts, Waits, database_of
 from .inserts import insert, insert_sync
-from .letters import decode, encode
+from .letters import FORMAT, decode, encode
 
 R = TypeVar("R")
 
 KNOWN_FOR_S = 7 * 86400.0
+LEAST_KNOWN_S = 60.0
 FIRST_PAUSE_S, MAX_PAUSE_S = 0.2, 10.0
-CLOSE_S = 2.0
+BURST_S = 10.0
+
+
+@dataclass(slots=True)
+class _Trouble:
+    """What went wrong with a part of the rows, and whether it was with all of a page."""
+
+    error: TrackedQueueError | None = None
+    everywhere: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,7 +80,10 @@ class Outbox:
             raise UsageError(f"outbox: app={app!r}: it must be a TrackedQueue")
         self.app = app
         self._poll_s = to_seconds("poll", poll, above=True)
-        self._known_ms = round(to_seconds("known_for", known_for, above=True) * 1000)
+        known_s = to_seconds("known_for", known_for)
+        if known_s < LEAST_KNOWN_S:
+            raise UsageError(f"outbox: known_for={known_for!r}: it must be {LEAST_KNOWN_S:g} s or more")
+        self._known_ms = round(known_s * 1000)
         self._producer = producer_of(app)
         self._database: Database | None = None if database is None else database_of(database)
 
@@ -109,11 +122,11 @@ class Outbox:
         insert_sync(connection, values)
         return job
 
-    async def _letter(self, call: PreparedCall[R]) -> tuple[Job[R], tuple[str, str, bytes]]:
+    async def _letter(self, call: PreparedCall[R]) -> tuple[Job[R], tuple[str, str, bytes, int]]:
         request = await self._producer.held(call)
         payload = encode(request, int(time.time() * 1000))
         job: Job[R] = Job(request.id, True, self._producer, request.result, request.durability)
-        return job, (request.id, self.app.settings.namespace, payload)
+        return job, (request.id, self.app.settings.namespace, payload, FORMAT)
 
     # Passing on
 
@@ -122,15 +135,29 @@ class Outbox:
         Pass on all rows that are committed now, and return their number: for tests, and for right after a commit.
 
         Raises:
-            StoreUnavailableError: Redis did not answer; the rows stay.
+            StoreUnavailableError: Redis, or a part of it, did not answer, or has not confirmed what a row's `durability` asks
+                for; those rows stay, and all others were passed on.
+            TrackedQueueError: Redis refused.
             Exception: What the database's driver raises.
         """
-        database, passed = self._need_database(), 0
+        database, after, passed, trouble = self._need_database(), 0, 0, _Trouble()
+
+        async def send(rows: Sequence[Row], waits: Waits) -> Verdicts:
+            nonlocal passed
+            verdicts = await self._send(rows, waits, trouble)
+            passed += len(verdicts.done) + len(verdicts.refused)
+            return verdicts
+
         while True:
-            found = await database.pass_on(self.app.settings.namespace, MAX_BATCH, self._send)
-            passed += found
-            if found < MAX_BATCH:
-                return passed
+            # Page by page, so that rows that have to stay hold up none behind them. The next call begins from the first again:
+            # ids are not in the order of commits.
+            rows = await database.pass_on(Page(self.app.settings.namespace, FORMAT, after, MAX_BATCH), send)
+            if len(rows) < MAX_BATCH or trouble.everywhere:
+                break
+            after = rows[-1].id
+        if trouble.error is not None:
+            raise trouble.error
+        return passed
 
     async def run_relay(self) -> None:
         """Pass on rows until this is cancelled; outages of either side are logged once, and waited out."""
@@ -138,45 +165,87 @@ class Outbox:
         problem = ""
         while True:
             try:
+                if problem.startswith("redis"):
+                    await self._answers()  # before rows are locked
                 await self.relay()
-            except StoreUnavailableError as error:
-                problem = self._told(problem, "redis", error)
-                await asyncio.sleep(next(pause))
-            except TrackedQueueError as error:
-                problem = self._told(problem, "redis", error)
-                await asyncio.sleep(next(pause))
-            except Exception as error:  # of the database's driver
-                problem = self._told(problem, "database", error)
+            except Exception as error:
+                side = (
+                    "redis"
+                    if isinstance(error, TrackedQueueError) and not isinstance(error, UsageError)
+                    else "database"
+                )
+                now = f"{side}: {type(error).__qualname__}"
+                if now != problem:
+                    log.outbox_paused(side=side, error=f"{type(error).__qualname__}: {error}"[:300])
+                problem = now
                 await asyncio.sleep(next(pause))
             else:
                 if problem:
-                    log.outbox_resumed(side=problem)
+                    log.outbox_resumed(side=problem.partition(":")[0])
                     problem, pause = "", pauses(FIRST_PAUSE_S, MAX_PAUSE_S, random.random)
                 # Not all workers at the same moment.
                 await asyncio.sleep(self._poll_s * (0.5 + random.random()))
 
-    def _told(self, before: str, side: str, error: Exception) -> str:
-        if before != side:
-            log.outbox_paused(side=side, error=f"{type(error).__qualname__}: {error}"[:300])
-        return side
+    async def _answers(self) -> None:
+        """Raises StoreUnavailableError if no shard answers."""
+        errors = []
+        for store in self._producer.connections.stores:
+            try:
+                await store.read(("PING",))
+            except StoreUnavailableError as error:
+                errors.append(error)
+            else:
+                return
+        raise errors[0]
 
-    async def _send(self, rows: Sequence[Row]) -> Verdicts:
-        verdicts, requests, sent = Verdicts(), [], []
+    async def _send(self, rows: Sequence[Row], waits: Waits, trouble: _Trouble) -> Verdicts:
+        verdicts, requests = Verdicts(), dict[int, Request]()
         for row in rows:
             try:
-                requests.append(decode(row.payload, self._known_ms))
-                sent.append(row.id)
+                requests[row.id] = decode(row.payload, self._known_ms)
             except UsageError as error:
                 self._refuse(verdicts, row.id, "", str(error))
-        stored = await self._producer.connections.here().enqueue_many(requests) if requests else []
-        for id, request, answer in zip(sent, requests, stored, strict=True):
-            if isinstance(answer, Conflict) and answer.word is ConflictWord.UNKNOWN:
-                self._refuse(verdicts, id, request.id, f"it comes after job {answer.id}, of which there is no record")
-            elif isinstance(answer, Conflict) and answer.word is ConflictWord.TAKEN:
-                self._refuse(verdicts, id, request.id, f"its id belongs to a job of task {answer.id}")
-            else:
-                verdicts.done.append(id)
+        lacking = await self._store(requests, verdicts, trouble)
+        again = {}
+        for id, missing in lacking.items():
+            # The job that it comes after may be a row that another relay has; or it was stored by one a moment ago.
+            if not await waits(missing):
+                again[id] = requests[id]
+        for id, missing in (await self._store(again, verdicts, trouble)).items():
+            self._refuse(verdicts, id, requests[id].id, f"it comes after job {missing}, of which there is no record")
         return verdicts
+
+    async def _store(self, requests: Mapping[int, Request], verdicts: Verdicts, trouble: _Trouble) -> dict[int, str]:
+        """
+        Store these by shard and by what they wait for, so that what is wrong with some holds up no others.
+
+        Returns:
+            Rows that come after a job of which there is no record, and that job's id.
+        """
+        connections, lacking = self._producer.connections, dict[int, str]()
+        parts: dict[tuple[int, str], dict[int, Request]] = {}
+        for id, request in requests.items():
+            parts.setdefault((connections.shards.of_id(request.id), request.durability), {})[id] = request
+        failed = 0
+        for (shard, _), part in parts.items():
+            try:
+                answers = await connections.here().all[shard].enqueue_many(list(part.values()))
+            except NotDurableError as error:  # stored, and to be asked for once more
+                trouble.error = error
+                verdicts.done += [id for id, request in part.items() if request.id not in error.job_ids]
+                continue
+            except TrackedQueueError as error:
+                trouble.error, failed = error, failed + 1
+                continue
+            for (id, request), answer in zip(part.items(), answers, strict=True):
+                if isinstance(answer, Conflict) and answer.word is ConflictWord.UNKNOWN:
+                    lacking[id] = answer.id
+                elif isinstance(answer, Conflict) and answer.word is ConflictWord.TAKEN:
+                    self._refuse(verdicts, id, request.id, f"its id belongs to a job of task {answer.id}")
+                else:
+                    verdicts.done.append(id)
+        trouble.everywhere = trouble.everywhere or (bool(parts) and failed == len(parts))
+        return lacking
 
     def _refuse(self, verdicts: Verdicts, id: int, job_id: str, problem: str) -> None:
         log.outbox_refused(row=id, job_id=job_id, problem=problem[:300])
@@ -186,15 +255,17 @@ class Outbox:
 
     async def status(self) -> OutboxStatus:
         """How far behind the relays are. Raises what the database's driver raises."""
-        name = self.app.settings.namespace
-        waiting, oldest, refused = await self._need_database().ask(lambda say: say.status, name, name, name)
+        asked = self._need_database().ask(lambda say: say.status, namespace=self.app.settings.namespace)
+        waiting, oldest, refused = await asked
         return OutboxStatus(
-            waiting=int(waiting), oldest_s=None if oldest is None else max(0.0, float(oldest)), refused=int(refused)
+            waiting=int(waiting or 0),
+            oldest_s=None if oldest is None else max(0.0, float(oldest)),
+            refused=int(refused or 0),
         )
 
     async def retry(self) -> None:
         """Let the relays try refused rows again. Raises what the database's driver raises."""
-        await self._need_database().ask(lambda say: say.retry, self.app.settings.namespace)
+        await self._need_database().ask(lambda say: say.retry, namespace=self.app.settings.namespace)
 
     async def aclose(self) -> None:
         """Close the relay's own connection to the database; a later use opens another one."""
@@ -209,13 +280,17 @@ class Outbox:
     # As a companion of the worker
 
     async def before_burst(self) -> None:
-        """What is committed when a worker with `--burst` starts, it runs."""
-        await self.relay()
+        """A worker with `--burst` runs what is committed when it starts; a database that is away keeps it from nothing else."""
+        try:
+            with anyio.fail_after(BURST_S):
+                await self.relay()
+        except Exception as error:
+            side = "redis" if isinstance(error, TrackedQueueError) else "database"
+            log.outbox_paused(side=side, error=f"{type(error).__qualname__}: {error}"[:300])
 
     async def beside(self) -> None:
         """Relay as long as the worker works."""
         try:
             await self.run_relay()
         finally:
-            with anyio.move_on_after(CLOSE_S, shield=True):
-                await self.aclose()
+            await self.aclose()

@@ -15,6 +15,7 @@ CREATE TABLE IF NOT EXISTS {TABLE} (
     job_id varchar(256) NOT NULL,
     namespace varchar(256) NOT NULL,
     payload bytea NOT NULL,
+    format smallint NOT NULL,
     created_at timestamptz NOT NULL DEFAULT now(),
     problem text
 );
@@ -25,9 +26,10 @@ CREATE TABLE IF NOT EXISTS {TABLE} (
     job_id varchar(256) NOT NULL,
     namespace varchar(256) NOT NULL,
     payload longblob NOT NULL,
+    format smallint NOT NULL,
     created_at timestamp(6) NOT NULL DEFAULT CURRENT_TIMESTAMP(6),
     problem text
-);
+) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;
 """,
     "sqlite": f"""\
 CREATE TABLE IF NOT EXISTS {TABLE} (
@@ -35,15 +37,18 @@ CREATE TABLE IF NOT EXISTS {TABLE} (
     job_id varchar(256) NOT NULL,
     namespace varchar(256) NOT NULL,
     payload blob NOT NULL,
+    format smallint NOT NULL,
     created_at timestamp NOT NULL DEFAULT CURRENT_TIMESTAMP,
     problem text
 );
 """,
 }
+# Of the rows that are to be passed on.
+_OPEN = "min(CASE WHEN problem IS NULL THEN created_at END)"
 _AGE = {
-    "postgresql": "extract(epoch from now() - min(created_at))",
-    "mysql": "timestampdiff(microsecond, min(created_at), current_timestamp(6)) / 1000000",
-    "sqlite": "(julianday('now') - julianday(min(created_at))) * 86400",
+    "postgresql": f"extract(epoch from now() - {_OPEN})",
+    "mysql": f"timestampdiff(microsecond, {_OPEN}, current_timestamp(6)) / 1000000",
+    "sqlite": f"(julianday('now') - julianday({_OPEN})) * 86400",
 }
 DIALECTS = tuple(_DDL)
 
@@ -91,18 +96,37 @@ class Statements:
         return sql
 
     @property
+    def isolation(self) -> str:
+        """
+        Said first in a transaction; '' for nothing. Else MySQL locks the gaps between rows, too, so that inserts wait for
+        Redis; and a PostgreSQL with another default fails relays that are at work at the same time.
+        """
+        return "SET TRANSACTION ISOLATION LEVEL READ COMMITTED" if self.locks else ""
+
+    def _same(self, name: str) -> str:
+        """A comparison of texts in which `a` is not `A`, whatever the table's collation is."""
+        return f"BINARY {name} = BINARY <{name}>" if self.dialect == "mysql" else f"{name} = <{name}>"
+
+    @property
     def insert(self) -> str:
-        """job_id, namespace, payload."""
-        sql = f"INSERT INTO {TABLE} (job_id, namespace, payload) VALUES (<job_id>, <namespace>, <payload>)"
-        return self._marked(sql, "job_id", "namespace", "payload")
+        """job_id, namespace, payload, format."""
+        names = ("job_id", "namespace", "payload", "format")
+        sql = f"INSERT INTO {TABLE} ({', '.join(names)}) VALUES ({', '.join(f'<{name}>' for name in names)})"
+        return self._marked(sql, *names)
 
     @property
     def claim(self) -> str:
-        """namespace, limit -> id, payload. No row is waited for that another relay has; late commits are never skipped."""
+        """namespace, after, format, most -> id, payload. No row is waited for that another relay has."""
         lock = " FOR UPDATE SKIP LOCKED" if self.locks else ""
-        which = "namespace = <namespace> AND problem IS NULL"
+        which = f"{self._same('namespace')} AND id > <after> AND format <= <format> AND problem IS NULL"
         sql = f"SELECT id, payload FROM {TABLE} WHERE {which} ORDER BY id LIMIT <most>{lock}"
-        return self._marked(sql, "namespace", "most")
+        return self._marked(sql, "namespace", "after", "format", "most")
+
+    @property
+    def waits(self) -> str:
+        """namespace, job_id -> a row if a job of this id is still to be passed on, also one that another relay has."""
+        which = f"{self._same('namespace')} AND {self._same('job_id')} AND problem IS NULL"
+        return self._marked(f"SELECT id FROM {TABLE} WHERE {which} LIMIT 1", "namespace", "job_id")
 
     def delete(self, ids: list[int]) -> str:
         """No parameters: the ids are numbers of ours."""
@@ -115,15 +139,16 @@ class Statements:
 
     @property
     def retry(self) -> str:
-        """namespace."""
-        return self._marked(f"UPDATE {TABLE} SET problem = NULL WHERE namespace = <namespace>", "namespace")
+        """namespace. Only refused rows: a relay may have the others."""
+        which = f"{self._same('namespace')} AND problem IS NOT NULL"
+        return self._marked(f"UPDATE {TABLE} SET problem = NULL WHERE {which}", "namespace")
 
     @property
     def status(self) -> str:
         """namespace -> open rows, age of the oldest in s, rows with a problem."""
         sql = (
-            f"SELECT (SELECT count(*) FROM {TABLE} WHERE namespace = <namespace> AND problem IS NULL), "
-            f"(SELECT {_AGE[self.dialect]} FROM {TABLE} WHERE namespace = <own> AND problem IS NULL), "
-            f"(SELECT count(*) FROM {TABLE} WHERE namespace = <same> AND problem IS NOT NULL)"
+            "SELECT sum(CASE WHEN problem IS NULL THEN 1 ELSE 0 END) AS waiting, "
+            f"{_AGE[self.dialect]} AS oldest_s, sum(CASE WHEN problem IS NULL THEN 0 ELSE 1 END) AS refused "
+            f"FROM {TABLE} WHERE {self._same('namespace')}"
         )
-        return self._marked(sql, "namespace", "own", "same")
+        return self._marked(sql, "namespace")

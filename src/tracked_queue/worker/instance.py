@@ -278,11 +278,7 @@ class Instance:
                 group.start_soon(self._end_without_suspects)
             cancelled = await self._wait_for(any_ready, group)
             if left:
-                async with self._lifespan():
-                    for companion in self._hooks.companions:
-                        if self._host.burst:
-                            await companion.before_burst()
-                        group.start_soon(companion.beside)
+                async with self._lifespan(), self._companions():
                     live.set()
                     cancelled = await self._wait_for(over, group) or cancelled
             group.cancel_scope.cancel()
@@ -291,6 +287,22 @@ class Instance:
         if cancelled:
             raise asyncio.CancelledError
         return max(codes, default=0)
+
+    @contextlib.asynccontextmanager
+    async def _companions(self) -> AsyncIterator[None]:
+        """What runs beside the jobs, within the lifespan."""
+        companions = self._hooks.companions
+        if self._host.burst:
+            for companion in companions:
+                await companion.before_burst()
+        beside = [asyncio.ensure_future(companion.beside()) for companion in companions]
+        try:
+            yield
+        finally:
+            for task in beside:
+                task.cancel()
+            if beside:
+                await asyncio.wait(beside, timeout=self._settings.cancel_grace)
 
     async def _wait_for(self, event: asyncio.Event, group: anyio.abc.TaskGroup) -> bool:
         """Wait for an event; a cancellation meanwhile is a request to stop, and jobs are handed back all the same."""

@@ -30,6 +30,7 @@ class Migration(migrations.Migration):
                 ("job_id", models.CharField(max_length=256)),
                 ("namespace", models.CharField(max_length=256)),
                 ("payload", models.BinaryField()),
+                ("format", models.SmallIntegerField()),
                 ("created_at", models.DateTimeField(db_default=Now())),
                 ("problem", models.TextField(null=True)),
             ],

@@ -14,6 +14,7 @@ local function meant(rule, waits, failed)
   return waits > 0 and 'waiting' or 'queued'
 end
 -- look_back: the states of the jobs named in `after`; or nil, and the id of one that has no record or is untracked.
+-- An id that an earlier enqueue with `known` did not store stands for the job that held its unique key then.
 -- seen: ids that this batch stores -> '1', or '0' for an untracked job.  stand_ins: ids of this batch that were not stored -> the
 -- job that holds their unique key.
 local function look_back(after, seen, stand_ins)
@@ -23,6 +24,14 @@ local function look_back(after, seen, stand_ins)
     local state, tracked, revives = 'queued', seen[id], nil
     if not tracked then
       local found = read_fields(named('job', id), 'state', 'tracked', 'revives')
+      if not found[1] then
+        local known = redis.call('GET', named('known', id))
+        local stand_in = known and cmsgpack.unpack(known)[3]
+        if stand_in then
+          id = stand_in
+          found = read_fields(named('job', id), 'state', 'tracked', 'revives')
+        end
+      end
       state, tracked, revives = found[1], found[2], found[3]
     end
     if not state or tracked == '0' then
