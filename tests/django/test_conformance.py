@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from asgiref.sync import async_to_sync
+from django.conf import settings
 from django.core.exceptions import SuspiciousOperation
 from django.test import override_settings
 from django.utils import timezone
@@ -27,8 +28,9 @@ from tests.django.versions import (
     task_finished,
     task_started,
 )
+from tracked_queue import ArgumentError, TrackedQueue
 from tracked_queue.app import connections_of
-from tracked_queue.django import queue
+from tracked_queue.django import queue, tracked
 
 pytestmark = pytest.mark.usefixtures("worker")
 
@@ -287,3 +289,28 @@ def test_a_loop_that_was_made_for_one_call_keeps_no_connections() -> None:
     result = async_to_sync(tasks.add.aenqueue)(1)
     async_to_sync(result.arefresh)()
     assert len(connections_of(queue())._clients) == before
+
+
+def test_arguments_that_no_longer_fit_are_a_failure_that_has_a_class() -> None:
+    """As after a deploy that changes a function."""
+    other = TrackedQueue(os.environ["TEST_REDIS"], namespace=os.environ["TEST_NAMESPACE"])
+    job = other.enqueue_sync(tasks.add.module_path, 1, 2, 3, 4)
+    other.close()
+    result = ended(default_task_backend.get_result(job.id))
+    assert result.errors[0].exception_class is ArgumentError
+
+
+def test_a_result_outlives_its_queue_s_name() -> None:
+    result = ended(tasks.mail.enqueue("x"))
+    default = settings.TASKS["default"]
+    with override_settings(TASKS={"default": {**default, "QUEUES": ["default"]}}):
+        assert default_task_backend.get_result(result.id).return_value == "x"
+
+
+def test_two_tasks_of_one_function_have_the_same_options() -> None:
+    function = type(tasks.add.func)(tasks.add.func.__code__, {}, "shared")
+    function.__module__, function.__qualname__ = __name__, "shared"
+    first = task()(function)
+    assert task(priority=5)(function).func is first.func
+    with pytest.raises(InvalidTask, match="other options"):
+        task()(tracked(max_attempts=7)(function))

@@ -233,3 +233,21 @@ def test_a_row_is_written_while_redis_is_away() -> None:
         result = tasks.outboxed.enqueue(1)
         assert OutboxRow.objects.get(namespace="away").job_id == result.id
         OutboxRow.objects.all().delete()
+
+
+def test_a_plain_task_may_run_an_event_loop_that_uses_the_orm() -> None:
+    results = [tasks.loops.enqueue() for _ in range(10)]
+    assert [ended(result).return_value for result in results] == [1] * 10
+
+
+def test_an_async_task_that_enqueues_takes_no_thread_for_it() -> None:
+    id, used = ended(tasks.enqueues.enqueue()).return_value
+    assert used is False
+    assert ended(get(id)).return_value == 2
+
+
+def test_a_child_process_finds_a_task_of_any_module() -> None:
+    from tests.django.project.shop import others
+
+    result = ended(others.elsewhere.enqueue(3), 40)
+    assert result.return_value == [3, result.id, 1], result.errors

@@ -277,3 +277,33 @@ def test_the_migrations_are_up_to_date() -> None:
     from django.core.management import call_command
 
     call_command("makemigrations", "tracked_queue", check=True, dry_run=True, verbosity=0)
+
+
+def test_the_admin_s_model_is_nothing_for_dumpdata() -> None:
+    from io import StringIO
+
+    from django.core.management import call_command
+
+    for options in ({}, {"use_base_manager": True}):
+        out = StringIO()
+        call_command("dumpdata", "tracked_queue", stdout=out, **options)
+        assert out.getvalue().strip() == "[]"
+
+
+def test_two_aliases_of_one_place_are_refused() -> None:
+    same = {"BACKEND": BACKEND, "OPTIONS": {"namespace": "both"}}
+    with override_settings(TASKS={"default": same, "other": same}):
+        assert [found.id for found in task_backends["other"].check()] == ["tracked_queue.E003"]
+
+
+@pytest.mark.usefixtures("worker")
+def test_the_admin_finds_jobs_by_odd_ids_and_links(users: dict[str, Client]) -> None:
+    job = queue("plain").options(id="order:12_a", queue="nobody").enqueue_sync("x")
+    for id in (job.id, "order_3A12_5Fa"):
+        page = users["viewer"].get(reverse("admin:tracked_queue_job_change", args=[id]))
+        assert page.status_code == 200 and "order:12_a" in page.content.decode()
+    assert users["viewer"].get(reverse(LIST), {"id": "a\nb"}).status_code == 200
+    long = queue("plain").options(id="x" * 256, queue="nobody").enqueue_sync("x")
+    act = reverse("admin:tracked_queue_job_act") + "?backend=plain"
+    done = users["changer"].post(act, {"action": "cancel", "id": [long.id]}, follow=True)
+    assert done.status_code == 200 and LogEntry.objects.count() == 1

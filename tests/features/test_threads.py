@@ -365,3 +365,69 @@ def test_what_is_no_context_manager_is_refused(register: str) -> None:
     ):
         with pytest.raises(UsageError, match=words):
             getattr(app, register)(wrong)
+
+
+async def test_what_was_committed_as_the_job_timed_out_counts(app: TrackedQueue) -> None:
+    committed: list[int] = []
+
+    @app.thread_context
+    @contextlib.contextmanager
+    def slow_commit() -> Iterator[None]:
+        yield
+        time.sleep(0.3)
+        committed.append(current_job().attempt)
+
+    @app.task(name="late", max_attempts=2, timeout=0.1, retry=[0.01])
+    async def late() -> int:
+        return await in_thread(lambda: 7)
+
+    async with running_worker(app):
+        job = await late.enqueue()
+        assert await job.result(10) == 7
+    assert committed == [1]
+
+
+async def test_what_waits_for_a_thread_when_its_job_ends_is_cancelled(app: TrackedQueue) -> None:
+    connections_of(app).settings = replace(app.settings, threads=1)
+    release, futures = threading.Event(), []
+
+    @app.task(name="holds")
+    def holds() -> None:
+        release.wait()
+
+    @app.task(name="asks")
+    async def asks() -> None:
+        futures.append(current_job().thread.submit(ident))
+
+    async with running_worker(app), contextlib.AsyncExitStack() as stack:
+        stack.callback(release.set)
+        await holds.enqueue()
+        await wait_until(lambda: threading.active_count() > 1, what="the holder")
+        await (await asks.enqueue()).result(10)
+        assert futures[0].cancelled()
+
+
+async def test_a_loop_that_the_job_runs_in_its_thread_may_use_that_thread(app: TrackedQueue) -> None:
+    """`asyncio.run` in a plain def: what that loop sends to the job's thread would wait for ever."""
+
+    @app.task(name="loops", max_attempts=1)
+    def loops() -> bool:
+        async def inner() -> int:
+            return await in_thread(ident)
+
+        return asyncio.run(inner()) == ident()
+
+    async with running_worker(app):
+        assert await (await loops.enqueue()).result(10)
+
+
+async def test_an_exit_in_the_thread_ends_no_worker(app: TrackedQueue) -> None:
+    @app.task(name="exits", max_attempts=1)
+    async def exits() -> None:
+        await asyncio.gather(*[asyncio.ensure_future(in_thread(lambda: exec("raise SystemExit(3)")))])
+
+    async with running_worker(app):
+        with pytest.raises(JobFailedError, match="SystemExit in the job's thread"):
+            await (await exits.enqueue()).result(10)
+        with pytest.raises(JobFailedError):
+            await (await exits.enqueue()).result(10)

@@ -10,6 +10,7 @@ from asgiref.sync import async_to_sync
 from django.conf import settings
 from django.contrib import admin, messages
 from django.contrib.admin.models import CHANGE, LogEntry
+from django.contrib.admin.utils import unquote
 from django.contrib.contenttypes.models import ContentType
 from django.core.exceptions import PermissionDenied
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
@@ -18,6 +19,7 @@ from django.urls import path, reverse
 from django.utils.html import format_html
 
 from ..errors import JobNotFoundError, TrackedQueueError, UnreadableJobError, UsageError
+from ..model.record import JobInfo
 from ..operator.operator import Operator
 from ..protocol.transitions import CancelWord, DeadWord
 from ..reports.listing import LISTED_STATES
@@ -87,7 +89,9 @@ class JobAdmin(admin.ModelAdmin):
             raise PermissionDenied
         place = Place(request)
         given = {name: request.GET.get(name, "").strip() for name in ("state", "queue", "task", "error", "id")}
-        if given["id"]:
+        if given["id"] and not given["id"].isprintable():
+            messages.error(request, "An id has printable characters only.")
+        elif given["id"]:
             return HttpResponseRedirect(self._address(given["id"], place.alias))
         state = given["state"] or "dead"
         context: dict[str, Any] = {"state": state, "states": LISTED_STATES, "given": given, "rows": [], "next": ""}
@@ -105,7 +109,7 @@ class JobAdmin(admin.ModelAdmin):
         except TrackedQueueError as error:
             messages.error(request, str(error))
         else:
-            context["rows"] = [(row, name_of(row.queue), self._address(row.id, place.alias)) for row in page.rows]
+            context["rows"] = [(row, row.queue, self._address(row.id, place.alias)) for row in page.rows]
             if page.next is not None:
                 kept = {name: value for name, value in given.items() if value}
                 context["next"] = "?" + urlencode({**kept, "backend": place.alias, "state": state, "start": page.next})
@@ -117,7 +121,7 @@ class JobAdmin(admin.ModelAdmin):
             raise PermissionDenied
         place = Place(request)
         try:
-            info = place.site.app.job(id).info_sync()
+            info = _found(place, id)
         except (JobNotFoundError, UnreadableJobError, UsageError) as error:
             messages.error(request, f"{error} Ended jobs are kept for a while only.")
             return HttpResponseRedirect(self._list_address(place.alias))
@@ -159,7 +163,7 @@ class JobAdmin(admin.ModelAdmin):
         kind = ContentType.objects.get_for_model(Job)
         for id in done:
             LogEntry.objects.create(
-                user_id=request.user.pk, content_type_id=kind.pk, object_id=id, object_repr=id, action_flag=CHANGE,
+                user_id=request.user.pk, content_type_id=kind.pk, object_id=id, object_repr=id[:200], action_flag=CHANGE,
                 change_message=f"{action} ({place.alias})",
             )  # fmt: skip
         if done:
@@ -189,14 +193,22 @@ class JobAdmin(admin.ModelAdmin):
         return TemplateResponse(request, f"admin/tracked_queue/job/{name}.html", {**own, **context})
 
     def _address(self, id: str, alias: str) -> str:
-        return reverse("admin:tracked_queue_job_change", args=[id]) + "?" + urlencode({"backend": alias})
+        return (
+            reverse("admin:tracked_queue_job_change", args=[id], current_app=self.admin_site.name)
+            + "?"
+            + urlencode({"backend": alias})
+        )
 
     def _list_address(self, alias: str, state: str = "") -> str:
         given = {"backend": alias, **({"state": state} if state in LISTED_STATES else {})}
-        return reverse("admin:tracked_queue_job_changelist") + "?" + urlencode(given)
+        return reverse("admin:tracked_queue_job_changelist", current_app=self.admin_site.name) + "?" + urlencode(given)
 
     def _act_address(self, alias: str) -> str:
-        return reverse("admin:tracked_queue_job_act") + "?" + urlencode({"backend": alias})
+        return (
+            reverse("admin:tracked_queue_job_act", current_app=self.admin_site.name)
+            + "?"
+            + urlencode({"backend": alias})
+        )
 
 
 _TIMES = ("queued_at", "due_at", "fetched_at", "started_at", "finished_at")
@@ -207,6 +219,20 @@ _NOT_REQUEUED = {
     DeadWord.UNUSABLE: "its record can't be used",
     DeadWord.GONE: "it is not there any more",
 }
+
+
+def _found(place: Place, id: str) -> JobInfo:
+    """The job; Django's own links to it have its id quoted, and don't name the backend."""
+    places = [place.site, *(sites.site(alias) for alias in place.aliases if alias != place.alias)]
+    for site in places:
+        for name in dict.fromkeys((id, unquote(id))):
+            try:
+                info = site.app.job(name).info_sync()
+            except JobNotFoundError:
+                continue
+            place.site, place.alias = site, site.alias
+            return info
+    raise JobNotFoundError(id)
 
 
 def link_to_job(id: str, alias: str = "default") -> str:

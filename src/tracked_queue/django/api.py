@@ -11,6 +11,7 @@ try:
     from django.tasks.base import Task, TaskContext, TaskError, TaskResult, TaskResultStatus
     from django.tasks.exceptions import InvalidTask, TaskResultDoesNotExist
     from django.tasks.signals import (
+        log_task_enqueued,
         log_task_finished,
         log_task_started,
         task_enqueued,
@@ -26,6 +27,7 @@ except ImportError:
         from django_tasks.exceptions import InvalidTaskError as InvalidTask
         from django_tasks.exceptions import TaskResultDoesNotExist
         from django_tasks.signals import (
+            log_task_enqueued,
             log_task_finished,
             log_task_started,
             task_enqueued,
@@ -47,6 +49,6 @@ if tuple(int(part) for part in asgiref.__version__.split(".")[:2]) < LEAST_ASGIR
 
 __all__ = [
     "BaseTaskBackend", "InvalidTask", "Task", "TaskContext", "TaskError", "TaskResult", "TaskResultDoesNotExist",
-    "TaskResultStatus", "log_task_finished", "log_task_started", "normalize_json", "task_backends", "task_enqueued",
-    "task_finished", "task_started",
+    "TaskResultStatus", "log_task_enqueued", "log_task_finished", "log_task_started", "normalize_json", "task_backends",
+    "task_enqueued", "task_finished", "task_started",
 ]  # fmt: skip

@@ -12,8 +12,10 @@ from django.core.checks import CheckMessage
 from django.db import transaction
 
 from ..errors import JobNotFoundError, UnreadableJobError, UsageError
+from ..model.context import current
 from ..model.job import Job
 from ..model.task import PreparedCall
+from ..worker.lanes import JobThread
 from . import checks
 from .api import (
     BaseTaskBackend,
@@ -27,7 +29,8 @@ from .api import (
 from .bands import name_of, queue_of
 from .declare import TrackedTask, refused
 from .results import result_of
-from .sites import site_for
+from .runs import tell
+from .sites import aliases, site, site_for
 from .told import Told, aware, now
 
 
@@ -81,10 +84,10 @@ class TrackedQueueBackend(BaseTaskBackend):
         call, result = self._prepared(task, args, kwargs)
         if _in_borrowed_loop() or self.site.mode == "outbox":
             await sync_to_async(self._send_or_defer)(call, result)
-        elif self.site.mode == "now" or not await sync_to_async(self._deferred)(call, result):
+        elif not (_may_be_in_transaction() and await sync_to_async(self._deferred)(call, result)):
             (job,) = await self.site.app.enqueue_many([call])
             self._sent(job, result)
-            await task_enqueued.asend(sender=type(self), task_result=result)
+            await tell(task_enqueued, type(self), result)
         return result
 
     def get_result(self, result_id: str) -> Any:
@@ -114,7 +117,7 @@ class TrackedQueueBackend(BaseTaskBackend):
     def check(self, **kwargs: Any) -> Iterable[CheckMessage]:
         """Django's system checks of this backend."""
         yield from super().check(**kwargs)
-        yield from checks.of_site(self.site)
+        yield from checks.of_site(self.site, {alias: site(alias) for alias in aliases()})
 
     def _prepared(self, task: Any, args: Iterable[Any], kwargs: Mapping[str, Any]) -> tuple[PreparedCall[Any], Any]:
         self.validate_task(task)
@@ -160,6 +163,12 @@ class TrackedQueueBackend(BaseTaskBackend):
     def _sent(self, job: Job[Any], result: Any) -> None:
         if job.id != result.id:  # of a unique task: the job that was there before
             object.__setattr__(result, "id", job.id)
+
+
+def _may_be_in_transaction() -> bool:
+    """A job that has not used its thread yet has no connection, and to look would take the thread until the job's end."""
+    job = current.get()
+    return job is None or not isinstance(job.thread, JobThread) or job.thread.used
 
 
 def _in_borrowed_loop() -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from django.apps import apps
@@ -12,13 +12,19 @@ from django.core import checks
 
 from ..errors import TrackedQueueError
 from ..operator.doctor import Finding, Level
+from ..settings import Settings
 
 if TYPE_CHECKING:
     from .sites import Site
 
 
-def of_site(site: Site) -> Iterator[checks.CheckMessage]:
-    """Of one alias of TASKS."""
+def same_place(one: Settings, other: Settings) -> bool:
+    """Whether two apps have the same keys."""
+    return (one.redis_url, one.namespace) == (other.redis_url, other.namespace)
+
+
+def of_site(site: Site, others: Mapping[str, Site]) -> Iterator[checks.CheckMessage]:
+    """Of one alias of TASKS, among the others."""
     if not apps.is_installed("tracked_queue.django"):
         yield checks.Warning(
             "tracked_queue.django is not in INSTALLED_APPS, so there is no `manage.py tracked_queue` and no admin of jobs.",
@@ -26,6 +32,14 @@ def of_site(site: Site) -> Iterator[checks.CheckMessage]:
             obj=f"TASKS[{site.alias!r}]",
             id="tracked_queue.W001",
         )
+    for alias, other in others.items():
+        if alias != site.alias and same_place(site.app.settings, other.app.settings):
+            yield checks.Error(
+                f"it has the redis_url and the namespace of TASKS[{alias!r}], so their workers park each other's jobs.",
+                hint='Give one of them another "namespace" in OPTIONS.',
+                obj=f"TASKS[{site.alias!r}]",
+                id="tracked_queue.E003",
+            )
     if site.mode == "outbox" and not apps.is_installed("tracked_queue.django"):
         yield checks.Error(
             "ENQUEUE='outbox': its table is made by the migrations of tracked_queue.django, which is not in INSTALLED_APPS.",

@@ -23,7 +23,20 @@ def install(app: TrackedQueue) -> None:
     """Have an app's jobs treat Django's connections well."""
     app.thread_lifespan(_connections)
     app.thread_context(_recycled)
-    app.middleware(_own_thread)
+
+    async def own_thread(job: CurrentJob, call_next: Any) -> Any:
+        """
+        The ORM's `a...` methods run in one thread for a whole process, unless a context says otherwise: then jobs share a
+        connection, and their transactions mix. Here each job of an `async def` has a thread of its own, from the first such
+        call to its end. A plain `def` is in its own thread anyway, where an event loop of its own could not wait for it.
+        """
+        task = app.tasks.get(job.task)
+        if task is None or not task.is_async:
+            return await call_next()
+        async with ThreadSensitiveContext(executor=job.thread):
+            return await call_next()
+
+    app.middleware(own_thread)
 
 
 @contextmanager
@@ -43,12 +56,3 @@ def _recycled() -> Iterator[None]:
     finally:
         close_old_connections()
         caches.close_all()
-
-
-async def _own_thread(job: CurrentJob, call_next: Any) -> Any:
-    """
-    The ORM's `a...` methods run in one thread for a whole process, unless a context says otherwise: then jobs share a
-    connection, and their transactions mix. Here each job has a thread of its own, from the first such call to its end.
-    """
-    async with ThreadSensitiveContext(executor=job.thread):
-        return await call_next()

@@ -2,8 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from django.db import models
 from django.db.models.functions import Now
+
+
+class _Nothing(models.Manager):
+    """No rows, for all that goes through the models of a project, such as dumpdata."""
+
+    def get_queryset(self) -> Any:
+        """None of them."""
+        return super().get_queryset().none()
 
 
 class Job(models.Model):
@@ -13,11 +23,13 @@ class Job(models.Model):
     """
 
     id = models.CharField(primary_key=True, max_length=256)
+    objects = _Nothing()
 
     class Meta:
         """There is nothing of it in the database."""
 
         managed = False
+        base_manager_name = "objects"
         default_permissions = ("view", "change")
         permissions = (("view_arguments", "Can see what jobs are given and return"),)
         verbose_name = "job"

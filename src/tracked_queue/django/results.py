@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import builtins
 from typing import Any
 
 from django.core.exceptions import SuspiciousOperation
 from django.utils.module_loading import import_string
+
+import tracked_queue
 
 from ..model.record import ErrorInfo, JobInfo
 from ..protocol.states import State
@@ -27,7 +30,7 @@ _STATUSES = {
     State.DEAD: TaskResultStatus.FAILED,
 }
 # What the worker itself says of a run, and the class that stands for it.
-_OURS = {"Dead": "tracked_queue.Dead", "Discard": "tracked_queue.Discard", "ResultError": "builtins.TypeError"}
+_OURS = {"ResultError": "builtins.TypeError"}
 _NOT_STARTED = (State.SCHEDULED, State.QUEUED, State.PARKED, State.WAITING)
 
 
@@ -95,7 +98,12 @@ def _errors(info: JobInfo) -> list[Any]:
 
 
 def _error(error: ErrorInfo) -> Any:
-    kind = _OURS.get(error.type, error.type if "." in error.type else f"builtins.{error.type}")
+    kind = _OURS.get(error.type, error.type)
+    if "." not in kind:  # the worker's own words are classes of ours
+        where = "builtins" if hasattr(builtins, kind) else "tracked_queue"
+        kind = (
+            f"{where}.{kind}" if where == "builtins" or hasattr(tracked_queue, kind) else "tracked_queue.JobFailedError"
+        )
     text = error.traceback or f"{error.type}: {error.message}"
     return TaskError(exception_class_path=kind, traceback=text)
 

@@ -9,12 +9,14 @@ from typing import Any
 
 from ..model.context import CurrentJob, current
 from ..model.task import Task as AppTask
+from ..worker.isolated import About, about
 from ..worker.outcome import is_last
 from .api import (
     TaskContext,
     TaskError,
     TaskResult,
     TaskResultStatus,
+    log_task_enqueued,
     log_task_finished,
     log_task_started,
     normalize_json,
@@ -26,6 +28,8 @@ from .bands import name_of
 from .declare import signature_of
 from .told import Told, now
 
+_ONLY_LOG = (log_task_enqueued, log_task_started, log_task_finished)
+
 
 class Runner:
     """Runs one Django task; `task` is replaced when its module is loaded anew."""
@@ -33,6 +37,7 @@ class Runner:
     def __init__(self, alias: str, task: Any) -> None:
         self.alias, self.task = alias, task
         self.app_task: AppTask[..., Any] | None = None
+        self.options: dict[str, Any] = {}
 
     def function(self) -> Callable[..., Any]:
         """What the app registers: the same name and parameters, and plain JSON in and out."""
@@ -63,7 +68,7 @@ class _Run:
     """One run, from the signal of its start to that of its end."""
 
     def __init__(self, runner: Runner, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        self._runner, self._task, self._job = runner, runner.task, current.get()
+        self._runner, self._task, self._job = runner, runner.task, current.get() or about.get()
         self._sender = type(task_backends[runner.alias])
         self.result = _running(runner, self._job, args, kwargs)
         self._args = (TaskContext(task_result=self.result), *args) if self._task.takes_context else args
@@ -84,15 +89,15 @@ class _Run:
 
     async def acarry_out(self) -> Any:
         """Of an `async def`, in the event loop."""
-        await _tell(task_started, self._sender, self.result)
+        await tell(task_started, self._sender, self.result)
         try:
             value = normalize_json(await self._task.func(*self._args, **self._kwargs))
         except BaseException as error:
             if self._failed(error):
-                await _tell(task_finished, self._sender, self.result)
+                await tell(task_finished, self._sender, self.result)
             raise
         self._succeeded(value)
-        await _tell(task_finished, self._sender, self.result)
+        await tell(task_finished, self._sender, self.result)
         return value
 
     def _succeeded(self, value: Any) -> None:
@@ -120,8 +125,8 @@ def _set(result: Any, **values: Any) -> None:
         object.__setattr__(result, name, value)  # Django's own way with this frozen class
 
 
-def _running(runner: Runner, job: CurrentJob | None, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """The result as the task sees it while it runs; a child process of isolate='process' knows no job."""
+def _running(runner: Runner, job: CurrentJob | About | None, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """The result as the task sees it while it runs."""
     told = Told({} if job is None else job.headers)
     task = runner.task if job is None else told.task(runner.task, name_of(job.queue))
     started_at = now()
@@ -141,13 +146,13 @@ def _running(runner: Runner, job: CurrentJob | None, args: tuple[Any, ...], kwar
     )
 
 
-async def _tell(signal: Any, sender: Any, result: Any) -> None:
+async def tell(signal: Any, sender: Any, result: Any) -> None:
     """
-    Send a signal from a job of the event loop. Django's own receiver only logs, and where nothing else listens it is called
-    here: any other plain function is called in a thread, of which there are fewer than jobs.
+    Send a signal in an event loop. Django's own receiver only logs, and where nothing else listens it is called
+    here: any other plain function is called in a thread, of which a worker has fewer than jobs.
     """
     listeners, waiting = signal._live_receivers(sender)
-    if not waiting and all(listener in (log_task_started, log_task_finished) for listener in listeners):
+    if not waiting and all(listener in _ONLY_LOG for listener in listeners):
         signal.send(sender=sender, task_result=result)
     else:
         await signal.asend(sender=sender, task_result=result)

@@ -100,8 +100,13 @@ class Site:
                 if runner is None:
                     runner = self._made(task)
                 elif runner.task.func is not task.func:
-                    runner.task = task  # its module was loaded anew: the newest function counts
+                    # Its module was loaded anew: the newest function counts; its options do when the process starts anew.
+                    runner.task, runner.options = task, options_of(task, self._task_options)
         assert runner.app_task is not None
+        if options_of(task, self._task_options) != runner.options:
+            raise InvalidTask(
+                f"{task.module_path}: there is a task of this function with other options; write another function for them"
+            )
         _defined[self.alias, task.module_path] = runner.task
         return runner.app_task
 
@@ -113,7 +118,7 @@ class Site:
             )
         self._serve([task.queue_name])
         try:
-            options = options_of(task, self._task_options)
+            options = runner.options = options_of(task, self._task_options)
             runner.app_task = self.app.task(name=task.module_path, queue=task.queue_name, **options)(runner.function())
         except (UsageError, TypeError) as error:
             raise refused(task, error) from error

@@ -9,6 +9,8 @@ from typing import Any
 from django.conf import settings
 from django.utils import timezone
 
+from .api import InvalidTask
+
 _EPOCH = datetime.fromtimestamp(0, UTC)
 # The header that holds it.
 HEADER = "django"
@@ -38,7 +40,10 @@ class Told:
         run_after = time_of(self._after)
         if (task.priority, task.queue_name, task.run_after) == (self._priority, queue_name, run_after):
             return task
-        return task.using(priority=self._priority, queue_name=queue_name, run_after=run_after)
+        try:
+            return task.using(priority=self._priority, queue_name=queue_name, run_after=run_after)
+        except InvalidTask:  # its queue has left the settings since
+            return task
 
     @property
     def enqueued_at(self) -> datetime | None:

@@ -74,7 +74,7 @@ def _in_process(task: Task[..., Any], hooks: Hooks, processes: ProcessPool) -> I
 
     async def in_process(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         packed = task.signature.encode(args, kwargs, 2**62)
-        call = (task.name, function, *packed, _plain(hooks.carried()), _facts())
+        call = (task.name, function, *packed, _plain(hooks.carried()), _facts(), _about())
         kind, data, kinds, seconds = await processes.run(task.name, call)
         if kind and not kinds:
             raise _signal(kind, data.decode(), seconds)
@@ -100,6 +100,14 @@ def _facts() -> dict[str, Any]:
     """What the child's log lines say of the job."""
     job = current.get()
     return {} if job is None else {"task": job.task, "job_id": job.id, "delivery": job.fence, "lease": job.lease}
+
+
+def _about() -> tuple[Any, ...] | None:
+    """See isolated.About."""
+    job = current.get()
+    if job is None:
+        return None
+    return job.id, job.queue, job.lease, job.attempt, job.max_attempts, _plain(job.headers)
 
 
 def _signal(kind: str, reason: str, seconds: float | None) -> Signal:

@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Mapping
+from contextvars import ContextVar
 from functools import cache
 from types import SimpleNamespace
 from typing import Any, Protocol
@@ -61,6 +62,26 @@ class Setup(msgspec.Struct, frozen=True, omit_defaults=True):
     everything: bool = False
 
 
+class About(msgspec.Struct, frozen=True, array_like=True):
+    """What the worker knows of the job; the child has no `current_job()`, which could do nothing here."""
+
+    id: str
+    queue: str
+    lease: str
+    attempt: int
+    max_attempts: int
+    headers: dict[str, Any]
+
+    @property
+    def last_attempt(self) -> bool:
+        """Whether the job is dead if this attempt raises."""
+        return self.attempt >= self.max_attempts
+
+
+# Of the call that runs here.
+about: ContextVar[About | None] = ContextVar("tracked_queue_isolated", default=None)
+
+
 class Call(msgspec.Struct, frozen=True, array_like=True):
     """
     One call.
@@ -72,6 +93,7 @@ class Call(msgspec.Struct, frozen=True, array_like=True):
         args, kwargs: Encoded.
         context: Variables that were carried from the enqueue.
         job: What log lines say of the job.
+        about: What code around the function may want to know of it.
     """
 
     number: int
@@ -81,6 +103,7 @@ class Call(msgspec.Struct, frozen=True, array_like=True):
     kwargs: bytes
     context: dict[str, Any]
     job: dict[str, Any]
+    about: About | None = None
 
 
 class App(Protocol):
@@ -199,12 +222,20 @@ def run_isolated(call: Call) -> Reply:
                 variable.set(call.context[variable.name])
         structlog.contextvars.clear_contextvars()
         structlog.contextvars.bind_contextvars(**call.job)
+        about.set(call.about)
         values, named = task.signature.decode(call.args, call.kwargs)
         _begin(hooks)
+        value, failed = None, None
         with contextlib.ExitStack() as stack:
             for context in hooks.thread_contexts:
                 stack.enter_context(context())
-            value = task.function(*values, **named)
+            try:
+                value = task.function(*values, **named)
+            except BaseException as error:
+                failed = error
+                raise
+        if failed is not None:  # a context manager has kept it to itself; the job has failed all the same
+            raise failed
         if inspect.isawaitable(value):
             raise TypeError(
                 f"task {task.name} returned a {type(value).__qualname__}, to be awaited: isolate='process' runs a plain `def`"
@@ -230,6 +261,9 @@ def _task_of(call: Call) -> tuple[Task[..., Any], Hooks]:
     """The task as the worker's app has it, and what the app puts around."""
     app = _app()
     task = None if app is None else app.tasks.get(call.task)
+    if task is None and app is not None and call.function.module != "__main__":
+        importlib.import_module(call.function.module)  # which may define it for the app
+        task = app.tasks.get(call.task)
     if task is None:
         task = _task_at(call.function.module, call.function.script, call.function.name)
     producer: Producer = task.enqueuer  # type: ignore[assignment]

@@ -166,8 +166,9 @@ class JobThread(Executor):
     def __init__(self, lanes: Lanes) -> None:
         self._lanes = lanes
         self._lane: _Lane | None = None
-        self._waits: deque[Callable[[], None]] = deque()
+        self._waits: deque[tuple[Future[Any], Callable[[], None]]] = deque()
         self._used = False
+        self._ident = 0  # of the thread, once there is one
         self._last: Future[Any] | None = None
         self.ended = False
         self._at_first = contextvars.copy_context()
@@ -186,12 +187,21 @@ class JobThread(Executor):
         if self.ended:
             raise RuntimeError("the job has ended, and its thread is another's")
         future: Future[T] = Future()
+        if threading.get_ident() == self._ident:
+            # By an event loop that the job itself runs in this thread: it would wait for ever for its turn.
+            self._carry_out(future, partial(function, *args, **kwargs))
+            return future
         work = partial(self._run, future, partial(function, *args, **kwargs))
         if threading.get_ident() == self._lanes.owner:
             self._put(future, work)
         else:
             self._lanes.loop.call_soon_threadsafe(self._put, future, work)
         return future
+
+    @property
+    def used(self) -> bool:
+        """Whether it was asked to do something: until then the job has no thread."""
+        return self._used
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Nothing: the worker ends it with the job."""
@@ -239,6 +249,8 @@ class JobThread(Executor):
         if lane is None:
             if self._used:
                 self._lanes.forget(self)
+            for waiting, _ in self._waits:
+                waiting.cancel()
             return
         last = self._last
         if not self._lanes.hooks.thread_contexts and last is not None and last.done() and not last.cancelled():
@@ -251,8 +263,9 @@ class JobThread(Executor):
         try:
             await asyncio.shield(left)
         except asyncio.CancelledError:
+            # What is entered is left all the same, and if that was a commit, it counts.
             await asyncio.wait({left})
-            raise
+            left.result()
 
     # In the event loop
 
@@ -264,7 +277,7 @@ class JobThread(Executor):
         if self._lane is not None:
             self._lane.put(work)
         else:
-            self._waits.append(work)
+            self._waits.append((future, work))
             if not self._used:
                 self._used = True
                 self._lanes.want(self)
@@ -273,12 +286,14 @@ class JobThread(Executor):
         """Have this thread from now on."""
         self._lane = lane
         lane.put(partial(self._enter, lane))
-        for work in self._waits:
+        for _, work in self._waits:
             lane.put(work)
+        self._waits.clear()
 
     # In the thread
 
     def _enter(self, lane: _Lane) -> None:
+        self._ident = threading.get_ident()
         try:
             lane.begin()
             self._stack = self._context.run(entered, self._lanes.hooks.thread_contexts)
@@ -286,16 +301,26 @@ class JobThread(Executor):
             self._problem = problem
 
     def _run(self, future: Future[T], call: Callable[[], T]) -> None:
+        if self._problem is None:
+            self._context.run(self._carry_out, future, call)
+        elif future.set_running_or_notify_cancel():
+            future.set_exception(self._problem)
+
+    def _carry_out(self, future: Future[T], call: Callable[[], T]) -> None:
         if not future.set_running_or_notify_cancel():
             return
         try:
-            if self._problem is not None:
-                raise self._problem
-            value = self._context.run(call)
+            value = call()
         except BaseException as error:
             if is_fork():
                 end_fork(error)
-            future.set_exception(error)
+            if isinstance(error, Exception):
+                future.set_exception(error)
+                return
+            # In a task of its own, a SystemExit would end the worker's event loop.
+            wrapped = RuntimeError(f"{type(error).__qualname__} in the job's thread: {error}")
+            wrapped.__cause__ = error
+            future.set_exception(wrapped)
         else:
             future.set_result(value)
 
@@ -313,4 +338,4 @@ class JobThread(Executor):
             future.set_result(None)
 
 
-guard(JobThread._run)
+guard(JobThread._carry_out)

@@ -19,7 +19,7 @@ from ..model.context import CurrentJob
 from ..model.options import TaskOptions
 from ..model.retry import Dead, Discard, Exponential, Retry, Snooze, leaves_of, meant_by, retry_delay
 from ..protocol.transitions import OutcomeKind
-from .isolated import class_name
+from .isolated import About, class_name
 
 # A record keeps this much of a reason.
 MAX_REASON = 500
@@ -153,7 +153,7 @@ def _is_retried(error: BaseException, options: TaskOptions) -> bool:
     )
 
 
-def is_last(error: BaseException, job: CurrentJob, options: TaskOptions) -> bool:
+def is_last(error: BaseException, job: CurrentJob | About, options: TaskOptions) -> bool:
     """Whether the job that raised this has failed for good; of one that was cut short that is not known, so not."""
     error = meant_by(error)
     if isinstance(error, Snooze | asyncio.CancelledError):

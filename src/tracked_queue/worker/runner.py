@@ -297,6 +297,8 @@ class Runner:
                     delivery.deadline = math.inf
                     with contextlib.suppress(asyncio.CancelledError):  # its outcome is decided already
                         await self.light.wait()
+                if delivery.thread is not None and not delivery.thread.ended:  # something that it left behind took it
+                    await _left(delivery.thread, asyncio.CancelledError())
             finally:
                 self._finish(delivery)
 

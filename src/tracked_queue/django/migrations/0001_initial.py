@@ -20,6 +20,7 @@ class Migration(migrations.Migration):
                 "verbose_name_plural": "jobs",
                 "permissions": (("view_arguments", "Can see what jobs are given and return"),),
                 "managed": False,
+                "base_manager_name": "objects",
                 "default_permissions": ("view", "change"),
             },
         ),

@@ -9,6 +9,7 @@ import threading
 from django.db import connection, transaction
 
 from tests.django.versions import task
+from tracked_queue import current_job
 from tracked_queue.django import queue, tracked
 
 from .models import Note
@@ -138,6 +139,17 @@ async def _sync(function):
     from asgiref.sync import sync_to_async
 
     return await sync_to_async(function)()
+
+
+@task()
+def loops() -> int:
+    return asyncio.run(Note.objects.acount()) * 0 + 1
+
+
+@task()
+async def enqueues() -> list:
+    result = await add.aenqueue(1)
+    return [result.id, current_job().thread.used]
 
 
 @task()
