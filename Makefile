@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 # Tests of real processes have leases of seconds, for which a shared machine can stand still: one that fails is run once more.
 ONCE_MORE := --reruns 1
 
-.PHONY: demo dashboard test test-processes test-django test-browser test-deep test-acl test-pythons test-wheels fuzz failover cluster test-versions test-all explore chaos soak bench bench-smoke bench-growth bench-readers bench-dashboard bench-peers bench-cluster bench-soak alerts audit check docs clean
+.PHONY: demo dashboard test test-processes test-django test-outbox test-browser test-deep test-acl test-pythons test-wheels fuzz failover cluster test-versions test-all explore chaos soak bench bench-smoke bench-growth bench-readers bench-dashboard bench-peers bench-cluster bench-soak alerts audit check docs clean
 
 demo: $(STAMP)
 	$(BIN)/python -m tracked_queue demo
@@ -25,6 +25,10 @@ test-processes: $(STAMP)
 # tests/django on Django 5.2, 6.0 and 6.1, as far as there are Pythons for them here; on PostgreSQL too where Debian's postgresql is.
 test-django: $(STAMP)
 	$(BIN)/python scripts/on_djangos.py
+
+# The outbox on every database that is installed: SQLite always, PostgreSQL and MariaDB (Debian: postgresql, mariadb-server).
+test-outbox: $(STAMP)
+	$(BIN)/python -m pytest -n 2 $(ONCE_MORE) tests/outbox tests/process/test_outbox.py
 
 # The dashboard in a real browser: Debian's chromium, or the one that CHROMIUM names. Pictures of each page go to .artifacts.
 test-browser: $(VENV)/.browser
@@ -77,7 +81,7 @@ alerts:
 
 # Everything, and the explorer over more steps and over three jobs.
 test-all: $(STAMP)
-	$(MAKE) test test-processes test-django test-browser test-deep test-acl fuzz failover cluster test-versions test-pythons test-wheels explore
+	$(MAKE) test test-processes test-django test-outbox test-browser test-deep test-acl fuzz failover cluster test-versions test-pythons test-wheels explore
 
 explore: $(STAMP)
 	EXPLORER_DEPTH=7 $(BIN)/python -m pytest tests/explorer -s
