@@ -14,9 +14,9 @@ from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any
 
+import django
 import pytest
 
-import django
 from tests.postgres import Postgres
 from tracked_queue.chaos.server import RedisServer
 
