@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 # Tests of real processes have leases of seconds, for which a shared machine can stand still: one that fails is run once more.
 ONCE_MORE := --reruns 1
 
-.PHONY: demo dashboard test test-processes test-django test-outbox test-browser test-deep test-acl test-pythons test-wheels fuzz failover cluster test-versions test-all explore chaos soak bench bench-smoke bench-growth bench-readers bench-dashboard bench-peers bench-cluster bench-soak alerts audit check docs clean
+.PHONY: demo dashboard test test-processes test-django test-outbox test-migrate test-browser test-deep test-acl test-pythons test-wheels fuzz failover cluster test-versions test-all explore chaos soak bench bench-smoke bench-growth bench-readers bench-dashboard bench-peers bench-cluster bench-soak alerts audit check docs clean
 
 demo: $(STAMP)
 	$(BIN)/python -m tracked_queue demo
@@ -16,7 +16,7 @@ dashboard: $(STAMP)
 	$(BIN)/python -m tracked_queue demo --dashboard
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -n 3 -m "not deep" --ignore tests/failover --ignore tests/cluster --ignore tests/fuzz --ignore tests/process --ignore tests/fault --ignore tests/browser --ignore tests/django
+	$(BIN)/python -m pytest -n 3 -m "not deep" --ignore tests/failover --ignore tests/cluster --ignore tests/fuzz --ignore tests/process --ignore tests/fault --ignore tests/browser --ignore tests/django --ignore tests/migrate
 
 # Real worker processes that are killed, frozen, cut off and redeployed, and a Redis that goes away.
 test-processes: $(STAMP)
@@ -28,7 +28,11 @@ test-django: $(STAMP)
 
 # The outbox on every database that is installed: SQLite always, PostgreSQL and MariaDB (Debian: postgresql, mariadb-server).
 test-outbox: $(STAMP)
-	$(BIN)/python -m pytest -n 2 $(ONCE_MORE) tests/outbox tests/process/test_outbox.py
+	TEST_OUTBOX=all $(BIN)/python -m pytest -n 2 $(ONCE_MORE) tests/outbox tests/process/test_outbox.py
+
+# Jobs that real producers of Celery, RQ and arq have written are moved; each of these has an environment of its own.
+test-migrate: $(STAMP)
+	$(BIN)/python scripts/on_olds.py
 
 # The dashboard in a real browser: Debian's chromium, or the one that CHROMIUM names. Pictures of each page go to .artifacts.
 test-browser: $(VENV)/.browser
@@ -81,7 +85,7 @@ alerts:
 
 # Everything, and the explorer over more steps and over three jobs.
 test-all: $(STAMP)
-	$(MAKE) test test-processes test-django test-outbox test-browser test-deep test-acl fuzz failover cluster test-versions test-pythons test-wheels explore
+	$(MAKE) test test-processes test-django test-outbox test-migrate test-browser test-deep test-acl fuzz failover cluster test-versions test-pythons test-wheels explore
 
 explore: $(STAMP)
 	EXPLORER_DEPTH=7 $(BIN)/python -m pytest tests/explorer -s

@@ -157,7 +157,9 @@ def test_nothing_unpickles_or_evaluates_data() -> None:
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Import | ast.ImportFrom):
                 names = {alias.name for alias in node.names} | {getattr(node, "module", None) or ""}
-                assert not names & {"pickle", "marshal", "shelve", "dill", "cloudpickle"}, path
+                # The one that reads pickles of other queues refuses all names in them; see its tests.
+                allowed = {"pickle"} if path.name == "pickles.py" else set[str]()
+                assert not names & {"pickle", "marshal", "shelve", "dill", "cloudpickle"} - allowed, path
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
                 assert node.func.id not in ("eval", "exec", "__import__", "compile"), path
 

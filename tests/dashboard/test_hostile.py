@@ -594,8 +594,12 @@ async def test_a_dashboard_that_was_there_before_the_fleet_finds_its_shards(
     await early.aclose()
 
 
+async def _has_instances(app: TrackedQueue) -> bool:
+    return len(await app.operator.instances()) == app.settings.shards
+
+
 async def test_slots_of_a_process_count_once_in_all_shards(server: RedisServer, namespace: str) -> None:
-    from tests.harness import running_worker
+    from tests.harness import running_worker, wait_until
 
     app = TrackedQueue(server.url, namespace=namespace, shards=3, heartbeat_interval=0.2, heartbeat_ttl=2.0, block=1.0)
 
@@ -607,6 +611,7 @@ async def test_slots_of_a_process_count_once_in_all_shards(server: RedisServer, 
     async with contextlib.AsyncExitStack() as stack:
         stack.push_async_callback(app.aclose)
         await stack.enter_async_context(running_worker(app, concurrency=10))
+        await wait_until(lambda: _has_instances(app), what="the instance in all shards")
         found = (await client.get("/api/")).json()
         assert (found["totals"]["slots"], found["totals"]["instances"], len(found["starts"])) == (10, 1, 1)
         (queue,) = (await client.get("/api/queues")).json()["rows"]

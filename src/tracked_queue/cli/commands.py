@@ -19,7 +19,7 @@ from . import jobs
 from . import top
 
 # isort: split
-from . import change, dashboard, dead, doctor, explain, metrics, outbox, probe, trace
+from . import change, dashboard, dead, doctor, explain, metrics, migrate, outbox, probe, trace
 
 # isort: split
 from ..transport.endpoint import fill_standard_descriptors
@@ -29,8 +29,8 @@ from .common import clean, cli
 
 # Importing a module of commands registers them, in the order in which --help lists them.
 __all__ = [
-    "change", "chaos", "cli", "dashboard", "dead", "doctor", "explain", "jobs", "look", "main", "metrics", "outbox", "probe",
-    "run", "top", "trace",
+    "change", "chaos", "cli", "dashboard", "dead", "doctor", "explain", "jobs", "look", "main", "metrics", "migrate", "outbox",
+    "probe", "run", "top", "trace",
 ]  # fmt: skip
 
 

@@ -1,0 +1,89 @@
+"""Programs of the other queues, run by the Python of an environment that has them: what they write is really theirs."""
+
+CELERY = """
+import sys, datetime, decimal, uuid
+from celery import Celery, chain
+app = Celery("shop", broker=sys.argv[2])
+app.conf.broker_transport_options = {"visibility_timeout": 3600}
+
+@app.task(name="shop.add")
+def add(a, b=1): return a + b
+
+@app.task(name="shop.typed")
+def typed(at, amount, id): return str(at)
+
+@app.task(name="shop.gone")
+def gone(): pass
+
+@app.task(name="shop.retries", bind=True, max_retries=3)
+def retries(self, n):
+    raise self.retry(countdown=3600)
+
+@app.task(name="shop.slow", acks_late=True)
+def slow(n):
+    import time; time.sleep(600)
+
+if sys.argv[1] == "write":
+    ids = [add.delay(n).id for n in range(5)]
+    ids.append(add.apply_async((10,), {"b": 2}, countdown=3600).id)
+    ids.append(add.apply_async((11,), queue="mail", expires=7200).id)
+    ids.append(add.apply_async((12,), expires=0.001).id)
+    ids.append(add.apply_async((13,), priority=9).id)
+    typed.delay(datetime.datetime(2030, 1, 2, tzinfo=datetime.timezone.utc), decimal.Decimal("1.5"), uuid.UUID(int=7))
+    gone.delay()
+    chain(add.s(1), add.s(2)).delay()
+    add.apply_async((14,), serializer="pickle")
+    print(" ".join(ids))
+elif sys.argv[1] == "hold":
+    add.apply_async((20,), countdown=3600)
+    retries.delay(1)
+    slow.delay(1)
+else:
+    app.worker_main(["worker", "--pool", "solo" if sys.argv[1] == "solo" else "prefork", "-c", "2", "--loglevel", "WARNING", "-Q", "celery,mail"])
+"""
+
+RQ = """
+import sys, datetime, uuid
+from redis import Redis
+from rq import Queue
+import operator
+connection = Redis.from_url(sys.argv[2])
+queue = Queue("default", connection=connection)
+ids = [queue.enqueue("shop.add", n).id for n in range(5)]
+ids.append(queue.enqueue("shop.add", 6, b=2).id)
+ids.append(queue.enqueue_in(datetime.timedelta(hours=1), "shop.add", 7).id)
+queue.enqueue("shop.gone")
+first = queue.enqueue("shop.add", 8)
+queue.enqueue("shop.add", 9, depends_on=first)
+queue.enqueue("shop.add", slice(1, 2))
+queue.enqueue("shop.typed", datetime.datetime(2030, 1, 2, tzinfo=datetime.timezone.utc), "1.5", uuid.UUID(int=7))
+print(" ".join(ids))
+"""
+
+ARQ = """
+import sys, asyncio, datetime
+from arq import create_pool
+from arq.connections import RedisSettings
+async def main():
+    pool = await create_pool(RedisSettings.from_dsn(sys.argv[2]))
+    for n in range(5):
+        await pool.enqueue_job("shop.add", n, _job_id=f"a{n}")
+    await pool.enqueue_job("shop.add", 6, b=2)
+    await pool.enqueue_job("shop.add", 7, _defer_by=datetime.timedelta(hours=1), _job_id="later")
+    await pool.enqueue_job("shop.gone")
+    await pool.enqueue_job("shop.add", slice(1, 2))
+    await pool.aclose()
+asyncio.run(main())
+"""
+
+ARQ_WORKER = """
+import sys, asyncio
+from arq.worker import Worker, func
+from arq.connections import RedisSettings
+async def add(ctx, a, b=1):
+    await asyncio.sleep(0.05)
+    print("RAN" if isinstance(a, int) else "odd", a, flush=True)
+asyncio.set_event_loop(asyncio.new_event_loop())
+worker = Worker([func(add, name="shop.add")], redis_settings=RedisSettings.from_dsn(sys.argv[2]), poll_delay=0.01, max_jobs=2, burst=True, max_burst_jobs=1000)
+worker.run()
+"""
