@@ -9,7 +9,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 # The environment's name, and what is installed there.
-PACKAGES = {"celery": "celery[redis]", "rq": "rq", "arq": "arq"}
+PACKAGES = {"celery": "celery[redis]", "rq": "rq", "arq": "arq", "dramatiq": "dramatiq[redis]", "huey": "huey[redis]"}
 
 
 def main() -> int:

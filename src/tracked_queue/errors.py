@@ -32,6 +32,7 @@ Every exception of tracked_queue, as one tree.
     │   ├── NotAllowedError        they may not do this
     │   ├── NotVisibleError        there is no such thing, or it is not for them to see
     │   └── TooManyLoginsError     too many logins at once, or too many that failed
+    ├── UnreadableCallError        in migrate: a job of another queue can't be read, or reading it could run code
     ├── LifespanError              the app's lifespan raised when a worker started
     └── InvariantError             our bug: stop the instance, keep the jobs
 
@@ -273,6 +274,10 @@ class StoreRefusedError(TrackedQueueError):
 
 class MissingCommandError(StoreRefusedError):
     """The server doesn't know a command: it was renamed away, or this is another product."""
+
+
+class UnreadableCallError(TrackedQueueError):
+    """In `migrate`: a job of another queue can't be read, or reading it could run code; says why."""
 
 
 class LifespanError(TrackedQueueError):

@@ -87,3 +87,56 @@ asyncio.set_event_loop(asyncio.new_event_loop())
 worker = Worker([func(add, name="shop.add")], redis_settings=RedisSettings.from_dsn(sys.argv[2]), poll_delay=0.01, max_jobs=2, burst=True, max_burst_jobs=1000)
 worker.run()
 """
+
+DRAMATIQ = """
+import sys, dramatiq
+from dramatiq.brokers.redis import RedisBroker
+dramatiq.set_broker(RedisBroker(url=sys.argv[2]))
+
+@dramatiq.actor(actor_name="shop.add")
+def add(a, b=1): return a + b
+
+@dramatiq.actor(actor_name="shop.gone")
+def gone(): pass
+
+ids = [add.send(n).message_id for n in range(5)]
+ids.append(add.send_with_options(args=(6,), kwargs={"b": 2}).message_id)
+ids.append(add.send_with_options(args=(7,), delay=3600000).message_id)
+gone.send()
+(add.message(1) | add.message(2)).run()
+print(" ".join(ids))
+"""
+
+DRAMATIQ_WORKER = """
+import sys, time, dramatiq
+from dramatiq.brokers.redis import RedisBroker
+broker = RedisBroker(url=sys.argv[2])
+dramatiq.set_broker(broker)
+
+@dramatiq.actor(actor_name="shop.add")
+def add(a, b=1): time.sleep(600)
+
+worker = dramatiq.Worker(broker, worker_threads=2)
+worker.start()
+time.sleep(600)
+"""
+
+HUEY = """
+import sys, datetime
+from huey import RedisHuey
+huey = RedisHuey("shop", url=sys.argv[2])
+
+@huey.task(name="shop.add")
+def add(a, b=1): return a + b
+
+@huey.task(name="shop.gone")
+def gone(): pass
+
+ids = [add(n).id for n in range(5)]
+ids.append(add(6, b=2).id)
+ids.append(add.schedule((7,), delay=3600).id)
+gone()
+huey.enqueue(add.s(1).then(add, 2))
+add(slice(1, 2))
+print(" ".join(ids))
+"""

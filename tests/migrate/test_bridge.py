@@ -20,13 +20,16 @@ import pytest
 import redis
 from tests.harness import running_worker
 from tests.migrate import peers
-from tracked_queue import JobNotFoundError, State, TrackedQueue, UsageError
+from tracked_queue import JobNotFoundError, State, TrackedQueue, UnreadableCallError, UsageError
 from tracked_queue.chaos.server import RedisServer
 from tracked_queue.migrate import Bridge, Report, source_of
-from tracked_queue.migrate.found import UnreadableError
 from tracked_queue.migrate.pickles import read
 
 ENVIRONMENTS = Path(os.environ.get("TEST_MIGRATE", Path(__file__).parent.parent.parent / ".olds"))
+
+
+# huey puts the module before a task's name.
+NAMES = {"huey": {"__main__.shop.add": "shop.add"}}
 
 
 def python(name: str) -> str:
@@ -202,15 +205,17 @@ async def test_an_arq_worker_beside_the_bridge_runs_no_job_that_was_moved(
     assert ran + sum(moved) == 7, (tmp_path / "out").read_text()
 
 
-@pytest.mark.parametrize("name", ["celery", "rq", "arq"])
+@pytest.mark.parametrize("name", ["celery", "rq", "arq", "dramatiq", "huey"])
 @pytest.mark.parametrize("step", ["claimed", "stored"])
 async def test_a_bridge_that_dies_is_run_again(
     shop: TrackedQueue, old_server: RedisServer, old: redis.Redis, name: str, step: str
 ) -> None:
-    program = {"celery": peers.CELERY, "rq": peers.RQ, "arq": peers.ARQ}[name]
+    program = getattr(peers, name.upper())
     write(name, program, old_server)
     source = source_of(name, old_server.url)
-    wanted = (await Bridge(shop, source).plan()).moved
+    names = NAMES.get(name, {})
+    wanted = (await Bridge(shop, source, names).plan()).moved
+    assert wanted
 
     class Dies(Exception):
         pass
@@ -222,21 +227,21 @@ async def test_a_bridge_that_dies_is_run_again(
 
         source.forget = forget  # type: ignore[method-assign]
         with pytest.raises(Dies):
-            await Bridge(shop, source).drain()
+            await Bridge(shop, source, names).drain()
     else:
         away = TrackedQueue("redis://127.0.0.1:1", enqueue_timeout=0.1)
         for task in shop.tasks:
             away.task(name=task.name)(task.function)
         with pytest.raises(Exception, match="Error 111|refused|Connect"):
-            await Bridge(away, source).drain()
+            await Bridge(away, source, names).drain()
         await away.aclose()
     await source.close()
-    report = await drained(shop, name, old_server)
+    report = await drained(shop, name, old_server, names=names)
     assert report.moved == wanted
     queued = (await shop.operator.queues()).queues
     scheduled = len((await shop.operator.jobs("scheduled")).rows)
     assert sum(queue.length for queue in queued) + scheduled == wanted
-    assert (await drained(shop, name, old_server)).moved == 0
+    assert (await drained(shop, name, old_server, names=names)).moved == 0
     assert not [key for key in old.scan_iter() if b"migration" in key]
 
 
@@ -256,7 +261,7 @@ async def test_names_and_queues_are_mapped(shop: TrackedQueue, old_server: Redis
 
 
 def test_unknown_sources_are_named() -> None:
-    with pytest.raises(UsageError, match="celery, rq, arq"):
+    with pytest.raises(UsageError, match="celery, rq, arq, dramatiq, huey"):
         source_of("celry", "redis://x")
 
 
@@ -274,7 +279,7 @@ def test_a_pickle_that_could_run_something_is_refused(value: Any) -> None:
         data = pickle.dumps(value)
     except TypeError:
         data = b"csys\nmodules\n."
-    with pytest.raises(UnreadableError):
+    with pytest.raises(UnreadableCallError):
         read(data)
     assert not Path("/tmp/tracked_queue_evil").exists()
 
@@ -293,10 +298,63 @@ def test_pickles_of_plain_data_are_read(protocol: int) -> None:
     }
     try:
         found = read(pickle.dumps(value, protocol))
-    except UnreadableError as error:
+    except UnreadableCallError as error:
         assert protocol < 3 and "not read" in str(error)  # older ones go through helper functions
     else:
         assert found == value
     for cut in (b"", b"\x80", pickle.dumps(value)[:20], b"nonsense", b"I" + b"9" * 10_000):
-        with pytest.raises(UnreadableError):
+        with pytest.raises(UnreadableCallError):
             read(cut)
+
+
+async def test_dramatiq(shop: TrackedQueue, old_server: RedisServer, old: redis.Redis, tmp_path: Path) -> None:
+    ids = write("dramatiq", peers.DRAMATIQ, old_server)
+    before = contents(old)
+    plan = await drained(shop, "dramatiq", old_server, dry=True)
+    assert contents(old) == before
+    report = await drained(shop, "dramatiq", old_server)
+    for found in (plan, report):
+        assert found.of("shop.add").moved == 7
+        reasons = " ".join(why for of in found.tasks.values() for why in of.left)
+        assert "pipe_target" in reasons and "no task 'shop.gone'" in reasons and found.left == 2
+    assert old.hlen("dramatiq:default.msgs") == 2
+    async with running_worker(shop):
+        assert [await shop.job(f"dramatiq:{id}").result(10) for id in ids[:6]] == [1, 2, 3, 4, 5, 8]
+        later = await shop.job(f"dramatiq:{ids[6]}").info()
+        assert later.due_at is not None and 3000 < later.due_at.timestamp() - time.time() < 3700
+    old.flushall()
+    write("dramatiq", peers.DRAMATIQ, old_server)
+    with (tmp_path / "log").open("wb") as log:
+        worker = subprocess.Popen(
+            [python("dramatiq"), "-c", peers.DRAMATIQ_WORKER, "w", old_server.url], stdout=log, stderr=log
+        )
+    until = time.monotonic() + 30
+    while (
+        old.llen("dramatiq:default.DQ") or old.llen("dramatiq:default") > 6
+    ):  # it fetches four of these, and all delayed
+        assert time.monotonic() < until, (tmp_path / "log").read_text()
+        await asyncio.sleep(0.05)
+    held = await drained(shop, "dramatiq", old_server)
+    worker.kill()
+    worker.wait()
+    rest = await drained(shop, "dramatiq", old_server, stopped=True)
+    assert "--workers-stopped" in " ".join(held.of("shop.add").left)
+    assert rest.of("shop.add").moved >= 1 and held.of("shop.add").moved + rest.of("shop.add").moved == 7
+
+
+async def test_huey(shop: TrackedQueue, old_server: RedisServer, old: redis.Redis) -> None:
+    ids = write("huey", peers.HUEY, old_server)
+    before = contents(old)
+    plan = await drained(shop, "huey", old_server, dry=True, names=NAMES["huey"])
+    assert contents(old) == before
+    report = await drained(shop, "huey", old_server, names=NAMES["huey"])
+    for found in (plan, report):
+        assert found.of("__main__.shop.add").moved == 7, found
+        reasons = " ".join(why for of in found.tasks.values() for why in of.left)
+        assert "builtins.slice" in reasons and "pipeline" in reasons and "no task '__main__.shop.gone'" in reasons
+        assert found.left == 3
+    assert old.llen("huey.redis.shop") == 3
+    async with running_worker(shop):
+        assert [await shop.job(f"huey:{id}").result(10) for id in ids[:6]] == [1, 2, 3, 4, 5, 8]
+        later = await shop.job(f"huey:{ids[6]}").info()
+        assert later.due_at is not None and 3000 < later.due_at.timestamp() - time.time() < 3700

@@ -22,7 +22,7 @@ LOOK_S = 1.0
 @cli.command()
 @guarded
 def migrate(
-    source: Annotated[str, typer.Argument(help="celery, rq or arq.")],
+    source: Annotated[str, typer.Argument(help="celery, rq, arq, dramatiq or huey.")],
     app: Annotated[str, typer.Argument(help="module:app with the tasks that run the jobs from now on.")],
     url: Annotated[str, typer.Option("--from", help="The Redis of the other queue: redis://host:6379/0.")],
     queue: Annotated[list[str] | None, typer.Option("--queue", "-q", help="Only these queues. Default: all.")] = None,
@@ -43,7 +43,7 @@ def migrate(
     as_json: JsonOption = False,
 ) -> None:
     """
-    Move the jobs that wait in another queue's Redis: Celery, RQ, arq. Each is stored once, however often this is run; what
+    Move the jobs that wait in another queue's Redis: Celery, RQ, arq, dramatiq, huey. Each is stored once, however often this is run; what
     can't be moved stays where it is, with the reason. Begin with --dry-run.
     """
     from ..migrate import Bridge, source_of

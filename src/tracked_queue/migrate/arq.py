@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
+from ..errors import UnreadableCallError
 from . import holds, pickles
-from .found import Found, Left, UnreadableError
+from .found import Found, Left
 
 # As an arq worker claims a job: with the mark that its workers watch, so that one that looks at this moment gives way.
 _CLAIM = """
@@ -54,16 +55,18 @@ class Arq:
         try:
             data = await self._client.get(f"arq:job:{name}")
             if data is None:
-                raise UnreadableError("its record has expired (arq's expires): nothing is left to move")
+                raise UnreadableCallError("its record has expired (arq's expires): nothing is left to move")
             call = pickles.read(data)
             if not isinstance(call, dict) or not isinstance(call.get("f"), str):
-                raise UnreadableError("its payload is not arq's; with job_serializer of your own, drain it with arq")
+                raise UnreadableCallError(
+                    "its payload is not arq's; with job_serializer of your own, drain it with arq"
+                )
             task = call["f"]
             return Found(
                 id=name, task=task, queue=queue, args=tuple(call.get("a") or ()), kwargs=dict(call.get("k") or {}),
                 due_ms=due_ms, place=place, claimed=claimed,
             )  # fmt: skip
-        except UnreadableError as error:
+        except UnreadableCallError as error:
             return Left(id=name, task=task, queue=queue, why=str(error))
         except (ValueError, TypeError) as error:
             return Left(id=name, task=task, queue=queue, why=f"it can't be read: {error}")

@@ -18,8 +18,9 @@ from typing import Any
 
 import msgspec
 
+from ..errors import UnreadableCallError
 from . import holds, pickles
-from .found import Found, Left, UnreadableError
+from .found import Found, Left
 
 PAGE = 500
 PRIORITIES = ("", "\x06\x163", "\x06\x166", "\x06\x169")
@@ -128,10 +129,10 @@ def _read(element: bytes, queue: str, place: Any, *, claimed: bool) -> Found | L
         else:
             args, kwargs, embed = body
         if not id or not task:
-            raise UnreadableError("it has no id or no task")
+            raise UnreadableCallError("it has no id or no task")
         canvas = [name for name in _CANVAS if (embed or {}).get(name)]
         if canvas:
-            raise UnreadableError(
+            raise UnreadableCallError(
                 f"it is part of a canvas ({', '.join(canvas)}): let Celery's workers finish it, or start it anew"
             )
         return Found(
@@ -139,7 +140,7 @@ def _read(element: bytes, queue: str, place: Any, *, claimed: bool) -> Found | L
             args=tuple(_typed(args)), kwargs=_typed(kwargs), due_ms=_ms(headers.get("eta")),
             expires_ms=_ms(headers.get("expires")), place=place or ("held", "", element), claimed=claimed,
         )  # fmt: skip
-    except UnreadableError as error:
+    except UnreadableCallError as error:
         return Left(id=id, task=task, queue=queue, why=str(error))
     except (msgspec.DecodeError, ValueError, TypeError, KeyError, AttributeError) as error:
         return Left(id=id, task=task, queue=queue, why=f"it can't be read: {type(error).__name__}: {error}")
@@ -151,16 +152,16 @@ def _body(message: Any, headers: Any, properties: Any) -> Any:
         try:
             data = base64.b64decode(data, validate=True)
         except binascii.Error as error:
-            raise UnreadableError(f"its body is no base64: {error}") from None
+            raise UnreadableCallError(f"its body is no base64: {error}") from None
     data = data.encode() if isinstance(data, str) else data
     compression = str(headers.get("compression") or "")
     if compression in ("application/x-gzip", "application/x-bz2", "application/x-bzip2"):
         try:
             data = zlib.decompress(data) if compression == "application/x-gzip" else bz2.decompress(data)
         except (zlib.error, OSError) as error:
-            raise UnreadableError(f"its body can't be decompressed: {error}") from None
+            raise UnreadableCallError(f"its body can't be decompressed: {error}") from None
     elif compression:
-        raise UnreadableError(f"its body is compressed as {compression}, which is not read")
+        raise UnreadableCallError(f"its body is compressed as {compression}, which is not read")
     kind = message.get("content-type")
     if kind == "application/json":
         return msgspec.json.decode(data)
@@ -168,7 +169,7 @@ def _body(message: Any, headers: Any, properties: Any) -> Any:
         return pickles.read(data)
     if kind == "application/x-msgpack":
         return msgspec.msgpack.decode(data)
-    raise UnreadableError(f"its content type is {kind}, which is not read")
+    raise UnreadableCallError(f"its content type is {kind}, which is not read")
 
 
 def _typed(value: Any) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 
@@ -58,15 +58,3 @@ class Source(Protocol):
 
     async def close(self) -> None:
         """Close the connection."""
-
-
-class UnreadableError(ValueError):
-    """A payload that can't be read, or whose reading could run code; says why."""
-
-
-@dataclass(slots=True)
-class Kept:
-    """Calls of one kind in a report."""
-
-    moved: int = 0
-    left: dict[str, int] = field(default_factory=dict)

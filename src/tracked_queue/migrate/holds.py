@@ -21,6 +21,8 @@ for at = 2, #KEYS do
     was = redis.call('ZREM', KEYS[at], element)
   elseif kind == 'hash' then
     was = redis.call('HDEL', KEYS[at], element)
+  elseif kind == 'set' then
+    was = redis.call('SREM', KEYS[at], element)
   end
   if was == 1 then
     redis.call('LPUSH', KEYS[1], held)
@@ -36,7 +38,7 @@ async def claim(client: Any, hold: str, wanted: Sequence[tuple[str, str, bytes |
     Move elements into the list `hold`.
 
     Args:
-        wanted: key, kind of the key (`list` from its tail, `head` from its head, `zset`, `hash`), element, and what is held.
+        wanted: key, its kind (`list` from its tail, `head` from its head, `zset`, `set`, `hash`), element, and what is held.
 
     Returns:
         For each whether it was still there.

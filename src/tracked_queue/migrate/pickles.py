@@ -15,7 +15,7 @@ import uuid
 from collections.abc import Mapping
 from typing import Any
 
-from .found import UnreadableError
+from ..errors import UnreadableCallError
 
 MAX_BYTES = 16 * 1024 * 1024
 
@@ -51,13 +51,13 @@ class _Reader(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         found = self._known.get((module, name))
         if found is None:
-            raise UnreadableError(
+            raise UnreadableCallError(
                 f"its arguments contain a {module}.{name}, which is not read: send plain data or an id"
             )
         return found
 
     def persistent_load(self, pid: Any) -> Any:
-        raise UnreadableError("its pickle refers to something outside of itself")
+        raise UnreadableCallError("its pickle refers to something outside of itself")
 
 
 def read(data: bytes, more: Mapping[tuple[str, str], Any] | None = None) -> Any:
@@ -68,13 +68,15 @@ def read(data: bytes, more: Mapping[tuple[str, str], Any] | None = None) -> Any:
         more: Further names, and what stands for them.
 
     Raises:
-        UnreadableError: Something else is in it, or it is no pickle.
+        UnreadableCallError: Something else is in it, or it is no pickle.
     """
     if len(data) > MAX_BYTES:
-        raise UnreadableError(f"its payload has {len(data)} bytes; at most {MAX_BYTES} are read")
+        raise UnreadableCallError(f"its payload has {len(data)} bytes; at most {MAX_BYTES} are read")
     try:
         return _Reader(data, more or {}).load()
-    except UnreadableError:
+    except UnreadableCallError:
         raise
     except _PROBLEMS as error:
-        raise UnreadableError(f"its payload is no pickle that can be read: {type(error).__name__}: {error}") from None
+        raise UnreadableCallError(
+            f"its payload is no pickle that can be read: {type(error).__name__}: {error}"
+        ) from None

@@ -9,8 +9,9 @@ from typing import Any
 
 import msgspec
 
+from ..errors import UnreadableCallError
 from . import holds, pickles
-from .found import Found, Left, UnreadableError
+from .found import Found, Left
 
 
 class Rq:
@@ -63,19 +64,19 @@ class Rq:
         task = ""
         try:
             if not record:
-                raise UnreadableError("its record is gone (RQ's ttl): nothing is left to move")
+                raise UnreadableCallError("its record is gone (RQ's ttl): nothing is left to move")
             if record.get(b"dependency_ids") or record.get(b"dependency_id"):
-                raise UnreadableError("it waits for another job: let RQ's workers finish both")
+                raise UnreadableCallError("it waits for another job: let RQ's workers finish both")
             task, instance, args, kwargs = _call(record.get(b"data", b""))
             if instance is not None:
-                raise UnreadableError("it calls a method of an object: make it a function")
+                raise UnreadableCallError("it calls a method of an object: make it a function")
             if due_ms is None and claimed and record.get(b"tracked_queue_due"):
                 due_ms = int(record[b"tracked_queue_due"])
             return Found(
                 id=name, task=str(task), queue=queue or record.get(b"origin", b"").decode(), args=tuple(args),
                 kwargs=dict(kwargs), due_ms=due_ms, place=place, claimed=claimed,
             )  # fmt: skip
-        except UnreadableError as error:
+        except UnreadableCallError as error:
             return Left(id=name, task=str(task), queue=queue, why=str(error))
         except (ValueError, TypeError) as error:
             return Left(id=name, task=str(task), queue=queue, why=f"it can't be read: {error}")
@@ -112,7 +113,7 @@ def _call(data: bytes) -> tuple[str, Any, Sequence[Any], dict[str, Any]]:
         try:
             task, instance, args, kwargs = msgspec.json.decode(data)
         except msgspec.DecodeError as error:
-            raise UnreadableError(f"its data is no JSON: {error}") from None
+            raise UnreadableCallError(f"its data is no JSON: {error}") from None
     else:
         task, instance, args, kwargs = pickles.read(data)
     return task, instance, args, kwargs

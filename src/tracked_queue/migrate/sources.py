@@ -10,10 +10,18 @@ import redis.asyncio
 from ..errors import SettingsError, UsageError, did_you_mean
 from .arq import Arq
 from .celery import Celery
+from .dramatiq import Dramatiq
 from .found import Source
+from .huey import Huey
 from .rq import Rq
 
-SOURCES: dict[str, Callable[[Any, str, bool], Source]] = {"celery": Celery, "rq": Rq, "arq": Arq}
+SOURCES: dict[str, Callable[[Any, str, bool], Source]] = {
+    "celery": Celery,
+    "rq": Rq,
+    "arq": Arq,
+    "dramatiq": Dramatiq,
+    "huey": Huey,
+}
 
 
 def source_of(name: str, url: str, prefix: str = "", stopped: bool = False) -> Source:
