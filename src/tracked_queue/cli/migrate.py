@@ -43,8 +43,8 @@ def migrate(
     as_json: JsonOption = False,
 ) -> None:
     """
-    Move the jobs that wait in another queue's Redis: Celery, RQ, arq, dramatiq, huey. Each is stored once, however often this is run; what
-    can't be moved stays where it is, with the reason. Begin with --dry-run.
+    Move the jobs that wait in another queue's Redis: Celery, RQ, arq, dramatiq, huey. Each is stored once, however often this
+    is run; what can't be moved stays where it is, with the reason. Begin with --dry-run.
     """
     from ..migrate import Bridge, source_of
 
