@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import inspect
 import math
+import os
 import sys
 import traceback
 import types
@@ -17,6 +18,7 @@ import typing
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import is_dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import msgspec
@@ -627,8 +629,11 @@ def encode_error(kind: str, message: str, trace: str = "") -> bytes:
     return _encoder.encode((kind[:MAX_MESSAGE], _clean(message[:MAX_MESSAGE]), _clean(trace[-MAX_TRACEBACK:])))
 
 
-def encode_exception(error: BaseException, hidden: tuple[types.CodeType, ...] = ()) -> bytes:
-    """Bytes of an exception: its class's name, its text and the tail of its traceback, without our own frames."""
+_PACKAGE = str(Path(__file__).parent.parent) + os.sep
+
+
+def encode_exception(error: BaseException) -> bytes:
+    """Bytes of an exception: its class's name, its text, the tail of its traceback; without frames of ours that lead there."""
     kind = type(error)
     name = (
         kind.__qualname__ if kind.__module__ in ("builtins", "__main__") else f"{kind.__module__}.{kind.__qualname__}"
@@ -638,7 +643,7 @@ def encode_exception(error: BaseException, hidden: tuple[types.CodeType, ...] = 
     except BaseException as broken:
         message = f"<its text can't be made: {type(broken).__qualname__}>"
     frames = error.__traceback__
-    while frames is not None and frames.tb_next is not None and frames.tb_frame.f_code in hidden:
+    while frames is not None and frames.tb_next is not None and frames.tb_frame.f_code.co_filename.startswith(_PACKAGE):
         frames = frames.tb_next
     try:
         trace = "".join(traceback.format_exception(kind, error, frames, limit=-30))

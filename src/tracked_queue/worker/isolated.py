@@ -249,7 +249,7 @@ def run_isolated(call: Call) -> Reply:
         wish = meant_by(error)
         if not isinstance(wish, Signal):
             kinds = list(dict.fromkeys(class_name(kind) for leaf in leaves_of(error) for kind in type(leaf).__mro__))
-            return type(error).__qualname__, encode_exception(error, (run_isolated.__code__,)), kinds, None
+            return type(error).__qualname__, encode_exception(error), kinds, None
         seconds = wish.after if isinstance(wish, Retry) else wish.for_ if isinstance(wish, Snooze) else None
         return type(wish).__name__, wish.reason.encode("utf-8", "replace"), [], seconds
 

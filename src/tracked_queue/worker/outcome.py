@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-import types
 from collections.abc import Callable, Iterable
 from enum import StrEnum
 from typing import Any, NamedTuple, Protocol
@@ -89,7 +88,6 @@ def of_error(
     keep_ms: int,
     chance: Callable[[], float],
     *,
-    hidden: tuple[types.CodeType, ...] = (),
     note: str = "",
 ) -> Decision:
     """
@@ -98,7 +96,6 @@ def of_error(
     Args:
         keep_ms: How long the record of an ended job stays.
         chance: A random number from 0 to 1, for jitter.
-        hidden: Frames of ours that a traceback leaves out.
     """
     error, cause = meant_by(error), run.cause
     if cause is Cause.CANCEL:
@@ -118,7 +115,7 @@ def of_error(
         return Decision(OutcomeKind.DEAD, 1, encode_error("Dead", error.reason), f"set aside: {error.reason}")
     if isinstance(error, IsolatedError):
         return _failed(error, error.text, error.packed, run, options, keep_ms, chance)
-    return _failed(error, named(error), encode_exception(error, hidden), run, options, keep_ms, chance)
+    return _failed(error, named(error), encode_exception(error), run, options, keep_ms, chance)
 
 
 def _failed(

@@ -306,9 +306,7 @@ class Runner:
         """Its error's outcome can't be worked out: the job is dead with that error, and the reason adds the new one."""
         reason = f"{named(error)} (and its outcome can't be encoded: {named(worse)})"
         log.job_unusable(task=delivery.task.name, job_id=delivery.id, problem=reason[:300])
-        self._record(
-            delivery, OutcomeKind.DEAD, 1, encode_exception(error, _OWN_FRAMES), reason, self._ran_ms(delivery)
-        )
+        self._record(delivery, OutcomeKind.DEAD, 1, encode_exception(error), reason, self._ran_ms(delivery))
 
     def _unfit(self, delivery: Delivery, error: ArgumentError | SealedError) -> None:
         """What is stored for it can't be turned into arguments."""
@@ -417,7 +415,7 @@ class Runner:
             self._disowned(delivery, OutcomeKind.INTERRUPTED if cut_short else OutcomeKind.FAILED)
             return
         options, keep_ms = delivery.task.task_options, delivery.recipe.keep_ms
-        decision = of_error(error, delivery, options, keep_ms, random.random, hidden=_OWN_FRAMES, note=note)
+        decision = of_error(error, delivery, options, keep_ms, random.random, note=note)
         if decision.broken is not None:
             log.hook_failed(
                 hook="retry", task=delivery.task.name, job_id=delivery.id, error=named(decision.broken)[:300]
@@ -680,7 +678,6 @@ class Runner:
         return counts, {"running": len(self.running), "buffered": len(self.buffer)}
 
 
-_OWN_FRAMES = (Runner._run.__code__,)
 guard(Runner._run)
 
 
