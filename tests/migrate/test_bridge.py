@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import pickle
 import subprocess
@@ -24,6 +25,7 @@ from tracked_queue import JobNotFoundError, State, TrackedQueue, UnreadableCallE
 from tracked_queue.chaos.server import RedisServer
 from tracked_queue.migrate import Bridge, Report, source_of
 from tracked_queue.migrate.pickles import read
+from tracked_queue.migrate.scan import scan
 
 ENVIRONMENTS = Path(os.environ.get("TEST_MIGRATE", Path(__file__).parent.parent.parent / ".olds"))
 
@@ -358,3 +360,90 @@ async def test_huey(shop: TrackedQueue, old_server: RedisServer, old: redis.Redi
         assert [await shop.job(f"huey:{id}").result(10) for id in ids[:6]] == [1, 2, 3, 4, 5, 8]
         later = await shop.job(f"huey:{ids[6]}").info()
         assert later.due_at is not None and 3000 < later.due_at.timestamp() - time.time() < 3700
+
+
+def test_the_command_says_what_it_would_do_and_does_it(
+    old_server: RedisServer, old: redis.Redis, server: RedisServer, namespace: str
+) -> None:
+    write("rq", peers.RQ, old_server)
+    env = {**os.environ, "REDIS_URL": server.url, "PROCESSING_NS": namespace}
+    command = [
+        sys.executable,
+        "-m",
+        "tracked_queue",
+        "migrate",
+        "rq",
+        "tests.migrate.shop_app:app",
+        "--from",
+        old_server.url,
+    ]
+
+    def ran(*more: str, url: str = old_server.url) -> subprocess.CompletedProcess[str]:
+        root = Path(__file__).parent.parent.parent
+        whole = [*command[:-1], url, *more]
+        return subprocess.run(whole, env=env, capture_output=True, text=True, timeout=60, check=False, cwd=root)
+
+    plan = ran("--dry-run")
+    assert plan.returncode == 0, plan.stderr
+    assert "8 jobs can be moved, 4 stay; queues there: default" in plan.stdout
+    assert "1 stay of shop.gone: the app has no task 'shop.gone': define it, or give --map shop.gone=..." in plan.stdout
+    assert "8 jobs were moved, 4 stay" in ran().stdout
+    again = json.loads(ran("--json").stdout)
+    assert (again["moved"], again["left"]) == (0, 4)
+    for wrong, words in (
+        (["--map", "x"], "old.name=new.name"), (["--dry-run", "--follow"], "both given"), (["--map", "a=b"], "no task 'b'"),
+    ):  # fmt: skip
+        done = ran(*wrong)
+        assert done.returncode == 2 and words in done.stderr and "Traceback" not in done.stderr
+    away = ran(url="redis://127.0.0.1:1")
+    assert away.returncode == 3 and "127.0.0.1:1" in away.stderr and "Traceback" not in away.stderr
+
+
+CELERY_CODE = """
+from celery import shared_task, chain, chord
+from celery.signals import task_failure
+from celery.schedules import crontab
+from shop.celery import app
+
+@shared_task(bind=True, max_retries=3, rate_limit="10/s", autoretry_for=(OSError,), odd=1)
+def pay(self, order):
+    raise self.retry(countdown=self.request.retries * 5)
+
+app.conf.beat_schedule = {"n": {"task": "x", "schedule": crontab(hour=3, minute=0)}}
+app.conf.task_routes = {"a.*": "b"}
+
+def view():
+    pay.delay(1)
+    pay.apply_async((1,), countdown=5, link=pay.s(), priority=3)
+    chain(pay.s(1), pay.s())()
+    chain(pay.s(1), chord([pay.s(2)], pay.s()))()
+    app.control.revoke("x")
+"""
+
+
+def test_code_that_uses_celery_is_read(tmp_path: Path) -> None:
+    (tmp_path / "shop").mkdir()
+    (tmp_path / "shop" / "tasks.py").write_text(CELERY_CODE)
+    (tmp_path / "shop" / "other.py").write_text("class Job:\n    def delay(self): ...\nJob().delay()\n")
+    (tmp_path / "shop" / "broken.py").write_text("def (")
+    (tmp_path / ".venv").mkdir()
+    (tmp_path / ".venv" / "tasks.py").write_text(CELERY_CODE)
+    found = scan(tmp_path)
+    assert [Path(one.path).name for one in found if one.what == "not Python"] == ["broken.py"]
+    said = {one.what: one for one in found if Path(one.path).name == "tasks.py"}
+    assert {one.path for one in found} <= {str(tmp_path / "shop" / name) for name in ("tasks.py", "broken.py")}
+    lost = {what for what, one in said.items() if not one.carries_over}
+    assert {
+        "rate_limit=",
+        "odd=",
+        "apply_async(link=)",
+        "apply_async(priority=)",
+        "conf.task_routes",
+        ".control",
+    } <= lost
+    assert {"bind=", "max_retries=", ".delay(...)", "self.retry(...)", "conf.beat_schedule"} <= set(said) - lost
+    assert said["crontab(...)"].say.startswith('@app.cron("0 3 * * *")')
+    assert [one.carries_over for one in found if one.what == "chain(...)"] == [True, False]
+    assert said["@shared_task"].line == 7
+    with pytest.raises(UsageError, match="no such file"):
+        scan(tmp_path / "none")
