@@ -38,11 +38,11 @@ def test_all_interleavings(own_server: RedisServer) -> None:
 def test_an_id_that_is_known_is_enqueued_once_whatever_has_become_of_its_job(own_server: RedisServer) -> None:
     explorer = Explorer(own_server, ("j1",), known=True)
     try:
-        explorer.explore(DEPTH + 1)
+        explorer.explore(DEPTH)  # enqueue, fetch, settle, expire, resend
     finally:
         explorer.close()
-    print(f"\n1 known job, depth {DEPTH + 1}: {explorer.states} states, {explorer.steps} steps")
-    assert explorer.states > 500
+    print(f"\n1 known job, depth {DEPTH}: {explorer.states} states, {explorer.steps} steps")
+    assert explorer.states > 100
 
 
 def faulty(name: str, old: str, new: str) -> dict[str, Script]:

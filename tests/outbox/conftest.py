@@ -42,6 +42,12 @@ if ALL and mariadb.installed():
 
 
 @pytest.fixture(scope="session")
+def anyio_backend() -> Any:
+    """The ways to a database are what varies here."""
+    return "asyncio"
+
+
+@pytest.fixture(scope="session")
 def pg() -> Iterator[postgres.Postgres]:
     server = postgres.Postgres()
     yield server
