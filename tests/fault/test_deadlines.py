@@ -135,6 +135,7 @@ CALLS: dict[str, tuple[float, Call]] = {
     "Operator.trigger": (ENQUEUE_S, lambda c: c.app.operator.trigger("late")),
     "Job.status": (REPLY_S, lambda c: c.job.status()),
     "Job.info": (REPLY_S, lambda c: c.job.info()),
+    "Job.info_sync": (REPLY_S, lambda c: c.in_thread(c.job.info_sync)),
     "Job.progress": (REPLY_S, lambda c: c.job.progress()),
     "Job.states_of": (REPLY_S, lambda c: c.job.states_of([c.job])),
     "Job.cancel": (REPLY_S, lambda c: c.job.cancel()),
