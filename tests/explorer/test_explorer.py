@@ -67,8 +67,10 @@ FAULTS = {
     "recover charges who had company": ("recover", "  if was_alone and cause", "  if cause"),
     "a suspect returns to its queue": ("recover", "        back(id, queue, record[6], record.pool, ", "        back(id, queue, record[6], nil, "),
     "a group leaves its line unseen": ("fetch", "  unsuspend(item[1], item[2])\n", ""),
-    "a known id is not remembered": ("enqueue", "  redis.call('SET', named('known', id), what[2], 'PX', what[1])\n", ""),
-    "a known id is not looked at": ("enqueue", "job.extras.known and word_of_known(id, ARGV[at + 1]) or word", "word"),
+    "a known id is not remembered": (
+        "enqueue", "  redis.call('SET', named('known', id), what[2], 'PX', math.max(1, what[1]))\n", "",
+    ),
+    "a known id is not looked at": ("enqueue", "job.extras.known and word_of_known(id, ARGV[at + 1])", "nil"),
     "a late fetch keeps the marker": ("fetch", "  return refused('late')", "  return { 'late' }"),
 }  # fmt: skip
 
