@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import os
 import pickle
@@ -24,6 +25,7 @@ from tests.migrate import peers
 from tracked_queue import JobNotFoundError, State, TrackedQueue, UnreadableCallError, UsageError
 from tracked_queue.chaos.server import RedisServer
 from tracked_queue.migrate import Bridge, Report, source_of
+from tracked_queue.migrate import celery as celery_module
 from tracked_queue.migrate.pickles import read
 from tracked_queue.migrate.scan import scan
 
@@ -447,3 +449,30 @@ def test_code_that_uses_celery_is_read(tmp_path: Path) -> None:
     assert said["@shared_task"].line == 7
     with pytest.raises(UsageError, match="no such file"):
         scan(tmp_path / "none")
+
+
+async def test_what_producers_write_meanwhile_hides_no_older_job(
+    shop: TrackedQueue, old_server: RedisServer, old: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def message(n: int) -> str:
+        body = base64.b64encode(json.dumps([[n], {}, {}]).encode()).decode()
+        return json.dumps({
+            "body": body, "content-type": "application/json", "headers": {"id": f"i{n}", "task": "shop.add"},
+            "properties": {"body_encoding": "base64"},
+        })  # fmt: skip
+
+    monkeypatch.setattr(celery_module, "PAGE", 2)
+    old.lpush("celery", *[message(n) for n in range(7)])
+    source = source_of("celery", old_server.url)
+    lrange = source._client.lrange  # type: ignore[attr-defined]
+    later = iter(range(100, 200))
+
+    async def busy(key: str, start: int, end: int) -> list[bytes]:
+        found: list[bytes] = await lrange(key, start, end)
+        old.lpush("celery", message(next(later)))
+        return found
+
+    source._client.lrange = busy  # type: ignore[attr-defined]
+    found = [item.id async for item in source.found(["celery"])]
+    await source.close()
+    assert found[:7] == [f"i{n}" for n in range(7)]

@@ -46,8 +46,8 @@
 -- marks such a record.  Only an untracked job has `tracked`, as '0'.  So a fetch reads five fields of a plain job.  `tied` marks a job with
 -- extras, `bound` one that has those that its task asks for: a job that was enqueued without its task's code lacks them, and gets
 -- them from the worker (see settle).
--- Keeps: a job whose id is known is never recorded twice, and what its unique key came to is not decided twice; a tick that is not after its schedule's last one is not stored;
--- jobs of one queue keep the order of the batch; a unique key counts as held only if that job's record exists, has not
+-- Keeps: a job whose id is known is never recorded twice, and what its unique key came to is not decided twice; a tick that is
+-- not after its schedule's last one is not stored; jobs of one queue keep the order of the batch; a unique key counts as held only if that job's record exists, has not
 -- ended, and names the key.
 -- include keys
 -- include number

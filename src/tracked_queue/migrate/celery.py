@@ -70,8 +70,8 @@ class Celery:
                 # From the tail, where the oldest are; new ones come in at the head and move nothing there.
                 length = await self._client.llen(key)
                 elements: list[bytes] = []
-                for end in range(length, 0, -PAGE):
-                    page = await self._client.lrange(key, max(0, end - PAGE), end - 1)
+                for at in range(0, length, PAGE):
+                    page = await self._client.lrange(key, -min(at + PAGE, length), -(at + 1))
                     elements += page[::-1]
                 for element in elements:
                     yield _read(element, queue, ("list", key, element), claimed=False)

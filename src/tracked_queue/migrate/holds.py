@@ -7,7 +7,7 @@ from typing import Any
 
 HOLD = "tracked_queue-migration"
 
-# Each: the key, whether it is a list or a zset, the element, and what the hold gets for it.
+# KEYS: the hold, and the key of each. ARGV, three for each: the key's kind, the element, and what the hold gets for it.
 _CLAIM = """
 local words = {}
 for at = 2, #KEYS do

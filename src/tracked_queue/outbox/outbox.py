@@ -169,14 +169,9 @@ class Outbox:
                     await self._answers()  # before rows are locked
                 await self.relay()
             except Exception as error:
-                side = (
-                    "redis"
-                    if isinstance(error, TrackedQueueError) and not isinstance(error, UsageError)
-                    else "database"
-                )
-                now = f"{side}: {type(error).__qualname__}"
+                now = f"{_side(error)}: {type(error).__qualname__}"
                 if now != problem:
-                    log.outbox_paused(side=side, error=f"{type(error).__qualname__}: {error}"[:300])
+                    _tell(error)
                 problem = now
                 await asyncio.sleep(next(pause))
             else:
@@ -285,8 +280,7 @@ class Outbox:
             with anyio.fail_after(BURST_S):
                 await self.relay()
         except Exception as error:
-            side = "redis" if isinstance(error, TrackedQueueError) else "database"
-            log.outbox_paused(side=side, error=f"{type(error).__qualname__}: {error}"[:300])
+            _tell(error)
 
     async def beside(self) -> None:
         """Relay as long as the worker works."""
@@ -294,3 +288,12 @@ class Outbox:
             await self.run_relay()
         finally:
             await self.aclose()
+
+
+def _side(error: Exception) -> str:
+    """Whose trouble it is; what is wrong with the way to the database is a UsageError."""
+    return "redis" if isinstance(error, TrackedQueueError) and not isinstance(error, UsageError) else "database"
+
+
+def _tell(error: Exception) -> None:
+    log.outbox_paused(side=_side(error), error=f"{type(error).__qualname__}: {error}"[:300])
