@@ -9,7 +9,15 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 # The environment's name, and what is installed there.
-PACKAGES = {"celery": "celery[redis]", "rq": "rq", "arq": "arq", "dramatiq": "dramatiq[redis]", "huey": "huey[redis]"}
+PACKAGES = {
+    "celery": "celery[redis]",
+    "rq": "rq",
+    "arq": "arq",
+    "dramatiq": "dramatiq[redis]",
+    "saq": "saq[redis] typing_extensions",
+    "huey": "huey[redis]",
+    "taskiq": "taskiq-redis",
+}
 
 
 def main() -> int:
@@ -19,7 +27,7 @@ def main() -> int:
         if not own.exists():
             print(f"== {package}", flush=True)
             subprocess.run([sys.executable, "-m", "venv", str(folder / name)], check=True)
-            install = [str(own), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", package]
+            install = [str(own), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *package.split()]
             subprocess.run(install, check=True)
     command = [sys.executable, "-m", "pytest", "-n", "2", "--reruns", "1", "-q", "tests/migrate"]
     env = {**os.environ, "TEST_MIGRATE": str(folder)}

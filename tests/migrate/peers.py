@@ -121,6 +121,68 @@ worker.start()
 time.sleep(600)
 """
 
+SAQ = """
+import sys, asyncio, time
+from saq import Queue
+async def main():
+    queue = Queue.from_url(sys.argv[2])
+    for n in range(5):
+        await queue.enqueue("shop.add", a=n, key=f"s{n}")
+    await queue.enqueue("shop.add", a=6, b=2, key="with b")
+    await queue.enqueue("shop.add", a=7, scheduled=int(time.time()) + 3600, key="later")
+    await queue.enqueue("shop.gone")
+    await queue.enqueue("shop.add", a=8, key="cron:shop.add", scheduled=int(time.time()) + 60)
+    await queue.disconnect()
+asyncio.run(main())
+"""
+
+# Runs jobs, and says so; one that is odd waits for ever.
+SAQ_WORKER = """
+import sys, asyncio
+from saq import Queue, Worker
+async def add(ctx, *, a, b=1):
+    print("RAN", a, flush=True)
+    if sys.argv[1] == "hold":
+        await asyncio.sleep(600)
+queue = Queue.from_url(sys.argv[2])
+asyncio.run(Worker(queue, functions=[("shop.add", add)], concurrency=2).start())
+"""
+
+TASKIQ = """
+import sys, asyncio, datetime
+from taskiq_redis import ListQueueBroker, RedisStreamBroker, ListRedisScheduleSource
+kind = RedisStreamBroker if "stream" in sys.argv[1] else ListQueueBroker
+broker = kind(url=sys.argv[2], queue_name="shop", **({"consumer_id": "0"} if "stream" in sys.argv[1] else {}))
+source = ListRedisScheduleSource(sys.argv[2])
+
+@broker.task(task_name="shop.add")
+async def add(a: int, b: int = 1) -> int:
+    print("RAN", a, flush=True)
+    if "hold" in sys.argv[1]:
+        await asyncio.sleep(600)
+    return a + b
+
+@broker.task(task_name="shop.gone")
+async def gone() -> None: ...
+
+async def main():
+    await broker.startup()
+    ids = [(await add.kiq(n)).task_id for n in range(5)]
+    ids.append((await add.kiq(6, b=2)).task_id)
+    await gone.kiq()
+    when = datetime.datetime.now(datetime.timezone.utc) + datetime.timedelta(hours=1)
+    ids.append((await add.schedule_by_time(source, when, 7)).schedule_id)
+    await add.schedule_by_cron(source, "0 3 * * *", 8)
+    print(" ".join(ids))
+    await broker.shutdown()
+
+async def work():
+    from taskiq.api import run_receiver_task
+    await run_receiver_task(broker, run_startup=True, max_async_tasks=2)
+
+asyncio.run(work() if "work" in sys.argv[1] else main())
+"""
+
 HUEY = """
 import sys, datetime
 from huey import RedisHuey

@@ -18,9 +18,17 @@ if TYPE_CHECKING:
     from ..migrate import Report
 
 LOOK_S = 1.0
-NAMES = {"celery": "Celery", "rq": "RQ", "arq": "arq", "dramatiq": "dramatiq", "huey": "huey"}
+NAMES = {
+    "celery": "Celery",
+    "rq": "RQ",
+    "arq": "arq",
+    "dramatiq": "dramatiq",
+    "saq": "SAQ",
+    "huey": "huey",
+    "taskiq": "taskiq",
+}
 
-migrate_cli = typer.Typer(no_args_is_help=True, help="Move from Celery, RQ, arq, dramatiq or huey.")
+migrate_cli = typer.Typer(no_args_is_help=True, help="Move from Celery, RQ, arq, dramatiq, SAQ, huey or taskiq.")
 cli.add_typer(migrate_cli, name="migrate")
 
 AppArgument = Annotated[str, typer.Argument(help="module:app with the tasks that run the jobs from now on.")]
@@ -37,7 +45,9 @@ StoppedOption = Annotated[
     bool, typer.Option("--workers-stopped", help="No worker runs there: take what killed ones held, too.")
 ]
 KeepOption = Annotated[bool, typer.Option("--keep-queues", help="Into the queues of the same names.")]
-PrefixOption = Annotated[str, typer.Option(help="Celery's global_keyprefix, or dramatiq's namespace.")]
+PrefixOption = Annotated[
+    str, typer.Option(help="Celery's global_keyprefix, dramatiq's namespace, or taskiq's prefix of schedules.")
+]
 
 
 def _command(source: str) -> None:

@@ -1,5 +1,5 @@
 """
-Moving the jobs that wait in another queue's Redis: Celery, RQ, arq, dramatiq, huey. None of these packages is imported.
+Moving the jobs that wait in the Redis of Celery, RQ, arq, dramatiq, SAQ, huey or taskiq. None of these packages is imported.
 
 Source: docs/how-to/migrate.md.
 """

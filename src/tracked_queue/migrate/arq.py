@@ -63,8 +63,8 @@ class Arq:
                 )
             task = call["f"]
             return Found(
-                id=name, task=task, queue=queue, args=tuple(call.get("a") or ()), kwargs=dict(call.get("k") or {}),
-                due_ms=due_ms, place=place, claimed=claimed,
+                id=name, run=str(call.get("et", "")), task=task, queue=queue, args=tuple(call.get("a") or ()),
+                kwargs=dict(call.get("k") or {}), due_ms=due_ms, place=place, claimed=claimed,
             )  # fmt: skip
         except UnreadableCallError as error:
             return Left(id=name, task=task, queue=queue, why=str(error))

@@ -128,7 +128,8 @@ class Bridge:
         if item.expires_ms is not None and item.expires_ms <= now_ms:
             of.left["it has expired, and no worker would run it"] += 1
             return None
-        options: dict[str, Any] = {"id": f"{self._source.name}:{item.id}", "known_for": KNOWN_FOR_S}
+        id = ":".join(part for part in (self._source.name, item.id, item.run) if part)
+        options: dict[str, Any] = {"id": id, "known_for": KNOWN_FOR_S}
         if self._keep and item.queue:
             options["queue"] = item.queue
         if item.expires_ms is not None:

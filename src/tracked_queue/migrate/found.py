@@ -13,6 +13,7 @@ class Found:
     One call that waits.
 
     Args:
+        run: What tells it from an earlier one of the same id, where the other queue lets an id be used again.
         due_ms, expires_ms: Times since 1970; None for now and never.
         place: Where it stands, for its source.
         claimed: It was taken out by an earlier run that did not come to its end.
@@ -23,6 +24,7 @@ class Found:
     queue: str
     args: Sequence[Any]
     kwargs: Mapping[str, Any]
+    run: str = ""
     due_ms: int | None = None
     expires_ms: int | None = None
     place: Any = None

@@ -73,8 +73,9 @@ class Rq:
             if due_ms is None and claimed and record.get(b"tracked_queue_due"):
                 due_ms = int(record[b"tracked_queue_due"])
             return Found(
-                id=name, task=str(task), queue=queue or record.get(b"origin", b"").decode(), args=tuple(args),
-                kwargs=dict(kwargs), due_ms=due_ms, place=place, claimed=claimed,
+                id=name, run=_moment(record.get(b"created_at")), task=str(task),
+                queue=queue or record.get(b"origin", b"").decode(),
+                args=tuple(args), kwargs=dict(kwargs), due_ms=due_ms, place=place, claimed=claimed,
             )  # fmt: skip
         except UnreadableCallError as error:
             return Left(id=name, task=str(task), queue=queue, why=str(error))
@@ -104,6 +105,11 @@ class Rq:
     async def close(self) -> None:
         """See Source."""
         await self._client.aclose()
+
+
+def _moment(text: bytes | None) -> str:
+    """A time as digits: 2030-01-02T03:04:05.678901Z becomes 20300102030405678901."""
+    return "".join(filter(str.isdigit, (text or b"").decode("utf-8", "replace")))
 
 
 def _call(data: bytes) -> tuple[str, Any, Sequence[Any], dict[str, Any]]:

@@ -14,13 +14,17 @@ from .dramatiq import Dramatiq
 from .found import Source
 from .huey import Huey
 from .rq import Rq
+from .saq import Saq
+from .taskiq import Taskiq
 
 SOURCES: dict[str, Callable[[Any, str, bool], Source]] = {
     "celery": Celery,
     "rq": Rq,
     "arq": Arq,
     "dramatiq": Dramatiq,
+    "saq": Saq,
     "huey": Huey,
+    "taskiq": Taskiq,
 }
 
 
@@ -31,7 +35,7 @@ def source_of(name: str, url: str, prefix: str = "", stopped: bool = False) -> S
     Args:
         name: One of SOURCES.
         url: Where it is.
-        prefix: Celery's `global_keyprefix`.
+        prefix: Celery's `global_keyprefix`, dramatiq's `namespace`, or the prefix of taskiq's schedules.
         stopped: None of its workers runs: what they held may be taken.
 
     Raises:
