@@ -390,6 +390,10 @@ class TrackedQueue:
         """
         return await self._producer.chain(first, *steps)
 
+    def chain_sync(self, first: PreparedCall[Any] | Job[Any], *steps: Step | PreparedCall[Any]) -> Job[Any]:
+        """`chain` for code without an event loop."""
+        return run_now(self._producer.chain(first, *steps, sync=True))
+
     async def group(
         self,
         calls: Sequence[PreparedCall[Any] | Job[Any]],
@@ -407,6 +411,15 @@ class TrackedQueue:
         """
         return await self._producer.group(calls, then, on_failure)
 
+    def group_sync(
+        self,
+        calls: Sequence[PreparedCall[Any] | Job[Any]],
+        then: Step | PreparedCall[Any] | None = None,
+        on_failure: Literal["fail", "ignore"] = "fail",
+    ) -> Group:
+        """`group` for code without an event loop."""
+        return run_now(self._producer.group(calls, then, on_failure, sync=True))
+
     async def batch(
         self,
         calls: Sequence[PreparedCall[Any] | Job[Any]],
@@ -419,6 +432,16 @@ class TrackedQueue:
         when all have ended, however they did.
         """
         return await self._producer.batch(calls, success=success, complete=complete)
+
+    def batch_sync(
+        self,
+        calls: Sequence[PreparedCall[Any] | Job[Any]],
+        *,
+        success: Step | PreparedCall[Any] | None = None,
+        complete: Step | PreparedCall[Any] | None = None,
+    ) -> Group:
+        """`batch` for code without an event loop."""
+        return run_now(self._producer.batch(calls, success=success, complete=complete, sync=True))
 
     # Schedules
 

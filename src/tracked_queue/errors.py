@@ -33,6 +33,7 @@ Every exception of tracked_queue, as one tree.
     │   ├── NotVisibleError        there is no such thing, or it is not for them to see
     │   └── TooManyLoginsError     too many logins at once, or too many that failed
     ├── UnreadableCallError        in migrate: a job of another queue can't be read, or reading it could run code
+    ├── MaxRetriesExceededError    in compat.celery: self.retry(...) in a job's last run
     ├── LifespanError              the app's lifespan raised when a worker started
     └── InvariantError             our bug: stop the instance, keep the jobs
 
@@ -278,6 +279,10 @@ class MissingCommandError(StoreRefusedError):
 
 class UnreadableCallError(TrackedQueueError):
     """In `migrate`: a job of another queue can't be read, or reading it could run code; says why."""
+
+
+class MaxRetriesExceededError(TrackedQueueError):
+    """In `compat.celery`: `self.retry(...)` in the last run that a job has; the job is dead if nobody catches it."""
 
 
 class LifespanError(TrackedQueueError):

@@ -649,7 +649,21 @@ class _Host:
             await self._thread.end(error)
 
 
-class _Faked:
+class _SyncToo:
+    """The calls of a reader that need no event loop: none of these readers waits for anything."""
+
+    def job_info_sync(self: Any, job_id: str, codec: Any) -> JobInfo:
+        found: JobInfo = run_now(self.job_info(job_id, codec))
+        return found
+
+    def job_result_sync(self: Any, job_id: str, codec: Any, timeout: Seconds | None) -> Any:
+        return run_now(self.job_result(job_id, codec, timeout))
+
+    def job_cancel_sync(self: Any, job_id: str) -> bool:
+        return bool(run_now(self.job_cancel(job_id)))
+
+
+class _Faked(_SyncToo):
     """The handle of an enqueue that was only recorded: nothing is known of it."""
 
     async def _refuse(self, job_id: str) -> Any:
@@ -658,9 +672,6 @@ class _Faked:
     async def job_info(self, job_id: str, codec: Any) -> JobInfo:
         found: JobInfo = await self._refuse(job_id)
         return found
-
-    def job_info_sync(self, job_id: str, codec: Any) -> JobInfo:
-        return run_now(self.job_info(job_id, codec))
 
     async def job_result(self, job_id: str, codec: Any, timeout: Seconds | None) -> Any:
         return await self._refuse(job_id)
@@ -675,7 +686,7 @@ class _Faked:
         yield await self._refuse(job_id)
 
 
-class _Done:
+class _Done(_SyncToo):
     """Reads the outcome of a job that has run inline."""
 
     def __init__(self, result: Any) -> None:
@@ -683,9 +694,6 @@ class _Done:
 
     async def job_info(self, job_id: str, codec: Any) -> JobInfo:
         raise UsageError("an inline job has no record; ask for its result")
-
-    def job_info_sync(self, job_id: str, codec: Any) -> JobInfo:
-        return run_now(self.job_info(job_id, codec))
 
     async def job_result(self, job_id: str, codec: Any, timeout: Seconds | None) -> Any:
         return self._result

@@ -11,6 +11,9 @@ from pathlib import Path
 
 import pytest
 
+import redis
+from tracked_queue.chaos.server import RedisServer
+
 EXAMPLES = Path(__file__).parent.parent.parent / "docs" / "examples"
 END = "-- end of a command --"
 
@@ -29,7 +32,7 @@ def commands(readme: Path) -> list[tuple[str, str]]:
 
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize("name", sorted(path.parent.name for path in EXAMPLES.glob("*/README.md")))
-def test_an_example_runs_as_printed(name: str, tmp_path: Path) -> None:
+def test_an_example_runs_as_printed(name: str, tmp_path: Path, server: RedisServer) -> None:
     folder = tmp_path / name
     shutil.copytree(
         EXAMPLES / name, folder, ignore=shutil.ignore_patterns("__pycache__", "*.db", "*.sqlite3", ".tracked_queue")
@@ -38,6 +41,11 @@ def test_an_example_runs_as_printed(name: str, tmp_path: Path) -> None:
     assert steps
     script = "\n".join(["set -e", *(f"{command}\necho '{END}'" for command, _ in steps)])
     env = {name: value for name, value in os.environ.items() if name not in ("REDIS_URL", "PYTHONPATH", "DATABASE_URL")}
+    if "REDIS_URL=redis://localhost" in (EXAMPLES / name / "README.md").read_text("utf-8"):
+        client = redis.Redis.from_url(server.url)
+        client.flushall()  # no other test of this process runs now
+        client.close()
+        env["REDIS_URL"] = server.url
     env["PATH"] = f"{Path(sys.executable).parent}:{env['PATH']}"
     done = subprocess.run(["bash", "-c", script], cwd=folder, env=env, capture_output=True, text=True, timeout=170)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
+import anyio.to_thread
 import pytest
 
 from tests.harness import wait_until
@@ -62,7 +63,8 @@ class Caller:
         return await anext(watching)
 
     async def in_thread(self, function: Callable[..., Any], *args: Any) -> Any:
-        return await asyncio.to_thread(function, *args)
+        """In a thread at once: asyncio's own few threads would be waited for."""
+        return await anyio.to_thread.run_sync(function, *args)
 
 
 Call = Callable[[Caller], Awaitable[Any]]
@@ -80,6 +82,9 @@ CALLS: dict[str, tuple[float, Call]] = {
     "TrackedQueue.enqueue_many": (ENQUEUE_S, lambda c: c.app.enqueue_many([c.task.call(1)])),
     "TrackedQueue.enqueue_many_sync": (ENQUEUE_S, lambda c: c.in_thread(c.app.enqueue_many_sync, [c.task.call(1)])),
     "TrackedQueue.chain": (ENQUEUE_S, lambda c: c.app.chain(c.task.call(1), c.task.step())),
+    "TrackedQueue.chain_sync": (ENQUEUE_S, lambda c: c.in_thread(c.app.chain_sync, c.task.call(1), c.task.step())),
+    "TrackedQueue.group_sync": (ENQUEUE_S, lambda c: c.in_thread(c.app.group_sync, [c.task.call(1)])),
+    "TrackedQueue.batch_sync": (ENQUEUE_S, lambda c: c.in_thread(c.app.batch_sync, [c.task.call(1)])),
     "TrackedQueue.group": (ENQUEUE_S, lambda c: c.app.group([c.task.call(1)])),
     "TrackedQueue.batch": (ENQUEUE_S, lambda c: c.app.batch([c.task.call(1)])),
     "TrackedQueue.trigger": (ENQUEUE_S, lambda c: c.app.trigger("late")),
@@ -138,6 +143,8 @@ CALLS: dict[str, tuple[float, Call]] = {
     "Job.info_sync": (REPLY_S, lambda c: c.in_thread(c.job.info_sync)),
     "Job.progress": (REPLY_S, lambda c: c.job.progress()),
     "Job.states_of": (REPLY_S, lambda c: c.job.states_of([c.job])),
+    "Job.cancel_sync": (REPLY_S, lambda c: c.in_thread(c.job.cancel_sync)),
+    "Job.result_sync": (RESULT_S, lambda c: c.in_thread(lambda: c.job.result_sync(RESULT_S))),
     "Job.cancel": (REPLY_S, lambda c: c.job.cancel()),
     "Job.watch": (REPLY_S, lambda c: c.watched()),
     "Job.result": (RESULT_S, lambda c: c.job.result(RESULT_S)),

@@ -12,7 +12,9 @@ from tests.harness import running_worker, wait_until
 from tests.rights import look
 from tracked_queue import (
     ArgumentError,
+    JobCancelledError,
     JobFailedError,
+    JobNotFoundError,
     Results,
     State,
     TrackedQueue,
@@ -73,6 +75,38 @@ async def test_chain_group_and_fallback(app: TrackedQueue) -> None:
         unneeded = await clean.options(after=[good], on_failure="fallback").enqueue("mend")
         assert await needed.result(10) == "mend"
         await wait_until(lambda: has_state(unneeded, State.CANCELLED), what="the fallback that is not needed")
+
+
+async def test_workflows_and_results_without_an_event_loop(app: TrackedQueue) -> None:
+    @app.task(max_attempts=1)
+    async def double(n: int) -> int:
+        if n < 0:
+            raise ValueError("below zero")
+        return n * 2
+
+    @app.task()
+    async def total(values: list[int | None]) -> int:
+        return sum(value or 0 for value in values)
+
+    def program() -> None:
+        assert app.chain_sync(double.call(1), double.step(), double.step()).result_sync(10) == 8
+        group = app.group_sync([double.call(1), double.call(2)], then=total.step())
+        assert group.then is not None and group.then.result_sync(10) == 6
+        batch = app.batch_sync([double.call(1), double.call(-1)], complete=total.step())
+        assert batch.complete is not None and batch.complete.result_sync(10) == 2
+        with pytest.raises(JobFailedError, match="below zero"):
+            batch.jobs[1].result_sync(10)
+        waits = double.options(delay=60).enqueue_sync(1)
+        with pytest.raises(TimeoutError, match="within 0.05 s"):
+            waits.result_sync(0.05)
+        assert waits.cancel_sync() and not waits.cancel_sync()
+        with pytest.raises(JobCancelledError):
+            waits.result_sync(1)
+        with pytest.raises(JobNotFoundError):
+            app.job("none").result_sync(1)
+
+    async with running_worker(app):
+        await asyncio.to_thread(program)
 
 
 async def test_a_batch_tells_its_progress_and_calls_back(app: TrackedQueue) -> None:

@@ -119,7 +119,7 @@ async def full_ids(shop: TrackedQueue) -> dict[str, str]:
 
 def contents(old: redis.Redis) -> dict[bytes, Any]:
     """All keys. Not DUMP: two of one hash differ while Redis moves it into a larger table."""
-    read: dict[bytes, Callable[[bytes], Any]] = {
+    read: dict[Any, Callable[[bytes], Any]] = {
         b"string": old.get, b"hash": old.hgetall, b"set": old.smembers, b"list": lambda key: old.lrange(key, 0, -1),
         b"zset": lambda key: old.zrange(key, 0, -1, withscores=True), b"stream": old.xrange,
     }  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -130,6 +131,10 @@ def _moved(
         raise fail(f"{url.rpartition('@')[2]}: {error}", 3) from None
 
 
+def _when(moment: datetime | None) -> str:
+    return "-" if moment is None else f"{moment:%Y-%m-%d %H:%M:%S}"
+
+
 def _pair(item: str) -> tuple[str, str]:
     old, equals, new = item.partition("=")
     if not (old and equals and new):
@@ -154,9 +159,9 @@ def _show(report: Report, dry_run: bool, as_json: bool) -> None:
         print_json({**told, "tasks": found})
         return
     rows = [
-        [of.name or "(unreadable)", of.moved, of.left.total(), of.first_due or "-", of.last_due or "-"] for of in tasks
+        [of.name or "(unreadable)", of.moved, of.left.total(), _when(of.first_due), _when(of.last_due)] for of in tasks
     ]
-    columns = ["task there", "can move" if dry_run else "moved", "stay", "first due", "last due"]
+    columns = ["task there", "can move" if dry_run else "moved", "stay", "first due (UTC)", "last due (UTC)"]
     print_table("Jobs there", columns, rows, "no jobs wait there")
     for of in tasks:
         for why, count in of.left.most_common():

@@ -9,30 +9,20 @@ import base64
 import binascii
 import bz2
 import datetime
-import decimal
 import json
-import uuid
 import zlib
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import msgspec
 
+from ..compat.celery.values import typed
 from ..errors import UnreadableCallError
 from . import holds, pickles
 from .found import Found, Left
 
 PAGE = 500
 PRIORITIES = ("", "\x06\x163", "\x06\x166", "\x06\x169")
-_TYPES: dict[str, Any] = {
-    "datetime": datetime.datetime.fromisoformat,
-    "date": lambda text: datetime.date.fromisoformat(text[:10]),
-    "time": datetime.time.fromisoformat,
-    "decimal": decimal.Decimal,
-    "uuid": lambda found: uuid.UUID(found["hex"] if isinstance(found, dict) else found),
-    "bytes": lambda text: text.encode("utf-8"),
-    "base64": base64.b64decode,
-}
 # The parts of a canvas that are in a message.
 _CANVAS = ("callbacks", "errbacks", "chain", "chord")
 
@@ -137,7 +127,7 @@ def _read(element: bytes, queue: str, place: Any, *, claimed: bool) -> Found | L
             )
         return Found(
             id=id, task=task, queue=queue or str((properties.get("delivery_info") or {}).get("routing_key") or ""),
-            args=tuple(_typed(args)), kwargs=_typed(kwargs), due_ms=_ms(headers.get("eta")),
+            args=tuple(typed(args)), kwargs=typed(kwargs), due_ms=_ms(headers.get("eta")),
             expires_ms=_ms(headers.get("expires")), place=place or ("held", "", element), claimed=claimed,
         )  # fmt: skip
     except UnreadableCallError as error:
@@ -170,16 +160,6 @@ def _body(message: Any, headers: Any, properties: Any) -> Any:
     if kind == "application/x-msgpack":
         return msgspec.msgpack.decode(data)
     raise UnreadableCallError(f"its content type is {kind}, which is not read")
-
-
-def _typed(value: Any) -> Any:
-    """Kombu's JSON of datetimes and the like."""
-    if isinstance(value, dict):
-        kind = value.get("__type__")
-        if kind in _TYPES and "__value__" in value:
-            return _TYPES[kind](value["__value__"])
-        return {key: _typed(item) for key, item in value.items()}
-    return [_typed(item) for item in value] if isinstance(value, list) else value
 
 
 def _ms(moment: Any) -> int | None:

@@ -21,7 +21,11 @@ class JobReader(Protocol):
 
     async def job_result(self, job_id: str, codec: Any, timeout: Seconds | None) -> Any: ...
 
+    def job_result_sync(self, job_id: str, codec: Any, timeout: Seconds | None) -> Any: ...
+
     async def job_cancel(self, job_id: str) -> bool: ...
+
+    def job_cancel_sync(self, job_id: str) -> bool: ...
 
     async def job_states(self, job_ids: Sequence[str]) -> list[State | None]: ...
 
@@ -114,6 +118,11 @@ class Job(Generic[R]):
         result: R = await self._reader.job_result(self.id, self._codec, timeout)
         return result
 
+    def result_sync(self, timeout: Seconds | None = None) -> R:
+        """`result` for code without an event loop. It asks the server every half second at most, and blocks its thread."""
+        result: R = self._reader.job_result_sync(self.id, self._codec, timeout)
+        return result
+
     async def cancel(self) -> bool:
         """
         Cancel the job: at once if it has not started, else within a second by cancelling its asyncio task.
@@ -122,3 +131,7 @@ class Job(Generic[R]):
             False when there was nothing to cancel: it had ended, or there is no record.
         """
         return await self._reader.job_cancel(self.id)
+
+    def cancel_sync(self) -> bool:
+        """`cancel` for code without an event loop."""
+        return self._reader.job_cancel_sync(self.id)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import math
+import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal, cast
 
@@ -16,6 +17,7 @@ from ..errors import (
     JobError,
     JobNotFoundError,
     PayloadTooLargeError,
+    StoreUnavailableError,
     UsageError,
     did_you_mean,
 )
@@ -33,16 +35,18 @@ from ..model.workflow import Group, check_calls, check_step
 from ..protocol.packing import encode_extras
 from ..protocol.request import Request
 from ..protocol.states import State
-from ..protocol.transitions import CancelWord, ConflictWord, Stored, cancel
+from ..protocol.transitions import Call, CancelWord, ConflictWord, Ended, Stored, await_end, cancel
 from ..reports.jobs import read_job, read_states
 from ..settings import Seconds
 from ..sharding.placement import required_shards
 from .client import enqueue_sync
 from .connections import Connections
-from .results import value_of
+from .results import LAST_LOOK_S, value_of
 
 # A watcher looks at its job this often even if nothing is pushed: the start of a job, for one, is not pushed.
 WATCH_S = 1.0
+# Between two looks of a thread that waits for a result, at first and later.
+LEAST_PAUSE_S, MOST_PAUSE_S = 0.02, 0.5
 
 
 class Producer:
@@ -285,17 +289,16 @@ class Producer:
     def enqueue_many_sync(self, calls: Sequence[PreparedCall[Any]]) -> list[Job[Any]]:
         """See TrackedQueue.enqueue_many_sync."""
         with self._taken("enqueue_many_sync", calls) as taken:
-            with self._sending(taken):
-                ready = [run_now(self._ready(call)) for call in taken]
-                requests = [item for item in ready if isinstance(item, Request)]
-                stored = self._stored_sync(requests)
-            return self._handles(ready, requests, stored)
+            return run_now(self._store_many(taken, sync=True))
 
-    async def _store_many(self, calls: Sequence[PreparedCall[Any]]) -> list[Job[Any]]:
+    async def _store_many(self, calls: Sequence[PreparedCall[Any]], *, sync: bool = False) -> list[Job[Any]]:
         with self._sending(calls):
             ready = [await self._ready(call) for call in calls]
             requests = [item for item in ready if isinstance(item, Request)]
-            stored = await self.connections.here().enqueue_many(requests) if requests else []
+            if sync:
+                stored = self._stored_sync(requests)
+            else:
+                stored = await self.connections.here().enqueue_many(requests) if requests else []
         return self._handles(ready, requests, stored)
 
     def _sending(self, calls: Sequence[PreparedCall[Any]]) -> contextlib.AbstractContextManager[None]:
@@ -386,8 +389,10 @@ class Producer:
 
     # Workflows
 
-    async def chain(self, first: PreparedCall[Any] | Job[Any], *steps: Step | PreparedCall[Any]) -> Job[Any]:
-        """See TrackedQueue.chain."""
+    async def chain(
+        self, first: PreparedCall[Any] | Job[Any], *steps: Step | PreparedCall[Any], sync: bool = False
+    ) -> Job[Any]:
+        """See TrackedQueue.chain. `sync`: without an event loop, as `run_now` runs it."""
         check_calls("chain", steps, self, (PreparedCall, Step))
         with self._taken("chain", [first], (PreparedCall, Job)) as taken:
             head = taken[0] if taken else first
@@ -397,7 +402,7 @@ class Producer:
             for step in steps:
                 calls.append(self._after(step, [before], "fail", "one"))
                 before = calls[-1].request.id
-            jobs = await self._store_many(calls)
+            jobs = await self._store_many(calls, sync=sync)
         return jobs[-1] if jobs else cast(Job[Any], first)
 
     async def group(
@@ -405,9 +410,11 @@ class Producer:
         calls: Sequence[PreparedCall[Any] | Job[Any]],
         then: Step | PreparedCall[Any] | None = None,
         on_failure: Literal["fail", "ignore"] = "fail",
+        *,
+        sync: bool = False,
     ) -> Group:
         """See TrackedQueue.group."""
-        return await self._group("group", calls, {"then": (then, on_failure)})
+        return await self._group("group", calls, {"then": (then, on_failure)}, sync)
 
     async def batch(
         self,
@@ -415,12 +422,18 @@ class Producer:
         *,
         success: Step | PreparedCall[Any] | None = None,
         complete: Step | PreparedCall[Any] | None = None,
+        sync: bool = False,
     ) -> Group:
         """See TrackedQueue.batch."""
-        return await self._group("batch", calls, {"success": (success, "fail"), "complete": (complete, "ignore")})
+        last: dict[str, tuple[Any, OnFailure]] = {"success": (success, "fail"), "complete": (complete, "ignore")}
+        return await self._group("batch", calls, last, sync)
 
     async def _group(
-        self, what: str, calls: Sequence[PreparedCall[Any] | Job[Any]], callbacks: Mapping[str, tuple[Any, OnFailure]]
+        self,
+        what: str,
+        calls: Sequence[PreparedCall[Any] | Job[Any]],
+        callbacks: Mapping[str, tuple[Any, OnFailure]],
+        sync: bool,
     ) -> Group:
         if not check_list(what, calls, "calls made by task.call(...)"):
             raise UsageError(f"{what}: it needs at least one job")
@@ -440,7 +453,7 @@ class Producer:
                 for name, (step, on_failure) in callbacks.items()
                 if step is not None
             }
-            jobs = await self._store_many([*members, *last.values()])
+            jobs = await self._store_many([*members, *last.values()], sync=sync)
         handles = dict(zip(last, jobs[len(members) :], strict=True))
         made = iter(jobs)
         return Group(jobs=tuple(call if isinstance(call, Job) else next(made) for call in calls), **handles)
@@ -527,10 +540,47 @@ class Producer:
         task = self.definitions.tasks.get(ended.task) if codec is None else None
         return value_of(job_id, ended, codec if task is None else task.signature.result, self.connections.cipher)
 
+    def job_result_sync(self, job_id: str, codec: Any, timeout: Seconds | None) -> Any:
+        """See `Job.result_sync`."""
+        seconds = math.inf if timeout is None else to_seconds("timeout", timeout)
+        job = current.get()
+        with contextlib.nullcontext() if job is None else job.waiting():
+            ended = self._wait_sync(job_id, time.monotonic() + seconds, seconds)
+        task = self.definitions.tasks.get(ended.task) if codec is None else None
+        return value_of(job_id, ended, codec if task is None else task.signature.result, self.connections.cipher)
+
+    def _wait_sync(self, job_id: str, deadline: float, seconds: float) -> Ended:
+        of, pause = self.connections, LEAST_PAUSE_S
+        while True:
+            left = deadline - time.monotonic()
+            with contextlib.suppress(StoreUnavailableError), of.sync_stores.lent(of.shards.of_id(job_id)) as store:
+                reply = store.run(await_end(job_id), min(of.settings.reply_timeout, max(left, LAST_LOOK_S)))
+                if isinstance(reply, Ended):
+                    return reply
+                if not reply:
+                    raise JobNotFoundError(job_id)
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise TimeoutError(f"job {job_id} has not ended within {seconds:g} s")
+            time.sleep(min(pause, left))
+            pause = min(pause * 1.5, MOST_PAUSE_S)
+
     async def job_cancel(self, job_id: str) -> bool:
         """See `Job.cancel`."""
-        (word,) = await self.connections.store_of(job_id).run(cancel([job_id], self.connections.settings.ended_ttl))
-        return word in (CancelWord.CANCELLED, CancelWord.REQUESTED)
+        return _was_cancelled(await self.connections.store_of(job_id).run(self._cancel(job_id)))
+
+    def job_cancel_sync(self, job_id: str) -> bool:
+        """See `Job.cancel_sync`."""
+        of = self.connections
+        with of.sync_stores.lent(of.shards.of_id(job_id)) as store:
+            return _was_cancelled(store.run(self._cancel(job_id)))
+
+    def _cancel(self, job_id: str) -> Call[list[CancelWord]]:
+        return cancel([job_id], self.connections.settings.ended_ttl)
+
+
+def _was_cancelled(words: list[CancelWord]) -> bool:
+    return words[0] in (CancelWord.CANCELLED, CancelWord.REQUESTED)
 
 
 def _id_of(member: PreparedCall[Any] | Job[Any]) -> str:

@@ -1,0 +1,1 @@
+"""The interfaces of other queues over this one, for code bases that move in steps."""

@@ -1,0 +1,354 @@
+"""Code that was written for Celery, on a real queue: what docs/how-to/celery.md promises."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+import os
+import random
+import uuid
+from collections.abc import Callable, Iterator
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from tests.harness import running_worker
+from tracked_queue import ArgumentError, JobFailedError, Rate, State, TrackedQueue, UsageError
+from tracked_queue.chaos.server import RedisServer
+from tracked_queue.compat.celery import (
+    AsyncResult,
+    Celery,
+    CeleryTask,
+    MaxRetriesExceededError,
+    chain,
+    chord,
+    group,
+    shared_task,
+    signature,
+)
+from tracked_queue.compat.celery import app as celery_app
+from tracked_queue.compat.celery.options import Declared
+
+
+@pytest.fixture(autouse=True)
+def _none_yet(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Each test is a process in which no `Celery` was made."""
+    fresh = celery_app._Shared()
+    monkeypatch.setattr(celery_app, "shared", fresh)
+    yield
+
+
+@pytest.fixture
+def celery(app: TrackedQueue) -> Celery:
+    return Celery(app)
+
+
+async def ran(app: TrackedQueue, program: Callable[[], Any]) -> Any:
+    """A program without an event loop, beside a worker."""
+    async with running_worker(app):
+        return await asyncio.to_thread(program)
+
+
+async def test_delay_and_the_result(app: TrackedQueue, celery: Celery) -> None:
+    @celery.task
+    def add(a: int, b: int = 1) -> int:
+        return a + b
+
+    @celery.task(name="async", bind=True)
+    async def later(self: Any, n: int) -> list[Any]:
+        return [n, self.request.retries, self.name]
+
+    @celery.task
+    def fails() -> None:
+        raise ValueError("no")
+
+    def program() -> None:
+        result = add.delay(2, b=3)
+        assert result.get(timeout=10) == 5 and result.state == "SUCCESS" and result.successful() and result.ready()
+        again = celery.AsyncResult(result.id)
+        assert again == result and again.result == 5 and add.AsyncResult(result.id).status == "SUCCESS"
+        assert later.delay(4).get(10) == [4, 0, "async"]
+        bad = fails.delay()
+        with pytest.raises(JobFailedError, match="no") as raised:
+            bad.get(10)
+        assert raised.value.error_type == "ValueError"
+        assert isinstance(bad.get(10, propagate=False), JobFailedError) and isinstance(bad.result, JobFailedError)
+        assert bad.state == "FAILURE" and bad.failed() and "ValueError: no" in (bad.traceback or "")
+        # As in Celery, an error that nothing names is not retried.
+        assert bad.job.info_sync().state is State.FAILED and bad.job.info_sync().attempts == 1
+        assert celery.AsyncResult("none").state == "PENDING" and celery.AsyncResult("none").result is None
+        assert celery.send_task(add.name, (1,)).get(10) == 2
+        waits = add.apply_async((1,), countdown=60)
+        assert waits.state == "PENDING" and not waits.ready() and waits.result is None
+        waits.revoke()
+        assert waits.state == "REVOKED"
+
+    await ran(app, program)
+    assert add(2, 2) == 4 and add.name == "tests.compat.test_celery." + add.__qualname__
+
+
+async def test_values_arrive_as_celery_s_json_has_them(app: TrackedQueue, celery: Celery) -> None:
+    @celery.task
+    def echo(value: str, **more: Any) -> Any:  # a wrong annotation changes nothing: Celery does not look at it
+        return [value, more, type(value).__name__]
+
+    values: list[Any] = [
+        1, None, 1.5, "ü", [1, [2]], {"a": {"b": 1}}, datetime.datetime(2030, 1, 2, 3, 4, 5, 6), datetime.date(2030, 1, 2),
+        datetime.datetime(2030, 1, 2, tzinfo=datetime.UTC), datetime.time(3, 4), Decimal("1.50"), uuid.UUID(int=7), b"\x00",
+    ]  # fmt: skip
+
+    def program() -> None:
+        for value in values:
+            assert echo.delay(value, key=value).get(10) == [value, {"key": value}, type(value).__name__]
+        assert echo.delay((1, (2, 3))).get(10)[0] == [1, [2, 3]]
+        with pytest.raises(ArgumentError, match="set"):
+            echo.delay({1})
+        with pytest.raises(ArgumentError, match="value"):
+            echo.apply_async()
+
+    await ran(app, program)
+
+
+async def test_retries(app: TrackedQueue, celery: Celery) -> None:
+    seen: list[Any] = []
+
+    @celery.task(bind=True, max_retries=2, default_retry_delay=0)
+    def asks(self: Any, how: str) -> Any:
+        seen.append((how, self.request.retries, self.max_retries))
+        if how == "plain":
+            raise self.retry()
+        if how == "caught":
+            try:
+                self.retry()
+            except MaxRetriesExceededError:
+                return "gave up"
+        if how == "lower":
+            self.retry(max_retries=1)
+        if how == "higher":
+            self.retry(max_retries=9)
+        return self.retry(exc=KeyError(how), countdown=0)
+
+    @celery.task(
+        autoretry_for=(OSError,),
+        dont_autoretry_for=(FileNotFoundError,),
+        max_retries=2,
+        retry_backoff=True,
+        retry_backoff_max=0,
+    )
+    def by_itself(how: str) -> None:
+        seen.append(how)
+        raise {"os": ConnectionError, "file": FileNotFoundError, "value": ValueError}[how](how)
+
+    def end(result: AsyncResult[Any]) -> Any:
+        result.get(10, propagate=False)
+        info = result.job.info_sync()
+        return info.state, info.attempts, info.reason
+
+    def program() -> None:
+        state, attempts, reason = end(asks.delay("plain"))
+        assert (state, attempts) == (State.DEAD, 3) and "retries are used up (2 of 2)" in reason
+        assert end(asks.delay("error"))[:2] == (State.DEAD, 3)
+        assert asks.delay("caught").get(10) == "gave up"
+        assert end(asks.delay("lower"))[:2] == (State.FAILED, 2)
+        state, attempts, reason = end(asks.delay("higher"))
+        assert (state, attempts) == (State.DEAD, 3) and "write max_retries=9 at the task" in reason
+        assert end(by_itself.delay("os"))[:2] == (State.DEAD, 3)
+        assert end(by_itself.delay("file"))[:2] == (State.FAILED, 1)
+        assert end(by_itself.delay("value"))[:2] == (State.FAILED, 1)
+
+    await ran(app, program)
+    assert [item for item in seen if item[0] == "plain"] == [("plain", n, 2) for n in range(3)]
+    with pytest.raises(KeyError, match="direct"):
+        asks("direct")
+    with pytest.raises(RuntimeError, match="no job"):
+        asks("plain")
+
+
+async def test_what_the_request_knows(app: TrackedQueue, celery: Celery) -> None:
+    @celery.task(bind=True, queue="mail")
+    def tells(self: Any, a: int, b: int = 0) -> Any:
+        self.update_state(state="half", meta={"current": 1, "total": 2})
+        request = self.request
+        known = [request.id, list(request.args), dict(request.kwargs), request.delivery_info.get("routing_key")]
+        return [*known, request.task, dict(request.headers), request.hostname is not None, request.called_directly]
+
+    def program() -> None:
+        result = tells.apply_async((1,), {"b": 2}, task_id="mine", headers={"h": "x"})
+        assert result.get(10) == ["mine", [1], {"b": 2}, "mail", tells.name, {"h": "x"}, True, False]
+        progress = result.job.info_sync().progress
+        assert progress is not None and (progress.done, progress.total, progress.note) == (1, 2, "half")
+        assert tells.apply_async((1,), queue="other", countdown=60).job.info_sync().queue == "other"
+
+    await ran(app, program)
+    assert tells(1)[-1] is True
+
+
+async def test_when_it_is_due_and_when_it_is_too_late(app: TrackedQueue, celery: Celery) -> None:
+    @celery.task
+    def add(a: int) -> int:
+        return a
+
+    now = datetime.datetime.now(datetime.UTC)
+
+    def program() -> None:
+        for given in (
+            {"countdown": 60}, {"eta": now + datetime.timedelta(seconds=60)},
+            {"eta": (now + datetime.timedelta(seconds=60)).replace(tzinfo=None)},  # Celery takes it for UTC
+        ):  # fmt: skip
+            due = add.apply_async((1,), **given).job.info_sync().due_at
+            assert due is not None and 50 < (due - now).total_seconds() < 70
+        for expires in (0.001, now - datetime.timedelta(seconds=1)):
+            late = add.apply_async((1,), expires=expires, countdown=0.05)
+            assert late.get(10, propagate=False) is not None and late.state == "REVOKED"
+
+    await ran(app, program)
+
+
+async def test_the_simple_canvas(app: TrackedQueue, celery: Celery) -> None:
+    @celery.task
+    def add(a: int, b: int) -> int:
+        return a + b
+
+    @celery.task
+    def total(values: list[int], more: int = 0) -> int:
+        return sum(values) + more
+
+    @celery.task
+    def fixed() -> str:
+        return "fixed"
+
+    def program() -> None:
+        assert (add.s(1, 2) | add.s(10) | add.s(100)).delay().get(10) == 113
+        assert chain(add.s(2), add.s(10))(1).get(10) == 13
+        assert chain([add.s(1, 2), fixed.si()]).apply_async().get(10) == "fixed"
+        members = group(add.s(n, n) for n in range(4))()
+        assert members.get(10) == [0, 2, 4, 6] and members.successful() and members.completed_count() == 4
+        assert chord([add.s(1, 1), add.s(2, 2)])(total.s(more=1)).get(10) == 7
+        assert (group(add.s(1, 1), add.s(2, 2)) | total.s()).delay().get(10) == 6
+        assert chord((add.s(n, 0) for n in range(3)), fixed.si()).delay().get(10) == "fixed"
+        assert add.s(2).set(countdown=0).clone((1,)).delay().get(10) == 3
+        assert signature(add, (1, 2)).delay().get(10) == 3 and celery.signature(add.name, (1,))(5) == 6
+        assert group().delay().get() == []
+
+    await ran(app, program)
+    for wrong in (
+        lambda: chain(add.s(1, 1), group(add.s(1))), lambda: group(chain(add.s(1, 1))), lambda: chord([chain(add.s(1, 1))], total.s()),
+        lambda: group([group(add.s(1, 1))]), lambda: chord([add.s(1, 1)], total.s()) | add.s(1), lambda: chain(add),
+        lambda: group(chain(add.s(1, 1)), add.s(1, 1)), lambda: chord([])(total.s()), lambda: chain().delay(),
+        lambda: chord([add.s(1, 1)])(), lambda: group(5),
+    ):  # fmt: skip
+        with pytest.raises(UsageError):
+            wrong()
+
+
+REFUSED: list[tuple[dict[str, Any], str]] = [
+    ({"rate_limit": "10/s"}, "options={'limit': Rate"), ({"priority": 3}, "queues"), ({"serializer": "pickle"}, "JSON"),
+    ({"base": object}, "write a function"), ({"max_retrys": 3}, "max_retries"), ({"link": None}, "chain"),
+    ({"options": {"queue": "x"}}, "unique"), ({"retry_kwargs": {"eta": 1}}, "max_retries or countdown"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("options", "says"), REFUSED)
+async def test_what_has_no_counterpart_is_refused_where_it_is_written(
+    celery: Celery, options: dict[str, Any], says: str
+) -> None:
+    with pytest.raises(UsageError, match="(?s)" + says.replace("(", r"\(").replace("{", r"\{")):
+        celery.task(**options)(plain_function)
+    assert not celery.tasks
+
+
+def plain_function() -> None: ...
+
+
+async def test_wrong_uses_are_named(celery: Celery, app: TrackedQueue) -> None:
+    @celery.task(acks_late=True, track_started=True)
+    def add(a: int) -> int:
+        return a
+
+    for wrong, says in (
+        (lambda: add.apply_async((1,), link=add.s()), "chain"), (lambda: add.apply_async((1,), priority=3), "queues"),
+        (lambda: add.apply_async((1,), countdow=3), "countdown"), (lambda: celery.send_task("none"), "no task 'none'"),
+        (lambda: Celery("shop"), "takes the queue"), (lambda: celery.task(name="x")(5), "decorate a function"),
+        (lambda: celery.task(bind=True)(plain_function), "takes none"), (lambda: AsyncResult("id"), "AsyncResult"),
+        (lambda: add.apply_async((1,), retry=False), "enqueue_timeout"), (lambda: signature("x"), "app.signature"),
+        (lambda: celery.autodiscover_tasks(["tests.nothing.here"]), "tests.nothing"),
+    ):  # fmt: skip
+        with pytest.raises((UsageError, ModuleNotFoundError), match=says):
+            wrong()
+    for missing in ("apply", "chunks", "replace", "nothing"):
+        with pytest.raises(AttributeError, match=missing):
+            getattr(add, missing)
+    for missing in ("conf", "control", "nothing"):
+        with pytest.raises(AttributeError, match=missing):
+            getattr(celery, missing)
+
+
+async def test_shared_tasks_wait_for_the_queue(app: TrackedQueue) -> None:
+    @shared_task
+    def early(n: int) -> int:
+        return n
+
+    @shared_task(bind=True, ignore_result=True)
+    def bound(self: Any) -> int:
+        return 1
+
+    with pytest.raises(UsageError, match="there is no queue yet"):
+        early.delay(1)
+    assert early(3) == 3
+    celery = Celery(app)
+
+    @shared_task(name="late")
+    def late(n: int) -> int:
+        return n * 2
+
+    assert isinstance(early, CeleryTask) and set(celery.tasks) == {early.name, bound.name, "late"}
+    celery.autodiscover_tasks(["tests.compat"], related_name="isolated_tasks")
+
+    def program() -> None:
+        assert early.delay(1).get(10) == 1 and late.delay(2).get(10) == 4 and bound.delay().get(10) is None
+
+    await ran(app, program)
+
+
+async def test_options_of_the_queue_go_beside_celery_s(app: TrackedQueue, celery: Celery) -> None:
+    @celery.task(options={"unique": "until_done", "limit": Rate(100, 1)}, time_limit=5, expires=60)
+    def once(n: int) -> int:
+        return n
+
+    def program() -> None:
+        first, second = once.apply_async((1,), countdown=30), once.apply_async((1,), countdown=30)
+        assert first.id == second.id
+
+    await asyncio.to_thread(program)
+    assert once.task.task_options.timeout == 5 and once.task.task_options.expires == 60
+    # The task of the queue is there for all else.
+    assert await (await once.task.options(delay=30).enqueue(2)).status() is State.SCHEDULED
+    assert (await (await once.aapply_async((3,), countdown=30)).job.status()) is State.SCHEDULED
+
+
+async def test_an_isolated_task_knows_its_request(server: RedisServer, namespace: str) -> None:
+    from tests.compat import isolated_tasks
+
+    isolated_tasks.queue.configure(redis_url=server.url, namespace=namespace)
+
+    def program() -> None:
+        result = isolated_tasks.apart.delay(3)
+        doubled, pid, retries, id = result.get(30)
+        assert (doubled, retries, id) == (6, 0, result.id) and pid != os.getpid()
+
+    try:
+        await ran(isolated_tasks.queue, program)
+    finally:
+        await isolated_tasks.queue.aclose()
+
+
+def test_delays_grow_as_celery_s_do() -> None:
+    random.seed(1)
+    error = ValueError()
+    grows = Declared(backoff=2, backoff_max=10, jitter=False)
+    assert [grows.delay(n, error) for n in (1, 2, 3, 4, 100)] == [2, 4, 8, 10, 10]
+    spread = Declared(backoff=2, backoff_max=10)
+    assert all(0 <= float(str(spread.delay(3, error))) <= 8 for _ in range(100))
+    assert Declared(countdown=7).delay(1, error) == 7 and Declared().delay(1, error) == 180
+    assert Declared(max_retries=None).max_attempts > 1000
