@@ -71,7 +71,7 @@ class _Marked(type):
 
 
 # Stands for any error that is to be retried.
-Retried: type[Exception] = _Marked("Retried", (Exception,), {})
+Retried: Any = _Marked("Retried", (Exception,), {})
 
 
 def mark(error: BaseException, is_retried: bool) -> None:
