@@ -47,6 +47,7 @@ from .errors import (
 )
 from .model.constraints import Concurrency, Key, Limit, Rate, Unique
 from .model.context import CurrentJob, JobContext, current_job
+from .model.dependencies import Depends, injected
 from .model.hooks import CallNext, Enqueueing, EnqueueMiddleware, EnqueueNext, FailureHook, Lifespan, RunMiddleware
 from .model.inputs import Results
 from .model.job import Job
@@ -158,6 +159,7 @@ __all__ = [
     "DeadOutcome",
     "DeadWord",
     "DeleteWord",
+    "Depends",
     "Discard",
     "DuplicateJobError",
     "EnqueueFullError",
@@ -264,4 +266,5 @@ __all__ = [
     "WorkflowJob",
     "__version__",
     "current_job",
+    "injected",
 ]

@@ -323,6 +323,15 @@ class TrackedQueue:
         self._definitions.hooks.thread_lifespans.append(function)
         return function
 
+    @property
+    def dependency_overrides(self) -> dict[Callable[..., Any], Callable[..., Any]]:
+        """What takes the place of a dependency, for tests: `app.dependency_overrides[get_session] = get_test_session`."""
+        return self._definitions.hooks.overrides
+
+    @dependency_overrides.setter
+    def dependency_overrides(self, overrides: dict[Callable[..., Any], Callable[..., Any]]) -> None:
+        self._definitions.hooks.overrides = overrides
+
     def on_failure(self, function: FailureHook) -> FailureHook:
         """
         Register `def report(job, error, retried)`, called once for each run that raised or took longer than its timeout.

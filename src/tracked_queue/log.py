@@ -140,6 +140,11 @@ def lifespan_ended(*, error: str) -> None:
     log.error("lifespan.ended", error=error)
 
 
+def dependencies_left(*, error: str) -> None:
+    """A shared dependency raised as it was left at the worker's end; jobs are not affected."""
+    log.error("dependencies.left", error=error)
+
+
 def shutdown_phase_started(*, phase: str, lease: str, running: int, buffered: int, seconds: float) -> None:
     """A phase of a shutdown began; it takes at most `seconds`."""
     log.info("shutdown.phase_started", phase=phase, lease=lease, running=running, buffered=buffered, seconds=seconds)

@@ -596,7 +596,7 @@ async def _call(
     token = current.set(CurrentJob(delivery, host))
     try:
         async with host:
-            return await invoker(task, hooks, pools.processes)(args, kwargs)
+            return await invoker(task, hooks, pools.processes, pools.shared)(args, kwargs)
     finally:
         await pools.close()
         current.reset(token)

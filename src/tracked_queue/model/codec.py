@@ -15,7 +15,7 @@ import sys
 import traceback
 import types
 import typing
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import is_dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -382,9 +382,12 @@ class Signature:
     there are none. Names never travel for positional arguments, so that a record stays small.
     """
 
-    def __init__(self, task: str, function: Callable[..., Any], *, skip_first: bool = False) -> None:
+    def __init__(
+        self, task: str, function: Callable[..., Any], *, skip_first: bool = False, made: Collection[str] = ()
+    ) -> None:
         self.task = task
         parameters = list(inspect.signature(function).parameters.values())[1 if skip_first else 0 :]
+        parameters = [item for item in parameters if item.name not in made]  # those are no arguments of the job
         defaults = {item.name: item.default for item in parameters if item.default is not item.empty}
         hints = _hints(task, function)
         kinds = {item.name: hints.get(item.name, Any) for item in parameters}

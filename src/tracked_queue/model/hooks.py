@@ -115,6 +115,8 @@ class Hooks:
     thread_contexts: list[SyncContext] = field(default_factory=list)
     thread_lifespans: list[SyncContext] = field(default_factory=list)
     companions: list[Companion] = field(default_factory=list)
+    # What takes a dependency's place, for tests.
+    overrides: dict[Callable[..., Any], Callable[..., Any]] = field(default_factory=dict)
     tracing: Tracing | None = field(default_factory=lambda: tracing_by_default)
     # Called with each batch of outcomes that the store has answered, with its verdicts (the chaos harness notes them).
     settled: list[Callable[[str, list[Any], list[Any]], None]] = field(default_factory=list)

@@ -21,6 +21,7 @@ from ..protocol.request import Request
 from .checks import check_name
 from .codec import Signature
 from .context import JobContext
+from .dependencies import Marker, dependencies_of
 from .job import Job
 from .options import JobOptions, JobOptionsArgs, TaskOptions, job_options
 
@@ -155,9 +156,30 @@ class Task(Generic[P, R]):
             _ = self.signature
 
     @cached_property
+    def dependencies(self) -> dict[str, Marker]:
+        """
+        The parameters that are made for each run, and are no arguments of the job.
+
+        Raises:
+            TaskDefinitionError: One of them can't be made for a job.
+            UnreadableHintsError: An annotation names something that can't be found (yet).
+        """
+        try:
+            found = dependencies_of(self.name, self.function, self.takes_context)
+        except TaskDefinitionError:
+            raise
+        except Exception as error:
+            raise UnreadableHintsError(self.name, "", f"its annotations can't be read ({error})") from None
+        if found and self.task_options.isolate == "process":
+            raise TaskDefinitionError(
+                f"task {self.name}: with isolate='process' it runs apart from the worker, so nothing makes {next(iter(found))}"
+            )
+        return found
+
+    @cached_property
     def signature(self) -> Signature:
         """The codec of the arguments; made at first use, when every name in an annotation is defined."""
-        signature = Signature(self.name, self.function, skip_first=self.takes_context)
+        signature = Signature(self.name, self.function, skip_first=self.takes_context, made=self.dependencies)
         if signature.streams and self.task_options.isolate == "process":
             raise TaskDefinitionError(
                 f"task {self.name} takes a Results[...]; with isolate='process' it runs apart from the worker: take a list"

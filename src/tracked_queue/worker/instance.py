@@ -278,7 +278,7 @@ class Instance:
                 group.start_soon(self._end_without_suspects)
             cancelled = await self._wait_for(any_ready, group)
             if left:
-                async with self._lifespan(), self._companions():
+                async with self._lifespan(), self._shared(), self._companions():
                     live.set()
                     cancelled = await self._wait_for(over, group) or cancelled
             group.cancel_scope.cancel()
@@ -347,6 +347,18 @@ class Instance:
                     await manager.__aexit__(None, None, None)
             except Exception as error:
                 log.lifespan_ended(error=f"{type(error).__qualname__}: {error}"[:300])
+
+    @contextlib.asynccontextmanager
+    async def _shared(self) -> AsyncIterator[None]:
+        """Shared dependencies may use what the lifespan has set up, so they are left before it."""
+        try:
+            yield
+        finally:
+            try:
+                async with asyncio.timeout(self._settings.cancel_grace):
+                    await self._host.pools.shared.close()
+            except Exception as error:
+                log.dependencies_left(error=f"{type(error).__qualname__}: {error}"[:300])
 
     def _signals(self) -> contextlib.AbstractContextManager[None]:
         """SIGTERM and SIGINT stop, SIGUSR1 stops only the fetching, SIGUSR2 writes the flight recorder's events to a file."""

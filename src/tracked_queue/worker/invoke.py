@@ -15,18 +15,20 @@ from ..model.context import CurrentJob, JobContext, current
 from ..model.hooks import Hooks, chained
 from ..model.retry import Dead, Discard, Retry, Signal, Snooze
 from ..model.task import Task
+from .inject import Shared, call_with
 from .lanes import JobThread
-from .lineage import end_fork, guard, is_fork
 from .processes import ProcessPool
 
 Invoke = Callable[[tuple[Any, ...], dict[str, Any]], Awaitable[Any]]
 
 
-def invoker(task: Task[..., Any], hooks: Hooks, processes: ProcessPool) -> Invoke:
+def invoker(task: Task[..., Any], hooks: Hooks, processes: ProcessPool, shared: Shared) -> Invoke:
     """How the runner calls a task, with everything that is around it; made once for each task."""
     call = _call(task, hooks, processes)
     if task.takes_context:
         call = _with_context(call)
+    if task.dependencies:
+        call = _with_dependencies(call, task, hooks, shared)
     return _with_middleware(call, hooks) if hooks.run else call
 
 
@@ -42,29 +44,11 @@ def _call(task: Task[..., Any], hooks: Hooks, processes: ProcessPool) -> Invoke:
         assert job is not None
         thread = job.thread
         assert isinstance(thread, JobThread)
-        value, error = await thread.call(partial(_outcome, function, args, kwargs))
-        if error is not None:
-            raise error
+        value = await thread.run(partial(function, *args, **kwargs))
         # A plain function around an `async def`, as many decorators are, returns what has still to be awaited.
         return await value if inspect.isawaitable(value) else value
 
     return in_thread
-
-
-def _outcome(
-    function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> tuple[Any, BaseException | None]:
-    # What the function raises is carried by hand: asyncio lets SystemExit and KeyboardInterrupt of a second task through to the
-    # whole loop.
-    try:
-        return function(*args, **kwargs), None
-    except BaseException as error:
-        if is_fork():
-            end_fork(error)
-        return None, error
-
-
-guard(_outcome)
 
 
 def _in_process(task: Task[..., Any], hooks: Hooks, processes: ProcessPool) -> Invoke:
@@ -119,6 +103,13 @@ def _signal(kind: str, reason: str, seconds: float | None) -> Signal:
         case "Discard":
             return Discard(reason)
     return Dead(reason)
+
+
+def _with_dependencies(call: Invoke, task: Task[..., Any], hooks: Hooks, shared: Shared) -> Invoke:
+    def called(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Awaitable[Any]:
+        return call_with(task.dependencies, hooks, shared, lambda made: call(args, {**kwargs, **made}))
+
+    return called
 
 
 def _with_context(call: Invoke) -> Invoke:

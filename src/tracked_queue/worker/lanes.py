@@ -156,6 +156,20 @@ def entered(contexts: Sequence[SyncContext]) -> contextlib.ExitStack:
         return stack.pop_all()
 
 
+def _outcome(function: Callable[[], Any]) -> tuple[Any, BaseException | None]:
+    # What the function raises is carried by hand: asyncio lets SystemExit and KeyboardInterrupt of a second task through to the
+    # whole loop.
+    try:
+        return function(), None
+    except BaseException as error:
+        if is_fork():
+            end_fork(error)
+        return None, error
+
+
+guard(_outcome)
+
+
 class JobThread(Executor):
     """
     A thread for one job: see `CurrentJob.thread`. It is taken at the first use, and given back by `end`.
@@ -205,6 +219,14 @@ class JobThread(Executor):
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Nothing: the worker ends it with the job."""
+
+    async def run(self, function: Callable[[], T]) -> T:
+        """`call`, for a function that may raise anything."""
+        value: T
+        value, error = await self.call(partial(_outcome, function))
+        if error is not None:
+            raise error
+        return value
 
     async def call(self, function: Callable[[], T]) -> T:
         """Call it with the context variables of the caller. A cancel of the caller waits for the function's end."""

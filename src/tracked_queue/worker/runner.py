@@ -29,6 +29,7 @@ from ..protocol.transitions import Call, FetchedJob, LateOutcome, NoteKind, Note
 from ..settings import Settings
 from .appetite import Appetite
 from .delivery import UNTRACKED, Delivery, Recipe
+from .inject import Shared
 from .invoke import invoker
 from .lanes import JobThread, Lanes
 from .late_limits import Binder
@@ -55,16 +56,20 @@ _GOES_ON = (OutcomeKind.RETRY, OutcomeKind.SNOOZED, OutcomeKind.INTERRUPTED)
 
 
 class Pools:
-    """What runs jobs outside of the event loop, for all shards of a process: threads, and child processes."""
+    """What jobs of a process have in common, whatever their shard: threads, child processes, shared dependencies."""
 
     def __init__(self, settings: Settings, hooks: Hooks, setup: bytes = b"") -> None:
         self.lanes = Lanes(settings.threads, hooks)
         self.processes = ProcessPool(settings.isolated_processes or os.cpu_count() or 1, setup)
+        self.shared = Shared(hooks)
 
     async def close(self) -> None:
-        """End the child processes and the threads."""
-        await self.processes.close()
-        await self.lanes.close()
+        """End the child processes and the threads, and leave what jobs share."""
+        try:
+            await self.shared.close()
+        finally:
+            await self.processes.close()
+            await self.lanes.close()
 
 
 class Recipes(dict[bytes | None, Recipe]):
@@ -82,7 +87,7 @@ class Recipes(dict[bytes | None, Recipe]):
         return self.get(name)
 
     def _made(self, task: Task[..., Any]) -> Recipe:
-        call = invoker(task, self._hooks, self._pools.processes)
+        call = invoker(task, self._hooks, self._pools.processes, self._pools.shared)
         return Recipe(task, call, self._settings.result_ttl, self._times)
 
 
