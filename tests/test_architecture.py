@@ -165,8 +165,9 @@ def test_nothing_unpickles_or_evaluates_data() -> None:
 
 
 def _is_overload(node: ast.AST) -> bool:
-    """One of several signatures; what follows them has the docstring."""
-    return any(ast.unparse(decorator) == "overload" for decorator in getattr(node, "decorator_list", ()))
+    """One of several signatures, or a property's setter; another definition of the name has the docstring."""
+    decorators = [ast.unparse(decorator) for decorator in getattr(node, "decorator_list", ())]
+    return any(name == "overload" or name.endswith(".setter") for name in decorators)
 
 
 def test_public_things_have_docstrings() -> None:

@@ -140,6 +140,16 @@ def lifespan_ended(*, error: str) -> None:
     log.error("lifespan.ended", error=error)
 
 
+def web_worker_started() -> None:
+    """A worker runs in a web application's own process: for development."""
+    log.warning("web.worker_started", note="for development: in production run workers as processes of their own")
+
+
+def web_worker_ended(*, error: str) -> None:
+    """The worker in a web application's process has ended before it; no jobs run there any more."""
+    log.error("web.worker_ended", error=error)
+
+
 def dependencies_left(*, error: str) -> None:
     """A shared dependency raised as it was left at the worker's end; jobs are not affected."""
     log.error("dependencies.left", error=error)

@@ -21,6 +21,7 @@ from tests.harness import wait_until
 from tests.process.isolated_tasks import gone, lingering, quick, renamed, slow
 from tracked_queue.errors import ProcessLostError
 from tracked_queue.model.hooks import Hooks
+from tracked_queue.worker.inject import Shared
 from tracked_queue.worker.invoke import invoker
 from tracked_queue.worker.processes import _START, ProcessPool, _Child
 
@@ -33,7 +34,7 @@ async def pool() -> AsyncIterator[ProcessPool]:
 
 
 async def call(pool: ProcessPool, task: Any, *args: Any) -> Any:
-    return await invoker(task, Hooks(None, ()), pool)(args, {})
+    return await invoker(task, Hooks(None, ()), pool, Shared(Hooks()))(args, {})
 
 
 def children() -> set[int]:

@@ -339,7 +339,7 @@ def class_name(kind: type) -> str:
 def setup_of(app: object, settings: Mapping[str, Any], home: str = "") -> bytes:
     """A child's `Setup`, encoded: of a worker of this app with these settings. `home`: see Definitions."""
     chosen = log_setup.current
-    told = Setup(app=_home(home) if home else _place_of(app), settings=dict(settings))
+    told = Setup(app=_home(home) if home else place_of(app), settings=dict(settings))
     if chosen is not None:
         told = msgspec.structs.replace(told, pretty=chosen.pretty, level=chosen.level, everything=chosen.everything)
     return msgspec.msgpack.encode(told)
@@ -350,7 +350,7 @@ def _home(path: str) -> Place:
     return Place(module, "", name)
 
 
-def _place_of(app: object) -> Place | None:
+def place_of(app: object) -> Place | None:
     """Where an app can be imported from; None for one that no module holds."""
     for name, module in list(sys.modules.items()):
         try:
