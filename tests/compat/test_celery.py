@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import datetime
+import enum
 import os
 import random
+import threading
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from decimal import Decimal
@@ -165,6 +169,152 @@ async def test_retries(app: TrackedQueue, celery: Celery) -> None:
         asks("plain")
 
 
+async def test_giving_up_early_beats_what_is_said_of_the_class(app: TrackedQueue, celery: Celery) -> None:
+    class Frozen(OSError):
+        def __setattr__(self, name: str, value: Any) -> None:
+            if not name.startswith("__t"):
+                return super().__setattr__(name, value)
+            raise AttributeError("frozen")
+
+    runs: list[str] = []
+
+    @celery.task(bind=True, max_retries=3, autoretry_for=(OSError,), retry_kwargs={"countdown": 0})
+    def lowers(self: Any) -> None:
+        runs.append("lowers")
+        self.retry(exc=OSError("x"), max_retries=1, countdown=-5)
+
+    @celery.task(bind=True, max_retries=1, default_retry_delay=0)
+    def idiom(self: Any) -> str:
+        runs.append("idiom")
+        try:
+            raise self.retry(
+                eta=datetime.datetime.now(datetime.UTC).replace(tzinfo=None) - datetime.timedelta(seconds=1)
+            )
+        except self.MaxRetriesExceededError:
+            return "gave up"
+
+    @celery.task(autoretry_for=(OSError,), max_retries=1, default_retry_delay=0)
+    def frozen() -> None:
+        runs.append("frozen")
+        raise Frozen("mine")
+
+    @celery.task(bind=True, max_retries=2)
+    def inner(self: Any) -> None:
+        assert self.request.called_directly and self.request.id is None
+        self.retry(exc=KeyError("inner"))
+
+    @celery.task(bind=True, max_retries=2)
+    def outer(self: Any) -> str:
+        try:
+            inner()
+        except KeyError:
+            return "fell back"
+        return "no"
+
+    @celery.task(bind=True)
+    def keeps(self: Any) -> int:
+        self.count = getattr(self, "count", 0) + 1
+        return self.count
+
+    def program() -> None:
+        assert lowers.delay().get(10, propagate=False) and idiom.delay().get(10) == "gave up"
+        bad = frozen.delay()
+        assert "mine" in str(bad.get(10, propagate=False)) and bad.job.info_sync().state is State.DEAD
+        assert outer.delay().get(10) == "fell back"
+        assert [keeps.delay().get(10) for _ in range(3)] == [1, 2, 3]
+
+    await ran(app, program)
+    assert runs == ["lowers"] * 2 + ["idiom"] * 2 + ["frozen"] * 2
+    copied = copy.deepcopy(lowers.s(1))
+    assert copied.task is lowers and copy.copy(lowers) is lowers
+
+
+async def test_odd_shapes_of_functions_and_values(app: TrackedQueue, celery: Celery) -> None:
+    class Choice(str, enum.Enum):  # noqa: UP042  (as Django's TextChoices)
+        A = "a"
+
+    @celery.task
+    def one(value: Any = None) -> Any:
+        return value
+
+    @celery.task(ignore_result=True)
+    def ignored(value: int) -> int:
+        return value
+
+    @celery.task
+    def rest(*values: Any) -> list[Any]:
+        return list(values)
+
+    @celery.task(bind=True)
+    def bound_rest(*values: Any) -> list[Any]:
+        return list(values[1:])
+
+    def program() -> None:
+        assert chain(one.s(2), rest.s(3))().get(10) == [2, 3] and chord([one.s(1), one.s(2)])(rest.s()).get(10) == [
+            [1, 2]
+        ]
+        assert bound_rest.delay(1, 2).get(10) == [1, 2]
+        assert chain(ignored.s(2), one.s())().get(10) == 2 and chord([ignored.s(1)])(one.s()).get(10) == [1]
+        assert one.delay(Choice.A).get(10) == "a"
+        for odd in (
+            {"__type__": ["x"], "__value__": 1},
+            {"__type__": "uuid", "__value__": "x", "more": 1},
+            {"__type__": 1},
+        ):
+            assert one.delay(odd).get(10) == odd
+        given = uuid.uuid4()
+        assert one.apply_async((1,), task_id=given, eta="2001-01-01T00:00:00", countdown=0).id == str(given)
+        late = chain(one.s(1), one.s()).apply_async(countdown=60)
+        assert late.state == "PENDING"
+        several = group(one.s(1), one.s(2)).apply_async(countdown=60)
+        assert several[0].job.info_sync().state is State.SCHEDULED
+
+    await ran(app, program)
+
+
+@pytest.mark.parametrize("zone", ["Asia/Tokyo", "America/Los_Angeles"])
+async def test_times_without_a_zone_are_of_utc(
+    app: TrackedQueue, celery: Celery, monkeypatch: pytest.MonkeyPatch, zone: str
+) -> None:
+    monkeypatch.setenv("TZ", zone)
+    time.tzset()
+    try:
+
+        @celery.task
+        def one() -> None: ...
+
+        now = datetime.datetime.now(datetime.UTC)
+        later = (now + datetime.timedelta(hours=1)).replace(tzinfo=None)
+        made = one._with({"expires": later, "eta": later})._options
+        assert 3500 < made.expires < 3700 and 3500 < (made.at - now).total_seconds() < 3700
+        assert one._with({"expires": now.replace(tzinfo=None) - datetime.timedelta(hours=1)})._options.expires == 0.001
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+
+
+async def test_progress_of_any_shape(app: TrackedQueue, celery: Celery) -> None:
+    seen = threading.Event()
+    go = threading.Event()
+
+    @celery.task(bind=True)
+    def tells(self: Any) -> str:
+        self.update_state(state="COPYING", meta={"step": "copy", "current": "many"})
+        seen.set()
+        go.wait(10)
+        self.update_state()
+        return "done"
+
+    def program() -> None:
+        result = tells.delay()
+        seen.wait(10)
+        assert result.state == "COPYING" and result.info == {"step": "copy", "current": "many"}
+        go.set()
+        assert result.get(10) == "done" and result.state == "SUCCESS"
+
+    await ran(app, program)
+
+
 async def test_what_the_request_knows(app: TrackedQueue, celery: Celery) -> None:
     @celery.task(bind=True, queue="mail")
     def tells(self: Any, a: int, b: int = 0) -> Any:
@@ -177,7 +327,7 @@ async def test_what_the_request_knows(app: TrackedQueue, celery: Celery) -> None
         result = tells.apply_async((1,), {"b": 2}, task_id="mine", headers={"h": "x"})
         assert result.get(10) == ["mine", [1], {"b": 2}, "mail", tells.name, {"h": "x"}, True, False]
         progress = result.job.info_sync().progress
-        assert progress is not None and (progress.done, progress.total, progress.note) == (1, 2, "half")
+        assert progress is not None and (progress.done, progress.total) == (1, 2)
         assert tells.apply_async((1,), queue="other", countdown=60).job.info_sync().queue == "other"
 
     await ran(app, program)
@@ -306,7 +456,7 @@ async def test_shared_tasks_wait_for_the_queue(app: TrackedQueue) -> None:
     celery.autodiscover_tasks(["tests.compat"], related_name="isolated_tasks")
 
     def program() -> None:
-        assert early.delay(1).get(10) == 1 and late.delay(2).get(10) == 4 and bound.delay().get(10) is None
+        assert early.delay(1).get(10) == 1 and late.delay(2).get(10) == 4 and bound.delay().get(10) == 1
 
     await ran(app, program)
 
@@ -325,6 +475,22 @@ async def test_options_of_the_queue_go_beside_celery_s(app: TrackedQueue, celery
     # The task of the queue is there for all else.
     assert await (await once.task.options(delay=30).enqueue(2)).status() is State.SCHEDULED
     assert (await (await once.aapply_async((3,), countdown=30)).job.status()) is State.SCHEDULED
+
+
+async def test_an_isolated_task_that_gives_up_is_dead(server: RedisServer, namespace: str) -> None:
+    from tests.compat import isolated_tasks
+
+    isolated_tasks.queue.configure(redis_url=server.url, namespace=namespace)
+
+    def program() -> None:
+        result = isolated_tasks.gives_up.delay()
+        assert "used up (1 of 1)" in str(result.get(30, propagate=False))
+        assert result.job.info_sync().state is State.DEAD
+
+    try:
+        await ran(isolated_tasks.queue, program)
+    finally:
+        await isolated_tasks.queue.aclose()
 
 
 async def test_an_isolated_task_knows_its_request(server: RedisServer, namespace: str) -> None:

@@ -12,6 +12,7 @@ from tests.harness import running_worker, wait_until
 from tests.rights import look
 from tracked_queue import (
     ArgumentError,
+    EnqueueUnavailableError,
     JobCancelledError,
     JobFailedError,
     JobNotFoundError,
@@ -21,7 +22,7 @@ from tracked_queue import (
     UsageError,
     current_job,
 )
-from tracked_queue.app import connections_of
+from tracked_queue.app import connections_of, producer_of
 from tracked_queue.protocol.transitions import close, requeue
 from tracked_queue.reports.dead import DeadFilter, read_dead
 
@@ -75,6 +76,47 @@ async def test_chain_group_and_fallback(app: TrackedQueue) -> None:
         unneeded = await clean.options(after=[good], on_failure="fallback").enqueue("mend")
         assert await needed.result(10) == "mend"
         await wait_until(lambda: has_state(unneeded, State.CANCELLED), what="the fallback that is not needed")
+
+
+async def test_a_workflow_that_is_sent_again_makes_no_second_one(
+    app: TrackedQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its reply was lost: the calls are sent again, as the error says, and the steps are known by what they follow."""
+
+    @app.task()
+    async def one(n: int = 1) -> int:
+        return n
+
+    @app.task()
+    async def many(values: list[int]) -> int:
+        return sum(values)
+
+    producer = producer_of(app)
+    store = producer._store_many
+    lost = iter([True, False] * 3)
+
+    async def unsure(calls: Any, *, sync: bool = False) -> Any:
+        jobs = await store(calls, sync=sync)
+        if next(lost):
+            raise EnqueueUnavailableError("no reply", True, tuple(job.id for job in jobs))
+        return jobs
+
+    monkeypatch.setattr(producer, "_store_many", unsure)
+    first = one.call(1)
+    last: list[Any] = []
+    for send in (
+        lambda: app.chain(first, one.step(), one.step()), lambda: app.group([first, one.call(2)], then=many.step()),
+        lambda: app.batch([first], success=many.step(), complete=many.step()),
+    ):  # fmt: skip
+        with pytest.raises(EnqueueUnavailableError):
+            await send()
+        last.append(await send())
+    waiting = (await app.operator.jobs("waiting")).rows
+    assert len(waiting) == 2 + 1 + 2
+    monkeypatch.undo()
+    again = await app.chain(first, one.step())  # another chain with the same call at its head
+    async with running_worker(app):
+        assert await again.result(10) == 1 and await last[0].result(10) == 1 and await last[1].then.result(10) == 3
 
 
 async def test_workflows_and_results_without_an_event_loop(app: TrackedQueue) -> None:

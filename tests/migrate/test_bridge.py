@@ -23,7 +23,7 @@ import pytest
 import redis
 from tests.harness import running_worker
 from tests.migrate import peers
-from tracked_queue import JobNotFoundError, State, TrackedQueue, UnreadableCallError, UsageError
+from tracked_queue import State, TrackedQueue, UnreadableCallError, UsageError
 from tracked_queue.chaos.server import RedisServer
 from tracked_queue.migrate import Bridge, Report, source_of
 from tracked_queue.migrate import celery as celery_module
@@ -109,7 +109,7 @@ async def drained(shop: TrackedQueue, name: str, server: RedisServer, *, dry: bo
 
 
 async def full_ids(shop: TrackedQueue) -> dict[str, str]:
-    """The ids here of all jobs, by those there, where an id is told from an earlier one of the same name by its time."""
+    """The ids here of all jobs, by those there: what follows is a digest of the call."""
     found = {}
     for state in ("queued", "scheduled", "active", "succeeded"):
         for row in (await shop.operator.jobs(state)).rows:
@@ -147,9 +147,10 @@ async def test_celery(shop: TrackedQueue, old_server: RedisServer, old: redis.Re
     again = await drained(shop, "celery", old_server)
     assert (again.moved, again.left) == (0, 3)
     async with running_worker(shop):
+        full = await full_ids(shop)
         for n, id in enumerate(ids[:5]):
-            assert await shop.job(f"celery:{id}").result(10) == n + 1
-        assert (await shop.job(f"celery:{ids[5]}").info()).state is State.SCHEDULED
+            assert await shop.job(full[f"celery:{id}"]).result(10) == n + 1
+        assert (await shop.job(full[f"celery:{ids[5]}"]).info()).state is State.SCHEDULED
         (typed,) = (await shop.operator.jobs("succeeded", task="shop.typed")).rows
         assert await shop.job(typed.id).result(1) == f"2030-01-02T00:00:00+00:00 1.5 {uuid.UUID(int=7)}"
 
@@ -296,9 +297,9 @@ async def test_names_and_queues_are_mapped(shop: TrackedQueue, old_server: Redis
         await drained(shop, "celery", old_server, names={"shop.gone": "nowhere"})
     report = await drained(shop, "celery", old_server, names={"shop.gone": "new.gone"}, keep_queues=True)
     assert report.of("shop.gone").moved == 1
-    assert (await shop.job(f"celery:{ids[6]}").info()).queue == "mail"
-    with pytest.raises(JobNotFoundError):
-        await shop.job(f"celery:{ids[7]}").info()  # had expired
+    full = await full_ids(shop)
+    assert (await shop.job(full[f"celery:{ids[6]}"]).info()).queue == "mail"
+    assert f"celery:{ids[7]}" not in full  # had expired
 
 
 def test_unknown_sources_are_named() -> None:
@@ -360,8 +361,9 @@ async def test_dramatiq(shop: TrackedQueue, old_server: RedisServer, old: redis.
         assert "pipe_target" in reasons and "no task 'shop.gone'" in reasons and found.left == 2
     assert old.hlen("dramatiq:default.msgs") == 2
     async with running_worker(shop):
-        assert [await shop.job(f"dramatiq:{id}").result(10) for id in ids[:6]] == [1, 2, 3, 4, 5, 8]
-        later = await shop.job(f"dramatiq:{ids[6]}").info()
+        full = await full_ids(shop)
+        assert [await shop.job(full[f"dramatiq:{id}"]).result(10) for id in ids[:6]] == [1, 2, 3, 4, 5, 8]
+        later = await shop.job(full[f"dramatiq:{ids[6]}"]).info()
         assert later.due_at is not None and 3000 < later.due_at.timestamp() - time.time() < 3700
     old.flushall()
     write("dramatiq", peers.DRAMATIQ, old_server)
@@ -396,8 +398,9 @@ async def test_huey(shop: TrackedQueue, old_server: RedisServer, old: redis.Redi
         assert found.left == 3
     assert old.llen("huey.redis.shop") == 3
     async with running_worker(shop):
-        assert [await shop.job(f"huey:{id}").result(10) for id in ids[:6]] == [1, 2, 3, 4, 5, 8]
-        later = await shop.job(f"huey:{ids[6]}").info()
+        full = await full_ids(shop)
+        assert [await shop.job(full[f"huey:{id}"]).result(10) for id in ids[:6]] == [1, 2, 3, 4, 5, 8]
+        later = await shop.job(full[f"huey:{ids[6]}"]).info()
         assert later.due_at is not None and 3000 < later.due_at.timestamp() - time.time() < 3700
 
 
@@ -443,8 +446,9 @@ async def test_taskiq(shop: TrackedQueue, old_server: RedisServer, old: redis.Re
         assert "@app.cron" in reasons and "no task 'shop.gone'" in reasons and found.left == 2
         assert found.queues == ("shop",)
     async with running_worker(shop):
-        assert [await shop.job(f"taskiq:{id}").result(10) for id in ids[:6]] == [1, 2, 3, 4, 5, 8]
-        later = await shop.job(f"taskiq:{ids[6]}").info()
+        full = await full_ids(shop)
+        assert [await shop.job(full[f"taskiq:{id}"]).result(10) for id in ids[:6]] == [1, 2, 3, 4, 5, 8]
+        later = await shop.job(full[f"taskiq:{ids[6]}"]).info()
         assert later.due_at is not None and 3000 < later.due_at.timestamp() - time.time() < 3700
     assert (await drained(shop, "taskiq", old_server, stopped=True)).moved == 0
     assert not list(old.scan_iter("schedule:time:*"))
@@ -509,6 +513,188 @@ async def test_what_a_worker_takes_between_the_look_and_the_claim_is_its_own(
     await source.close()
     taken = sum(of.left["a worker there has taken it meanwhile, and runs it"] for of in report.tasks.values())
     assert (report.moved, taken) == (wanted - 1, 1)
+
+
+SAME_ID = {
+    "celery": """
+from celery import Celery
+app = Celery("shop", broker=sys.argv[2])
+for task, n in (("shop.add", 1), ("shop.add", 2), ("shop.mail", 1), ("shop.add", 1)):
+    app.send_task(task, (n,), task_id="refresh-42")
+""",
+    "taskiq": """
+import asyncio
+from taskiq_redis import ListQueueBroker
+broker = ListQueueBroker(url=sys.argv[2], queue_name="shop")
+@broker.task(task_name="shop.add")
+async def add(a): ...
+@broker.task(task_name="shop.mail")
+async def mail(a): ...
+async def main():
+    await broker.startup()
+    for n in (1, 2, 1):
+        await add.kicker().with_task_id("refresh-42").kiq(n)
+    await mail.kicker().with_task_id("refresh-42").kiq(1)
+    await broker.shutdown()
+asyncio.run(main())
+""",
+}
+
+
+@pytest.mark.parametrize("name", sorted(SAME_ID))
+async def test_calls_that_share_an_id_are_jobs_of_their_own(
+    shop: TrackedQueue, old_server: RedisServer, old: redis.Redis, name: str
+) -> None:
+    """Three that differ, and one that is there twice, as after a second delivery."""
+
+    @shop.task(name="shop.mail")
+    async def mail(n: int) -> None: ...
+
+    write(name, "import sys\n" + SAME_ID[name], old_server)
+    assert (await drained(shop, name, old_server)).moved == 4
+    waiting = sum(queue.length for queue in (await shop.operator.queues()).queues)
+    assert waiting == 3 and not [key for key in old.scan_iter() if b"migration" in key]
+
+
+REWRITE = {
+    "rq": """
+import sys
+from redis import Redis
+from rq import Queue
+Queue("default", connection=Redis.from_url(sys.argv[2])).enqueue("shop.add", int(sys.argv[1]), job_id="refresh-42")
+""",
+    "arq": """
+import sys, asyncio
+from arq import create_pool
+from arq.connections import RedisSettings
+async def main():
+    pool = await create_pool(RedisSettings.from_dsn(sys.argv[2]))
+    assert await pool.enqueue_job("shop.add", int(sys.argv[1]), _job_id="refresh-42")
+    await pool.aclose()
+asyncio.run(main())
+""",
+    "saq": """
+import sys, asyncio
+from saq import Queue
+async def main():
+    queue = Queue.from_url(sys.argv[2])
+    assert await queue.enqueue("shop.add", a=int(sys.argv[1]), key="refresh-42")
+    await queue.disconnect()
+asyncio.run(main())
+""",
+}
+# What a worker of theirs does with the job that waits, to its end.
+DONE: dict[str, Callable[[redis.Redis], Any]] = {
+    "rq": lambda old: (old.lpop("rq:queue:default"), old.delete("rq:job:refresh-42")),
+    "arq": lambda old: (old.zrem("arq:queue", "refresh-42"), old.delete("arq:job:refresh-42")),
+    "saq": lambda old: (
+        old.lpop("saq:default:queued"), old.zrem("saq:default:incomplete", "saq:job:default:refresh-42"),
+        old.delete("saq:job:default:refresh-42"),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", sorted(REWRITE))
+@pytest.mark.parametrize("step", ["claim", "forget"])
+async def test_a_producer_that_uses_an_id_again_meanwhile_loses_nothing(
+    shop: TrackedQueue, old_server: RedisServer, old: redis.Redis, name: str, step: str
+) -> None:
+    """Its worker runs the first call before the claim, or the bridge has claimed it: the second one is moved, once."""
+    write(name, REWRITE[name], old_server, "1")
+    source = source_of(name, old_server.url)
+    claim, forget = source.claim, source.forget
+
+    async def late_claim(items: Any) -> list[bool]:
+        if step == "claim":
+            DONE[name](old)
+            write(name, REWRITE[name], old_server, "2")
+        return await claim(items)
+
+    async def late_forget(items: Any) -> None:
+        if step == "forget":
+            old.delete("arq:in-progress:refresh-42")
+            write(name, REWRITE[name], old_server, "2")
+        await forget(items)
+
+    source.claim, source.forget = late_claim, late_forget  # type: ignore[method-assign]
+    first = await Bridge(shop, source).drain()
+    await source.close()
+    second = await drained(shop, name, old_server)
+    assert (first.moved, second.moved) == ((0, 1) if step == "claim" else (1, 1))
+    moved = [(await shop.job(id).info()) for id in (await full_ids_of(shop))]
+    assert sorted((info.args or (0,))[0] if info.args else (info.kwargs or {})["a"] for info in moved) == (
+        [2] if step == "claim" else [1, 2]
+    )
+
+
+async def full_ids_of(shop: TrackedQueue) -> list[str]:
+    return [row.id for row in (await shop.operator.jobs("queued")).rows]
+
+
+async def test_what_a_taskiq_worker_has_run_is_not_moved_again(
+    shop: TrackedQueue, old_server: RedisServer, old: redis.Redis
+) -> None:
+    write("taskiq", peers.TASKIQ, old_server, "write stream")
+    (group,) = old.xinfo_groups("shop")
+    read = old.xreadgroup(group["name"], "worker", {"shop": ">"}, count=100)
+    for id, _ in read[0][1]:
+        old.xack("shop", group["name"], id)
+    assert (await drained(shop, "taskiq", old_server, dry=True)).of("shop.add").moved == 0
+    old.xgroup_create("shop", "others", "$")
+    two = await drained(shop, "taskiq", old_server)
+    assert "2 groups" not in " ".join(two.of("shop.add").left)
+    for name in (group["name"], "others"):
+        old.xgroup_destroy("shop", name)
+    none = await drained(shop, "taskiq", old_server)
+    assert none.moved == 0 and "nobody knows" in " ".join(none.of("shop.add").left)
+
+
+async def test_a_job_that_saq_retries_is_left_to_its_worker(
+    shop: TrackedQueue, old_server: RedisServer, old: redis.Redis
+) -> None:
+    write("saq", REWRITE["saq"], old_server, "1")
+    key = "saq:job:default:refresh-42"
+    record = {**json.loads(old.get(key) or b"{}"), "status": "active", "attempts": 2}
+    old.set(key, json.dumps(record))
+    old.lmove("saq:default:queued", "saq:default:active", "LEFT", "RIGHT")
+    old.zadd("saq:default:incomplete", {key: time.time() - 1})
+    report = await drained(shop, "saq", old_server)
+    assert report.moved == 0 and "runs it" in " ".join(report.of("shop.add").left)
+
+
+async def test_one_odd_due_time_stops_nothing(shop: TrackedQueue, old_server: RedisServer, old: redis.Redis) -> None:
+    write("saq", peers.SAQ, old_server)
+    old.zadd("saq:default:incomplete", {"saq:job:default:later": time.time() * 1000})
+    report = await drained(shop, "saq", old_server)
+    assert report.of("shop.add").moved == 6 and "no date" in " ".join(report.of("shop.add").left)
+
+
+async def test_a_queue_of_taskiq_is_found_behind_what_can_t_be_read(
+    shop: TrackedQueue, old_server: RedisServer, old: redis.Redis
+) -> None:
+    write("taskiq", peers.TASKIQ, old_server, "write list")
+    old.rpush("shop", b"nonsense")
+    old.lpush("other", b"nonsense")
+    report = await drained(shop, "taskiq", old_server)
+    assert report.queues == ("shop",) and report.of("shop.add").moved == 6 and report.of("").left.total() == 1
+
+
+async def test_celery_s_typed_arguments_fit_tasks_of_compat(
+    old_server: RedisServer, old: redis.Redis, app: TrackedQueue
+) -> None:
+    from tracked_queue.compat.celery import Celery
+
+    celery = Celery(app)
+
+    @celery.task(name="shop.typed")
+    def typed(at: Any, amount: Any, id: Any) -> list[Any]:
+        return [type(at).__name__, type(amount).__name__, type(id).__name__]
+
+    write("celery", peers.CELERY, old_server)
+    assert (await drained(app, "celery", old_server)).of("shop.typed").moved == 1
+    async with running_worker(app):
+        (row,) = (await app.operator.jobs("queued")).rows or (await app.operator.jobs("succeeded")).rows
+        assert await app.job(row.id).result(10) == ["datetime", "Decimal", "UUID"]
 
 
 @pytest.mark.parametrize("name", ["arq", "saq"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -15,6 +16,8 @@ from ..model.task import PreparedCall
 from .found import Found, Left, Source
 
 PORTION = 100
+# Of an id there; ours are bounded.
+MAX_ID = 180
 KNOWN_FOR_S = 30 * 86400.0
 
 
@@ -128,19 +131,46 @@ class Bridge:
         if item.expires_ms is not None and item.expires_ms <= now_ms:
             of.left["it has expired, and no worker would run it"] += 1
             return None
-        id = ":".join(part for part in (self._source.name, item.id, item.run) if part)
-        options: dict[str, Any] = {"id": id, "known_for": KNOWN_FOR_S}
+        options: dict[str, Any] = {"id": _id_of(self._source.name, item), "known_for": KNOWN_FOR_S}
         if self._keep and item.queue:
             options["queue"] = item.queue
         if item.expires_ms is not None:
             options["expires"] = (item.expires_ms - now_ms) / 1000
         if item.due_ms is not None and item.due_ms > now_ms:
-            options["at"] = due = datetime.fromtimestamp(item.due_ms / 1000, UTC)
+            try:
+                options["at"] = due = datetime.fromtimestamp(item.due_ms / 1000, UTC)
+            except (ValueError, OverflowError, OSError):
+                of.left[f"its due time, {item.due_ms} ms since 1970, is no date"] += 1
+                return None
             of.first_due = due if of.first_due is None else min(of.first_due, due)
             of.last_due = due if of.last_due is None else max(of.last_due, due)
         try:
-            call: PreparedCall[Any] = task.options(**options).call(*item.args, **item.kwargs)
+            args, kwargs = item.args, item.kwargs
+            travels = getattr(task.function, "__tracked_queue_values__", None)
+            if travels is not None:  # of tracked_queue.compat: its values travel in a form of their own
+                args, kwargs = travels(args), travels(kwargs)
+            call: PreparedCall[Any] = task.options(**options).call(*args, **kwargs)
         except UsageError as error:
             of.left[f"the task here doesn't take it: {error}"] += 1
             return None
         return call
+
+
+def _id_of(source: str, item: Found) -> str:
+    """
+    The id here: the one there, and a digest of what tells this call from another one of the same id.
+
+    An id may be used again there; what is found twice, since it was delivered again or a bridge has died, is the same call.
+    """
+    call = (item.id, item.task, _shape(item.args), _shape(item.kwargs), item.run or item.due_ms)
+    digest = hashlib.sha256(repr(call).encode("utf-8", "surrogatepass")).hexdigest()[:12]
+    return f"{source}:{item.id[:MAX_ID]}:{digest}"
+
+
+def _shape(value: Any) -> Any:
+    """The same for the same value in every process."""
+    if isinstance(value, set | frozenset):
+        return sorted(map(repr, map(_shape, value)))
+    if isinstance(value, Mapping):
+        return sorted((repr(key), _shape(item)) for key, item in value.items())
+    return [_shape(item) for item in value] if isinstance(value, list | tuple) else value

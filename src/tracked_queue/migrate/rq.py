@@ -13,6 +13,31 @@ from ..errors import UnreadableCallError
 from . import holds, pickles
 from .found import Found, Left
 
+# KEYS: its record, where it stands, the hold, the record that is held. ARGV: the kind of the place, what stands there, the data
+# and the time of the record as they were read, what the hold gets, when it is due. The record goes along: RQ may write another
+# one of the same id at once.
+_CLAIM = """
+if redis.call('HGET', KEYS[1], 'data') ~= ARGV[3] or (redis.call('HGET', KEYS[1], 'created_at') or '') ~= ARGV[4] then
+  return 0
+end
+local was
+if ARGV[1] == 'head' then
+  was = redis.call('LREM', KEYS[2], 1, ARGV[2])
+else
+  was = redis.call('ZREM', KEYS[2], ARGV[2])
+end
+if was == 0 then
+  return 0
+end
+redis.call('RENAME', KEYS[1], KEYS[4])
+redis.call('PERSIST', KEYS[4])
+if ARGV[6] ~= '' then
+  redis.call('HSET', KEYS[4], 'tracked_queue_due', ARGV[6])
+end
+redis.call('LPUSH', KEYS[3], ARGV[5])
+return 1
+"""
+
 
 class Rq:
     """
@@ -33,14 +58,15 @@ class Rq:
 
     async def found(self, queues: Sequence[str]) -> AsyncIterator[Found | Left]:
         """See Source."""
-        for id in await holds.held(self._client, self._hold):
-            yield await self._read(id, "", None, claimed=True)
+        for held in await holds.held(self._client, self._hold):
+            id = held.removeprefix(f"{self._hold}:".encode()).rpartition(b":")[0]
+            yield await self._read(id, "", None, claimed=True, record_key=held)
         for queue in queues:
             for id in await self._client.lrange(f"rq:queue:{queue}", 0, -1):
-                yield await self._read(id, queue, ("head", f"rq:queue:{queue}"), claimed=False)
+                yield await self._read(id, queue, ("head", f"rq:queue:{queue}", id), claimed=False)
             for id, due in await self._client.zrange(f"rq:scheduled:{queue}", 0, -1, withscores=True):
                 yield await self._read(
-                    id, queue, ("zset", f"rq:scheduled:{queue}"), claimed=False, due_ms=int(due * 1000)
+                    id, queue, ("zset", f"rq:scheduled:{queue}", id), claimed=False, due_ms=int(due * 1000)
                 )
             for name, why in (
                 ("deferred", "it waits for another job: let RQ's workers finish both"),
@@ -57,10 +83,10 @@ class Rq:
                     yield Left(id=id.decode(), task="", queue=queue, why=why)
 
     async def _read(
-        self, id: bytes, queue: str, place: Any, *, claimed: bool, due_ms: int | None = None
+        self, id: bytes, queue: str, place: Any, *, claimed: bool, due_ms: int | None = None, record_key: bytes = b""
     ) -> Found | Left:
         name = id.decode("utf-8", "replace")
-        record = await self._client.hgetall(f"rq:job:{name}")
+        record = await self._client.hgetall(record_key or f"rq:job:{name}")
         task = ""
         try:
             if not record:
@@ -75,7 +101,8 @@ class Rq:
             return Found(
                 id=name, run=_moment(record.get(b"created_at")), task=str(task),
                 queue=queue or record.get(b"origin", b"").decode(),
-                args=tuple(args), kwargs=dict(kwargs), due_ms=due_ms, place=place, claimed=claimed,
+                args=tuple(args), kwargs=dict(kwargs), due_ms=due_ms, claimed=claimed,
+                place=(*(place or ("held", "", "")), record[b"data"], record.get(b"created_at", b"")),
             )  # fmt: skip
         except UnreadableCallError as error:
             return Left(id=name, task=str(task), queue=queue, why=str(error))
@@ -84,23 +111,20 @@ class Rq:
 
     async def claim(self, items: Sequence[Found]) -> list[bool]:
         """See Source."""
+        words = []
         for item in items:
-            # The job must not expire while it is held; and its due time stands nowhere else once it is claimed.
-            await self._client.persist(f"rq:job:{item.id}")
-            if item.due_ms is not None:
-                await self._client.hset(f"rq:job:{item.id}", "tracked_queue_due", item.due_ms)
-        wanted = [
-            (place[1], place[0], place[2] if len(place) > 2 else item.id, item.id)
-            for item in items
-            for place in [item.place]
-        ]
-        return await holds.claim(self._client, self._hold, wanted)
+            kind, key, member, data, created = item.place
+            record, held = f"rq:job:{item.id}", f"{self._hold}:{item.id}:{item.run}"
+            given = (kind, member, data, created, held, "" if item.due_ms is None else item.due_ms)
+            words.append(await self._client.eval(_CLAIM, 4, record, key, self._hold, held, *given))
+        return [word == 1 for word in words]
 
     async def forget(self, items: Sequence[Found]) -> None:
         """See Source."""
-        for item in items:
-            await self._client.delete(f"rq:job:{item.id}")
-        await holds.let_go(self._client, self._hold, [item.id for item in items])
+        held = [f"{self._hold}:{item.id}:{item.run}" for item in items]
+        if held:
+            await self._client.delete(*held)
+        await holds.let_go(self._client, self._hold, held)
 
     async def close(self) -> None:
         """See Source."""

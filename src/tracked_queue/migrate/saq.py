@@ -111,6 +111,8 @@ def _read(record: bytes | None, queue: str, name: str, due_ms: int, place: Any, 
         task, name, queue = str(call["function"]), str(call["key"]), queue or str(call["queue"])
         if name.startswith("cron:"):
             raise UnreadableCallError("it is the next run of a CronJob: write @app.cron(...) above the task")
+        if call.get("status") == "active" and not claimed and place is not None and not place[0].endswith(":active"):
+            raise UnreadableCallError("a SAQ worker runs it: wait until it has ended")
         if call.get("status") in ("aborting", "aborted"):
             raise UnreadableCallError("it was aborted")
         return Found(

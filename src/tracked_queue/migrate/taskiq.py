@@ -16,6 +16,8 @@ from . import holds, pickles
 from .found import Found, Left
 
 PAGE = 500
+# Elements at each end of a list or stream that are looked at, to see whether it is a queue.
+LOOKS = 10
 
 # An entry of a stream that no worker has read, or (ARGV[2] is a group) that one has read and not acknowledged.
 # KEYS: the stream, the hold. ARGV: the entry, the group, the message.
@@ -41,7 +43,7 @@ else
     end
   end
 end
-if redis.call('XDEL', KEYS[1], ARGV[1]) == 0 then
+if redis.call('XDEL', KEYS[1], ARGV[1]) == 0 and ARGV[2] == '' then
   return 0
 end
 redis.call('LPUSH', KEYS[2], ARGV[3])
@@ -75,16 +77,20 @@ class Taskiq:
         self._hold = f"taskiq:{holds.HOLD}"
 
     async def queues(self) -> list[str]:
-        """See Source. A queue is a list or a stream whose first element is a message of taskiq's."""
+        """See Source. A queue is a list or a stream with a message of taskiq's among those at its ends."""
         found = []
         for kind in ("list", "stream"):
             async for key in self._client.scan_iter(_type=kind):
                 if kind == "list":
-                    first = await self._client.lindex(key, -1)
+                    some = [*await self._client.lrange(key, -LOOKS, -1), *await self._client.lrange(key, 0, LOOKS - 1)]
                 else:
-                    first = next((entry.get(b"data") for _, entry in await self._client.xrange(key, count=1)), None)
+                    read = [
+                        *await self._client.xrange(key, count=LOOKS),
+                        *await self._client.xrevrange(key, count=LOOKS),
+                    ]
+                    some = [entry.get(b"data", b"") for _, entry in read]
                 name = key.decode("utf-8", "replace")
-                if name != self._hold and first is not None and _is_message(first):
+                if name != self._hold and any(map(_is_message, some)):
                     found.append(name)
         return sorted(found)
 
@@ -110,10 +116,13 @@ class Taskiq:
 
     async def _stream(self, queue: str) -> AsyncIterator[Found | Left]:
         groups = await self._client.xinfo_groups(queue)
-        last = "-"
-        if len(groups) > 1:
+        if len(groups) != 1:
+            # Entries stay in a stream when they have run: without a group's place in it nobody knows which have.
             why = f"the stream has {len(groups)} groups, and each runs it: let taskiq's workers finish it"
-            async for _, entry in self._entries(queue, last):
+            if not groups:
+                why = "no group reads the stream, so nobody knows whether it has run: start a taskiq worker once"
+            last = min((group["last-delivered-id"].decode() for group in groups), key=_parts, default="")
+            async for _, entry in self._entries(queue, f"({last}" if last else "-"):
                 read = _read(entry, queue, None, claimed=False)
                 yield Left(id=read.id, task=read.task, queue=queue, why=why)
             return
@@ -154,7 +163,7 @@ class Taskiq:
         """See Source."""
         words: list[bool] = []
         for item in items:
-            kind, place, group, message = item.place
+            kind, place, group, message = item.place  # of a schedule, its id stands in the place of the group
             if kind == "list":
                 words += await holds.claim(self._client, self._hold, [(place, "list", message, message)])
             elif kind == "entry":
@@ -164,7 +173,7 @@ class Taskiq:
                 assert item.due_ms is not None
                 due = datetime.datetime.fromtimestamp(item.due_ms / 1000, datetime.UTC)
                 minute = f"{self._schedules}:time:{due:%Y-%m-%dT%H:%M}"
-                word = await self._client.eval(_CLAIM_SCHEDULE, 3, place, minute, self._hold, item.id, message)
+                word = await self._client.eval(_CLAIM_SCHEDULE, 3, place, minute, self._hold, group, message)
                 words.append(word == 1)
         return words
 
@@ -175,6 +184,10 @@ class Taskiq:
     async def close(self) -> None:
         """See Source."""
         await self._client.aclose()
+
+
+def _parts(id: str) -> tuple[int, ...]:
+    return tuple(map(int, id.split("-")))
 
 
 def _is_message(data: bytes) -> bool:
@@ -195,14 +208,16 @@ def _read(data: bytes, queue: str, place: Any, *, claimed: bool) -> Found | Left
             call = pickles.read(data)
         id, task = str(call.get("task_id") or call["schedule_id"]), str(call["task_name"])
         due_ms = None
+        if place is not None and place[0] == "schedule":
+            place = ("schedule", place[1], str(call["schedule_id"]), place[3])
         if "schedule_id" in call:
             if not call.get("time"):
                 raise UnreadableCallError("it is a schedule that repeats: write @app.cron(...) above the task")
             moment = datetime.datetime.fromisoformat(str(call["time"]))
             due_ms = int((moment if moment.tzinfo else moment.replace(tzinfo=datetime.UTC)).timestamp() * 1000)
         return Found(
-            id=id, task=task, queue=queue, args=tuple(call.get("args") or ()), kwargs=dict(call.get("kwargs") or {}),
-            due_ms=due_ms, place=place, claimed=claimed,
+            id=id, run=str(call.get("schedule_id", "")), task=task, queue=queue, args=tuple(call.get("args") or ()),
+            kwargs=dict(call.get("kwargs") or {}), due_ms=due_ms, place=place, claimed=claimed,
         )  # fmt: skip
     except UnreadableCallError as error:
         return Left(id=id, task=task, queue=queue, why=str(error))

@@ -456,9 +456,10 @@ class Signature:
 
     def decode_first(self, data: bytes) -> Any:
         """A value for the first parameter, or one result for a stream, typed as it says. Raises one of the decoder's errors."""
-        if not self._positional:
+        name = self._positional[0] if self._positional else self._rest
+        if name is None:
             raise ArgumentError(self.task, "", "it takes no argument for the results of the jobs before it")
-        return self._codecs[self._positional[0]].decode(data)
+        return self._codecs[name].decode(data)
 
     def decode(
         self, packed_args: bytes, packed_kwargs: bytes, given: int = 0

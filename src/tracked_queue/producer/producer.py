@@ -399,8 +399,9 @@ class Producer:
             home = self._home("chain", [head, *steps])
             calls = [self._in_shard(call, home) for call in taken]
             before = _id_of(calls[0] if calls else head)
-            for step in steps:
-                calls.append(self._after(step, [before], "fail", "one"))
+            seed = _seed(calls)
+            for at, step in enumerate(steps):
+                calls.append(self._after(step, [before], "fail", "one", seed and f"{seed} {at}"))
                 before = calls[-1].request.id
             jobs = await self._store_many(calls, sync=sync)
         return jobs[-1] if jobs else cast(Job[Any], first)
@@ -448,8 +449,9 @@ class Producer:
             members = [self._in_shard(call, home) for call in taken]
             new = iter(members)
             ids = [_id_of(call if isinstance(call, Job) else next(new)) for call in calls]
+            seed = _seed(members)
             last = {
-                name: self._after(step, ids, on_failure, "list")
+                name: self._after(step, ids, on_failure, "list", seed and f"{seed} {name}")
                 for name, (step, on_failure) in callbacks.items()
                 if step is not None
             }
@@ -459,9 +461,13 @@ class Producer:
         return Group(jobs=tuple(call if isinstance(call, Job) else next(made) for call in calls), **handles)
 
     def _after(
-        self, step: Step | PreparedCall[Any], ids: Sequence[str], on_failure: OnFailure, inputs: str
+        self, step: Step | PreparedCall[Any], ids: Sequence[str], on_failure: OnFailure, inputs: str, seed: str
     ) -> PreparedCall[Any]:
-        """A step as a job that comes after these; its own `after` and `on_failure` are kept."""
+        """
+        A step as a job that comes after these; its own `after` and `on_failure` are kept.
+
+        With a `seed` its id follows from it: a workflow that is sent again, since its reply was lost, makes no second one.
+        """
         own = step.options
         named = set(ids)
         more = [id for id in own.after_ids if id not in named]
@@ -473,7 +479,8 @@ class Producer:
             inputs=takes,
             wanted=len(ids),  # it gets no results of jobs outside the workflow that it comes after
         )
-        request = self.request(step.task, options, step.args, step.kwargs)
+        id = self.connections.shards.derived(ids[0], seed) if seed and own.id is None else None
+        request = self.request(step.task, options, step.args, step.kwargs, id=id)
         return PreparedCall(request, step.task, options, step.args, step.kwargs)
 
     def _home(self, what: str, calls: Sequence[PreparedCall[Any] | Job[Any] | Step]) -> int:
@@ -553,15 +560,20 @@ class Producer:
         of, pause = self.connections, LEAST_PAUSE_S
         while True:
             left = deadline - time.monotonic()
-            with contextlib.suppress(StoreUnavailableError), of.sync_stores.lent(of.shards.of_id(job_id)) as store:
-                reply = store.run(await_end(job_id), min(of.settings.reply_timeout, max(left, LAST_LOOK_S)))
-                if isinstance(reply, Ended):
-                    return reply
-                if not reply:
-                    raise JobNotFoundError(job_id)
+            reply: Ended | bool = True
+            away: StoreUnavailableError | None = None
+            try:
+                with of.sync_stores.lent(of.shards.of_id(job_id)) as store:
+                    reply = store.run(await_end(job_id), min(of.settings.reply_timeout, max(left, LAST_LOOK_S)))
+            except StoreUnavailableError as error:
+                away = error
+            if isinstance(reply, Ended):
+                return reply
+            if not reply:
+                raise JobNotFoundError(job_id)
             left = deadline - time.monotonic()
             if left <= 0:
-                raise TimeoutError(f"job {job_id} has not ended within {seconds:g} s")
+                raise TimeoutError(f"job {job_id} has not ended within {seconds:g} s") from away
             time.sleep(min(pause, left))
             pause = min(pause * 1.5, MOST_PAUSE_S)
 
@@ -577,6 +589,11 @@ class Producer:
 
     def _cancel(self, job_id: str) -> Call[list[CancelWord]]:
         return cancel([job_id], self.connections.settings.ended_ttl)
+
+
+def _seed(calls: Sequence[PreparedCall[Any]]) -> str:
+    """What the ids of a workflow's steps follow from: an id that was made for this very storing; '' if there is none."""
+    return next((call.request.id for call in calls if call.options.id is None), "")
 
 
 def _was_cancelled(words: list[CancelWord]) -> bool:

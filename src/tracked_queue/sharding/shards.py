@@ -7,6 +7,7 @@ A shard is a complete small system: its keys share a hash tag, `{namespace}` whe
 
 from __future__ import annotations
 
+import hashlib
 import os
 import random
 import re
@@ -21,6 +22,7 @@ from ..protocol.keys import Keys
 
 T = TypeVar("T")
 
+_MADE = re.compile(r"[0-9a-f]{12}7[0-9a-f]{19}(?:~|\Z)")
 _OF_ID = re.compile(r"~(\d{1,5})\Z")
 
 # Bits of a UUID of version 7 below its 48 bits of time: four say its version, two its variant, 74 are random.
@@ -72,6 +74,12 @@ class Shards:
         if self.count == 1:
             return id
         return f"{id}~{_random.randrange(self.count) if shard is None else shard}"
+
+    def derived(self, id: str, seed: str) -> str:
+        """An id in the shard of another one, and of its time; the same for the same seed."""
+        digest = hashlib.sha256(seed.encode("utf-8", "surrogatepass")).hexdigest()
+        time_of = id[:13] if _MADE.match(id) else digest[19:32]
+        return self.moved(f"{time_of}{digest[:19]}", self.of_id(id))
 
     def new_like(self, id: str) -> str:
         """A new id in the shard of another one."""

@@ -15,6 +15,10 @@ from .canvas import Signature
 from .results import AsyncResult
 from .tasks import CeleryTask, checked
 
+_EARLY = (
+    "autodiscover_tasks: Django's apps are not loaded yet. Leave it out: with 'tracked_queue.django' in INSTALLED_APPS workers "
+    "import the module tasks of each app"
+)
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -31,9 +35,10 @@ class _Shared:
         """The first app gets all shared tasks."""
         with self._lock:
             if self._app is None:
-                self._app = app
                 while self._waiting:
-                    app.add(self._waiting.pop(0))
+                    app.add(self._waiting[0])
+                    del self._waiting[0]
+                self._app = app
 
     def add(self, task: CeleryTask[..., Any]) -> None:
         """Another one."""
@@ -120,11 +125,18 @@ class Celery:
                 from django.apps import apps
             except ImportError:
                 raise UsageError("autodiscover_tasks(): name the packages: autodiscover_tasks(['shop'])") from None
+            if not apps.ready:
+                raise UsageError(_EARLY)
             packages = [config.name for config in apps.get_app_configs()]
         for package in packages:
             name = f"{package}.{related_name}"
-            if importlib.util.find_spec(name) is not None:
-                importlib.import_module(name)
+            try:
+                if importlib.util.find_spec(name) is not None:
+                    importlib.import_module(name)
+            except Exception as error:
+                if type(error).__qualname__ == "AppRegistryNotReady":
+                    raise UsageError(_EARLY) from error
+                raise
 
     def _named(self, name: str) -> CeleryTask[..., Any]:
         found = self.tasks.get(name)

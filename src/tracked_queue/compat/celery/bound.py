@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import datetime
+import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Never
 
 import anyio.from_thread
 
 from ...errors import MaxRetriesExceededError, UsageError
-from ...model.context import CurrentJob, current
+from ...model.context import CurrentJob
 from ...model.retry import Retry
 from ...settings import Seconds
-from ...worker.isolated import About, about
+from ...worker.isolated import About
+from .options import in_utc
 
 if TYPE_CHECKING:
     from .tasks import CeleryTask
@@ -76,15 +78,27 @@ class Request:
 class BoundTask:
     """`self` of a task with `bind=True`; its other attributes are those of the task."""
 
-    def __init__(self, task: CeleryTask[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
-        self._task = task
-        self._job = current.get() or about.get()
+    def __init__(
+        self,
+        task: CeleryTask[..., Any],
+        job: CurrentJob | About | None,
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+    ) -> None:
+        self._task, self._job = task, job
         self.request = Request(self._job, task.name, args, kwargs)
         # What left `retry` in the last run: the job is dead with it, and not merely failed.
         self.given_up: BaseException | None = None
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._task, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        # As in Celery, where the task is one object for a process: a connection may be kept there.
+        if name in ("_task", "_job", "request", "given_up"):
+            object.__setattr__(self, name, value)
+        else:
+            setattr(self._task, name, value)
 
     def __repr__(self) -> str:
         return f"<BoundTask {self._task.name}>"
@@ -96,19 +110,24 @@ class BoundTask:
 
     def update_state(self, task_id: str | None = None, state: str | None = None, meta: Any = None) -> None:
         """
-        Say how far the job is, from a plain `def`: `meta={"current": 3, "total": 10}`; `state` becomes the note.
+        Say how far the job is, from a plain `def`: `AsyncResult.state` and `.info` have it while the job runs.
+
+        Args:
+            meta: Plain data; `current` and `total` are the job's progress everywhere else.
 
         Raises:
-            UsageError: No such numbers; or this is an `async def`, which writes `await current_job().progress(...)`.
+            UsageError: This is an `async def`, which writes `await current_job().progress(...)`.
         """
         if not isinstance(self._job, CurrentJob):
             return  # called directly, or in a process of its own: nobody looks
         if task_id is not None and task_id != self.request.id:
             raise UsageError(f"update_state(task_id={task_id!r}): a job tells of itself only")
-        if not isinstance(meta, Mapping) or "current" not in meta:
-            raise UsageError(f"update_state(meta={meta!r}): write meta={{'current': 3, 'total': 10}}")
+        known = dict(meta) if isinstance(meta, Mapping) else {} if meta is None else {"meta": meta}
+        done, total = (known.get(name) for name in ("current", "total"))
+        numbers = [number if isinstance(number, int | float) else None for number in (done, total)]
+        note = json.dumps({"state": state or "PROGRESS", **known}, default=str)
         try:
-            anyio.from_thread.run(self._job.progress, meta["current"], meta.get("total"), state or "")
+            anyio.from_thread.run(self._job.progress, numbers[0] or 0, numbers[1], note)
         except RuntimeError as error:
             if "thread" not in str(error):
                 raise
@@ -154,7 +173,9 @@ class BoundTask:
                 )
             self.given_up = exc or MaxRetriesExceededError(text)
             raise self.given_up
-        if eta is not None:
-            countdown = max(0.0, (eta - datetime.datetime.now(eta.tzinfo)).total_seconds())
+        if countdown is None and eta is not None:
+            countdown = (in_utc(eta) - datetime.datetime.now(datetime.UTC)).total_seconds()
         after = self._task.default_retry_delay if countdown is None else countdown
+        if isinstance(after, int | float):
+            after = max(0.0, after)
         raise Retry(after=after, reason=f"retry: {exc!r}" if exc else "retry") from exc

@@ -91,13 +91,17 @@ class chain:
         """Store it, with these arguments for its first task; the result is the last one's."""
         return self.apply_async(args, kwargs)
 
-    def apply_async(self, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None) -> AsyncResult[Any]:
-        """See `delay`."""
+    def apply_async(
+        self, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None, **options: Any
+    ) -> AsyncResult[Any]:
+        """See `delay`; options of `apply_async` are for the first task."""
         if not self.parts:
             raise UsageError("chain(): it needs at least one task")
         first, *rest = self.parts
         queue = first.task.queue
-        return AsyncResult(queue.chain_sync(first.clone(args, kwargs).as_call(), *(part.as_step() for part in rest)))
+        return AsyncResult(
+            queue.chain_sync(first.clone(args, kwargs, **options).as_call(), *(part.as_step() for part in rest))
+        )
 
 
 class group:
@@ -122,11 +126,11 @@ class group:
         """Store it."""
         return self.apply_async()
 
-    def apply_async(self) -> GroupResult:
-        """See `delay`."""
+    def apply_async(self, **options: Any) -> GroupResult:
+        """See `delay`; options of `apply_async` are for each task."""
         if not self.parts:
             return GroupResult([])
-        jobs = _queue(self.parts).enqueue_many_sync([part.as_call() for part in self.parts])
+        jobs = _queue(self.parts).enqueue_many_sync([part.clone(**options).as_call() for part in self.parts])
         return GroupResult([AsyncResult(job) for job in jobs])
 
 
@@ -147,14 +151,14 @@ class chord:
         """Store it; the result is the body's."""
         return self.apply_async()
 
-    def apply_async(self) -> AsyncResult[Any]:
-        """See `delay`."""
+    def apply_async(self, **options: Any) -> AsyncResult[Any]:
+        """See `delay`; options of `apply_async` are for each task of the header."""
         if self.body is None:
             raise UsageError("chord: it has no body: write chord(header)(body)")
         if not self.header.parts:
             raise UsageError("chord: its header is empty, so nothing would start its body: enqueue that by itself")
         made = _queue(self.header.parts).group_sync(
-            [part.as_call() for part in self.header.parts], then=self.body.as_step()
+            [part.clone(**options).as_call() for part in self.header.parts], then=self.body.as_step()
         )
         assert made.then is not None
         return AsyncResult(made.then)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import datetime
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -60,23 +62,30 @@ SEND = (
 # Of `queue.task(...)`, what Celery has no word for: `options={...}`.
 QUEUE = ("result_ttl", "on_exhausted", "unique", "limit", "fair_by", "isolate")
 DEFAULT_DELAY_S = 180.0
+# How long a result that nobody asks for is kept.
+IGNORED_S = 60.0
 _MARK = "__tracked_queue_retried__"
 
 
 class _Marked(type):
-    """A class whose instances are the errors that were marked: which errors are retried is known only as they come."""
+    """A class whose instances are the errors with its mark: which errors are retried is known only as they come."""
 
     def __instancecheck__(cls, error: object) -> bool:
-        return getattr(error, _MARK, False)
+        return getattr(error, _MARK, "") == cls.__name__
 
 
-# Stands for any error that is to be retried.
-Retried: Any = _Marked("Retried", (Exception,), {})
+# Stand for any error that is to be retried, and any after which nothing is.
+Retried: Any = _Marked("retried", (Exception,), {})
+Final: Any = _Marked("final", (Exception,), {})
 
 
-def mark(error: BaseException, is_retried: bool) -> None:
-    """Say of an error whether the job runs again because of it; if it has no runs left, it is dead then, not failed."""
-    setattr(error, _MARK, is_retried)
+def mark(error: BaseException, fate: str) -> None:
+    """
+    Say what becomes of the job that raised it: "retried", or dead if it has no runs left; "final": failed, whatever else is
+    said of errors of its class; "" for nothing.
+    """
+    with contextlib.suppress(Exception):  # an error may refuse attributes; what is said of its class holds then
+        setattr(error, _MARK, fate)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,16 +141,15 @@ def declared(name: str, given: Mapping[str, Any]) -> tuple[Declared, dict[str, A
         "max_attempts": own.max_attempts,
         "retry": own.delay,
         "retry_on": (Retried, *own.autoretry_for),
+        "give_up_on": (Final, *(given.get("dont_autoretry_for") or ())),
     }
-    if given.get("dont_autoretry_for"):
-        ours["give_up_on"] = tuple(given["dont_autoretry_for"])
     for theirs in ("queue", "expires"):
         if given.get(theirs) is not None:
             ours[theirs] = given[theirs]
     timeout = given.get("soft_time_limit") or given.get("time_limit")
     ours["timeout"] = timeout  # Celery has none, unless it is given
     if given.get("ignore_result"):
-        ours["keep_result"] = False
+        ours["result_ttl"] = IGNORED_S  # and not 0: a chain or chord passes it on
     for option, value in (given.get("options") or {}).items():
         if option not in QUEUE:
             raise UsageError(f"task {name}: options={{{option!r}: ...}}: {did_you_mean(option, QUEUE)}")
@@ -166,10 +174,27 @@ def sent(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
     ):  # fmt: skip
         if given.get(theirs) is not None:
             ours[name_here] = given[theirs]
+    if "delay" in ours:
+        ours.pop("at", None)  # Celery puts a countdown in the place of an eta
+    if "at" in ours:
+        ours["at"] = in_utc(ours["at"])
+    if "id" in ours:
+        ours["id"] = str(ours["id"])
+    expires = ours.get("expires")
+    if isinstance(expires, datetime.datetime | str):
+        expires = (in_utc(expires) - datetime.datetime.now(datetime.UTC)).total_seconds()
+    if isinstance(expires, int | float):
+        ours["expires"] = max(expires, 0.001)  # one that is over already: the job ends expired
     timeout = given.get("soft_time_limit") or given.get("time_limit")
     if timeout is not None:
         ours["timeout"] = timeout
     return ours
+
+
+def in_utc(moment: datetime.datetime | str) -> datetime.datetime:
+    """A moment as Celery reads it, with enable_utc: one without a timezone is of UTC."""
+    found = datetime.datetime.fromisoformat(moment) if isinstance(moment, str) else moment
+    return found if found.tzinfo else found.replace(tzinfo=datetime.UTC)
 
 
 def _check(where: str, given: Mapping[str, Any], known: tuple[str, ...]) -> None:

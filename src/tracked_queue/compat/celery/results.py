@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any, Generic, TypeVar
@@ -59,8 +61,9 @@ class AsyncResult(Generic[R]):
         info = self._info()
         if info is None:
             return "PENDING"
-        waits = "RETRY" if info.failures else "PENDING"
-        return _STATES.get(info.state, waits)
+        if info.state is State.ACTIVE and (told := _told(info)):
+            return str(told.get("state", "STARTED"))
+        return _STATES.get(info.state, "RETRY" if info.failures else "PENDING")
 
     status = state
 
@@ -73,7 +76,8 @@ class AsyncResult(Generic[R]):
         if info.state is State.SUCCEEDED:
             return typed(info.result)
         if info.progress is not None and not info.state.ended:
-            return {"current": info.progress.done, "total": info.progress.total, "state": info.progress.note}
+            told = _told(info) or {"current": info.progress.done, "total": info.progress.total}
+            return {name: value for name, value in told.items() if name != "state"}
         try:
             return self.get(0) if info.state.ended else None
         except (JobFailedError, JobCancelledError) as error:
@@ -138,6 +142,14 @@ class AsyncResult(Generic[R]):
             return None
 
 
+def _told(info: JobInfo) -> dict[str, Any]:
+    """What `update_state` has said."""
+    with contextlib.suppress(ValueError):
+        told = json.loads(info.progress.note) if info.progress is not None else None
+        return told if isinstance(told, dict) else {}
+    return {}
+
+
 class GroupResult:
     """The jobs of a group, in its order."""
 
@@ -149,6 +161,9 @@ class GroupResult:
 
     def __len__(self) -> int:
         return len(self.results)
+
+    def __getitem__(self, at: int) -> AsyncResult[Any]:
+        return self.results[at]
 
     def __repr__(self) -> str:
         return f"<GroupResult of {len(self)}>"

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import datetime
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial, update_wrapper
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
 
 from ...app import TrackedQueue, producer_of
-from ...errors import UsageError
+from ...errors import MaxRetriesExceededError, UsageError
+from ...model.context import current
 from ...model.job import Job
+from ...model.retry import Dead, Discard
 from ...model.task import PreparedCall, Step, Task
 from ...settings import Seconds
+from ...worker.isolated import about
 from .bound import BoundTask
 from .options import Declared, declared, mark, sent
 from .results import AsyncResult
@@ -45,13 +47,23 @@ class CeleryTask(Generic[P, R]):
     Source: docs/how-to/celery.md.
     """
 
+    MaxRetriesExceededError = MaxRetriesExceededError
+
     def __init__(self, function: Callable[..., Any], name: str, options: Mapping[str, Any]) -> None:
         update_wrapper(self, function)
         self.name, self._function = name, function
         self.declared, self._options = declared(name, options)
         self._task: Task[..., Any] | None = None
 
+    def __copy__(self) -> CeleryTask[P, R]:
+        return self
+
+    def __deepcopy__(self, _memo: Any) -> CeleryTask[P, R]:
+        return self
+
     def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") or "name" not in vars(self):
+            raise AttributeError(name)
         if name in _MISSING:
             raise AttributeError(f"task {self.name} has no .{name} here: {_MISSING[name]}")
         raise AttributeError(f"task {self.name} has no attribute {name!r}")
@@ -61,7 +73,8 @@ class CeleryTask(Generic[P, R]):
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Run the function here and now."""
-        result: R = self._run(args, kwargs)
+        before = (BoundTask(self, None, args, kwargs),) if self.declared.bind else ()
+        result: R = self._function(*before, *args, **kwargs)
         return result
 
     @property
@@ -155,14 +168,7 @@ class CeleryTask(Generic[P, R]):
         return made
 
     def _with(self, options: Mapping[str, Any]) -> Any:
-        ours = sent(self.name, options)
-        expires, due = ours.get("expires"), ours.get("at")
-        if isinstance(due, datetime.datetime) and due.tzinfo is None:
-            ours["at"] = due.replace(tzinfo=datetime.UTC)  # Celery's way, with enable_utc
-        if isinstance(expires, datetime.datetime):
-            left = (expires - datetime.datetime.now(expires.tzinfo)).total_seconds()
-            ours["expires"] = max(left, 0.001)
-        return self.task.options(**ours)
+        return self.task.options(**sent(self.name, options))
 
     # Canvas
 
@@ -197,48 +203,65 @@ class CeleryTask(Generic[P, R]):
 
             async def arun(*args: Any, **kwargs: Any) -> Any:
                 args, kwargs, bound = self._bound(typed(list(args)), typed(kwargs))
-                try:
+                with _Decided(bound):
                     return plain(await self._function(*args, **kwargs))
-                except BaseException as error:
-                    self._decide(error, bound)
-                    raise
 
             made: Any = arun
         else:
 
             def run(*args: Any, **kwargs: Any) -> Any:
-                return plain(self._run(typed(list(args)), typed(kwargs)))
+                args, kwargs, bound = self._bound(typed(list(args)), typed(kwargs))
+                with _Decided(bound):
+                    return plain(self._function(*args, **kwargs))
 
             made = run
         update_wrapper(made, self._function)
         del made.__wrapped__
         made.__annotations__ = {}
         made.__signature__ = self._parameters()
+        made.__tracked_queue_values__ = plain  # see migrate.bridge
         return made  # type: ignore[no-any-return]
-
-    def _run(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-        args, kwargs, bound = self._bound(args, kwargs)
-        try:
-            return self._function(*args, **kwargs)
-        except BaseException as error:
-            self._decide(error, bound)
-            raise
 
     def _bound(
         self, args: Sequence[Any], kwargs: Mapping[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any], BoundTask | None]:
         if not self.declared.bind:
             return tuple(args), dict(kwargs), None
-        bound = BoundTask(self, tuple(args), kwargs)
+        bound = BoundTask(self, current.get() or about.get(), tuple(args), kwargs)
         return (bound, *args), dict(kwargs), bound
-
-    def _decide(self, error: BaseException, bound: BoundTask | None) -> None:
-        mark(error, bound is not None and error is bound.given_up and bound.is_last)
 
     def _parameters(self) -> inspect.Signature:
         """The function's, without `self` and without types: arguments are what Celery's JSON makes of them."""
-        parameters = list(inspect.signature(self._function).parameters.values())[1 if self.declared.bind else 0 :]
+        parameters = list(inspect.signature(self._function).parameters.values())
+        if self.declared.bind and parameters[0].kind is not inspect.Parameter.VAR_POSITIONAL:
+            del parameters[0]
         return inspect.Signature([item.replace(annotation=inspect.Parameter.empty) for item in parameters])
+
+
+class _Decided:
+    """
+    What leaves a run decides about the job, where it was given up by `self.retry(...)`.
+
+    Not made by contextlib, which sets attributes of errors: some refuse that.
+    """
+
+    def __init__(self, bound: BoundTask | None) -> None:
+        self._bound = bound
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        if error is None:
+            return
+        if self._bound is None or error is not self._bound.given_up:
+            mark(error, "")
+            return
+        if about.get() is not None:
+            # A process of its own tells only of the class of an error, and what the job wants.
+            wish = Dead if self._bound.is_last else Discard
+            raise wish(f"{type(error).__qualname__}: {error}") from error
+        mark(error, "retried" if self._bound.is_last else "final")
 
 
 def checked(function: Any, options: Mapping[str, Any]) -> Declared:

@@ -24,7 +24,7 @@ def typed(value: Any) -> Any:
     """What Celery's JSON stands for. Raises ValueError, TypeError or KeyError for what kombu has not written."""
     if isinstance(value, dict):
         kind = value.get("__type__")
-        if kind in READ and "__value__" in value:
+        if value.keys() == {"__type__", "__value__"} and isinstance(kind, str) and kind in READ:
             return READ[kind](value["__value__"])
         return {key: typed(item) for key, item in value.items()}
     return [typed(item) for item in value] if isinstance(value, list) else value
@@ -32,6 +32,8 @@ def typed(value: Any) -> Any:
 
 def plain(value: Any) -> Any:
     """A value as Celery's JSON has it; what that doesn't know stays, and is refused by name where it is stored."""
+    if isinstance(value, str):  # of a class of its own, as Django's choices and safe text
+        return value if type(value) is str else str.__str__(value)
     if isinstance(value, Mapping):
         return {key: plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
