@@ -211,7 +211,9 @@ class _Reader(ast.NodeVisitor):
             self._note(node, "self.retry(...)", "raise Retry(after=seconds); or just let the error out")
             for keyword in node.keywords:
                 if keyword.arg in ("args", "kwargs", "queue", "throw"):
-                    self._note(node, f"self.retry({keyword.arg}=)", "a retry is the same job: enqueue another one", False)
+                    self._note(
+                        node, f"self.retry({keyword.arg}=)", "a retry is the same job: enqueue another one", False
+                    )
         elif last == "AsyncResult":
             self._note(node, "AsyncResult(...)", "app.job(id); await job.result(), job.info()")
         elif last == "crontab":
