@@ -1,7 +1,7 @@
 """Checked by mypy --strict and by pyright's rules: the signature survives the decorator, and wrong calls are refused."""
 
 from datetime import timedelta
-from typing import Any, assert_type
+from typing import Annotated, Any, TypedDict, Unpack, assert_type
 
 from tracked_queue import (
     CancelWord,
@@ -9,6 +9,7 @@ from tracked_queue import (
     DeadFilter,
     DeadJob,
     DeadOutcome,
+    Depends,
     Group,
     InstanceReport,
     Job,
@@ -22,6 +23,7 @@ from tracked_queue import (
     Task,
     TrackedQueue,
     Unique,
+    injected,
 )
 from tracked_queue.settings import Durability
 
@@ -120,3 +122,42 @@ async def right_for_operators() -> None:
 
 def names(task: Task[[int], str]) -> str:
     return task.name
+
+
+class Filters(TypedDict, total=False):
+    """Named arguments of a task."""
+
+    country: str
+    most: int
+
+
+async def session() -> str:
+    return "session"
+
+
+@app.task()
+async def report(
+    *ids: int, session: Annotated[str, Depends(session)] = injected(), **filters: Unpack[Filters]
+) -> list[int]:
+    return list(ids)
+
+
+@app.task()
+def plain(n: int, text: str = "x") -> bool:
+    return bool(n)
+
+
+def any_job(job: Job[object]) -> str:
+    return job.id
+
+
+async def kinds() -> None:
+    job = await report.enqueue(1, 2, country="de")
+    assert_type(job, Job[list[int]])
+    any_job(job)
+    assert_type(plain(1), bool)
+    assert_type(await (await plain.enqueue(1)).result(), bool)
+    assert_type(plain.enqueue_sync(1, text="y").result_sync(), bool)
+    await report.enqueue("1")  # type: ignore[arg-type]
+    await report.enqueue(1, most="x")  # type: ignore[arg-type]
+    plain.enqueue_sync(1, 2)  # type: ignore[arg-type]

@@ -9,7 +9,7 @@ from ..protocol.states import State
 from ..settings import Seconds
 from .record import JobInfo, Progress
 
-R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
 
 
 class JobReader(Protocol):
@@ -32,7 +32,7 @@ class JobReader(Protocol):
     def job_watch(self, job_id: str, codec: Any) -> AsyncIterator[JobInfo]: ...
 
 
-class Job(Generic[R]):
+class Job(Generic[R_co]):
     """
     One stored job.
 
@@ -58,10 +58,10 @@ class Job(Generic[R]):
     def __hash__(self) -> int:
         return hash(self.id)
 
-    def __copy__(self) -> Job[R]:
+    def __copy__(self) -> Job[R_co]:
         return self
 
-    def __deepcopy__(self, _memo: Any) -> Job[R]:
+    def __deepcopy__(self, _memo: Any) -> Job[R_co]:
         return self
 
     def __reduce__(self) -> Never:
@@ -97,7 +97,7 @@ class Job(Generic[R]):
         """
         return self._reader.job_watch(self.id, self._codec)
 
-    async def result(self, timeout: Seconds | None = None) -> R:
+    async def result(self, timeout: Seconds | None = None) -> R_co:
         """
         Wait for the function's return value; the server announces the job's end.
 
@@ -115,12 +115,12 @@ class Job(Generic[R]):
             UnreadableResultError: It does not fit the type that is expected here.
             TimeoutError: It has not ended in time; the job goes on.
         """
-        result: R = await self._reader.job_result(self.id, self._codec, timeout)
+        result: R_co = await self._reader.job_result(self.id, self._codec, timeout)
         return result
 
-    def result_sync(self, timeout: Seconds | None = None) -> R:
+    def result_sync(self, timeout: Seconds | None = None) -> R_co:
         """`result` for code without an event loop. It asks the server every half second at most, and blocks its thread."""
-        result: R = self._reader.job_result_sync(self.id, self._codec, timeout)
+        result: R_co = self._reader.job_result_sync(self.id, self._codec, timeout)
         return result
 
     async def cancel(self) -> bool:
