@@ -231,6 +231,16 @@ class TaskWithOptions(Generic[P, R]):
     def __init__(self, task: Task[P, R], options: JobOptions) -> None:
         self._task, self._options = task, options
 
+    @property
+    def task(self) -> Task[P, R]:
+        """The task."""
+        return self._task
+
+    @property
+    def given(self) -> JobOptions:
+        """The options."""
+        return self._options
+
     def __deepcopy__(self, _memo: Any) -> TaskWithOptions[P, R]:
         return self
 

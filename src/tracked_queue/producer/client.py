@@ -115,9 +115,9 @@ class Client:
         self, settings: Settings, endpoint: Endpoint, keys: Keys, opened: Callable[[], Awaitable[None]]
     ) -> None:
         self._settings, self._opened, self._is_open = settings, opened, False
-        self.store = Store(LinkPool(endpoint, settings.max_connections), keys)
-        # A pool of its own, so that waiting for results takes no connection from an enqueue.
-        self._waiting = Store(LinkPool(endpoint, settings.max_connections), keys)
+        # Two pools, so that waiting for results takes no connection from an enqueue.
+        self._pools = [LinkPool(endpoint, settings.max_connections) for _ in range(2)]
+        self.store, self._waiting = (Store(pool, keys) for pool in self._pools)
         self.results = ResultHub(endpoint, self._waiting)
         self._queue: deque[_Waiting] = deque()
         self._flushes: set[asyncio.Task[None]] = set()
@@ -135,6 +135,12 @@ class Client:
         await self.results.close()
         await self._waiting.close()
         await self.store.close()
+
+    async def abandon(self) -> None:
+        """Close all connections, also those in use."""
+        await self.results.close()
+        for pool in self._pools:
+            await pool.abandon()
 
     async def enqueue(self, request: Request) -> Stored:
         """

@@ -203,6 +203,16 @@ class Connections:
             await found[1].close()
         self._give_up_embedded()
 
+    async def abandon(self) -> None:
+        """
+        Let go of this event loop's connections without finishing what is being sent: for the testing kit, whose jobs die in
+        the middle of a call.
+        """
+        found = self._clients.pop(asyncio.get_running_loop(), None)
+        if found is not None:
+            for client in found[1].all:
+                await client.abandon()
+
     # Of threads without one
 
     def agree_sync(self, seconds: float) -> None:

@@ -18,6 +18,7 @@ class LinkPool:
     def __init__(self, endpoint: Endpoint, size: int) -> None:
         self._endpoint = endpoint
         self._idle: list[Link] = []
+        self._made: list[Link] = []
         self._size = self._left = size  # `left`: links that may still be made
         self._waiting: deque[asyncio.Future[Link]] = deque()
         self._closed = False
@@ -28,6 +29,7 @@ class LinkPool:
             link = self._idle.pop()
         elif self._left:
             link = Link(self._endpoint)  # raises for a URL that redis-py can't use
+            self._made.append(link)
             self._left -= 1
         else:
             link, timeout = await self._next(self._endpoint.reply_timeout if timeout is None else timeout)
@@ -67,6 +69,12 @@ class LinkPool:
                 turn.set_result(link)
                 return
         self._idle.append(link)
+
+    async def abandon(self) -> None:
+        """Close all links, also those in use: their callers are taken for dead."""
+        self._closed = True
+        for link in self._made:
+            await link.close()
 
     async def close(self) -> None:
         """Close the idle links now, and those in use when they come back."""
