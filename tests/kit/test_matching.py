@@ -78,6 +78,18 @@ async def test_options_are_looked_at_where_they_are_given() -> None:
             queue.assert_enqueued(wrong)
 
 
+async def test_every_way_to_enqueue_is_recorded() -> None:
+    with fake(app) as queue:
+        await send.enqueue(1)
+        send.enqueue_sync(2)
+        await app.enqueue_many([send.call(3)])
+        app.enqueue_many_sync([send.call(4)])
+        await app.enqueue("send", 5)
+        await app.chain(send.call(6), send.call(7))
+        app.group_sync([send.call(8)], then=send.call(9))
+    assert [call.args for call in queue.all_enqueued(send)] == [(n,) for n in range(1, 10)]
+
+
 async def test_assertions_can_wait() -> None:
     with fake(app) as queue:
         later = asyncio.get_running_loop().call_later(0.05, lambda: asyncio.ensure_future(send.enqueue(5)))

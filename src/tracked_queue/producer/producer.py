@@ -295,10 +295,12 @@ class Producer:
         with self._sending(calls):
             ready = [await self._ready(call) for call in calls]
             requests = [item for item in ready if isinstance(item, Request)]
-            if sync:
+            if not requests:
+                stored = []  # middleware has answered all of them
+            elif sync:
                 stored = self._stored_sync(requests)
             else:
-                stored = await self.connections.here().enqueue_many(requests) if requests else []
+                stored = await self.connections.here().enqueue_many(requests)
         return self._handles(ready, requests, stored)
 
     def _sending(self, calls: Sequence[PreparedCall[Any]]) -> contextlib.AbstractContextManager[None]:
@@ -331,16 +333,19 @@ class Producer:
                 call.give_back(own.request.id)
             raise
 
-    async def held(self, call: PreparedCall[Any]) -> Request:
+    async def held(self, call: PreparedCall[Any]) -> Request | Job[Any]:
         """
-        A prepared call as it is to be stored later, by somebody else: with an id, and seen by middleware.
+        A prepared call as it is to be stored later, by somebody else: with an id, and seen by middleware. In a test that sends
+        enqueues elsewhere (`fake`, `inline`), the handle that this has given.
 
         Raises:
             UsageError: It is no call of this app, or middleware gave another handle in its place.
         """
         with self._taken("outbox", [call]) as (own,):
             ready = await self._ready(own)
-        if isinstance(ready, Job):
+        if isinstance(ready, Job) and not any(
+            hasattr(layer, "in_place_of_redis") for layer in self.definitions.hooks.enqueue
+        ):
             raise UsageError(f"outbox: enqueue middleware answered the call of task {call.request.task} itself")
         return ready
 

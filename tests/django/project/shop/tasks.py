@@ -172,3 +172,12 @@ app = queue()
 async def typed(n: int) -> int:
     """A task of the app beside Django's own."""
     return n + await Note.objects.acount() * 0
+
+
+@task()
+def copies(n):
+    """As many further notes, by a task each."""
+    note = Note.objects.first()
+    if n:
+        Note.objects.create(text=note.text)
+        copies.enqueue(n - 1)
