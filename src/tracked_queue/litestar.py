@@ -7,8 +7,10 @@ Source: docs/how-to/fastapi.md.
 from __future__ import annotations
 
 import contextlib
+import signal
 import subprocess
 import sys
+import threading
 from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +19,7 @@ from litestar.di import Provide
 from litestar.plugins import CLIPlugin, InitPlugin
 
 from .app import TrackedQueue, producer_of
-from .asgi.lifespans import entered
+from .asgi.lifespans import entered, in_worker
 from .errors import UsageError
 from .worker.isolated import place_of
 
@@ -85,6 +87,9 @@ class QueuePlugin(InitPlugin, CLIPlugin):
 
         @contextlib.asynccontextmanager
         async def lifespan(app: Litestar) -> AsyncIterator[None]:
+            if in_worker.get():
+                yield
+                return
             async with queue, entered(app, contextlib.nullcontext()):
                 yield
 
@@ -123,9 +128,27 @@ class QueuePlugin(InitPlugin, CLIPlugin):
             yield
             return
         command = [sys.executable, "-m", "tracked_queue", "worker", self.path, "--processes", str(self._processes)]
-        worker = subprocess.Popen(command)
+        # In a session of its own: Ctrl-C in the terminal is the server's, which then ends the worker in its own way.
+        worker = subprocess.Popen(command, start_new_session=True)
+        before = _end_by_sigterm()
         try:
             yield
         finally:
+            if before is not None:
+                signal.signal(signal.SIGTERM, before)
             worker.terminate()
             worker.wait()  # within its grace
+
+
+def _end_by_sigterm() -> Any:
+    """
+    Let SIGTERM leave what is open, as Ctrl-C does: the server handles it while it runs, and sends it again when it has ended.
+    Returns the handler before, None if that stays.
+    """
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
+        return None
+
+    def end(number: int, _: object) -> None:
+        raise SystemExit(128 + number)
+
+    return signal.signal(signal.SIGTERM, end)

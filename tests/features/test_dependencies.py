@@ -4,7 +4,9 @@
 
 import asyncio
 import contextlib
+import functools
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from functools import partial
 from typing import Annotated, Any
@@ -20,11 +22,13 @@ from tracked_queue import (
     ArgumentError,
     CurrentJob,
     Depends,
+    Discard,
     JobContext,
     JobFailedError,
     State,
     TaskDefinitionError,
     TrackedQueue,
+    current_job,
     injected,
 )
 
@@ -99,7 +103,7 @@ async def test_what_a_task_depends_on_is_made_for_each_run(app: TrackedQueue, ma
     async with running_worker(app):
         assert await (await work.enqueue(1, more=2)).result(10) == [3, True, False, True, True, 10, 3]
     assert log == ["open", "open", "run", "commit", "commit"]
-    with pytest.raises(ArgumentError, match="no such argument"):
+    with pytest.raises(ArgumentError, match="no argument: the worker makes it"):
         await work.enqueue(1, first=None)
     with pytest.raises(ArgumentError, match="positional"):
         await work.enqueue(1, 2, None)
@@ -158,6 +162,244 @@ async def test_what_is_left_before_the_outcome_decides_it(app: TrackedQueue) -> 
             with pytest.raises(JobFailedError, match=says):
                 await (await make(name, dependency).enqueue(fail)).result(10)
     assert log == ["open", "ValueError"]
+
+
+async def test_no_error_is_lost_on_the_way_out(app: TrackedQueue) -> None:
+    """A dependency that swallows what passes through it, and errors of others: made after it, left before it."""
+
+    async def swallows() -> AsyncIterator[None]:
+        with contextlib.suppress(BaseException):
+            yield
+
+    def swallows_plainly() -> Iterator[None]:
+        with contextlib.suppress(BaseException):
+            yield
+
+    async def breaks() -> None:
+        raise LookupError("no database")
+
+    async def commits() -> AsyncIterator[None]:
+        yield
+        raise OSError("the commit failed")
+
+    async def hangs() -> None:
+        await anyio.sleep_forever()
+
+    tasks = []
+    for number, (outer, inner) in enumerate(
+        (outer, inner) for outer in (swallows, swallows_plainly) for inner in (breaks, commits, hangs)
+    ):
+
+        @app.task(name=f"t{number}", max_attempts=1, timeout=0.3)
+        async def work(*, a: Annotated[None, Depends(outer)], b: Annotated[None, Depends(inner)]) -> str:
+            return "ran"
+
+        tasks.append(work)
+    async with running_worker(app):
+        for number, task in enumerate(tasks):
+            with pytest.raises(JobFailedError, match=["no database", "the commit failed", "timeout"][number % 3]):
+                await (await task.enqueue()).result(10)
+
+
+async def test_signals_pass_through(app: TrackedQueue) -> None:
+    @app.task()
+    async def work(n: int, *, x: Annotated[Session, Depends(session)]) -> None:
+        raise Discard("not needed")
+
+    async with running_worker(app):
+        job = await work.enqueue(1)
+        await wait_until(lambda: has_state(job, State.FAILED))
+    assert log == ["open", "Discard"] and "not needed" in str((await job.info()).reason)
+
+
+def slow_enter() -> Iterator[None]:
+    time.sleep(0.3)
+    log.append("entered")
+    try:
+        yield
+    finally:
+        log.append("left")
+
+
+async def test_what_is_entered_in_a_thread_is_left_there_whenever_a_cancel_comes(app: TrackedQueue) -> None:
+    @app.task(max_attempts=1, timeout=0.1)
+    async def late(*, x: Annotated[None, Depends(slow_enter)]) -> None: ...
+
+    @app.task(max_attempts=1, timeout=0.5)
+    async def busy(*, x: Annotated[None, Depends(slow_enter)]) -> None:
+        asyncio.get_running_loop().run_in_executor(current_job().thread, time.sleep, 0.6)
+        await anyio.sleep_forever()
+
+    async with running_worker(app):
+        for task in (late, busy):
+            job = await task.enqueue()
+            await wait_until(lambda job=job: has_state(job, State.DEAD))
+            assert log == ["entered", "left"], task
+            log.clear()
+
+
+async def test_plain_functions_keep_no_thread(app: TrackedQueue) -> None:
+    def settings() -> str:
+        return "x"
+
+    @app.task()
+    async def child(*, s: Annotated[str, Depends(settings)]) -> str:
+        return s
+
+    @app.task(timeout=5, max_attempts=1)
+    async def parent(*, s: Annotated[str, Depends(settings)]) -> str:
+        return s + await (await child.enqueue()).result(4)
+
+    app.configure(threads=1)
+    async with running_worker(app):
+        assert await (await parent.enqueue()).result(10) == "xx"
+
+
+def wrapped(function: Any) -> Any:
+    @functools.wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        return function(*args, **kwargs)
+
+    return call
+
+
+@wrapped
+def wrapped_generator() -> Iterator[str]:
+    yield "wrapped"
+    log.append("left")
+
+
+@wrapped
+async def wrapped_async_generator(x: Annotated[str, Depends(wrapped_generator)]) -> AsyncIterator[str]:
+    yield f"async {x}"
+
+
+@functools.lru_cache
+def cached(x: Annotated[str, Depends(wrapped_generator)]) -> str:
+    return f"cached {x}"
+
+
+class ByNew:
+    def __new__(cls, x: Annotated[str, Depends(wrapped_generator)]) -> Any:
+        return f"new {x}"
+
+
+class Service:
+    async def method(self, x: Annotated[str, Depends(wrapped_generator)]) -> str:
+        return f"method {x}"
+
+
+def takes(x: Annotated[str, Depends(wrapped_generator)] = "default") -> str:
+    return f"takes {x}"
+
+
+async def test_all_kinds_of_callables(app: TrackedQueue) -> None:
+    @app.task()
+    async def work(
+        *,
+        a: Annotated[str, Depends(wrapped_async_generator)],
+        b: Annotated[str, Depends(cached)],
+        c: Annotated[str, Depends(ByNew)],
+        d: Annotated[str, Depends(Service().method)],
+        e: Annotated[str, Depends(partial(takes))],
+        f: Annotated[Annotated[str, Depends(session)], Depends(takes)],
+    ) -> list[str]:
+        return [a, b, c, d, e, f]
+
+    async with running_worker(app):
+        assert await (await work.enqueue()).result(10) == [
+            "async wrapped", "cached wrapped", "new wrapped", "method wrapped", "takes wrapped", "takes wrapped",
+        ]  # fmt: skip
+
+
+async def test_annotations_as_text(app: TrackedQueue) -> None:
+    """As `from __future__ import annotations` makes them, with a return type that only a type checker sees."""
+    space: dict[str, Any] = {
+        "Annotated": Annotated,
+        "Depends": Depends,
+        "wrapped_generator": wrapped_generator,
+        "Any": Any,
+    }
+    exec(
+        """
+from __future__ import annotations
+import functools
+async def dep(x: Annotated[str, Depends(wrapped_generator)]) -> OnlyForTypeCheckers:
+    yield f"text {x}"
+async def work(*, a: Annotated[str, Depends(dep)], b: Annotated[str, Depends(functools.partial(dep))]) -> list:
+    return [a, b]
+""",
+        space,
+    )
+    task = app.task(name="text")(space["work"])
+    async with running_worker(app):
+        assert await (await task.enqueue()).result(10) == ["text wrapped", "text wrapped"]
+
+
+async def test_one_shared_one_is_no_other_s_trouble(app: TrackedQueue) -> None:
+    times: list[str] = []
+
+    async def engine() -> AsyncIterator[Session]:
+        made = Session()
+        yield made
+        made.end = "closed"
+
+    async def cancelled() -> None:
+        raise asyncio.CancelledError
+
+    def exits() -> None:
+        raise SystemExit(3)
+
+    def stops() -> Any:
+        return next(iter([]))
+
+    async def hangs() -> str:
+        times.append("hangs")
+        if len(times) == 1:
+            await anyio.sleep_forever()
+        return "up"
+
+    bad = []
+    for number, dependency in enumerate((cancelled, exits, stops)):
+
+        @app.task(name=f"bad{number}", max_attempts=1, timeout=2)
+        async def work(*, x: Annotated[None, Depends(dependency, shared=True)]) -> None: ...
+
+        bad.append(work)
+
+    @app.task(name="good")
+    async def good(*, e: Annotated[Session, Depends(engine, shared=True)]) -> str:
+        return e.end
+
+    @app.task(name="again", max_attempts=2, timeout=0.2, retry=[0])
+    async def again(*, x: Annotated[str, Depends(hangs, shared=True)]) -> str:
+        return x
+
+    async with running_worker(app):
+        for task in bad:
+            job = await task.enqueue()
+            await wait_until(lambda job=job: ended(job))
+            assert await (await good.enqueue()).result(10) == "open"
+        assert await (await again.enqueue()).result(10) == "up"
+
+
+async def ended(job: Any) -> bool:
+    return (await job.status()).ended
+
+
+def plain_thread() -> Iterator[int]:
+    log.append(threading.get_ident())
+    yield 1
+    log.append(threading.get_ident())
+
+
+async def test_a_plain_shared_one_has_one_thread(app: TrackedQueue) -> None:
+    @app.task()
+    async def work(*, x: Annotated[int, Depends(plain_thread, shared=True)]) -> None: ...
+
+    async with running_worker(app):
+        await (await work.enqueue()).result(10)
+    assert len(log) == 2 and log[0] == log[1] != threading.get_ident()
 
 
 async def test_a_cancelled_or_late_job_leaves_what_it_has(app: TrackedQueue) -> None:
@@ -240,6 +482,31 @@ def needs_security(x: Annotated[None, Security(session, scopes=["a"])]) -> None:
 def needs_itself(x: Annotated[None, Depends("placeholder")]) -> None: ...
 
 
+def needs_optional_job(job: CurrentJob | None = None) -> None: ...
+def needs_optional_request(request: Request | None = None) -> None: ...
+def needs_one_of(x: Annotated[Session, Depends(session)] | None = None) -> None: ...
+def needs_by_place(x: Annotated[None, Depends(session)], /) -> None: ...
+def needs_injected(x: str = injected()) -> None: ...
+
+
+class Limited:
+    """As FastAPI's Depends(..., max_concurrency=1)."""
+
+    dependency, use_cache, max_concurrency = session, True, 1
+
+
+class NoHash:
+    __hash__ = None  # type: ignore[assignment]
+
+    def __call__(self) -> None: ...
+
+
+def needs_limited(x: Annotated[None, Limited()]) -> None: ...
+def needs_no_hash(x: Annotated[None, Depends(NoHash())]) -> None: ...
+def needs_nothing(x=Depends()) -> None: ...  # type: ignore[no-untyped-def]
+def needs_shared_anew(x: Annotated[None, Depends(session, shared=True, use_cache=False)]) -> None: ...
+
+
 needs_itself.__annotations__["x"] = Annotated[None, Depends(needs_itself)]
 
 
@@ -247,7 +514,8 @@ needs_itself.__annotations__["x"] = Annotated[None, Depends(needs_itself)]
     "dependency",
     [
         needs_request, needs_header, needs_query, needs_background, needs_argument, needs_request_below, needs_security, needs_itself,
-        5,
+        needs_optional_job, needs_optional_request, needs_one_of, needs_by_place, needs_injected, needs_limited, needs_no_hash,
+        needs_nothing, needs_shared_anew, 5,
     ],
 )  # fmt: skip
 def test_what_a_job_does_not_have_is_refused_at_the_decorator(dependency: Any) -> None:
@@ -255,7 +523,9 @@ def test_what_a_job_does_not_have_is_refused_at_the_decorator(dependency: Any) -
 
     async def work(*, x: Any = Depends(dependency)) -> None: ...
 
-    with pytest.raises(TaskDefinitionError, match=r"request|depends on itself|takes a function"):
+    with pytest.raises(
+        TaskDefinitionError, match=r"request|itself|function|several types|by name|no Depends|Concurrency|no hash|once"
+    ):
         app.task()(work)
     assert not len(app.tasks)
 

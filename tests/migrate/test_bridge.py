@@ -636,7 +636,7 @@ async def test_what_a_taskiq_worker_has_run_is_not_moved_again(
 ) -> None:
     write("taskiq", peers.TASKIQ, old_server, "write stream")
     (group,) = old.xinfo_groups("shop")
-    read = old.xreadgroup(group["name"], "worker", {"shop": ">"}, count=100)
+    read: Any = old.xreadgroup(group["name"], "worker", {"shop": ">"}, count=100)
     for id, _ in read[0][1]:
         old.xack("shop", group["name"], id)
     assert (await drained(shop, "taskiq", old_server, dry=True)).of("shop.add").moved == 0

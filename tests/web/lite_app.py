@@ -1,5 +1,6 @@
 """An application of Litestar, for its command line."""
 
+import asyncio
 import os
 
 from litestar import Litestar, post
@@ -14,6 +15,12 @@ jobs = TrackedQueue(namespace=os.environ.get("PROCESSING_NS", "tq"))
 @jobs.task(name="double")
 async def double(n: int) -> int:
     return n * 2
+
+
+@jobs.task(name="slow")
+async def slow(seconds: float) -> str:
+    await asyncio.sleep(seconds)
+    return "slept"
 
 
 @post("/double")

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import httpx
 import pytest
-from fastapi import Depends, FastAPI
+from fastapi import APIRouter, Depends, FastAPI
 from fastapi.testclient import TestClient
 from starlette.applications import Starlette
 from starlette.responses import StreamingResponse
@@ -161,9 +161,64 @@ async def test_fastapi_s_overrides_hold_in_jobs(app: TrackedQueue) -> None:
     async def work(*, which: Annotated[str, Depends(settings)]) -> str:
         return which
 
+    other = FastAPI()
+    attach(other, app)
     web.dependency_overrides[settings] = lambda: "test"
     async with running_worker(app):
         assert await (await work.enqueue()).result(10) == "test"  # type: ignore[call-arg]
+        web.dependency_overrides = {}
+        assert await (await work.enqueue()).result(10) == "real"  # type: ignore[call-arg]
+        other.dependency_overrides = {settings: lambda: "other"}
+        assert await (await work.enqueue()).result(10) == "other"  # type: ignore[call-arg]
+
+
+async def test_routers_that_are_included_later_change_nothing(server: RedisServer, namespace: str) -> None:
+    """FastAPI puts their lifespans around what is there."""
+    entered = []
+
+    @contextlib.asynccontextmanager
+    async def of_router(app: Any) -> AsyncIterator[dict[str, str]]:
+        entered.append("router")
+        yield {"router": "state"}
+
+    web = FastAPI(lifespan=Counted({"http": "client"}).lifespan)
+    queue = TrackedQueue(server.url, namespace=namespace, lifespan=lifespan_of(web))
+
+    @queue.task()
+    async def look() -> list[str]:
+        return [current_job().state.http, current_job().state.router]
+
+    attach(web, queue, worker=True)
+    web.include_router(APIRouter(lifespan=of_router))
+    with pytest.raises(UsageError, match="already"):
+        attach(web, queue)
+    async with running_worker(queue):
+        assert await (await look.enqueue()).result(10) == ["client", "state"]
+        assert len(await queue.operator.instances()) == 1, "no worker within the worker"
+    assert entered == ["router"]
+    await queue.aclose()
+
+
+async def test_a_worker_in_the_web_process_takes_the_application_that_is_served(
+    server: RedisServer, namespace: str
+) -> None:
+    """Also where the worker is told to make one."""
+    queue = TrackedQueue(server.url, namespace=namespace, lifespan=lifespan_of("no_such_module:create_app()"))
+    counted = Counted({"app": "mine", "yielded": "too"})
+    web = FastAPI(lifespan=counted.lifespan)
+    attach(web, queue, worker=True)
+
+    @queue.task()
+    async def look() -> list[Any]:
+        state = current_job().state
+        return [state.pool, state.app is web, state["app"], state.yielded]
+
+    async def used() -> None:
+        async with web.router.lifespan_context(web):
+            assert await (await look.enqueue()).result(10) == ["pool 1", True, "mine", "too"]
+
+    await asyncio.create_task(used())
+    assert (counted.entered, counted.left) == (1, 1)
 
 
 def parsed(text: str) -> list[tuple[str, dict[str, Any]]]:
@@ -260,6 +315,7 @@ def test_wrong_uses_are_named(queue: TrackedQueue) -> None:
     for wrong, says in (
         (lambda: attach(web, queue), "already"), (lambda: attach(object(), queue), "FastAPI or Starlette"),
         (lambda: attach(web, "queue"), "TrackedQueue"),  # type: ignore[arg-type]
+        (lambda: asyncio.run(job_events(queue.job("x"), seconds=-1)), "seconds"),  # type: ignore[arg-type]
         (lambda: lifespan_of("shop.main"), "module:app"), (lambda: lifespan_of("a b:c"), "module:app"),
     ):  # fmt: skip
         with pytest.raises(UsageError, match=says):

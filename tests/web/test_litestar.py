@@ -1,6 +1,8 @@
 """The plugin for Litestar: what docs/how-to/fastapi.md promises of it."""
 
+import asyncio
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -116,6 +118,36 @@ async def test_workers_start_and_end_with_the_server(
         await wait_until(lambda: none_left(lite_app.jobs))
     finally:
         await lite_app.jobs.aclose()
+
+
+@pytest.mark.parametrize("how", ["SIGTERM", "Ctrl-C"])
+async def test_workers_end_with_the_server_however_that_ends(server: RedisServer, namespace: str, how: str) -> None:
+    """With their grace: SIGTERM to the server alone, or SIGINT to all of the terminal's foreground."""
+    env = {**os.environ, "REDIS_URL": server.url, "PROCESSING_NS": namespace, "LITESTAR_APP": "tests.web.lite_app:app"}
+    command = [str(Path(sys.executable).parent / "litestar"), "run", "--port", "0"]
+    looks = TrackedQueue(server.url, namespace=namespace)
+    running = subprocess.Popen(
+        command, env=env, cwd=ROOT, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    try:
+        job = await looks.enqueue("slow", 1.0)
+        await wait_until(lambda: is_active(job), timeout=20)
+        if how == "SIGTERM":
+            running.terminate()
+        else:
+            os.killpg(running.pid, signal.SIGINT)
+        assert await job.result(10) == "slept"
+        await asyncio.to_thread(running.wait, 20)
+        assert not await looks.operator.instances()
+        assert (await job.info()).interruptions == 0
+    finally:
+        running.kill()
+        running.wait()
+        await looks.aclose()
+
+
+async def is_active(job: Any) -> bool:
+    return (await job.status()).value == "active"
 
 
 async def none_left(queue: TrackedQueue) -> bool:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import weakref
 from collections.abc import AsyncIterator
 from typing import Any
 
 from .. import log
-from ..app import TrackedQueue
+from ..app import TrackedQueue, producer_of
 from ..errors import UsageError
-from .lifespans import INNER, entered
+from .lifespans import WebState, entered, in_worker, served
+
+# The queues of each application.
+_attached: weakref.WeakKeyDictionary[Any, list[TrackedQueue]] = weakref.WeakKeyDictionary()
 
 
 def attach(web: Any, queue: TrackedQueue, *, worker: bool = False) -> None:
@@ -34,29 +38,39 @@ def attach(web: Any, queue: TrackedQueue, *, worker: bool = False) -> None:
         )
     if not isinstance(queue, TrackedQueue):
         raise UsageError(f"attach(..., {queue!r}): it must be a TrackedQueue")
-    layer = inner
-    while hasattr(layer, INNER):
-        if layer.queue is queue:
-            raise UsageError("attach: this queue is attached to this application already")
-        layer = getattr(layer, INNER)
+    if queue in _attached.setdefault(web, []):
+        raise UsageError("attach: this queue is attached to this application already")
+    _attached[web].append(queue)
 
     @contextlib.asynccontextmanager
     async def lifespan(app: Any) -> AsyncIterator[Any]:
-        async with queue, entered(app, inner(app)) as state, _worker(queue) if worker else contextlib.nullcontext():
-            yield state.yielded
+        if in_worker.get():
+            async with inner(app) as yielded:
+                yield yielded
+            return
+        own = _worker if worker else _no_worker
+        async with queue, entered(app, inner(app)) as (state, yielded), own(queue, state):
+            yield yielded
 
-    setattr(lifespan, INNER, inner)
-    lifespan.queue = queue  # type: ignore[attr-defined]
     router.lifespan_context = lifespan
     if hasattr(web, "dependency_overrides"):
-        web.dependency_overrides.update(queue.dependency_overrides)
-        queue.dependency_overrides = web.dependency_overrides
+        # Looked up at each use: it may be set to another dict.
+        producer_of(queue).definitions.hooks.further_overrides.append(lambda: web.dependency_overrides)
 
 
 @contextlib.asynccontextmanager
-async def _worker(queue: TrackedQueue) -> AsyncIterator[None]:
+async def _no_worker(queue: TrackedQueue, state: WebState) -> AsyncIterator[None]:
+    yield
+
+
+@contextlib.asynccontextmanager
+async def _worker(queue: TrackedQueue, state: WebState) -> AsyncIterator[None]:
     log.web_worker_started()
-    running = asyncio.create_task(queue.run_worker(handle_signals=False), name="tracked_queue-worker")
+    token = served.set(state)
+    try:
+        running = asyncio.create_task(queue.run_worker(handle_signals=False), name="tracked_queue-worker")
+    finally:
+        served.reset(token)
     running.add_done_callback(_tell)
     try:
         yield

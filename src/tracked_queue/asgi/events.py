@@ -12,6 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import StreamingResponse
 
 from ..errors import JobNotFoundError, StoreUnavailableError
+from ..model.checks import to_seconds
 from ..model.job import Job
 from ..model.plain import plain
 from ..model.record import JobInfo
@@ -36,14 +37,15 @@ async def job_events(job: Job[Any], *, result: bool = False, seconds: Seconds = 
 
     Raises:
         HTTPException: 404, there is no such job; 503, Redis is away.
+        UsageError: `seconds` is no span of time.
     """
+    limit = to_seconds("job_events: seconds", seconds, above=True)
     try:
         await job.info()
     except JobNotFoundError:
         raise HTTPException(404, "there is no such job") from None
     except StoreUnavailableError:
         raise HTTPException(503, "the queue is not available") from None
-    limit = seconds.total_seconds() if hasattr(seconds, "total_seconds") else float(seconds)
     headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
     return StreamingResponse(_stream(job, result, limit), media_type="text/event-stream", headers=headers)
 
@@ -82,6 +84,7 @@ def _event(info: JobInfo, result: bool) -> str:
         "total": progress.total if progress else None, "note": progress.note if progress else "",
     }  # fmt: skip
     if info.state.ended and result:
-        told["result"] = plain(info.result, exact=True)
+        told["result"] = info.result
+    told = {name: plain(value, exact=True) for name, value in told.items()}
     name = "event: end\n" if info.state.ended else ""
     return f"{name}data: {json.dumps(told)}\n\n"

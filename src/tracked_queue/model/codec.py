@@ -385,7 +385,7 @@ class Signature:
     def __init__(
         self, task: str, function: Callable[..., Any], *, skip_first: bool = False, made: Collection[str] = ()
     ) -> None:
-        self.task = task
+        self.task, self._made = task, frozenset(made)
         parameters = list(inspect.signature(function).parameters.values())[1 if skip_first else 0 :]
         parameters = [item for item in parameters if item.name not in made]  # those are no arguments of the job
         defaults = {item.name: item.default for item in parameters if item.default is not item.empty}
@@ -533,6 +533,8 @@ class Signature:
     def _named_codec(self, name: str) -> ValueCodec:
         if name in self._named:
             return self._codecs[name]
+        if name in self._made:
+            raise ArgumentError(self.task, name, "it is no argument: the worker makes it for each run")
         if self._others is not None:
             return self._codecs[self._others]
         raise ArgumentError(self.task, name, "the function has no such argument")

@@ -60,7 +60,7 @@ class Definitions:
         self.hooks.thread_lifespans += other.hooks.thread_lifespans
         self.hooks.enqueue += other.hooks.enqueue
         self.hooks.companions += other.hooks.companions
-        self.hooks.overrides.update(other.hooks.overrides)
+        self.hooks.further_overrides += [lambda: other.hooks.overrides, *other.hooks.further_overrides]
         self.hooks.tracing = self.hooks.tracing or other.hooks.tracing
         self.queue_limits.update(other.queue_limits)
         self.schedules.update(other.schedules)

@@ -8,12 +8,15 @@ Source: docs/how-to/dependencies.md.
 
 from __future__ import annotations
 
+import functools
 import inspect
+import sys
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 from functools import lru_cache
+from types import SimpleNamespace
 from typing import Any
 
 from ..errors import TaskDefinitionError
@@ -86,19 +89,18 @@ def dependencies_of(task: str, function: Callable[..., Any], skip_first: bool) -
     """
     parameters = list(inspect.signature(function).parameters.values())[1 if skip_first else 0 :]
     found: dict[str, Marker] = {}
-    if any(map(_may_be_marked, parameters)):
-        hints = typing.get_type_hints(inspect.unwrap(function), include_extras=True)
-        for parameter in parameters:
-            kind = hints.get(parameter.name, parameter.annotation)
-            marker = _marker(parameter.default, kind)
-            if marker is not None:
-                found[parameter.name] = marker
-            elif parameter.default is _Injected.VALUE:
-                raise TaskDefinitionError(
-                    f"task {task}: {parameter.name} = injected(), and its annotation has no Depends(...)"
-                )
-            else:
-                _refuse_request(f"task {task}: argument {parameter.name}", parameter.default, kind)
+    for parameter in parameters:
+        if parameter.annotation is parameter.empty and parameter.default is parameter.empty:
+            continue
+        where = f"task {task}: {parameter.name}"
+        kind = _kind_of(parameter, function)
+        marker = _marker(where, parameter, kind)
+        if marker is not None:
+            found[parameter.name] = marker
+        elif parameter.default is _Injected.VALUE:
+            raise TaskDefinitionError(f"{where} = injected(), and its annotation has no Depends(...)")
+        else:
+            _refuse_request(f"task {task}: argument {parameter.name}", parameter.default, kind)
     last = ""
     for parameter in parameters:
         by_position = parameter.kind in (
@@ -116,23 +118,26 @@ def dependencies_of(task: str, function: Callable[..., Any], skip_first: bool) -
                 "last, or after a *"
             )
     for name, marker in found.items():
-        check_tree(f"task {task}: {name}", marker, ())
+        _check_tree(f"task {task}: {name}", marker, (), set())
     return found
 
 
-def check_tree(where: str, marker: Marker, above: tuple[Any, ...]) -> None:
+def _check_tree(where: str, marker: Marker, above: tuple[Any, ...], seen: set[Any]) -> None:
     """Look at a dependency and all that it depends on. Raises TaskDefinitionError."""
     call = marker.dependency
     assert call is not None
     if call in above:
         raise TaskDefinitionError(f"{where}: {_name(call)} depends on itself")
+    if (call, marker.shared) in seen:
+        return
+    seen.add((call, marker.shared))
     for name, need in needs_of(call).needs:
         if isinstance(need, Marker):
             if marker.shared and not need.shared:
                 raise TaskDefinitionError(
                     f"{where}: {_name(call)} is shared, and its {name} is of one job: write Depends(..., shared=True) there too"
                 )
-            check_tree(where, need, (*above, call))
+            _check_tree(where, need, (*above, call), seen)
         elif marker.shared:
             raise TaskDefinitionError(f"{where}: {_name(call)} is shared, so there is no job for its {name}")
 
@@ -144,69 +149,131 @@ def needs_of(call: Callable[..., Any]) -> Needs:
 
     Raises:
         TaskDefinitionError: Something that a job doesn't have.
+        Exception: Its annotations can't be read (yet).
     """
-    if not callable(call):
-        raise TaskDefinitionError(f"Depends({call!r}): it takes a function or a class")
     try:
         parameters = list(inspect.signature(call).parameters.values())
     except ValueError:  # in C, without a signature
         return Needs(call, ())
-    hints = _hints_of(call)
     needs: list[tuple[str, Marker | Source]] = []
     for parameter in parameters:
         where = f"{_name(call)}: {parameter.name}"
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
             continue
-        kind = hints.get(parameter.name, parameter.annotation)
-        marker = _marker(parameter.default, kind)
-        origin = typing.get_origin(kind) or kind
-        if marker is not None:
-            needs.append((parameter.name, marker))
-        elif origin is CurrentJob:
-            needs.append((parameter.name, Source.JOB))
-        elif origin is JobContext:
-            needs.append((parameter.name, Source.CONTEXT))
-        else:
-            _refuse_request(where, parameter.default, kind)
-            if parameter.default is parameter.empty:
-                raise TaskDefinitionError(
-                    f"{where} has no Depends(...) and no default; FastAPI would read it from the request, and {_NO_REQUEST}"
-                )
+        kind = _kind_of(parameter, call)
+        marker = _marker(where, parameter, kind)
+        bare = _bare(kind)
+        need = marker or {CurrentJob: Source.JOB, JobContext: Source.CONTEXT}.get(typing.get_origin(bare) or bare)
+        if need is not None:
+            if parameter.kind is parameter.POSITIONAL_ONLY:
+                raise TaskDefinitionError(f"{where} is positional only: what a dependency needs is passed by name")
+            needs.append((parameter.name, need))
+            continue
+        _refuse_request(where, parameter.default, kind)
+        if parameter.default is _Injected.VALUE:
+            raise TaskDefinitionError(f"{where} = injected(), and its annotation has no Depends(...)")
+        if parameter.default is parameter.empty:
+            raise TaskDefinitionError(
+                f"{where} has no Depends(...) and no default; FastAPI would read it from the request, and {_NO_REQUEST}"
+            )
     return Needs(call, tuple(needs))
 
 
-def _hints_of(call: Any) -> Mapping[str, Any]:
-    of = call.__init__ if inspect.isclass(call) else call
-    if not (inspect.isfunction(of) or inspect.ismethod(of) or inspect.isclass(call)):
-        of = type(call).__call__
-    try:
-        return typing.get_type_hints(inspect.unwrap(of), include_extras=True)
-    except Exception as error:
-        raise TaskDefinitionError(f"{_name(call)}: its annotations can't be read ({error})") from None
+def _kind_of(parameter: inspect.Parameter, call: Any) -> Any:
+    """
+    What a parameter's annotation stands for.
+
+    Raises:
+        NameError: It is text, and names something that can't be found (yet).
+    """
+    kind = parameter.annotation
+    for _ in range(20):
+        if isinstance(kind, str):
+            one = SimpleNamespace(__annotations__={"one": kind})
+            kind = typing.get_type_hints(one, _globals_of(call), include_extras=True)["one"]
+        elif hasattr(kind, "__value__"):  # type X = ...
+            kind = kind.__value__
+        else:
+            break
+    return kind
 
 
-def _may_be_marked(parameter: inspect.Parameter) -> bool:
-    return parameter.annotation is not parameter.empty or parameter.default is not parameter.empty
+def _globals_of(call: Any) -> dict[str, Any]:
+    """Where the text of annotations is read: the module of the function that has them."""
+    while not hasattr(call, "__globals__"):
+        if isinstance(call, functools.partial):
+            call = call.func
+        elif hasattr(call, "__wrapped__") and not inspect.isclass(call):
+            call = call.__wrapped__
+        elif inspect.isclass(call):
+            for name in ("__init__", "__new__"):
+                if hasattr(getattr(call, name), "__globals__"):
+                    return dict(getattr(call, name).__globals__)
+            return dict(vars(sys.modules.get(call.__module__, typing)))
+        elif inspect.ismethod(call):
+            call = call.__func__
+        elif inspect.isroutine(call):
+            return {}
+        else:
+            call = type(call).__call__
+    found: dict[str, Any] = inspect.unwrap(call).__globals__
+    return found
 
 
-def _marker(default: Any, kind: Any) -> Marker | None:
+def _bare(kind: Any) -> Any:
+    """A type without what Annotated says of it."""
+    while typing.get_origin(kind) is typing.Annotated:
+        kind = typing.get_args(kind)[0]
+    return kind
+
+
+def _is_marker(item: Any) -> bool:
+    return isinstance(item, Marker) or (hasattr(item, "dependency") and hasattr(item, "use_cache"))
+
+
+def _marker(where: str, parameter: inspect.Parameter, kind: Any) -> Marker | None:
     metadata = typing.get_args(kind)[1:] if typing.get_origin(kind) is typing.Annotated else ()
-    for item in (default, *metadata):
-        if not isinstance(item, Marker) and not (hasattr(item, "dependency") and hasattr(item, "use_cache")):
-            continue
-        if getattr(item, "scopes", None):
-            raise TaskDefinitionError(f"Security(...): its scopes are those of a request, and {_NO_REQUEST}")
-        call = item.dependency
-        if call is None:
-            call = typing.get_args(kind)[0] if metadata else kind
-        return Marker(call, item.use_cache, getattr(item, "shared", False))
-    return None
+    # The last one counts, as for FastAPI; one that is the default before all.
+    marked = [item for item in (parameter.default, *reversed(metadata)) if _is_marker(item)]
+    if not marked:
+        for part in typing.get_args(kind):
+            inner = typing.get_args(part)[1:] if typing.get_origin(part) is typing.Annotated else ()
+            if any(map(_is_marker, inner)) or (part is not kind and _bare(part) in (CurrentJob,)):
+                raise TaskDefinitionError(f"{where} is one of several types, and is always made: write that one alone")
+        return None
+    item = marked[0]
+    if getattr(item, "scopes", None):
+        raise TaskDefinitionError(f"{where}: Security(...): its scopes are those of a request, and {_NO_REQUEST}")
+    if getattr(item, "max_concurrency", None) is not None:
+        raise TaskDefinitionError(
+            f"{where}: max_concurrency= is of one process: write limit=Concurrency(...) at the task"
+        )
+    shared = getattr(item, "shared", False)
+    if shared and not item.use_cache:
+        raise TaskDefinitionError(f"{where}: shared=True and use_cache=False: what is shared is made once")
+    call = item.dependency
+    if call is None:
+        call = _bare(kind)
+        if call is parameter.empty:
+            raise TaskDefinitionError(f"{where} = Depends(): name a function, or annotate a class")
+    if not callable(call):
+        raise TaskDefinitionError(f"{where}: Depends({call!r}): it takes a function or a class")
+    try:
+        hash(call)
+    except TypeError:
+        raise TaskDefinitionError(
+            f"{where}: {call!r} has no hash, so it can't be known again: write a function"
+        ) from None
+    return Marker(call, item.use_cache, shared)
 
 
 def _refuse_request(where: str, default: Any, kind: Any) -> None:
     """Refuse what only a request has: `Request` and the like as a type, `Header(...)` and the like as a marker."""
-    arguments = typing.get_args(kind) if typing.get_origin(kind) is typing.Annotated else (kind,)
-    for item in (default, *arguments):
+    parts = [default, kind]
+    while parts:
+        item = parts.pop()
+        if not isinstance(item, type) or typing.get_args(item):
+            parts += typing.get_args(item)
         of = item if isinstance(item, type) else type(item)
         if f"{of.__module__}.".startswith(_OF_REQUESTS):
             raise TaskDefinitionError(f"{where} is a {of.__qualname__}, and {_NO_REQUEST}")

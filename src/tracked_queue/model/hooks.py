@@ -115,11 +115,21 @@ class Hooks:
     thread_contexts: list[SyncContext] = field(default_factory=list)
     thread_lifespans: list[SyncContext] = field(default_factory=list)
     companions: list[Companion] = field(default_factory=list)
-    # What takes a dependency's place, for tests.
+    # What takes a dependency's place, for tests; and where else that may be said.
     overrides: dict[Callable[..., Any], Callable[..., Any]] = field(default_factory=dict)
+    further_overrides: list[Callable[[], Mapping[Any, Callable[..., Any]]]] = field(default_factory=list)
     tracing: Tracing | None = field(default_factory=lambda: tracing_by_default)
     # Called with each batch of outcomes that the store has answered, with its verdicts (the chaos harness notes them).
     settled: list[Callable[[str, list[Any], list[Any]], None]] = field(default_factory=list)
+
+    def overridden(self, call: Any) -> Callable[..., Any]:
+        """A dependency, or what takes its place."""
+        for overrides in (self.overrides, *(more() for more in self.further_overrides)):
+            if call in overrides:
+                found: Callable[..., Any] = overrides[call]
+                return found
+        made: Callable[..., Any] = call
+        return made
 
     @property
     def see_enqueues(self) -> bool:

@@ -107,7 +107,7 @@ def _signal(kind: str, reason: str, seconds: float | None) -> Signal:
 
 def _with_dependencies(call: Invoke, task: Task[..., Any], hooks: Hooks, shared: Shared) -> Invoke:
     def called(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Awaitable[Any]:
-        return call_with(task.dependencies, hooks, shared, lambda made: call(args, {**kwargs, **made}))
+        return call_with(task.dependencies, hooks, shared, lambda made: call(args, {**kwargs, **made}), task.is_async)
 
     return called
 

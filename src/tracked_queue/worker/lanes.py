@@ -156,7 +156,8 @@ def entered(contexts: Sequence[SyncContext]) -> contextlib.ExitStack:
         return stack.pop_all()
 
 
-def _outcome(function: Callable[[], Any]) -> tuple[Any, BaseException | None]:
+def outcome_of(function: Callable[[], Any]) -> tuple[Any, BaseException | None]:
+    """What a function returns, or raises, in a thread."""
     # What the function raises is carried by hand: asyncio lets SystemExit and KeyboardInterrupt of a second task through to the
     # whole loop.
     try:
@@ -167,7 +168,7 @@ def _outcome(function: Callable[[], Any]) -> tuple[Any, BaseException | None]:
         return None, error
 
 
-guard(_outcome)
+guard(outcome_of)
 
 
 class JobThread(Executor):
@@ -223,7 +224,7 @@ class JobThread(Executor):
     async def run(self, function: Callable[[], T]) -> T:
         """`call`, for a function that may raise anything."""
         value: T
-        value, error = await self.call(partial(_outcome, function))
+        value, error = await self.call(partial(outcome_of, function))
         if error is not None:
             raise error
         return value
