@@ -54,6 +54,7 @@ from .model.job import Job
 from .model.options import JobOptions, JobOptionsArgs
 from .model.record import ErrorInfo, Failure, JobEvent, JobInfo, LogLine, Progress
 from .model.retry import Dead, Discard, Exponential, Fixed, Retry, Snooze
+from .model.schedules import Planned
 from .model.task import PreparedCall, Step, SyncTask, Task, TaskWithOptions
 from .model.workflow import BatchProgress, Group
 from .protocol.states import State
@@ -217,6 +218,7 @@ __all__ = [
     "ParkedReport",
     "PayloadTooLargeError",
     "Picture",
+    "Planned",
     "PreparedCall",
     "ProcessLostError",
     "Progress",

@@ -23,7 +23,9 @@ from .model.checks import (
     check_list,
     check_mapping,
     check_name,
+    check_source,
     check_sync_context,
+    to_seconds,
 )
 from .model.constraints import Key, Limit, Unique, UniqueUntil, limits_of, unique_of
 from .model.context import CurrentJob, JobContext
@@ -41,7 +43,7 @@ from .model.options import (
     job_options,
 )
 from .model.retry import RetryArgument, Signal, retry_policy
-from .model.schedules import Missed, Schedule, interval_ms
+from .model.schedules import Missed, Planned, Schedule, ScheduleSource, interval_ms
 from .model.task import PreparedCall, Registry, Step, SyncTask, Task, check_function, check_keys, task_name
 from .model.workflow import Group
 from .producer.connections import UNGUARDED, Connections
@@ -56,6 +58,7 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 R = TypeVar("R")
 SyncContextT = TypeVar("SyncContextT", bound=SyncContext)
+PlansT = TypeVar("PlansT", bound=Callable[..., Coroutine[Any, Any, Sequence[Planned]]])
 AnyTask = TypeVar("AnyTask", bound=Task[..., Any])
 
 
@@ -522,6 +525,31 @@ class TrackedQueue:
                 raise UsageError(f"schedule {added.name}: there is one of that name already; give it name=...")
             self._definitions.schedules[added.name] = added
             return task
+
+        return register
+
+    def schedule_source(self, *wrong: Never, every: Seconds = 30.0) -> Callable[[PlansT], PlansT]:
+        """
+        Register `async def source()` (or `source(state)`, with what the lifespan has yielded), which returns a list of
+        `Planned(...)`: schedules that come, change and go while workers run, such as those in a table of yours.
+
+        Each worker asks it when it starts, and again and again; a schedule is known by its name, and stands as long as it is
+        named. While the source raises, what it named last goes on. One that is wrong is left out, and logged.
+
+        Args:
+            every: Seconds (or a timedelta) between two readings, about; a change takes so long to be seen everywhere.
+        """
+        if wrong:
+            raise UsageError("write @app.schedule_source() with parentheses")
+        self._check_own("schedule_source")
+        every_s = to_seconds("schedule_source: every", every, above=True)
+
+        def register(function: PlansT) -> PlansT:
+            takes_state = check_source(function)
+            name = f"{function.__module__}.{function.__qualname__}"
+            made = ScheduleSource(name=name, function=function, every_s=every_s, takes_state=takes_state)
+            self._definitions.sources.append(made)
+            return function
 
         return register
 

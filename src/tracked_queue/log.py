@@ -150,6 +150,26 @@ def web_worker_ended(*, error: str) -> None:
     log.error("web.worker_ended", error=error)
 
 
+def schedules_changed(*, source: str, added: int, changed: int, removed: int) -> None:
+    """A source names other schedules than before."""
+    log.info("schedules.changed", source=source, added=added, changed=changed, removed=removed)
+
+
+def schedules_unread(*, source: str, error: str) -> None:
+    """A source of schedules could not be read; what it named last goes on."""
+    log.warning("schedules.unread", source=source, error=error)
+
+
+def schedules_read_again(*, source: str) -> None:
+    """A source of schedules answers again."""
+    log.info("schedules.read_again", source=source)
+
+
+def schedule_refused(*, source: str, schedule: str, problem: str) -> None:
+    """A source names a schedule that can't be run; the others are."""
+    log.warning("schedule.refused", source=source, schedule=schedule, problem=problem)
+
+
 def dependencies_left(*, error: str) -> None:
     """A shared dependency raised as it was left at the worker's end; jobs are not affected."""
     log.error("dependencies.left", error=error)

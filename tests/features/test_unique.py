@@ -80,6 +80,10 @@ async def test_conflicts_reject_and_replace(app: TrackedQueue) -> None:
         await rejecting.enqueue(1, "b")
     assert found.value.job_id == first.id
 
+    with pytest.raises(UsageError, match="conflict='replace'"):
+        Unique(max_wait=5)
+    with pytest.raises(UsageError, match="max_wait"):
+        Unique(conflict="replace", max_wait=-1)
     job = await debounced.options(delay=0.2).enqueue(1, "old")
     due = (await job.info()).due_at
     again = await debounced.options(delay=0.4).enqueue(1, "new")

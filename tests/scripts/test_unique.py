@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.harness import START_MS, Scripts, request
-from tests.scripts.common import drain, replacing, unique
+from tests.scripts.common import drain, extras, replacing, unique
 from tracked_queue.protocol import transitions as t
 from tracked_queue.protocol.transitions import Conflict, DeadWord, Verdict
 
@@ -73,6 +73,31 @@ def test_replace_gives_the_waiting_job_the_new_arguments(q: Scripts) -> None:
     (job,) = q.take("w")
     assert job.args == b"\x91\x02"
     assert q.store.run(t.enqueue([again])) == [Conflict("held", "a")], "it has started"
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_a_debounce_is_bounded(q: Scripts, named: bool) -> None:
+    """However often it is replaced, it is due 3 s after the first enqueue."""
+    bound = extras(unique=["k", "done", "replace", 0, 3000])
+    q.enqueue("a", extras=bound, delay_ms=1000)
+    for at in (1, 2, 3, 4, 5):
+        q.pass_time(0.5)
+        now = START_MS + 500 * at
+        due: dict[str, Any] = {"due_ms": now + 1000} if named else {"delay_ms": 1000}
+        assert q.store.run(t.enqueue([request(f"b{at}", extras=bound, args=bytes([0x91, at]), **due)])) == [
+            Conflict("replaced", "a")
+        ]
+        wanted = min(now + 1000, START_MS + 3000)
+        assert q.job("a")["due_ms"] == str(wanted) and q.redis.zscore(q.keys.single("scheduled"), "a") == wanted
+    q.pass_time(0.5)
+    # It is due by now, and the next one brings it into its queue.
+    assert q.store.run(t.enqueue([request("c", extras=bound, args=b"\x91\x09", delay_ms=1000)])) == [
+        Conflict("replaced", "a")
+    ]
+    assert q.state("a") == "queued" and "due_ms" not in q.job("a")
+    q.register("w")
+    (job,) = q.take("w")
+    assert job.args == b"\x91\x09"
 
 
 @pytest.mark.parametrize("how", ["retry", "snoozed", "interrupted", "recovered", "running"])

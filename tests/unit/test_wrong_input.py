@@ -139,6 +139,7 @@ OPTIONS: dict[str, list[Any]] = {
 CLASSES: dict[str, tuple[Callable[..., Any], dict[str, list[Any]]]] = {
     "Unique": (Unique, {
         "until": ["never", 5, None], "by": [*NOT_A_KEY, annotated_key], "conflict": ["fight", 5, None], "window": [*NOT_SECONDS, 0],
+        "max_wait": [*NOT_SECONDS, 0, 5],  # 5: without conflict="replace"
     }),
     "Concurrency": (lambda **given: Concurrency(**{"most": 1, **given}), {
         "most": [*NOT_A_COUNT, None, "5/m"], "key": [*NOT_A_KEY, annotated_key], "name": NOT_A_NAME,

@@ -14,7 +14,8 @@
 --            options  what the job overrides of its task, '' for nothing; opaque here
 --            extras   '' or MessagePack of a map with any of
 --              expires     '+ms' from now or 'ms' since 1970: a job that has not started by then ends 'expired'
---              unique      key, until ('started', 'done' or 'window'), conflict ('existing' or 'replace'), ms of the window
+--              unique      key, until ('started', 'done' or 'window'), conflict ('existing' or 'replace'), ms of the window, and
+--                          if there is such a bound the ms after its first enqueue by which a job that is replaced is due
 --              lane        where it waits if it has limits or turns
 --              limits      list of name, kind, number, ms, bytes of the name without its key; see lua/include/lanes.lua
 --              after       ids (at most 250) of the jobs that it comes after; an id of this batch that was not stored, because
@@ -238,7 +239,10 @@ end
 local function replace(job)
   local at, id, record, queue = job.at, job.replaces, job_prefix .. job.replaces, ARGV[job.at + 2]
   local extras = job.extras
-  local due_ms = moment(job.due)
+  local due_ms, bound_ms = moment(job.due), extras.unique[5]
+  if due_ms and bound_ms then
+    due_ms = math.min(due_ms, number_of(redis.call('HGET', record, 'queued_ms')) + bound_ms)
+  end
   if due_ms and due_ms <= now then
     due_ms = nil
   end

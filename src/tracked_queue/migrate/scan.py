@@ -165,7 +165,9 @@ class _Reader(ast.NodeVisitor):
         if module == "celery.signals":
             self._note(node, f"signals ({', '.join(sorted(names))})", "middleware, lifespan or on_failure", False)
         if module.startswith("django_celery_beat"):
-            self._note(node, "django_celery_beat", "schedules stand in the code: @app.cron(...)", False)
+            self._note(
+                node, "django_celery_beat", "@app.schedule_source reads a table of yours; or @app.cron(...) in the code"
+            )
 
     def visit_FunctionDef(self, node: ast.FunctionDef) -> None:
         """A task's decorator."""

@@ -118,6 +118,26 @@ def check_function(name: str, value: Any, shape: str, given: int, *, waits: bool
         pass
 
 
+def check_source(function: Any) -> bool:
+    """
+    An `async def` function without arguments, or with one for the lifespan's state.
+
+    Returns:
+        Whether it takes that.
+
+    Raises:
+        UsageError: It is something else.
+    """
+    shape = "async def source() or async def source(state)"
+    try:
+        parameters = list(inspect.signature(function).parameters.values())
+    except (TypeError, ValueError):
+        raise UsageError(f"schedule_source={function!r}: write {shape}") from None
+    needed = [item for item in parameters if item.default is item.empty and item.kind is not item.VAR_KEYWORD]
+    check_function("schedule_source", function, shape, min(len(needed), 1), waits=True)
+    return len(needed) == 1
+
+
 def check_lifespan(lifespan: Any) -> None:
     """An async context manager function without arguments."""
     if lifespan is None:

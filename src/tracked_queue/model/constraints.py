@@ -72,12 +72,15 @@ class Unique:
             `reject` raises DuplicateJobError, `replace` gives the waiting job the new arguments and due time.
         window: Seconds for which the key stays held from the enqueue on, whatever the job does (throttle); takes the
             place of `until`.
+        max_wait: With `replace`: however often the job is replaced, it is due at the latest so many seconds after the first
+            enqueue (a bound for a debounce).
     """
 
     until: Until = "done"
     by: Key | None = None
     conflict: OnConflict = "existing"
     window: Seconds | None = None
+    max_wait: Seconds | None = None
 
     def __post_init__(self) -> None:
         if self.until not in ("started", "done"):
@@ -86,16 +89,23 @@ class Unique:
             raise UsageError(f"unique: conflict={self.conflict!r} must be 'existing', 'reject' or 'replace'")
         if self.window is not None:
             to_seconds("Unique(window)", self.window, above=True)
+        if self.max_wait is not None:
+            to_seconds("Unique(max_wait)", self.max_wait, above=True)
+            if self.conflict != "replace":
+                raise UsageError("unique: max_wait= bounds how long a job is replaced: write conflict='replace' too")
         if self.by is not None:
             object.__setattr__(self, "by", checked_key("Unique(by)", self.by))
 
     def parts(self, task: str, arguments: Mapping[str, Any]) -> list[Any]:
-        """key, until, conflict, ms of the window: as lua/enqueue.lua takes them."""
+        """key, until, conflict, ms of the window, and of the longest wait if there is one: as lua/enqueue.lua takes them."""
         what = f"task {task}: unique by"
         key = short(canonical(arguments)) if self.by is None else key_text(self.by, arguments, what)
         until = self.until if self.window is None else "window"
         window_ms = 0 if self.window is None else max(1, round(to_seconds("window", self.window) * 1000))
-        return [part("t", task) + key, until, "replace" if self.conflict == "replace" else "existing", window_ms]
+        parts = [part("t", task) + key, until, "replace" if self.conflict == "replace" else "existing", window_ms]
+        if self.max_wait is not None:
+            parts.append(max(1, round(to_seconds("max_wait", self.max_wait) * 1000)))
+        return parts
 
 
 def unique_of(given: UniqueUntil | Unique | None) -> Unique | None:

@@ -8,7 +8,7 @@ from ..errors import UsageError
 from .checks import check_carry
 from .constraints import Limit
 from .hooks import Hooks
-from .schedules import Schedule
+from .schedules import Schedule, ScheduleSource
 from .task import Enqueuer, Registry
 
 
@@ -19,6 +19,7 @@ class Definitions:
         self.tasks = Registry()
         self.hooks = hooks
         self.schedules: dict[str, Schedule] = {}
+        self.sources: list[ScheduleSource] = []
         self.queue_limits: dict[str, tuple[Limit, ...]] = {}
         # Where the app can be imported from, `module:attribute`, if it is not just where a module holds it.
         self.home = ""
@@ -64,3 +65,4 @@ class Definitions:
         self.hooks.tracing = self.hooks.tracing or other.hooks.tracing
         self.queue_limits.update(other.queue_limits)
         self.schedules.update(other.schedules)
+        self.sources += other.sources

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import islice, takewhile
 from typing import Any, Literal, get_args
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from cronsim import CronSim, CronSimError
-
 from ..errors import UsageError
 from ..settings import Seconds
 from .checks import check_name, to_seconds
-from .task import Task
+from .cron import Cron
+from .options import JobOptions
+from .task import PreparedCall, Task
 
 Missed = Literal["skip", "once", "all"]
 MISSED = get_args(Missed)
@@ -48,6 +48,8 @@ class Schedule:
     missed: Missed = "once"
     args: Sequence[Any] = ()
     kwargs: Mapping[str, Any] = field(default_factory=dict)
+    options: JobOptions = field(default_factory=JobOptions)
+    _cron: Cron | None = field(default=None, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         check_name("schedule", self.name)
@@ -56,16 +58,15 @@ class Schedule:
         if not self.task.task_options.tracked:
             raise UsageError(f"schedule {self.name}: its task is tracked=False; a tick needs a record")
         try:
-            zone = ZoneInfo(self.tz)
+            ZoneInfo(self.tz)
         except (ZoneInfoNotFoundError, ValueError, OSError) as error:
             raise UsageError(f"schedule {self.name}: tz={self.tz[:60]!r} is not a known timezone") from error
         if self.cron is not None:
             try:
-                next(CronSim(self.cron, datetime(2026, 1, 1, tzinfo=zone)))
-            except (CronSimError, StopIteration) as error:
-                why = f": {error}" if isinstance(error, CronSimError) else ""
+                object.__setattr__(self, "_cron", Cron(self.cron, self.tz))
+            except UsageError as error:
                 raise UsageError(
-                    f"schedule {self.name}: expression {self.cron!r} is not a cron expression that ever fires{why}"
+                    f"schedule {self.name}: expression {self.cron!r} is not a cron expression that ever fires: {error}"
                 ) from error
 
     def ticks(self, after_ms: int) -> Iterator[int]:
@@ -75,8 +76,8 @@ class Schedule:
             while True:
                 tick += self.every_ms
                 yield tick
-        start = datetime.fromtimestamp(after_ms / 1000, UTC).astimezone(ZoneInfo(self.tz))
-        for moment in CronSim(self.cron or "", start):
+        assert self._cron is not None
+        for moment in self._cron.after(datetime.fromtimestamp(after_ms / 1000, UTC)):
             tick = round(moment.timestamp() * 1000)
             if tick > after_ms:
                 yield tick
@@ -119,3 +120,91 @@ def interval_ms(every: Seconds) -> int:
     if seconds < 1:
         raise UsageError(f"every={every!r}: it must be a second or more")
     return round(seconds * 1000)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Planned:
+    """
+    One schedule that a source names; see `TrackedQueue.schedule_source`.
+
+    Args:
+        name: What it is known by: the next one of this name takes its place.
+        call: `task.call(...)`, or `task.options(queue=..., headers=..., timeout=...).call(...)`.
+        cron, every: An expression, or seconds (or a timedelta); one of them.
+        tz, missed: See `TrackedQueue.cron`.
+    """
+
+    name: str
+    call: PreparedCall[Any]
+    cron: str | None = None
+    every: Seconds | None = None
+    tz: str = "UTC"
+    missed: Missed = "once"
+
+    def is_like(self, other: Planned) -> bool:
+        """Whether both mean the same schedule; each call has an id of its own, which is none of it."""
+        rule, others = (self.cron, self.every, self.tz, self.missed), (other.cron, other.every, other.tz, other.missed)
+        mine, theirs = self.call, other.call
+        return (
+            rule == others
+            and isinstance(mine, PreparedCall)
+            and isinstance(theirs, PreparedCall)
+            and mine.task is theirs.task
+            and mine.options == theirs.options
+            and (mine.request.args, mine.request.kwargs) == (theirs.request.args, theirs.request.kwargs)
+        )
+
+    def schedule(self, enqueuer: object) -> Schedule:
+        """
+        What is to run when.
+
+        Raises:
+            UsageError: It names no call of a task of this app, no rule or two, or an option that a tick can't have.
+        """
+        check_name("schedule", self.name)
+        call = self.call
+        if not isinstance(call, PreparedCall) or call.task is None or call.task.enqueuer is not enqueuer:
+            raise UsageError(
+                f"schedule {self.name}: call={call!r}: it must be a call of a task of this app: task.call(...)"
+            )
+        for option in ("id", "delay", "at", "after", "known_for", "expires"):
+            if getattr(call.options, option) is not None:
+                raise UsageError(
+                    f"schedule {self.name}: options({option}=...): each tick is a job of its own, due at its time"
+                )
+        if (self.cron is None) == (self.every is None):
+            raise UsageError(f"schedule {self.name}: give cron= or every=")
+        if self.cron is not None and not isinstance(self.cron, str):
+            raise UsageError(f"schedule {self.name}: cron={self.cron!r}: it must be text")
+        if not isinstance(self.tz, str):
+            raise UsageError(f"schedule {self.name}: tz={self.tz!r}: it must be the name of a timezone")
+        every_ms = None if self.every is None else interval_ms(self.every)
+        return Schedule(
+            name=self.name, task=call.task, cron=self.cron, every_ms=every_ms, tz=self.tz, missed=self.missed, args=call.args,
+            kwargs=call.kwargs, options=call.options,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class ScheduleSource:
+    """A function that names schedules, and how often it is asked."""
+
+    name: str
+    function: Callable[..., Coroutine[Any, Any, Sequence[Planned]]]
+    every_s: float
+    takes_state: bool
+
+    async def read(self, state: Any) -> Sequence[Planned]:
+        """
+        What it names now.
+
+        Raises:
+            UsageError: That is no list.
+            Exception: What the function raises.
+        """
+        named = await (self.function(state) if self.takes_state else self.function())
+        if not isinstance(named, list | tuple):
+            raise UsageError(
+                f"{self.name} returned a {type(named).__qualname__}; a source returns a list of Planned(...)"
+            )
+        return named

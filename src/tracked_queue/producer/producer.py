@@ -172,7 +172,7 @@ class Producer:
 
     def tick(self, schedule: Schedule, tick_ms: int, mode: str) -> Request:
         """The job of one tick; its id comes from the tick, so that any number of workers store it only once."""
-        options = JobOptions(tick=(schedule.name, tick_ms, mode))
+        options = dataclasses.replace(schedule.options, tick=(schedule.name, tick_ms, mode))
         request = self.request(schedule.task, options, tuple(schedule.args), dict(schedule.kwargs))
         shards = self.connections.shards
         home = shards.of_id(request.id) if request.pinned else shards.of_text(f"schedule:{schedule.name}")
@@ -385,12 +385,23 @@ class Producer:
 
     async def trigger(self, schedule: str) -> Job[Any]:
         """Run a schedule's task now, besides its ticks. Raises UsageError for a name that this app doesn't have."""
-        found = self.definitions.schedules.get(check_name("schedule", schedule))
+        known = dict(self.definitions.schedules)
+        if check_name("schedule", schedule) not in known:
+            known.update(await self.planned())
+        found = known.get(schedule)
         if found is None:
-            raise UsageError(
-                f"schedule {schedule!r}: this app has none of that name; {did_you_mean(schedule, self.definitions.schedules)}"
-            )
-        return await self.enqueue_call(found.task, JobOptions(), tuple(found.args), dict(found.kwargs))
+            raise UsageError(f"schedule {schedule!r}: this app has none of that name; {did_you_mean(schedule, known)}")
+        return await self.enqueue_call(found.task, found.options, tuple(found.args), dict(found.kwargs))
+
+    async def planned(self) -> dict[str, Schedule]:
+        """What the sources name now that can be asked outside of a worker, by name; what is wrong with one is left out."""
+        found: dict[str, Schedule] = {}
+        for source in self.definitions.sources:
+            if not source.takes_state:
+                for planned in await source.read(None):
+                    with contextlib.suppress(UsageError):
+                        found[planned.name] = planned.schedule(self)
+        return found
 
     # Workflows
 

@@ -18,6 +18,7 @@ from ..model.codec import decode_error
 from ..model.context import CurrentJob
 from ..model.hooks import RunMiddleware
 from ..model.retry import Signal, meant_by
+from ..model.schedules import Schedule
 from ..model.task import PreparedCall, Task, TaskWithOptions
 from ..protocol.text import to_text
 from ..protocol.transitions import (
@@ -192,25 +193,27 @@ class QueueKit:
             raise UsageError(f"advance: {error}") from None
         seconds = to_seconds("advance", wanted)
         until_ms = await self.now_ms() + round(seconds * 1000)
-        await self._tell_schedules()  # one that was defined meanwhile
+        schedules = await self._tell_schedules()  # one that was defined, or is named by a source, meanwhile
         while True:
-            ticks = [(item.next_after(self._last_ms[item.name]), item.name) for item in self.app.schedules.values()]
+            ticks = [(item.next_after(self._last_ms[item.name]), item.name) for item in schedules.values()]
             due_ms, name = min(ticks, default=(until_ms + 1, ""))
             if due_ms > until_ms:
                 break
             await self.set_clock(due_ms)
             self._last_ms[name] = due_ms
-            item = self.app.schedules[name]
+            item = schedules[name]
             request = self._producer.tick(item, due_ms, "store" if item.missed == "all" else "coalesce")
             await self._connections.store_of(request.id).run(enqueue([request]))
         await self.set_clock(until_ms)
 
-    async def _tell_schedules(self) -> None:
-        for item in self.app.schedules.values():
+    async def _tell_schedules(self) -> dict[str, Schedule]:
+        schedules = {**self.app.schedules, **await self._producer.planned()}
+        for item in schedules.values():
             if item.name not in self._last_ms:
                 self._last_ms[item.name] = await self.now_ms()
                 about = [(item.name, item.task.name, item.task.task_options.queue, item.shown)]
                 await self._connections.store.run(schedule(about))
+        return schedules
 
     async def drain(self, *, raises: bool = True) -> int:
         """
@@ -253,8 +256,8 @@ class QueueKit:
 
         # Ticks are stored by `advance`, at their times; a scheduler beside it would add to them by the real clock.
         definitions = self._producer.definitions
-        hooks, schedules = definitions.hooks, definitions.schedules
-        definitions.schedules = {}
+        hooks, schedules, sources = definitions.hooks, definitions.schedules, definitions.sources
+        definitions.schedules, definitions.sources = {}, []
         hooks.run.insert(0, watch)
         hooks.settled.append(note)
         try:
@@ -263,6 +266,7 @@ class QueueKit:
             hooks.run.remove(watch)
             hooks.settled.remove(note)
             definitions.schedules = {**schedules, **definitions.schedules}
+            definitions.sources = [*sources, *definitions.sources]
         if raises:
             _raise_first(errors, ended)
         return runs

@@ -32,6 +32,7 @@ from .lineage import watch_forks
 from .liveness import SignOfLife, default_label
 from .loopwatch import LoopWatch
 from .meter import METER, Gauges, Key
+from .plans import Plans
 from .predecessors import origin_of
 from .queues import Queues, Served
 from .recorder import RECORDER
@@ -137,7 +138,12 @@ class Instance:
                 options, queue = task.task_options, task.task_options.queue
                 deciding(task.name, queue, options.unique, options.limits, definitions.queue_limits.get(queue, ()))
         # A schedule's arguments are checked here, so that a misfit fails the start; it is kept in the shard of its jobs.
-        homes = [(item, shards.of_id(producer.tick(item, 1000, "pass").id)) for item in definitions.schedules.values()]
+        plans = Plans(
+            definitions.schedules,
+            definitions.sources,
+            lambda planned: planned.schedule(producer),
+            lambda item: shards.of_id(producer.tick(item, 1000, "pass").id),
+        )
         self._supervised = program is not None
         self.stop = Stop(ending)
         isolates = any(task.task_options.isolate for task in tasks)
@@ -152,6 +158,7 @@ class Instance:
             limits=known_limits(tasks, definitions.queue_limits),
             hooks=definitions.hooks,
             tick=producer.tick,
+            plans=plans,
             agreement=Agreement(shards, connections.agreement.chosen),  # asked anew at each start
             about=self._about(),
             origin=self._origin,
@@ -167,10 +174,7 @@ class Instance:
             saw_suspects=self._saw_suspects,
             began=began,
         )
-        self._shards = [
-            ShardWorker(self._host, shard, shards.keys(shard), [item for item, home in homes if home == shard])
-            for shard in range(shards.count)
-        ]
+        self._shards = [ShardWorker(self._host, shard, shards.keys(shard)) for shard in range(shards.count)]
 
     async def run(self, *, handle_signals: bool = True) -> int:
         """
@@ -296,6 +300,8 @@ class Instance:
             for companion in companions:
                 await companion.before_burst()
         beside = [asyncio.ensure_future(companion.beside()) for companion in companions]
+        plans = self._host.plans
+        beside += [asyncio.ensure_future(plans.follow(source, self._host.state)) for source in plans.sources]
         try:
             yield
         finally:

@@ -5,11 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Sequence
 
 from .. import log
 from ..errors import StoreUnavailableError
-from ..model.schedules import Schedule
 from ..protocol.keys import Keys
 from ..protocol.transitions import register
 from ..transport.link import Link
@@ -29,11 +27,10 @@ class ShardWorker:
 
     Args:
         shard: Its number; where there are others, log lines name it.
-        schedules: Those whose ticks are kept there.
     """
 
-    def __init__(self, host: Host, shard: int, keys: Keys, schedules: Sequence[Schedule]) -> None:
-        self._host, self._shard, self._keys, self._schedules = host, shard, keys, list(schedules)
+    def __init__(self, host: Host, shard: int, keys: Keys) -> None:
+        self._host, self._shard, self._keys = host, shard, keys
         self._endpoint = host.endpoint.of(keys)
         self._outage = Outage(f"shard {shard}: " if host.slots.several else "")
         self._first = True
@@ -115,9 +112,7 @@ class ShardWorker:
                 await release_predecessors(
                     links.rest, host.origin, host.label, settings.exclusive_label, several=host.slots.several
                 )
-            term = self._term = Term(
-                host, self._shard, self._endpoint, self._keys, self._schedules, state, links, self._outage
-            )
+            term = self._term = Term(host, self._shard, self._endpoint, self._keys, state, links, self._outage)
             try:
                 return await term.run()
             finally:

@@ -49,6 +49,7 @@ from .liveness import SignOfLife
 from .meter import METER
 from .outage import Outage, insist
 from .outcome import Cause
+from .plans import Plans
 from .predecessors import Origin, watch_label
 from .queues import Served
 from .reconcile import Reconciler
@@ -82,6 +83,7 @@ class Host:
     limits: Mapping[str, int]
     hooks: Hooks
     tick: Callable[[Schedule, int, str], Request]
+    plans: Plans
     agreement: Agreement
     about: Mapping[str, str]
     origin: Origin
@@ -108,7 +110,6 @@ class Term:
 
     Args:
         shard: Its number.
-        schedules: Those whose ticks are kept there.
         links: The connections of this lease.
     """
 
@@ -118,7 +119,6 @@ class Term:
         shard: int,
         endpoint: Endpoint,
         keys: Keys,
-        schedules: Sequence[Schedule],
         state: LeaseState,
         links: Links,
         outage: Outage,
@@ -179,7 +179,7 @@ class Term:
             times=self.runner.times,
         )
         self._scheduler = Scheduler(
-            store=links.rest, schedules=schedules, make=host.tick, outage=outage, lost=lambda: state.lost
+            store=links.rest, plans=host.plans, shard=shard, make=host.tick, outage=outage, lost=lambda: state.lost
         )
         self._recovery = Recovery(
             links.rest, settings, state.lease, outage, Witness(host.hooks.tracing, host.cipher.open)
