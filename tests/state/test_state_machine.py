@@ -83,6 +83,7 @@ class Machine(RuleBasedStateMachine):
         key=st.sampled_from([None, "k1", "k2"]),
         until=st.sampled_from(["started", "done"]),
         conflict=st.sampled_from(["existing", "replace"]),
+        bound=st.sampled_from([None, 600]),
         limits=st.sampled_from([(), ("one",), ("two",), ("one", "two"), ("rate",), ("rate", "one")]),
         turn=st.sampled_from([None, "a", "b"]),
         delay=st.sampled_from([0, 0, 500]),
@@ -93,13 +94,13 @@ class Machine(RuleBasedStateMachine):
         data=st.data(),
     )
     def enqueue(
-        self, queue: str, key: str | None, until: str, conflict: str, limits: tuple[str, ...], turn: str | None,
+        self, queue: str, key: str | None, until: str, conflict: str, bound: int | None, limits: tuple[str, ...], turn: str | None,
         delay: int, expires: int | None, known: bool, after: int, on_failure: str, data: st.DataObject,
     ) -> None:  # fmt: skip
         job = f"j{len(self.jobs)}" if not known else f"k{len(self.known)}-{len(self.jobs)}"
         extras: dict[str, Any] = {"known": 3_600_000} if known else {}
         if key is not None:
-            extras["unique"] = [key, until, conflict, 0]
+            extras["unique"] = [key, until, conflict, 0, *([bound] if bound and conflict == "replace" else [])]
         if limits or turn:
             extras["lane"] = f"{queue}\n{'|'.join(limits)}:{turn}"
         if limits:
@@ -124,6 +125,9 @@ class Machine(RuleBasedStateMachine):
             assert answer.word in ("held", "replaced") and holder == answer.id, "a key was held by nobody, or another"
             if answer.word == "replaced":
                 self.is_as_the_new_one(answer.id, limits)
+                record = self.q.job(answer.id)
+                if bound and delay and record.get("state") == "scheduled":
+                    assert int(record["due_ms"]) <= int(record["queued_ms"]) + bound, "a debounce goes on for ever"
             return
         assert answer is True
         for at, other in enumerate(rest, 1):
@@ -902,6 +906,7 @@ FAULTS: dict[str, tuple[str, str, str]] = {
     "a group is as large as there is room": ("fetch", "size + 1 > math.min(smallest, pool)", "false"),
     "a late one is told of nothing": ("enqueue", "    else\n      back.open = {}\n", "    end\n    if state ~= 'waiting' then\n      back.open = {}\n"),
     "delays of a clock ahead are trusted": ("heartbeat", "redis.call('HSET', single('timer'), 'rewind', '+inf 0')", ""),
+    "a debounce has no bound": ("enqueue", "if due_ms and bound_ms then", "if false then"),
     "the last portion is forgotten": ("follow", "note_ends(follower, #back.open - (is_last and 1 or 0)", "note_ends(follower, #back.open"),
 }  # fmt: skip
 
