@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from api_page import api_page
 from typer.core import TyperArgument
 from typer.main import get_command
 
@@ -128,6 +129,7 @@ PAGES = {
     "log-events.md": events_page,
     "scripts.md": scripts_page,
     "commands.md": commands_page,
+    "api.md": lambda: api_page(MADE),
 }
 
 
