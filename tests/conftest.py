@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import itertools
 import os
 from collections.abc import AsyncIterator, Iterator
@@ -16,6 +17,12 @@ from tracked_queue import TrackedQueue
 from tracked_queue.chaos.server import RedisServer
 
 _names = itertools.count()
+# How long an example takes says something of the machine, not of the code.
+if importlib.util.find_spec("hypothesis"):  # not in every environment that these tests run in
+    from hypothesis import settings
+
+    settings.register_profile("tests", deadline=None)
+    settings.load_profile("tests")
 
 
 @pytest.fixture(scope="session", params=["asyncio", "asyncio+uvloop"])

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from tests.harness import running_worker
+from tests.harness import running_worker, wait_until
 from tracked_queue import ArgumentError, JobFailedError, Rate, State, TrackedQueue, UsageError
 from tracked_queue.chaos.server import RedisServer
 from tracked_queue.compat.celery import (
@@ -27,11 +27,13 @@ from tracked_queue.compat.celery import (
     MaxRetriesExceededError,
     chain,
     chord,
+    crontab,
     group,
     shared_task,
     signature,
 )
 from tracked_queue.compat.celery import app as celery_app
+from tracked_queue.compat.celery.beat import _planned
 from tracked_queue.compat.celery.options import Declared
 
 
@@ -507,6 +509,56 @@ async def test_an_isolated_task_knows_its_request(server: RedisServer, namespace
         await ran(isolated_tasks.queue, program)
     finally:
         await isolated_tasks.queue.aclose()
+
+
+async def test_the_beat_schedule_is_run_by_workers(app: TrackedQueue, capfd: pytest.CaptureFixture[str]) -> None:
+    runs: list[Any] = []
+    celery = Celery(
+        app,
+        timezone="Europe/Berlin",
+        beat_schedule={
+            "pulse": {"task": "pulse", "schedule": 1.0, "args": (7,), "kwargs": {"b": 8}, "options": {"expires": 30}},
+            "slow": {"task": "pulse", "schedule": datetime.timedelta(hours=1), "options": {"queue": "other"}},
+            "nightly": {"task": "pulse", "schedule": crontab(hour=3, minute=0)},
+            "weekdays": {"task": "pulse", "schedule": crontab(minute="*/15", hour={9, 17}, day_of_week="mon-fri")},
+            "missing": {"task": "nobody", "schedule": 5}, "odd": {"task": "pulse", "schedule": "daily"}, "none": {"schedule": 5},
+            "priority": {"task": "pulse", "schedule": 5, "options": {"priority": 3}},
+        },
+    )  # fmt: skip
+
+    @celery.task(name="pulse")
+    def pulse(a: int = 0, b: int = 0) -> None:
+        runs.append((a, b))
+
+    async with running_worker(app):
+        await wait_until(lambda: (7, 8) in runs)
+        known = {item.name: item.rule for item in await app.read_schedules()}
+    assert known == {
+        "pulse": "every 1 s", "slow": "every 3600 s", "nightly": "0 3 * * * Europe/Berlin",
+        "weekdays": "*/15 9,17 * * mon-fri Europe/Berlin",
+    }  # fmt: skip
+    logged = capfd.readouterr().out
+    assert logged.count("schedule.refused") == 4
+    for says in ("no task 'nobody'", "no task 'task'", "can be a crontab, seconds", "priority= has no counterpart"):
+        assert says in logged, says
+
+
+def test_crontabs() -> None:
+    assert (
+        crontab().expression == "* * * * *"
+        and crontab(minute=0, hour="*/2", month_of_year=[3, 1]).expression == "0 */2 * 1,3 *"
+    )
+    assert crontab(0) == crontab(minute="0") and crontab(0) != crontab(1)
+    with pytest.raises(UsageError, match="where both fit"):
+        crontab(day_of_week=1, day_of_month=1)
+    with pytest.raises(UsageError, match="a dict of entries"):
+        Celery(TrackedQueue(), beat_schedule={"x": 5})  # type: ignore[dict-item]
+    from celery.schedules import crontab as theirs
+
+    planned = _planned(
+        Celery(TrackedQueue()), "x", {"task": "t", "schedule": theirs(minute=5, hour=[1, 2], day_of_week="sun")}, "UTC"
+    )
+    assert planned.cron == "5 1,2 * * sun"
 
 
 def test_delays_grow_as_celery_s_do() -> None:

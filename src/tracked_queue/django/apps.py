@@ -14,7 +14,8 @@ class TrackedQueueConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        """Register the checks."""
-        from . import checks
+        """Register the checks, and let `shared_task` of Celery's interface declare tasks of the alias that says so."""
+        from . import celery, checks
 
         checks.register()
+        celery.connect()

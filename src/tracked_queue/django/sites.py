@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 Mode = Literal["on_commit", "now", "outbox"]
 
 # Of OPTIONS; all others are settings of the app.
-OWN_OPTIONS = ("ENQUEUE", "DATABASE", "TASK_OPTIONS", "TASK_MODULES", "DASHBOARD_URL")
+OWN_OPTIONS = ("ENQUEUE", "DATABASE", "TASK_OPTIONS", "TASK_MODULES", "DASHBOARD_URL", "CELERY")
 _MODES = ("on_commit", "now", "outbox")
 
 

@@ -167,7 +167,7 @@ class Planned:
             raise UsageError(
                 f"schedule {self.name}: call={call!r}: it must be a call of a task of this app: task.call(...)"
             )
-        for option in ("id", "delay", "at", "after", "known_for", "expires"):
+        for option in ("id", "delay", "at", "after", "known_for"):
             if getattr(call.options, option) is not None:
                 raise UsageError(
                     f"schedule {self.name}: options({option}=...): each tick is a job of its own, due at its time"

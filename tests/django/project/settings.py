@@ -68,6 +68,16 @@ TASKS = {
             "heartbeat_interval": 0.2,
         },
     },
+    "celery": {
+        "BACKEND": "tracked_queue.django.TrackedQueueBackend",
+        "OPTIONS": {
+            "redis_url": os.environ["TEST_REDIS"],
+            "namespace": os.environ["TEST_NAMESPACE"] + "celery",
+            "heartbeat_interval": 0.2,
+            "TASK_MODULES": ["celery_tasks"],
+            "CELERY": True,
+        },
+    },
     "plain": {
         "BACKEND": "tracked_queue.django.TrackedQueueBackend",
         "QUEUES": [],
@@ -79,3 +89,5 @@ TASKS = {
         },
     },
 }
+CELERY_BEAT_SCHEDULE = {"pulse": {"task": "pulse", "schedule": 1.0}}
+CELERY_TIMEZONE = "Europe/Berlin"

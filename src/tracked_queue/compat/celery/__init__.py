@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from ...errors import MaxRetriesExceededError
 from .app import Celery, shared_task
+from .beat import crontab
 from .bound import BoundTask, Request
 from .canvas import Signature, chain, chord, group, signature
 from .results import AsyncResult, GroupResult
@@ -17,5 +18,5 @@ from .tasks import CeleryTask
 
 __all__ = [
     "AsyncResult", "BoundTask", "Celery", "CeleryTask", "GroupResult", "MaxRetriesExceededError", "Request", "Signature",
-    "chain", "chord", "group", "shared_task", "signature",
+    "chain", "chord", "crontab", "group", "shared_task", "signature",
 ]  # fmt: skip

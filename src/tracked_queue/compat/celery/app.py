@@ -11,6 +11,7 @@ from typing import Any, ParamSpec, TypeVar, overload
 from ...app import TrackedQueue
 from ...errors import UsageError, did_you_mean
 from ...model.task import task_name
+from .beat import source_of
 from .canvas import Signature
 from .results import AsyncResult
 from .tasks import CeleryTask, checked
@@ -19,6 +20,8 @@ _EARLY = (
     "autodiscover_tasks: Django's apps are not loaded yet. Leave it out: with 'tracked_queue.django' in INSTALLED_APPS workers "
     "import the module tasks of each app"
 )
+# The entries stand in the code; what may change is which tasks are known.
+BEAT_S = 60.0
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -58,6 +61,8 @@ class Celery:
 
     Args:
         queue: The queue, with all its settings; workers run it: `tracked-queue worker shop.jobs:queue`.
+        beat_schedule: Celery's entries by name: {"nightly": {"task": "shop.nightly", "schedule": crontab(hour=3, minute=0)}}.
+        timezone: In which their crontabs are read.
 
     Raises:
         UsageError: Not a queue; or a shared task has a name that is taken there.
@@ -65,13 +70,25 @@ class Celery:
     Source: docs/how-to/celery.md.
     """
 
-    def __init__(self, queue: TrackedQueue) -> None:
+    def __init__(
+        self,
+        queue: TrackedQueue,
+        *,
+        beat_schedule: Mapping[str, Mapping[str, Any]] | None = None,
+        timezone: str = "UTC",
+    ) -> None:
         if not isinstance(queue, TrackedQueue):
             raise UsageError(
                 f"Celery({queue!r}): here it takes the queue, with its settings: app = Celery(TrackedQueue('redis://...'))"
             )
         self.queue = queue
         self.tasks: dict[str, CeleryTask[..., Any]] = {}
+        if beat_schedule:
+            if not isinstance(beat_schedule, Mapping) or not all(
+                isinstance(one, Mapping) for one in beat_schedule.values()
+            ):
+                raise UsageError(f"beat_schedule={beat_schedule!r}: it must be a dict of entries, each a dict")
+            queue.schedule_source(every=BEAT_S)(source_of(self, beat_schedule, timezone))
         shared.belongs_to(self)
 
     def __repr__(self) -> str:

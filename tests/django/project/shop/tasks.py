@@ -177,7 +177,7 @@ async def typed(n: int) -> int:
 @task()
 def copies(n):
     """As many further notes, by a task each."""
-    note = Note.objects.first()
+    note = Note.objects.filter(text="mine").first()
     if n:
         Note.objects.create(text=note.text)
         copies.enqueue(n - 1)

@@ -1,0 +1,50 @@
+"""OPTIONS["CELERY"]: tasks written for Celery, and its beat schedule, in a Django project."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import pytest
+from django.core.exceptions import ImproperlyConfigured
+from django.db import transaction
+from django.test import override_settings
+
+from tests.django.conftest import Worker
+from tests.django.project.shop.celery_tasks import copy_note
+from tests.django.project.shop.models import Note
+from tracked_queue import JobNotFoundError
+from tracked_queue.django import celery, queue
+
+
+@pytest.fixture(scope="module")
+def celery_worker() -> Iterator[Worker]:
+    running = Worker("celery")
+    yield running
+    running.stop()
+
+
+def test_shared_tasks_wait_for_the_transaction_and_run(celery_worker: Worker) -> None:
+    with transaction.atomic():
+        note = Note.objects.create(text="first")
+        result = copy_note.delay_on_commit(note.pk, "copied")
+        with pytest.raises(JobNotFoundError):
+            result.job.info_sync()
+    assert result.get(timeout=20) == "first copied"
+    assert copy_note.queue is queue("celery")
+
+
+def test_the_beat_schedule_runs(celery_worker: Worker) -> None:
+    until = time.monotonic() + 20
+    while not Note.objects.filter(text="pulse").exists():
+        assert time.monotonic() < until
+        time.sleep(0.05)
+
+
+def test_one_alias_has_them() -> None:
+    both = {
+        name: {"BACKEND": "tracked_queue.django.TrackedQueueBackend", "OPTIONS": {"CELERY": True}}
+        for name in ("default", "other")
+    }
+    with override_settings(TASKS=both), pytest.raises(ImproperlyConfigured, match="default, other"):
+        celery.connect()
