@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from api_page import api_page
+from api_page import api_page  # type: ignore[import-not-found]
 from typer.core import TyperArgument
 from typer.main import get_command
 

@@ -553,7 +553,7 @@ def test_crontabs() -> None:
         crontab(day_of_week=1, day_of_month=1)
     with pytest.raises(UsageError, match="a dict of entries"):
         Celery(TrackedQueue(), beat_schedule={"x": 5})  # type: ignore[dict-item]
-    from celery.schedules import crontab as theirs
+    from celery.schedules import crontab as theirs  # type: ignore[import-untyped]
 
     planned = _planned(
         Celery(TrackedQueue()), "x", {"task": "t", "schedule": theirs(minute=5, hour=[1, 2], day_of_week="sun")}, "UTC"

@@ -7,18 +7,22 @@ import contextlib
 import sqlite3
 from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.fernet import Fernet
 
 from tests.harness import running_worker, wait_until
-from tracked_queue import Planned, TrackedQueue, UsageError, current_job
-from tracked_queue.app import producer_of
+from tracked_queue import Concurrency, Planned, TrackedQueue, UsageError, current_job
+from tracked_queue.app import connections_of, producer_of
 from tracked_queue.chaos.server import RedisServer
 from tracked_queue.model.schedules import ScheduleSource
 from tracked_queue.testing import QueueKit
+from tracked_queue.worker.outage import Outage
 from tracked_queue.worker.plans import Plans
+from tracked_queue.worker.scheduler import Scheduler
 
 
 class Shop:
@@ -148,6 +152,12 @@ async def test_a_kit_s_clock_moves_them(shop: Shop) -> None:
         shop.database.execute("delete from schedules")
         await kit.advance(hours=3)
         assert await kit.drain() == 0
+        shop.write("a", 1, 3600)  # named again: nothing of the time between, and the clock does not go back
+        before = await kit.now_ms()
+        count = shop.ran(1)
+        await kit.advance(minutes=10)
+        await kit.drain()
+        assert shop.ran(1) <= count + 1 and await kit.now_ms() == before + 600_000
 
 
 # What a source may name, without a worker.
@@ -233,6 +243,141 @@ async def test_what_is_no_list_is_an_error_of_the_source(app: TrackedQueue) -> N
 
     with pytest.raises(UsageError, match=r"a source returns a list of Planned"):
         await ScheduleSource(name="odd", function=odd, every_s=1, takes_state=False).read(None)
+
+
+async def test_odd_readings_end_no_source(server: RedisServer, namespace: str) -> None:
+    """A name of any kind, a task of the source's own that was cancelled, a value that can't be compared."""
+    app = TrackedQueue(server.url, namespace=namespace)
+    runs, readings = [], []
+
+    class Odd:
+        def __eq__(self, other: object) -> bool:
+            raise RuntimeError("not comparable")
+
+        __hash__ = None  # type: ignore[assignment]
+
+    @app.task(name="t")
+    async def task(n: int) -> None:
+        runs.append(n)
+
+    @app.schedule_source(every=0.02)
+    async def source() -> list[Any]:
+        readings.append(1)
+        if len(readings) == 3:
+            waits = asyncio.ensure_future(asyncio.sleep(60))
+            waits.cancel()
+            await waits
+        odd = [Planned(name=["x"], call=task.call(1), every=1), Planned(name=Odd(), call=task.call(1), every=1)]  # type: ignore[arg-type,list-item]
+        return [*odd, Planned(name="good", call=task.call(len(readings) // 10), every=1)]
+
+    async with running_worker(app):
+        await wait_until(lambda: len(readings) > 20 and len(runs) >= 2)
+    await app.aclose()
+
+
+async def test_one_that_is_named_again_ticks_from_then_on(shop: Shop) -> None:
+    """What it missed while nobody named it is not caught up on."""
+
+    @shop.app.task(name="all")
+    async def every_tick(n: int) -> None:
+        shop.runs.append(("all", current_job().scheduled_for))
+
+    named = [True]
+
+    @shop.app.schedule_source(every=0.05)
+    async def again() -> list[Planned]:
+        return [Planned(name="again", call=every_tick.call(1), every=1, missed="all")] if named[0] else []
+
+    def ticks() -> list[Any]:
+        return sorted(run[1] for run in shop.runs if run[0] == "all")
+
+    async with running_worker(shop.app):
+        await wait_until(lambda: ticks())
+        named[0] = False
+        shop.write("clock", 1)  # another one, to see the time pass by
+        count = shop.ran(1)
+        await wait_until(lambda: shop.ran(1) >= count + 4)
+        before = len(ticks())
+        named[0] = True
+        await wait_until(lambda: len(ticks()) > before)
+    found = ticks()
+    assert max((later - earlier).total_seconds() for earlier, later in pairwise(found)) >= 2, found
+
+
+async def test_arguments_that_move_a_schedule_to_another_shard_store_no_tick_twice(
+    server: RedisServer, namespace: str
+) -> None:
+    app = TrackedQueue(server.url, namespace=namespace, shards=2)
+    runs: list[Any] = []
+
+    @app.task(name="t", limit=Concurrency(5, key="tenant"))
+    async def task(tenant: str) -> None:
+        runs.append((tenant, current_job().scheduled_for))
+
+    tenant = ["a"]
+
+    @app.schedule_source(every=0.05)
+    async def source() -> list[Planned]:
+        return [Planned(name="s", call=task.call(tenant[0]), every=1, missed="all")]
+
+    async with running_worker(app):
+        for name in ("a", "b", "c", "a", "b", "c"):
+            tenant[0] = name
+            count = len(runs)
+            await wait_until(lambda count=count: len(runs) > count)
+    found = [tick for _, tick in runs]
+    assert len(found) == len(set(found)), runs
+    await app.aclose()
+
+
+async def test_a_burst_waits_for_the_first_reading(shop: Shop) -> None:
+    shop.write("a", 1)
+    for _ in range(2):
+        await shop.app.run_worker(burst=True, handle_signals=False)
+    assert [item.name for item in await shop.app.read_schedules()] == ["a"]
+
+
+async def test_a_source_that_comes_and_goes_leaves_nothing_behind(app: TrackedQueue) -> None:
+    @app.task(name="t")
+    async def task(n: int) -> None: ...
+
+    plans = Plans({}, [], lambda item: item.schedule(producer_of(app)), lambda _: 0)
+
+    async def nothing() -> list[Planned]:
+        return []
+
+    source = ScheduleSource(name="s", function=nothing, every_s=1, takes_state=False)
+    scheduler = Scheduler(
+        store=connections_of(app).store,
+        plans=plans,
+        shard=0,
+        make=producer_of(app).tick,
+        outage=Outage(),
+        lost=lambda: False,
+    )
+    for _ in range(20):
+        await plans.take(source, [Planned(name=f"s{n}", call=task.call(n), cron="@yearly") for n in range(50)])
+        assert await scheduler._tell(scheduler._take(plans.of(0)))
+        await plans.take(source, [])
+        scheduler._take(plans.of(0))
+    assert len(scheduler._due) <= 2 * 50 + 100
+
+
+async def test_sealed_arguments_are_no_change(server: RedisServer, namespace: str) -> None:
+    app = TrackedQueue(server.url, namespace=namespace, encryption_keys=Fernet.generate_key().decode())
+
+    @app.task(name="t")
+    async def task(n: int) -> None: ...
+
+    plans = Plans({}, [], lambda item: item.schedule(producer_of(app)), lambda _: 0)
+
+    async def source() -> list[Planned]:
+        return [Planned(name="s", call=task.call(1), every=60)]
+
+    known = ScheduleSource(name="s", function=source, every_s=1, takes_state=False)
+    for _ in range(3):
+        await plans.take(known, await known.read(None))
+    assert plans.version == 1
 
 
 async def test_thousands_hold_nobody_up(app: TrackedQueue) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import anyio
 import pytest
 
-from tracked_queue import Depends, TrackedQueue, UsageError, current_job, injected
+from tracked_queue import Depends, Snooze, TrackedQueue, Unique, UsageError, current_job, injected
 from tracked_queue.testing import QueueKit
 
 app = TrackedQueue()
@@ -196,6 +196,55 @@ async def test_checkpoints_and_ids_of_one_s_own(queue_kit: QueueKit) -> None:
 async def for_ever() -> None:
     while True:
         await tick()
+
+
+@app.task(name="snoozes")
+async def snoozes() -> None:
+    await tick()
+    raise Snooze(60)
+
+
+@app.task(name="window", unique=Unique(window=60))
+async def window() -> None:
+    await tick()
+
+
+async def generator() -> AsyncIterator[int]:
+    try:
+        yield 1
+        yield 2
+    finally:
+        log.append("closed")
+
+
+@app.task(name="leaves")
+async def leaves() -> None:
+    await tick()
+    async for _ in generator():
+        break
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+
+
+async def test_a_job_that_was_not_there_passes_no_point_unseen(queue_kit: QueueKit) -> None:
+    async def points(call: Any) -> int:
+        count = 0
+        async for _ in kit.crash_everywhere(call, most=30):
+            count += 1
+        return count
+
+    async with queue_kit as kit:
+        for call, says in ((window.call(), "unique key"), (plain.options(delay=60).call(), "was not taken")):
+            with pytest.raises(UsageError, match=says):
+                await points(call)
+        await app.pause(task="plain")
+        with pytest.raises(UsageError, match="was not taken"):
+            await points(plain.call())
+        await app.resume(task="plain")
+        assert await points(snoozes.call()) == 3, "its end is the last point"
+        log.clear()
+        assert await points(leaves.call()) >= 4
+        assert "closed" in log
 
 
 async def test_wrong_uses_are_named(queue_kit: QueueKit) -> None:

@@ -100,6 +100,11 @@ def test_a_debounce_is_bounded(q: Scripts, named: bool) -> None:
     assert job.args == b"\x91\x09"
 
 
+def test_a_bound_holds_for_the_first_enqueue_too(q: Scripts) -> None:
+    q.enqueue("a", extras=extras(unique=["k", "done", "replace", 0, 3000]), delay_ms=600_000)
+    assert q.job("a")["due_ms"] == str(START_MS + 3000)
+
+
 @pytest.mark.parametrize("how", ["retry", "snoozed", "interrupted", "recovered", "running"])
 def test_what_has_begun_is_not_replaced_wherever_it_stands(q: Scripts, how: str) -> None:
     """Between two attempts it stands as one that has not begun does: it went on with other arguments and its old checkpoint."""

@@ -96,6 +96,15 @@ def test_a_fixed_time_runs_once_on_the_days_when_the_clocks_change() -> None:
     assert len(autumn) == 1  # 31 October 2027: 02:30 comes twice
 
 
+@pytest.mark.parametrize(
+    ("tz", "month", "day"), [("America/Santiago", 4, 5), ("Asia/Beirut", 10, 25), ("Africa/Cairo", 10, 30)]
+)
+def test_a_clock_that_goes_back_at_midnight_moves_no_tick_to_the_day_before(tz: str, month: int, day: int) -> None:
+    found = times(f"0 * {day - 1},{day},L-30 {month} *", 60, tz, datetime(2026, month, 1, tzinfo=UTC))
+    moments = [moment.astimezone(UTC) for moment in found]
+    assert moments == sorted(set(moments)) and {moment.day for moment in found[:40]} <= {1, day - 1, day}
+
+
 def test_it_starts_in_the_middle_of_a_day() -> None:
     start = datetime(2026, 1, 28, 12, tzinfo=UTC)
     assert times("0 */6 L-3 * *", 2, start=start) == [

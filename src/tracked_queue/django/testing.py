@@ -29,7 +29,7 @@ class EnqueuedTasks(Fake):
     def run(self) -> int:
         """
         Run the tasks that were enqueued and have not run yet, and those that they enqueue, here: in this thread, and so in the
-        test's own transaction. Delays are not waited for.
+        test's own transaction. Delays are not waited for, nothing is retried, and there is no `current_job()`.
 
         Returns:
             How many ran.
@@ -44,6 +44,10 @@ class EnqueuedTasks(Fake):
             task = self._site.app.tasks.get(call.task)
             if task is None:
                 raise UsageError(f"task {call.task!r} is not known here: import its module")
+            if task.dependencies:
+                raise UsageError(
+                    f"task {call.task!r} takes what Depends(...) makes: run it in a worker, with TransactionTestCase"
+                )
             with _recorded(self._case, self._site, self):
                 if inspect.iscoroutinefunction(task.function):
                     async_to_sync(task.function)(*call.args, **call.kwargs)

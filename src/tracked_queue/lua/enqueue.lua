@@ -15,7 +15,7 @@
 --            extras   '' or MessagePack of a map with any of
 --              expires     '+ms' from now or 'ms' since 1970: a job that has not started by then ends 'expired'
 --              unique      key, until ('started', 'done' or 'window'), conflict ('existing' or 'replace'), ms of the window, and
---                          if there is such a bound the ms after its first enqueue by which a job that is replaced is due
+--                          if there is such a bound the ms after its first enqueue by which a scheduled job is due
 --              lane        where it waits if it has limits or turns
 --              limits      list of name, kind, number, ms, bytes of the name without its key; see lua/include/lanes.lua
 --              after       ids (at most 250) of the jobs that it comes after; an id of this batch that was not stored, because
@@ -360,6 +360,10 @@ for _, job in ipairs(fresh) do
   else
     local tracked, kwargs, options = job.tracked, job.kwargs, job.options
     local due_ms = moment(job.due)
+    local bound_ms = job.extras and job.extras.unique and job.extras.unique[5]
+    if due_ms and bound_ms then
+      due_ms = math.min(due_ms, now + bound_ms)
+    end
     if due_ms and due_ms <= now then
       due_ms = nil
     end

@@ -449,6 +449,21 @@ class Signature:
             bound[self._rest] = list(args[len(names) :])
         return bound
 
+    def named(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        """
+        Some of a call's arguments by name; the others are not looked at.
+
+        Raises:
+            ArgumentError: There are too many, or there is none of that name.
+        """
+        self._check_count(len(args))
+        for name in kwargs:
+            self._named_codec(name)
+        found = {**dict(zip(self._positional, args, strict=False)), **kwargs}
+        if self._rest is not None and len(args) > len(self._positional):
+            found[self._rest] = list(args[len(self._positional) :])
+        return found
+
     def arrived(self, packed_args: bytes, packed_kwargs: bytes, given: int = 0) -> dict[str, Any]:
         """The arguments by name as the function will have them, defaults included: what keys are made of."""
         args, kwargs = self.decode(packed_args, packed_kwargs, given)

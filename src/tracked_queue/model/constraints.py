@@ -72,8 +72,8 @@ class Unique:
             `reject` raises DuplicateJobError, `replace` gives the waiting job the new arguments and due time.
         window: Seconds for which the key stays held from the enqueue on, whatever the job does (throttle); takes the
             place of `until`.
-        max_wait: With `replace`: however often the job is replaced, it is due at the latest so many seconds after the first
-            enqueue (a bound for a debounce).
+        max_wait: With `replace`: whatever its delay, and however often it is replaced, a job is due so many seconds after the
+            first enqueue at the latest (a bound for a debounce). A delay after the end of other jobs (`after`) has none.
     """
 
     until: Until = "done"

@@ -59,6 +59,8 @@ class Cron:
                 # From just before this day on; for the first one, from the moment itself.
                 before = datetime.combine(day, datetime.min.time(), self._zone) - timedelta(seconds=1)
                 for found in CronSim(self._text, max(before, start)):
+                    if found.date() < day:  # a clock that goes back at midnight has the hour before it twice
+                        continue
                     if found.date() > day:
                         break
                     seen = 0

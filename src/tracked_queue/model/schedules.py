@@ -151,7 +151,7 @@ class Planned:
             and isinstance(theirs, PreparedCall)
             and mine.task is theirs.task
             and mine.options == theirs.options
-            and (mine.request.args, mine.request.kwargs) == (theirs.request.args, theirs.request.kwargs)
+            and bool((mine.args, mine.kwargs) == (theirs.args, theirs.kwargs))
         )
 
     def schedule(self, enqueuer: object) -> Schedule:

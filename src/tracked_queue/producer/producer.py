@@ -29,7 +29,7 @@ from ..model.hooks import Enqueueing, chained, run_now
 from ..model.job import Job
 from ..model.options import AFTER_AT_ONCE, DEFAULT_QUEUE, MAX_AFTER, JobOptions, OnFailure, TaskOptions, extras_of
 from ..model.record import JobInfo
-from ..model.schedules import Schedule
+from ..model.schedules import Planned, Schedule
 from ..model.task import PreparedCall, Step, Task
 from ..model.workflow import Group, check_calls, check_step
 from ..protocol.packing import encode_extras
@@ -390,15 +390,27 @@ class Producer:
             known.update(await self.planned())
         found = known.get(schedule)
         if found is None:
-            raise UsageError(f"schedule {schedule!r}: this app has none of that name; {did_you_mean(schedule, known)}")
+            untold = [source.name for source in self.definitions.sources if source.takes_state]
+            more = (
+                f"; what {', '.join(untold)} names is known to workers only, since it takes their state"
+                if untold
+                else ""
+            )
+            raise UsageError(
+                f"schedule {schedule!r}: this app has none of that name; {did_you_mean(schedule, known)}{more}"
+            )
         return await self.enqueue_call(found.task, found.options, tuple(found.args), dict(found.kwargs))
 
     async def planned(self) -> dict[str, Schedule]:
         """What the sources name now that can be asked outside of a worker, by name; what is wrong with one is left out."""
         found: dict[str, Schedule] = {}
         for source in self.definitions.sources:
-            if not source.takes_state:
-                for planned in await source.read(None):
+            for planned in () if source.takes_state else await source.read(None):
+                if (
+                    isinstance(planned, Planned)
+                    and planned.name not in found
+                    and planned.name not in self.definitions.schedules
+                ):
                     with contextlib.suppress(UsageError):
                         found[planned.name] = planned.schedule(self)
         return found

@@ -30,12 +30,14 @@ class Crash:
     Args:
         point: 0 is before the job started; from 1 on it had begun to wait so many times.
         where: The line of your code that waited; '' for the first and the last point.
-        is_last: The function had returned, and that was not recorded.
+        is_last: The function had returned or raised, and that was not recorded.
+        reached: The job was there, and got so far; always so.
     """
 
     point: int
     where: str = ""
     is_last: bool = False
+    reached: bool = False
 
     def __str__(self) -> str:
         if self.is_last:
@@ -70,9 +72,8 @@ def crashing(crash: Crash, job_id: str, is_async: bool) -> RunMiddleware:
         if job.id != job_id:
             return await call_next()
         if not is_async:
-            value = await call_next()
-            crash.is_last = True
-            return value
+            crash.reached = crash.is_last = True
+            return await call_next()
         run = _Run(crash)
         loop = asyncio.get_running_loop()
         before = loop.get_task_factory()
@@ -80,9 +81,13 @@ def crashing(crash: Crash, job_id: str, is_async: bool) -> RunMiddleware:
         token = _run.set(run)
         try:
             value = await _driven(call_next(), run, main=True)
+        except BaseException:
+            crash.is_last = crash.reached = True  # it has ended, in its way
+            raise
         finally:
             _run.reset(token)
             loop.set_task_factory(before)
+        run.crash.reached = True
         if run.crashed:
             job._delivery.cause = Cause.SHUTDOWN  # type: ignore[attr-defined]  # no hook of the app hears of it
             raise asyncio.CancelledError
@@ -127,7 +132,7 @@ def _driven(work: Awaitable[Any], run: _Run, *, main: bool) -> Generator[Any, An
                     return None
         # Generators that it begins are not the event loop's, which would close them at its end.
         hooks = sys.get_asyncgen_hooks()
-        sys.set_asyncgen_hooks(firstiter=None, finalizer=None)
+        sys.set_asyncgen_hooks(firstiter=None, finalizer=_finalizer(hooks.finalizer, run))
         try:
             waited = steps.send(value) if error is None else steps.throw(error)
         except StopIteration as done:
@@ -147,6 +152,11 @@ def _driven(work: Awaitable[Any], run: _Run, *, main: bool) -> Generator[Any, An
             value = yield waited
         except BaseException as raised:
             error = raised
+
+
+def _finalizer(close: Any, run: _Run) -> Any:
+    """Closes a generator that was let go of, as the event loop does, but after the crash."""
+    return None if close is None else lambda generator: None if run.crashed else close(generator)
 
 
 def _keep(*parts: Any) -> None:

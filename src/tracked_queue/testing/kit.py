@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import time
 import weakref
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
@@ -18,7 +19,7 @@ from ..model.codec import decode_error
 from ..model.context import CurrentJob
 from ..model.hooks import RunMiddleware
 from ..model.retry import Signal, meant_by
-from ..model.schedules import Schedule
+from ..model.schedules import Schedule, ScheduleSource
 from ..model.task import PreparedCall, Task, TaskWithOptions
 from ..protocol.text import to_text
 from ..protocol.transitions import (
@@ -40,6 +41,7 @@ from ..reports.listing import ListedState
 from ..settings import Seconds
 from ..worker.isolated import setup_of
 from ..worker.late_limits import Binder
+from ..worker.plans import Plans
 from ..worker.runner import Pools, Runner
 from ..worker.slots import Slots
 from .calls import lifespan, perform
@@ -60,6 +62,10 @@ def _raise_first(errors: list[BaseException], ended: list[JobFailedError]) -> No
     for other in errors[1:]:
         first.add_note(f"another job raised {type(other).__qualname__}: {other}")
     raise first
+
+
+def _need_state(sources: Sequence[ScheduleSource]) -> bool:
+    return any(source.takes_state for source in sources)
 
 
 # A crashing worker takes so many jobs at once.
@@ -91,6 +97,10 @@ class QueueKit:
         self._connections = self._producer.connections
         self._settings = app.settings
         self._last_ms: dict[str, int] = {}
+        # Kits that have the namespace and clock of this one.
+        self._members: list[QueueKit] = []
+        if beside is not None:
+            beside._members.append(self)
         self._open = False
         self._take_app()
         self._connections.closed_for = self._connections.closed_for or _NOT_OPEN
@@ -193,21 +203,32 @@ class QueueKit:
             raise UsageError(f"advance: {error}") from None
         seconds = to_seconds("advance", wanted)
         until_ms = await self.now_ms() + round(seconds * 1000)
-        schedules = await self._tell_schedules()  # one that was defined, or is named by a source, meanwhile
+        # Those that were defined, or are named by a source, meanwhile too; of all apps that have this clock.
+        kits = [self, *self._members]
+        schedules = [(kit, item) for kit in kits for item in (await kit._tell_schedules()).values()]
         while True:
-            ticks = [(item.next_after(self._last_ms[item.name]), item.name) for item in schedules.values()]
-            due_ms, name = min(ticks, default=(until_ms + 1, ""))
+            ticks = [(item.next_after(kit._last_ms[item.name]), at) for at, (kit, item) in enumerate(schedules)]
+            due_ms, at = min(ticks, default=(until_ms + 1, 0))
             if due_ms > until_ms:
                 break
             await self.set_clock(due_ms)
-            self._last_ms[name] = due_ms
-            item = schedules[name]
-            request = self._producer.tick(item, due_ms, "store" if item.missed == "all" else "coalesce")
-            await self._connections.store_of(request.id).run(enqueue([request]))
+            kit, item = schedules[at]
+            kit._last_ms[item.name] = due_ms
+            request = kit._producer.tick(item, due_ms, "store" if item.missed == "all" else "coalesce")
+            await kit._connections.store_of(request.id).run(enqueue([request]))
         await self.set_clock(until_ms)
 
     async def _tell_schedules(self) -> dict[str, Schedule]:
-        schedules = {**self.app.schedules, **await self._producer.planned()}
+        plans = Plans(self.app.schedules, [], lambda planned: planned.schedule(self._producer), lambda _: 0)
+        sources = self._producer.definitions.sources
+        async with (
+            lifespan(self._producer.definitions.hooks) if _need_state(sources) else contextlib.nullcontext() as state
+        ):
+            for source in sources:
+                await plans.take(source, await source.read(state))
+        schedules = {item.name: item for item in plans.of(0)}
+        # One that is named again later begins anew.
+        self._last_ms = {name: ms for name, ms in self._last_ms.items() if name in schedules}
         for item in schedules.values():
             if item.name not in self._last_ms:
                 self._last_ms[item.name] = await self.now_ms()
@@ -289,9 +310,9 @@ class QueueKit:
         """
         check_whole("crash_after: jobs", jobs)
         self._must_be_open()
-        return await self._crash(jobs, None, run=run)
+        return len(await self._crash(jobs, None, run=run))
 
-    async def _crash(self, jobs: int | list[str], watch: RunMiddleware | None, *, run: bool = True) -> int:
+    async def _crash(self, jobs: int | list[str], watch: RunMiddleware | None, *, run: bool = True) -> list[str]:
         """
         A worker takes jobs (so many, or those of these ids among all), runs them within `watch`, and dies; then all that it
         took is recovered.
@@ -335,7 +356,7 @@ class QueueKit:
                 )
             )
             if portion.word is not PortionWord.OK or not portion.remaining:
-                return len(taken)
+                return [to_text(job.id) for job in taken]
 
     async def _run_unrecorded(self, lease: str, jobs: list[FetchedJob]) -> None:
         """Run what a fetch brought as a worker does, without recording how it ended."""
@@ -413,7 +434,7 @@ class QueueKit:
                 if page.next is None:
                     break
                 page = await self.app.operator.jobs(state, limit=1000, start=page.next)
-        return Records(self.app, calls, await self.now_ms())
+        return Records(self.app, calls)
 
     async def crash_everywhere(self, call: PreparedCall[Any], *, most: int = 1000) -> AsyncIterator[Crash]:
         """
@@ -439,8 +460,19 @@ class QueueKit:
             raise UsageError("crash_everywhere: something waits already: drain() first")
         for point in range(most + 1):
             (job,) = await self.app.enqueue_many([new_job_of(call)])
+            if not job.created:
+                raise UsageError(
+                    "crash_everywhere: another job holds its unique key: set your state back, and leave out a window"
+                )
             crash = Crash(point)
-            await self._crash([job.id], None if point == 0 else crashing(crash, job.id, call.task.is_async))
+            taken = await self._crash([job.id], None if point == 0 else crashing(crash, job.id, call.task.is_async))
+            if job.id not in taken or not (point == 0 or crash.reached):
+                state = await job.status()
+                await job.cancel()
+                raise UsageError(
+                    f"crash_everywhere: the job is {state} and was not taken: it has a delay, or is held "
+                    "back by a limit, a pause or an earlier job"
+                )
             await self.drain()
             yield crash
             if crash.is_last:

@@ -46,13 +46,18 @@ class QueueKits:
         return self._kits[app]
 
     async def __aenter__(self) -> QueueKits:
-        async with AsyncExitStack() as stack:
+        try:
+            async with AsyncExitStack() as stack:
+                for kit in self._kits.values():
+                    await stack.enter_async_context(kit)
+                now_ms = await next(iter(self._kits.values())).now_ms()
+                for kit in self._kits.values():
+                    await kit.set_clock(now_ms)
+                self._stack = stack.pop_all()
+        except BaseException:
             for kit in self._kits.values():
-                await stack.enter_async_context(kit)
-            now_ms = await next(iter(self._kits.values())).now_ms()
-            for kit in self._kits.values():
-                await kit.set_clock(now_ms)
-            self._stack = stack.pop_all()
+                kit.close_unopened()
+            raise
         return self
 
     async def __aexit__(self, *problem: Any) -> None:

@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Any
 
 from ..app import TrackedQueue
-from ..errors import TrackedQueueError, UsageError, did_you_mean
+from ..errors import ArgumentError, TrackedQueueError, UsageError, did_you_mean
 from ..model.checks import to_seconds
 from ..model.hooks import Enqueueing
 from ..model.job import Job
@@ -32,7 +32,10 @@ AnyTask = Task[..., Any] | TaskWithOptions[..., Any] | str
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recorded:
-    """One enqueue. `due_ms` is when it is due, since 1970; None for at once."""
+    """
+    One enqueue. `due_ms` is when it is due, since 1970, None for at once; `enqueued_ms` when it was made. `is_stored`: it is a
+    job in Redis, of whose options only id, queue, headers and due time are known.
+    """
 
     task: str
     args: tuple[Any, ...]
@@ -40,6 +43,8 @@ class Recorded:
     options: JobOptions
     queue: str = ""
     due_ms: float | None = None
+    enqueued_ms: float = 0.0
+    is_stored: bool = False
 
     @classmethod
     def of_job(cls, info: JobInfo) -> Recorded:
@@ -47,7 +52,11 @@ class Recorded:
         options = JobOptions(id=info.id, headers=dict(info.headers) or None)
         due_ms = None if info.due_at is None else info.due_at.timestamp() * 1000
         args, kwargs = info.args or (), dict(info.kwargs or {})
-        return cls(task=info.task, args=args, kwargs=kwargs, options=options, queue=info.queue, due_ms=due_ms)
+        queued_ms = 0.0 if info.queued_at is None else info.queued_at.timestamp() * 1000
+        return cls(
+            task=info.task, args=args, kwargs=kwargs, options=options, queue=info.queue, due_ms=due_ms, enqueued_ms=queued_ms,
+            is_stored=True,
+        )  # fmt: skip
 
 
 class including:
@@ -73,6 +82,8 @@ class including:
 def _includes(whole: Any, part: Any) -> bool:
     if isinstance(part, Mapping):
         if not isinstance(whole, Mapping):
+            if not part or whole is None:
+                return False
             whole = {name: getattr(whole, name) for name in part if hasattr(whole, str(name))}
         return all(name in whole and _includes(whole[name], value) for name, value in part.items())
     if isinstance(part, list | tuple) and isinstance(whole, list | tuple):
@@ -83,8 +94,8 @@ def _includes(whole: Any, part: Any) -> bool:
 class Records:
     """Enqueues of an app, for assertions."""
 
-    def __init__(self, app: TrackedQueue | None, calls: list[Recorded], now_ms: float | None = None) -> None:
-        self.app, self.calls, self._now_ms = app, calls, now_ms
+    def __init__(self, app: TrackedQueue | None, calls: list[Recorded]) -> None:
+        self.app, self.calls = app, calls
 
     def all_enqueued(self, task: AnyTask | None = None) -> list[Recorded]:
         """All enqueues, or those of a task, with the options that it is given: `task.options(queue="mail")`."""
@@ -104,7 +115,7 @@ class Records:
         found = self.all_enqueued(task)
         wanted = self._named_arguments(self._name(task), args, kwargs)
         for call in found:
-            if self._has(call, wanted, args):
+            if self._has(call, wanted, args, kwargs):
                 return call
         name = self._name(task)
         others = [call for call in self.calls if call.task == name]
@@ -122,7 +133,7 @@ class Records:
             known = [known.name for known in self.app.tasks]
             raise UsageError(f"task {name!r}: this app has none of that name; {did_you_mean(name, known)}")
         wanted = self._named_arguments(name, args, kwargs)
-        found = [call for call in self.all_enqueued(task) if self._has(call, wanted, args)]
+        found = [call for call in self.all_enqueued(task) if self._has(call, wanted, args, kwargs)]
         assert not found, f"{len(found)} enqueues of {name}: {'; '.join(map(_shown, found))}"
 
     def _name(self, task: Any) -> str:
@@ -141,20 +152,23 @@ class Records:
         given = task.given
         for option in ("delay", "at"):
             if getattr(given, option) is not None:
-                due_ms = self._due_ms(given)
+                # A delay counts from the enqueue, whenever this is asked.
+                due_ms = due_ms_of(given, call.enqueued_ms)
                 if call.due_ms is None or due_ms is None or abs(call.due_ms - due_ms) > TOLERANCE_MS:
                     return False
         if given.queue is not None and call.queue != given.queue:
             return False
         if given.headers is not None and not _includes(dict(call.options.headers or {}), given.headers):
             return False
-        exact = ("id", "timeout", "max_attempts", "expires", "known_for", "durability")
+        exact = ["timeout", "max_attempts", "expires", "known_for", "durability"]
+        if call.is_stored and (unseen := [name for name in exact if getattr(given, name) is not None]):
+            raise UsageError(
+                f"options({unseen[0]}=...): a kit finds jobs by id, queue, headers and due time; use fake() for others"
+            )
+        exact.append("id")
         return all(
             getattr(given, name) is None or getattr(given, name) == getattr(call.options, name) for name in exact
         )
-
-    def _due_ms(self, options: JobOptions) -> float | None:
-        return due_ms_of(options, time.time() * 1000 if self._now_ms is None else self._now_ms)
 
     def _bound(self, name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any] | None:
         """The arguments by name, so that a call by position is the same as one by name; None for a task that is not known."""
@@ -169,14 +183,21 @@ class Records:
     def _named_arguments(self, name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any] | None:
         """Those that are given, by name; None if the positional ones have none."""
         task = None if self.app is None else self.app.tasks.get(name)
-        if task is None or len(args) > len(task.signature.positional):
+        if task is None:
             return None if args else dict(kwargs)
-        return {**dict(zip(task.signature.positional, args, strict=False)), **kwargs}
+        try:
+            return task.signature.named(args, kwargs)
+        except ArgumentError as error:
+            raise UsageError(f"no call has such arguments: {error}") from None
 
-    def _has(self, call: Recorded, wanted: dict[str, Any] | None, args: tuple[Any, ...]) -> bool:
+    def _has(
+        self, call: Recorded, wanted: dict[str, Any] | None, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> bool:
         bound = self._bound(call.task, call.args, call.kwargs)
         if wanted is None:
-            return call.args[: len(args)] == args
+            return call.args[: len(args)] == args and all(
+                name in call.kwargs and call.kwargs[name] == value for name, value in kwargs.items()
+            )
         if bound is None:
             bound = call.kwargs
         return all(name in bound and bound[name] == value for name, value in wanted.items())
@@ -264,7 +285,19 @@ def _asked(task: AnyTask, name: str, args: tuple[Any, ...], kwargs: Mapping[str,
     parts = [*map(repr, args), *(f"{key}={value!r}" for key, value in kwargs.items())]
     options = ""
     if isinstance(task, TaskWithOptions):
-        given = {key: getattr(task.given, key) for key in ("queue", "delay", "at", "id", "headers")}
+        names = (
+            "queue",
+            "delay",
+            "at",
+            "id",
+            "headers",
+            "timeout",
+            "max_attempts",
+            "expires",
+            "known_for",
+            "durability",
+        )
+        given = {key: getattr(task.given, key) for key in names}
         options = f" with {', '.join(f'{key}={value!r}' for key, value in given.items() if value is not None)}"
     return f"{name}({', '.join(parts)}){options}"
 
@@ -279,10 +312,11 @@ def fake(app: TrackedQueue) -> Iterator[Fake]:
         if task is not None:
             given = 1 if on_its_way.options.inputs else 0
             task.signature.encode(on_its_way.args, on_its_way.kwargs, app.settings.max_payload, given)
+        now_ms = time.time() * 1000
         recorded.calls.append(
             Recorded(
                 task=on_its_way.task, args=on_its_way.args, kwargs=dict(on_its_way.kwargs), options=on_its_way.options,
-                queue=on_its_way.queue, due_ms=due_ms_of(on_its_way.options, time.time() * 1000),
+                queue=on_its_way.queue, due_ms=due_ms_of(on_its_way.options, now_ms), enqueued_ms=now_ms,
             )
         )  # fmt: skip
         return Job(on_its_way.id or f"fake-{len(recorded.calls)}", True, Faked())

@@ -299,6 +299,8 @@ class Instance:
         if self._host.burst:
             for companion in companions:
                 await companion.before_burst()
+            for source in self._host.plans.sources:
+                await self._host.plans.read(source, self._host.state)
         beside = [asyncio.ensure_future(companion.beside()) for companion in companions]
         plans = self._host.plans
         beside += [asyncio.ensure_future(plans.follow(source, self._host.state)) for source in plans.sources]

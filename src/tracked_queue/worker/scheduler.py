@@ -22,6 +22,8 @@ TELL_S = 30.0
 AFTER_S = 0.002
 # After so many schedules others get a turn: working out a cron expression takes a while.
 YIELD = 50
+# So many stale entries of the heap are let be.
+SLACK = 100
 
 
 # The same number as in lua/include/ahead.lua.
@@ -104,7 +106,7 @@ class Scheduler:
                 if number % YIELD == YIELD - 1:
                     await asyncio.sleep(0)
                 # The tick remembered here may come from a clock that was ahead; then the store's one counts.
-                own = self._last.get(item.name, 0)
+                own = self._last.get(item.name, told.now_ms if self._plans.is_new(item.name) else 0)
                 self._last[item.name] = max(last_ms, own) if own <= told.now_ms + AHEAD_MS else last_ms
                 self._plan(item)
         return True
@@ -115,6 +117,9 @@ class Scheduler:
         if self._next.get(item.name) != due_ms:
             self._next[item.name] = due_ms
             heapq.heappush(self._due, (due_ms, item.name))
+            if len(self._due) > 2 * len(self._next) + SLACK:  # most are of schedules that are gone
+                self._due = [(due_ms, name) for name, due_ms in self._next.items()]
+                heapq.heapify(self._due)
 
     async def _tick(self) -> None:
         now_ms = self._now_ms()
