@@ -449,7 +449,7 @@ class Signature:
             bound[self._rest] = list(args[len(names) :])
         return bound
 
-    def named(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    def by_name(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """
         Some of a call's arguments by name; the others are not looked at.
 

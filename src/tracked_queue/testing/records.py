@@ -186,7 +186,7 @@ class Records:
         if task is None:
             return None if args else dict(kwargs)
         try:
-            return task.signature.named(args, kwargs)
+            return task.signature.by_name(args, kwargs)
         except ArgumentError as error:
             raise UsageError(f"no call has such arguments: {error}") from None
 
