@@ -160,7 +160,18 @@ def _arguments(node: Any, *, drop_self: bool, wrap: bool = True) -> str:
     if drop_self:
         given = re.sub(r"^(self|cls)(: [^,]+)?(, )?", "", given)
     given = re.sub(r"^/, ", "", re.sub(r"\*wrong: Never, ", "*, ", given))
-    return _wrapped("(", _split(given), ")") if wrap else f"({given})"
+    parts = [_spaced(part) for part in _split(given)]
+    return _wrapped("(", parts, ")") if wrap else f"({', '.join(parts)})"
+
+
+def _spaced(part: str) -> str:
+    """`name: str | None = None`, as people write it."""
+    depth = 0
+    for at, char in enumerate(part):
+        depth += (char in "([{") - (char in ")]}")
+        if char == "=" and not depth and ":" in part[:at]:
+            return f"{part[:at].rstrip()} = {part[at + 1 :].lstrip()}"
+    return part
 
 
 def _split(text: str) -> list[str]:
@@ -210,6 +221,7 @@ def _docs(node: Any) -> str:
 
 def _prose(text: str) -> str:
     """No raw HTML, no accidental emphasis of `*args`."""
+    text = re.sub(r"(?<![\w/(\[])docs/([\w/-]+\.md)(?!\]|\))", r"[\1](../\1)", text)
     outside = re.split(r"(`[^`]*`)", text)
     return "".join(
         part
