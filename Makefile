@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 # Tests of real processes have leases of seconds, for which a shared machine can stand still: one that fails is run once more.
 ONCE_MORE := --reruns 1
 
-.PHONY: demo dashboard test test-processes test-django test-outbox test-migrate test-browser test-deep test-acl test-pythons test-wheels fuzz failover cluster test-versions test-all explore chaos soak bench bench-smoke bench-growth bench-readers bench-dashboard bench-peers bench-cluster bench-soak alerts audit check docs site clean
+.PHONY: demo dashboard test test-processes test-django test-outbox test-migrate test-browser test-deep test-acl test-pythons test-wheels fuzz failover cluster test-versions test-all explore chaos soak bench bench-smoke bench-growth bench-readers bench-dashboard bench-peers bench-cluster bench-soak alerts audit check docs site package clean
 
 demo: $(STAMP)
 	$(BIN)/python -m tracked_queue demo
@@ -140,6 +140,14 @@ audit: $(STAMP)
 
 check: $(STAMP)
 	scripts/check
+
+# Wheel and sdist: what is in them, whether they install and run, what they need. RELEASE=1.2.3 checks the commit, too, and uploads nothing.
+package: $(VENV)/.release
+	$(BIN)/python scripts/package.py $(if $(RELEASE),--release $(RELEASE))
+
+$(VENV)/.release: $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[release]'
+	touch $(VENV)/.release
 
 # The documentation as a site below build/site; a warning is an error.
 site: $(VENV)/.docs

@@ -83,3 +83,15 @@ def test_the_expressions_of_the_board_are_of_prometheus_form() -> None:
             for pair in ("()", "{}", "[]"):
                 assert target["expr"].count(pair[0]) == target["expr"].count(pair[1]), target["expr"]
             assert target["expr"].count('"') % 2 == 0
+
+
+def test_the_image_is_not_root_and_lets_signals_through() -> None:
+    lines = (DOCS / "operations" / "Dockerfile").read_text().splitlines()
+    steps = [line.split(" ", 1) for line in lines if re.match(r"[A-Z]+ ", line)]
+    last = dict(steps)
+    assert last["USER"].isdigit() and int(last["USER"]) > 0  # Kubernetes' runAsNonRoot does not read names
+    assert last["STOPSIGNAL"] == "SIGTERM"
+    command = json.loads(last["ENTRYPOINT"]) + json.loads(last["CMD"])  # in brackets: no shell is the first process
+    assert command[:4] == ["python", "-m", "tracked_queue", "worker"]
+    order = [step for step, _ in steps]
+    assert order.index("USER") > max(at for at, step in enumerate(order) if step in ("RUN", "COPY"))
