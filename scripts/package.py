@@ -61,23 +61,24 @@ def ran(*command: str | Path, cwd: Path = ROOT) -> str:
     return done.stdout
 
 
-def tracked(below: str = "") -> list[str]:
-    """The files of the repository."""
-    return [name for name in ran("git", "ls-files", below or ".").splitlines() if (ROOT / name).is_file()]
+def sources() -> list[str]:
+    """The package's files."""
+    files = (ROOT / "src" / "tracked_queue").rglob("*")
+    return [str(file.relative_to(ROOT)) for file in files if file.is_file() and file.parent.name != "__pycache__"]
 
 
 def problems(wheel: Path, sdist: Path) -> Iterator[str]:
     """What is missing or should not be there."""
     with zipfile.ZipFile(wheel) as archive:
         inside = {name for name in archive.namelist() if not name.endswith("/")}
-    wanted = {name.removeprefix("src/") for name in tracked("src/tracked_queue")}
+    wanted = {name.removeprefix("src/") for name in sources()}
     for name in sorted(wanted - inside):
         yield f"{wheel.name}: {name} is missing"
     for name in sorted(name for name in inside - wanted if ".dist-info/" not in name):
         yield f"{wheel.name}: {name} does not belong there"
     with tarfile.open(sdist) as archive:
         packed = {name.partition("/")[2] for name in archive.getnames()}
-    for name in sorted({*tracked("src"), *WANTED} - packed):
+    for name in sorted({*sources(), *WANTED} - packed):
         yield f"{sdist.name}: {name} is missing"
     for name in sorted(packed):
         if re.search(r"(^|/)(\.venv|build|dist|\.git|__pycache__|\.hypothesis)(/|$)", name):

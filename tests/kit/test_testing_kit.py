@@ -18,6 +18,7 @@ from tracked_queue import (
     JobCancelledError,
     JobContext,
     JobFailedError,
+    Rate,
     Retry,
     Snooze,
     State,
@@ -304,6 +305,31 @@ async def test_crash_after_runs_a_job_twice_as_production_would(queue_kit: Queue
         assert await kit.crash_after(1, run=False) == 1
         await kit.drain()
         assert await job.result(1) == "5:en" and ran == [5, 5]
+
+
+async def test_a_drain_after_a_crash_ends_although_the_job_waits_for_its_limit() -> None:
+    """A burst worker waited for a suspect's limit, as it does not for other jobs; under a clock that stands still for ever."""
+    own, runs = TrackedQueue(), list[str]()
+
+    @own.task(name="limited", limit=Rate(1, per=60))
+    async def limited(name: str) -> None:
+        runs.append(name)
+
+    @own.task(name="free")
+    async def free(name: str) -> None:
+        runs.append(name)
+
+    async with QueueKit(own) as kit:
+        await limited.enqueue("first")
+        await free.enqueue("second")
+        assert await kit.crash_after(2) == 2
+        async with asyncio.timeout(30):
+            assert await kit.drain() == 1, "a suspect behind one that waits for a limit runs"
+            await free.enqueue("third")
+            assert await kit.drain() == 1, "and so do fresh jobs"
+        assert runs[2:] == ["second", "third"]
+        await kit.advance(61)
+        assert await kit.drain() == 1 and runs[-1] == "first"
 
 
 def test_the_fixture_for_tests_that_are_no_coroutines(run_queue_test: Any) -> None:

@@ -310,6 +310,7 @@ class Machine(RuleBasedStateMachine):
         assert not reply.jobs or held_until <= self.q.now(), "something joined suspects within their gates"
         assert len(suspects) in (0, len(records)), "suspects and fresh jobs came together"
         assert mode not in (t.Mode.ONLY, t.Mode.SHORT) or suspects == records, "a process for suspects got a fresh job"
+        assert not reply.limited or (reply.suspects and not suspects), "suspects came, and were said to wait for limits"
         if suspects:
             assert mode is not t.Mode.NONE and len(suspects) <= min(int(record["pool"]) for record in suspects)
             assert all(job.buffered == b"0" for job in reply.jobs)
@@ -906,7 +907,7 @@ FAULTS: dict[str, tuple[str, str, str]] = {
     "a group is as large as there is room": ("fetch", "size + 1 > math.min(smallest, pool)", "false"),
     "a late one is told of nothing": ("enqueue", "    else\n      back.open = {}\n", "    end\n    if state ~= 'waiting' then\n      back.open = {}\n"),
     "delays of a clock ahead are trusted": ("heartbeat", "redis.call('HSET', single('timer'), 'rewind', '+inf 0')", ""),
-    "a debounce has no bound": ("enqueue", "if due_ms and bound_ms then", "if false then"),
+    "a debounce has no bound": ("enqueue", "extras.unique[5]\n  if due_ms and bound_ms then", "extras.unique[5]\n  if false then"),
     "the last portion is forgotten": ("follow", "note_ends(follower, #back.open - (is_last and 1 or 0)", "note_ends(follower, #back.open"),
 }  # fmt: skip
 

@@ -33,7 +33,8 @@
 --            buried    ids without a record that were set aside as dead
 --            held      ms for which this instance gets nothing more (unless its list becomes empty sooner), because it runs
 --                      suspects, or has to become empty to run some; else 0
---            suspects  '1' if suspects are left in the queues of this call, or were taken by it
+--            suspects  '1' if suspects are left in the queues of this call, or were taken by it; 'l' if they are left because
+--                      each that could have run here waits for a limit
 --   'stale'  a later number was used; nothing taken
 --   'quiet'  the instance was asked to fetch nothing; nothing taken
 --   'late'   the lease is past its deadline; a beat must extend it first; nothing taken
@@ -553,8 +554,9 @@ for queue, whom in pairs(left) do
     wake(queue, paused)
   end
 end
+local only_full = some_full and not took_group and #left_line == 0
 for _, at in ipairs(suspected) do
-  reply[6] = '1'
+  reply[6] = only_full and 'l' or '1'
   if redis.call('EXISTS', named('suspected', ARGV[at])) == 1 then
     wake_suspects(ARGV[at], paused)
   end

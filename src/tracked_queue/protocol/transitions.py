@@ -388,7 +388,7 @@ class Fetched(msgspec.Struct, frozen=True):
     `more`: another fetch would bring some. `next_due`: seconds until this instance is to fetch timed jobs (None:
     another instance does). `must_start`: some of what is left must not wait in an instance. `held`: for how many
     seconds another fetch would bring nothing, unless the instance becomes empty before. `suspects`: some are in its
-    queues, or among these jobs.
+    queues, or among these jobs; `limited`: those in the queues wait for limits.
     """
 
     jobs: list[FetchedJob]
@@ -398,6 +398,7 @@ class Fetched(msgspec.Struct, frozen=True):
     must_start: bool = False
     held: float = 0.0
     suspects: bool = False
+    limited: bool = False
 
 
 class Mode(StrEnum):
@@ -490,7 +491,9 @@ def _read_fetch(reply: Any) -> Fetched | Refusal:
         due = None if due_ms < 0 else due_ms / 1000
         more, must_start = reply[1] in (b"1", b"n"), reply[1] == b"n"
         held = int(reply[4]) / 1000
-        return Fetched(jobs, more, due, tuple(map(to_text, reply[3])), must_start, held, reply[5] == b"1")
+        return Fetched(
+            jobs, more, due, tuple(map(to_text, reply[3])), must_start, held, reply[5] != b"0", reply[5] == b"l"
+        )
     try:
         return _REFUSALS[reply[0]]
     except KeyError:

@@ -71,7 +71,7 @@ class Fetcher:
         # Which suspects this process may run, whether the last fetch saw some, and when they may be asked for again.
         self._mode, self._saw_suspects = mode, saw_suspects
         self._began: Callable[[], None] | None = began
-        self._suspects_left = self._only
+        self._suspects_left, self._limited = self._only, False
         self._ask_at = 0.0
         # Until then nothing joins the suspects that are here, unless they end before.
         self._held_until = 0.0
@@ -208,7 +208,7 @@ class Fetcher:
             elif self._burst:
                 if self._slots.idle and self._settled():
                     await self._fetch(max(1, want.start), want._replace(buffer=0))
-                    if self._slots.idle and not self._appetite.more and not self._suspects_left:
+                    if self._slots.idle and not self._appetite.more and (self._limited or not self._suspects_left):
                         return
                 else:
                     await self._wait(LATE_PAUSE_S)
@@ -335,6 +335,7 @@ class Fetcher:
             return  # whatever it brought belongs to a lease that is over
         self._appetite.more = self._seat.hungry = reply.more
         self._appetite.must_start = reply.must_start
+        self._limited = reply.limited
         self._suspects_left = reply.suspects or (self._only and not self._seat.alone)  # those don't stand, see below
         if reply.suspects:
             self._saw_suspects()

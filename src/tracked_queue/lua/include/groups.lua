@@ -2,7 +2,8 @@
 -- `left_line`.  What only these functions use is in a block, and so doesn't count toward the script's limit of
 -- 200 local variables.
 local is_empty = #suspected > 0 and redis.call('EXISTS', processing) == 0
-local longest, solo_waits = 0, false
+-- some_full: a suspect that could have run here waits for a limit.
+local longest, solo_waits, some_full = 0, false, false
 local take_groups, enough_test, drains
 do
   -- How many suspects are looked at for one group.
@@ -35,12 +36,17 @@ do
       end
       if size >= room or size > 0 and (not fits or size + 1 > math.min(smallest, pool)) then
         break
-      elseif fits and look(id, queue, false, room - size) then
-        left_line[#left_line + 1] = { id, queue }
-        if taken - before > size then
-          smallest, longest = math.min(smallest, pool), math.max(longest, gate)
+      elseif fits then
+        local leaves, full = look(id, queue, false, room - size)
+        if leaves then
+          left_line[#left_line + 1] = { id, queue }
+          if taken - before > size then
+            smallest, longest = math.min(smallest, pool), math.max(longest, gate)
+          end
+        elseif full then
+          some_full = true  -- the next one may run
         end
-      end  -- else a limit is full: the next one may run
+      end
     end
     return taken > before
   end
