@@ -35,6 +35,11 @@ def files(page: str) -> dict[str, str]:
 def run_as_printed(page: str, folder: Path, app: str, program: str) -> str:
     for name, text in files(page).items():
         (folder / name).write_text(text)
+    return run_program(folder, app, program)
+
+
+def run_program(folder: Path, app: str, program: str) -> str:
+    """What a program prints beside a worker."""
     env = {name: value for name, value in os.environ.items() if name not in ("REDIS_URL", "PYTHONPATH")}
     command = [sys.executable, "-m", "tracked_queue", "worker", app]
     with (folder / "worker.log").open("wb") as log:
@@ -60,6 +65,30 @@ def test_the_tutorial_works_as_printed(tmp_path: Path) -> None:
     """CASE-84 on the way: worker and producer share the folder's embedded server, which ends with the last of them."""
     out = run_as_printed("docs/tutorial.md", tmp_path, "jobs:app", "produce.py").splitlines()
     assert out == ["welcome, user 42 (de)", "True False", "100 jobs stored", "attempt 3", "dead ValueError", "True"]
+
+
+@pytest.mark.timeout(180)
+def test_the_application_grows_as_printed(tmp_path: Path) -> None:
+    """Each step's try.py runs beside a worker of what shop.py is by then, and prints what the page says; then the shop's own tests."""
+    page = (ROOT / "docs" / "grow.md").read_text("utf-8")
+    shop, tried = "", 0
+    for step in page.split("\n## ")[1:]:
+        parts = dict(re.findall(r"```python\n# ([\w.]+\.py)\n(.*?)```", step, re.DOTALL))
+        shop += parts.get("shop.py", "")
+        (tmp_path / "shop.py").write_text(shop)
+        if "try.py" in parts:
+            (tmp_path / "try.py").write_text(parts["try.py"])
+            (expected,) = re.findall(r"```text\n(.*?)```", step, re.DOTALL)
+            assert run_program(tmp_path, "shop:app", "try.py") == expected, step.partition("\n")[0]
+            tried += 1
+        elif "test_shop.py" in parts:
+            (tmp_path / "test_shop.py").write_text(parts["test_shop.py"])
+            command = [sys.executable, "-m", "pytest", "-q", "-p", "no:randomly", "-p", "no:xdist", "test_shop.py"]
+            env = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "REDIS_URL"))}
+            done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=100)
+            assert done.returncode == 0 and "1 passed" in done.stdout, done.stdout + done.stderr
+            tried += 1
+    assert tried == 6
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

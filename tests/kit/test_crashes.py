@@ -62,7 +62,7 @@ async def test_every_point_is_crashed_once_and_nothing_goes_on_after_it(queue_ki
 
 async def test_it_says_where_a_job_was_crashed(queue_kit: QueueKit) -> None:
     async with queue_kit as kit:
-        where = [str(crash) async for crash in kit.crash_everywhere(steps.call(1))]
+        where = [f"{crash!r}" async for crash in kit.crash_everywhere(steps.call(1))]  # as pytest prints it
     assert where[0] == "crashed before the job started" and "had returned" in where[-1]
     assert all("in tick" in text and "test_crashes.py:" in text for text in where[1:-1])
 

@@ -22,7 +22,7 @@ _OURS = str(Path(__file__).parent.parent)
 _LIBRARY = (str(Path(asyncio.__file__).parent.parent), "site-packages", "dist-packages")
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, repr=False)
 class Crash:
     """
     One point at which a job was crashed.
@@ -39,7 +39,8 @@ class Crash:
     is_last: bool = False
     reached: bool = False
 
-    def __str__(self) -> str:
+    # As pytest shows it beside an assertion.
+    def __repr__(self) -> str:
         if self.is_last:
             return "crashed after the job had returned, before that was recorded"
         return f"crashed at point {self.point}: {self.where}" if self.point else "crashed before the job started"
