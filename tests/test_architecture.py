@@ -272,3 +272,25 @@ def test_nothing_names_a_path_of_one_machine() -> None:
         path = ROOT / name
         if path.is_file() and path.suffix in (".py", ".md", ".toml", ".yml", ".yaml", ".lua", ""):
             assert not pattern.search(path.read_text("utf-8", "ignore")), name
+
+
+NEEDS_A_TASK = {
+    "start_soon",
+    "CancelScope",
+    "move_on_after",
+    "move_on_at",
+    "fail_after",
+    "fail_at",
+    "create_task_group",
+}
+
+
+def test_anyio_is_used_inside_of_tasks() -> None:
+    """A plain function may be an event loop's callback, where anyio finds no event loop once sniffio is installed."""
+    for path in SOURCE.rglob("*.py"):
+        tree = ast.parse(path.read_text("utf-8"))
+        own = [item for item in ast.walk(tree) if isinstance(item, ast.AsyncFunctionDef)]
+        inside = {id(node) for item in own for node in ast.walk(item)}
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Attribute) and node.attr in NEEDS_A_TASK:
+                assert id(node) in inside, f"{path.name}:{node.lineno}: {ast.unparse(node)}"

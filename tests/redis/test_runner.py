@@ -20,13 +20,14 @@ from tracked_queue import Exponential, JobFailedError, Retry, State, TrackedQueu
 from tracked_queue.app import connections_of, producer_of
 from tracked_queue.chaos.server import RedisServer
 from tracked_queue.model.task import Task
-from tracked_queue.protocol.transitions import Fetched, FetchedJob, fetch, pause, register, resume
+from tracked_queue.protocol.transitions import Beat, Fetched, FetchedJob, fetch, pause, register, resume
 from tracked_queue.reports.instances import read_instances
-from tracked_queue.worker import recovery
+from tracked_queue.worker import recovery, term
 from tracked_queue.worker.instance import Instance
 from tracked_queue.worker.late_limits import Binder
 from tracked_queue.worker.runner import Pools, Runner
 from tracked_queue.worker.slots import Slots
+from tracked_queue.worker.watchdog import Watchdog
 
 QUICKLY = Exponential(base=0.01, cap=0.02)
 
@@ -540,6 +541,43 @@ async def test_ten_thousand_orphans_and_eight_recoverers(server: RedisServer, na
             ("ZCARD", connections_of(app).keys.single("instances")),
         )
         assert sorted(id.decode() for id in queued) == sorted(job.id for job in jobs) and instances == 0
+
+
+async def test_what_the_watchdog_hears_is_done(app: TrackedQueue, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its thread brings the loop news outside of any task, where anyio starts nothing once sniffio is installed."""
+    watchdogs, done = list[Any](), list[str]()
+
+    class Seen(Watchdog):
+        def __init__(self, **parts: Any) -> None:
+            super().__init__(**parts)
+            watchdogs.append(self)
+
+    def noted(name: str) -> Callable[..., Any]:
+        make = getattr(term, name)
+
+        def call(*args: Any) -> Any:
+            done.append(name)
+            return make(*args)
+
+        return call
+
+    monkeypatch.setattr(term, "Watchdog", Seen)
+    for name in ("tend", "unpark"):
+        monkeypatch.setattr(term, name, noted(name))
+
+    @app.task(name="known")
+    async def known() -> None: ...
+
+    async with running_worker(app):
+        await (await known.enqueue()).result(10)
+        for _ in range(2):  # and the next time, too
+            done.clear()
+            heard = Beat(quiet=False, run_out=False, cancels=(), parked=("known", "unknown"), tend=True)
+            loop, (watchdog,) = asyncio.get_running_loop(), watchdogs
+            thread = threading.Thread(target=lambda: loop.call_soon_threadsafe(watchdog._news, heard))  # noqa: B023
+            thread.start()
+            await wait_until(lambda: set(done) == {"tend", "unpark"})
+            thread.join()
 
 
 async def test_idle_workers_wake_for_each_job_and_share_a_burst(app: TrackedQueue) -> None:

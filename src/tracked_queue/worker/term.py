@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import anyio
-from anyio.abc import TaskGroup
 
 from .. import log
 from ..errors import StoreRefusedError, StoreUnavailableError
@@ -127,8 +126,10 @@ class Term:
         self._host, self._shard, self._state, self._links, self._outage = host, shard, state, links, outage
         self._over = asyncio.Event()  # the lease is lost
         self._fetching_over = asyncio.Event()
-        self._ended = self._unparking = self._tending = False
-        self._group: TaskGroup | None = None
+        self._ended = self._begun = False
+        # What beats asked for. Standing tasks do it: the watchdog's news come outside of any task, where anyio starts none.
+        self._parked: Sequence[str] = ()
+        self._unpark_asked, self._tend_asked = asyncio.Event(), asyncio.Event()
         self._marking: asyncio.Future[None] | None = None
         told = (*host.hooks.settled, self._recorded)
         self._settler = Settler(links.settle, state.lease, settings, outage, lambda: state.lost, told)
@@ -216,26 +217,26 @@ class Term:
 
     def _news(self, beat: Beat | None) -> None:
         """What a beat brought; None: the lease is lost."""
-        host, group = self._host, self._group
+        host = self._host
         if self._ended:
             return  # a late answer to the watchdog
         if beat is None:
             self._lost()
             return
-        if group is None:
+        if not self._begun:
             return  # the next beat says it again
         self._fetcher.stay_quiet(beat.quiet or host.quiet)
         for job_id in beat.cancels:
             self.runner.cancel(job_id)
-        known = [name for name in beat.parked if host.tasks.get(name) is not None]
-        if known and not self._unparking:
-            group.start_soon(self._unpark, known)
+        if known := [name for name in beat.parked if host.tasks.get(name) is not None]:
+            self._parked = known
+            self._unpark_asked.set()
         if beat.run_out and host.settings.auto_recovery:
             self._recovery.poke()
         if not set(beat.suspecting).isdisjoint(host.served.names):
             self._fetcher.suspects_seen()
-        if beat.tend and not self._tending:
-            group.start_soon(self._tend)
+        if beat.tend:
+            self._tend_asked.set()
         self.runner.hand_back_buffered(MAX_BUFFERED_S)
 
     def _recorded(self, _lease: str, _batch: list[Outcome], _verdicts: list[Verdict]) -> None:
@@ -254,10 +255,11 @@ class Term:
         with contextlib.suppress(StoreUnavailableError):  # the fetcher itself knows it in any case
             await self._fetcher.mark_quiet()
 
-    async def _unpark(self, tasks: Sequence[str]) -> None:
-        self._unparking = True
-        try:
-            for task in tasks:
+    async def _unpark(self) -> None:
+        while True:
+            await self._unpark_asked.wait()
+            self._unpark_asked.clear()
+            for task in self._parked:
                 with contextlib.suppress(StoreUnavailableError):
                     while True:
                         moved, remaining = await self._links.rest.run(unpark(task, self._host.served.names))
@@ -265,18 +267,15 @@ class Term:
                             log.tasks_unparked(task=task, moved=moved, remaining=remaining)
                         if not moved or not remaining:
                             break
-        finally:
-            self._unparking = False
 
     async def _tend(self) -> None:
         """Do what each fetch does on the side, for when every place is taken and nothing is fetched."""
-        self._tending = True
-        try:
+        while True:
+            await self._tend_asked.wait()
+            self._tend_asked.clear()
             with contextlib.suppress(StoreUnavailableError):
                 while await self._links.rest.run(tend()):
                     pass
-        finally:
-            self._tending = False
 
     async def _reconcile(self) -> None:
         while True:
@@ -299,7 +298,7 @@ class Term:
         end_count = METER.collect(self.runner.counted)
         try:
             async with anyio.create_task_group() as group:
-                self._group = group
+                self._begun = True
                 for part in (
                     self._fetch,
                     self._settler.run,
@@ -308,6 +307,8 @@ class Term:
                     self._recovery.run,
                     self._scheduler.run,
                     self._reconcile,
+                    self._unpark,
+                    self._tend,
                 ):
                     group.start_soon(part)
                 if host.settings.exclusive_label:
