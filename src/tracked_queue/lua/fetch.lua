@@ -33,8 +33,8 @@
 --            buried    ids without a record that were set aside as dead
 --            held      ms for which this instance gets nothing more (unless its list becomes empty sooner), because it runs
 --                      suspects, or has to become empty to run some; else 0
---            suspects  '1' if suspects are left in the queues of this call, or were taken by it; 'l' if they are left because
---                      each that could have run here waits for a limit
+--            suspects  '1' if suspects are left in the queues of this call, or were taken by it; 'l' if none was taken, and
+--                      of those that this call looked at (50 of a queue) each that could have run here waits for a limit
 --   'stale'  a later number was used; nothing taken
 --   'quiet'  the instance was asked to fetch nothing; nothing taken
 --   'late'   the lease is past its deadline; a beat must extend it first; nothing taken
