@@ -11,14 +11,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 
 from .. import log
 from ..errors import StoreUnavailableError
 from ..protocol.transitions import End, release
 from ..reports.instances import InstanceReport, read_instances
+from ..reports.reading import now_ms
 from ..transport.store import Store
 
 PROC = Path("/proc")
@@ -33,20 +36,30 @@ class Origin:
         machine: The boot's id and the pid namespace; '' where they can't be read, and nothing can be proven.
         pid, born: The process, and its start in clock ticks since the boot, so that a pid that is used again is another.
         program: The supervisor, or the process itself; processes with the same label and program are one worker.
+        began: When that program began, by `time.monotonic`; where the system doesn't tell, when it was asked.
     """
 
     machine: str
     pid: int
     born: str
     program: str
+    began: float = field(default_factory=time.monotonic)
 
 
 def origin_of(pid: int, program_pid: int) -> Origin:
     """The origin of a process on this machine."""
     machine = machine_id()
     born = born_at(pid) or ""
-    program = f"{machine}/{program_pid}/{born_at(program_pid) or ''}"
-    return Origin(machine if born else "", pid, born, program)
+    program_born = born_at(program_pid) or ""
+    program = f"{machine}/{program_pid}/{program_born}"
+    return Origin(machine if born else "", pid, born, program, time.monotonic() - age_s(program_born))
+
+
+def age_s(born: str) -> float:
+    """How long a process with this birth (`born_at`) has lived; 0.0 for an unknown one."""
+    if not born.isdecimal():
+        return 0.0
+    return max(0.0, time.clock_gettime(time.CLOCK_BOOTTIME) - int(born) / os.sysconf("SC_CLK_TCK"))
 
 
 def machine_id() -> str:
@@ -67,11 +80,19 @@ def born_at(pid: int) -> str | None:
     return None if after_name[0] in ("Z", "X") else after_name[19]
 
 
-def proof_of_death(me: Origin, label: str, exclusive: bool, other: InstanceReport) -> str | None:
-    """Why another instance is surely gone, or None."""
+def proof_of_death(me: Origin, label: str, exclusive_since: datetime | None, other: InstanceReport) -> str | None:
+    """
+    Why another instance is surely gone, or None.
+
+    Args:
+        exclusive_since: When the program of this instance began, by the server's clock, if its label is exclusive. An instance
+            that registered later is no predecessor, but of a live program, which breaks the promise: it is told of and left
+            alone. Otherwise every process that starts would take the jobs of the other program again.
+    """
     if me.machine and other.machine == me.machine and other.born and born_at(other.pid) != other.born:
         return "its process is gone"
-    if exclusive and other.label == label and other.program != me.program:
+    before = exclusive_since and other.started_at and other.started_at < exclusive_since
+    if before and other.label == label and other.program != me.program:
         return "its label is exclusive, and this instance has it now"
     return None
 
@@ -85,7 +106,9 @@ async def release_predecessors(store: Store, me: Origin, label: str, exclusive: 
     """Release what is surely dead; the next sweep recovers its jobs. A live one of an exclusive label is fenced by this."""
     with contextlib.suppress(StoreUnavailableError):  # then they run out by their TTL
         others = [item for item in await read_instances(store) if not item.revoked]
-        why = {other.lease: proof_of_death(me, label, exclusive, other) for other in others}
+        began_ms = await now_ms(store) - round((time.monotonic() - me.began) * 1000)
+        since = datetime.fromtimestamp(began_ms / 1000, UTC) if exclusive else None
+        why = {other.lease: proof_of_death(me, label, since, other) for other in others}
         # Only these count in `end_of`: a process that still lives says nothing about how another one ended.
         gone = [other for other in others if why[other.lease] is not None or here_before(me, label, other)]
         for other in gone:
