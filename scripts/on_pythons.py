@@ -14,10 +14,11 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 PYTHONS = ("3.11", "3.12", "3.13", "3.14", "3.14t")
 OLDEST_CLIENT = "redis==6.4.0"
+EXTRAS = ("embedded", "testing", "encryption", "metrics", "sentry", "otel")
 TESTS = ("tests/unit", "tests/redis", "tests/scripts", "tests/features", "tests/kit")
 NEEDED = (
-    "anyio", "attrs", "cryptography", "hypothesis", "pydantic>=2.11", "pytest>=8.2", "pytest-randomly", "pytest-rerunfailures",
-    "pytest-timeout", "pytest-xdist", "watchfiles", "opentelemetry-sdk",
+    "anyio", "attrs", "cryptography", "fastapi", "hypothesis", "opentelemetry-sdk", "pydantic>=2.11", "pytest>=8.2",
+    "pytest-randomly", "pytest-rerunfailures", "pytest-timeout", "pytest-xdist", "watchfiles",
 )  # fmt: skip
 
 
@@ -42,7 +43,7 @@ def run(name: str, python: str, *more: str) -> int:
         subprocess.run([python, "-m", "venv", str(folder)], check=True)
     install = [str(own), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     subprocess.run(
-        [*install, "--editable", ".[embedded,testing,encryption,metrics,sentry,otel]", *NEEDED, *more],
+        [*install, "--editable", f".[{','.join(EXTRAS)}]", *NEEDED, *more],
         cwd=ROOT,
         check=True,
     )

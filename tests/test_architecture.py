@@ -5,12 +5,17 @@ from __future__ import annotations
 import ast
 import contextlib
 import importlib
+import importlib.metadata
 import re
+import runpy
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 import tracked_queue
 from tracked_queue import log
@@ -294,3 +299,32 @@ def test_anyio_is_used_inside_of_tasks() -> None:
         for node in ast.walk(tree):
             if isinstance(node, ast.Attribute) and node.attr in NEEDS_A_TASK:
                 assert id(node) in inside, f"{path.name}:{node.lineno}: {ast.unparse(node)}"
+
+
+def test_what_runs_on_every_python_imports_only_what_is_installed_there() -> None:
+    """scripts/on_pythons.py makes environments with less in them than the one for development."""
+    facts = runpy.run_path(str(ROOT / "scripts" / "on_pythons.py"))
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    wanted = [*project["dependencies"], *facts["NEEDED"], *(one for extra in facts["EXTRAS"] for one in extras[extra])]
+    there, seen = [Requirement(one).name for one in wanted], set[str]()
+    while there:  # and what these need themselves
+        name = canonicalize_name(there.pop())
+        if name not in seen:
+            seen.add(name)
+            with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+                needs = map(Requirement, importlib.metadata.requires(name) or ())
+                there += [one.name for one in needs if one.marker is None or one.marker.evaluate({"extra": ""})]
+    packages = importlib.metadata.packages_distributions()
+    missing = []
+    for folder in facts["TESTS"]:
+        for path in (ROOT / folder).rglob("*.py"):
+            for node in ast.parse(path.read_text()).body:
+                names = [node.module or ""] if isinstance(node, ast.ImportFrom) and not node.level else []
+                names += [one.name for one in node.names] if isinstance(node, ast.Import) else []
+                for top in (
+                    {name.partition(".")[0] for name in names} - {"tests", "tracked_queue"} - sys.stdlib_module_names
+                ):
+                    if not {canonicalize_name(one) for one in packages.get(top, ())} & seen:
+                        missing.append(f"{path.name}: {top}")
+    assert not missing
