@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 # Tests of real processes have leases of seconds, for which a shared machine can stand still: one that fails is run once more.
 ONCE_MORE := --reruns 1
 
-.PHONY: demo dashboard test test-processes test-django test-outbox test-migrate test-browser test-deep test-acl test-pythons test-wheels fuzz failover cluster test-versions test-all explore chaos soak bench bench-smoke bench-growth bench-readers bench-dashboard bench-peers bench-cluster bench-soak alerts audit check docs site package clean
+.PHONY: demo dashboard test test-processes test-django test-outbox test-migrate test-browser test-deep test-acl test-pythons test-wheels fuzz failover cluster test-versions test-all explore chaos soak bench bench-smoke bench-growth bench-readers bench-dashboard bench-peers bench-cluster bench-soak alerts audit check docs recording site package clean
 
 demo: $(STAMP)
 	$(BIN)/python -m tracked_queue demo
@@ -160,6 +160,10 @@ $(VENV)/.docs: $(STAMP)
 docs: $(STAMP)
 	$(BIN)/python scripts/make_reference.py
 	$(BIN)/python scripts/make_board.py
+
+# What this version stores, for tests of later ones: once for each protocol.
+recording: $(STAMP)
+	$(BIN)/python scripts/record.py
 
 $(STAMP): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

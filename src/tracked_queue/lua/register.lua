@@ -6,14 +6,16 @@
 -- ARGV[3]  interval_ms  int   of idle beats
 -- ARGV[4]  limits       bytes MessagePack of a map: the limits that the instance's code knows, by name (without a key's value),
 --                       and their numbers; '' for none
--- ARGV[5..] field, value pairs of the instance's description
--- Derived: instances, instance:<lease>, contact, hold, limits, opens, timer, wake_timer, paused, queue:<q>, wake:<q>,
+-- ARGV[5]  protocol     int   the newest that the instance reads
+-- ARGV[6..] field, value pairs of the instance's description
+-- Derived: protocol, instances, instance:<lease>, contact, hold, limits, opens, timer, wake_timer, paused, queue:<q>, wake:<q>,
 --          suspects:<q> of an earlier version
 --
 -- Returns:
 --   'ok'    the lease is open (again the same after a resend)
 --   'lost'  it was revoked meanwhile; nothing written
 --   'closed'  the namespace was given another number of shards (see close.lua); nothing written
+--   {'above', number}  the shard is written in a newer protocol (see protocol.lua); nothing written
 -- Keeps: nothing revives a revoked lease.  If instances know different numbers of a limit, the one that started last
 -- decides.
 -- include keys
@@ -35,12 +37,16 @@ end
 if redis.call('SISMEMBER', single('paused'), 'closed') == 1 then
   return { 'closed' }
 end
+local protocol = number_of(redis.call('GET', single('protocol')), 1)
+if protocol > tonumber(ARGV[5]) then
+  return { 'above', digits(protocol) }
+end
 local hold = read_hold(now, ttl_ms, interval_ms)
 begin_writing()
 note_contact(now, hold)
 redis.call('ZADD', single('instances'), now + ttl_ms, lease)
-local fields = { 'ttl_ms', ttl_ms, 'started_ms', now, 'seen_ms', now }
-for at = 5, #ARGV do
+local fields = { 'ttl_ms', ttl_ms, 'started_ms', now, 'seen_ms', now, 'protocol', ARGV[5] }
+for at = 6, #ARGV do
   fields[#fields + 1] = ARGV[at]
 end
 redis.call('HSET', named('instance', lease), unpack(fields))
@@ -56,7 +62,7 @@ for name, number in pairs(ARGV[4] ~= '' and cmsgpack.unpack(ARGV[4]) or {}) do
 end
 -- An earlier version kept its suspects in lists; those jobs go back to their queues.
 local paused = nil
-for at = 5, #ARGV, 2 do
+for at = 6, #ARGV, 2 do
   for queue in string.gmatch(ARGV[at] == 'queues' and ARGV[at + 1] or '', '[^\n]+') do
     local old = redis.pcall('LRANGE', named('suspects', queue), -TAKEN_OVER, -1)
     if #old > 0 and not old.err then

@@ -12,7 +12,9 @@ from typing import Any
 
 from ..errors import InvariantError, StoreRefusedError
 from ..protocol.packing import encode_extras
+from ..protocol.version import NEWEST, OLDEST, WRITES
 from ..reports.instances import InstanceReport, read_instances
+from ..reports.reading import number_of
 from ..settings import Settings
 from ..transport.store import Store
 
@@ -92,6 +94,7 @@ class Facts:
     skew_s: float = 0.0
     cluster: Mapping[str, str] | None = None  # CLUSTER INFO of a node
     owners: int = 0  # servers of the cluster that have slots
+    protocol: int = 0  # that the shard is written in; 0 if nothing has been written yet
 
 
 async def examine(stores: Sequence[Store], settings: Settings, *, try_scripts: bool = True) -> list[Finding]:
@@ -108,7 +111,7 @@ async def examine(stores: Sequence[Store], settings: Settings, *, try_scripts: b
     for shards in servers.values():
         where = f" (shard{'s' * (len(shards) > 1)} {', '.join(map(str, shards))})" if len(servers) > 1 else ""
         findings += [replace(item, name=item.name + where) for item in judge(all_facts[shards[0]], settings)]
-    return findings + _spread(all_facts[0], len(stores), len(servers))
+    return [*findings, *_spread(all_facts[0], len(stores), len(servers)), _spoken(all_facts)]
 
 
 async def read_facts(store: Store, try_scripts: bool = True) -> Facts:
@@ -143,7 +146,7 @@ async def read_facts(store: Store, try_scripts: bool = True) -> Facts:
     told = await ask("TIME")
     skew = 0.0 if told is None else int(told[0]) + int(told[1]) / 1e6 - (before + time.time()) / 2
     await ask("CLIENT", "ID")
-    await ask("GET", store.keys.contact)
+    protocol = await ask("GET", store.keys.protocol)
     try:
         await store.read(("EVALSHA", "0" * 40, 1, store.keys.tag))
     except InvariantError:
@@ -161,8 +164,9 @@ async def read_facts(store: Store, try_scripts: bool = True) -> Facts:
         if info.get("role") != "slave":
             instances = [item for item in await read_instances(store) if item.alive]
     return Facts(
-        info=info, config=config, refused=refused, instances=instances, skew_s=skew, cluster=cluster, owners=owners
-    )
+        info=info, config=config, refused=refused, instances=instances, skew_s=skew, cluster=cluster, owners=owners,
+        protocol=number_of(protocol),
+    )  # fmt: skip
 
 
 async def _try_in_scripts(store: Store) -> Sequence[bytes] | None:
@@ -370,6 +374,13 @@ def _spread(facts: Facts, shards: int, servers: int) -> list[Finding]:
         do = "more shards spread the load over more of them; the number can only be changed while there are no jobs"
         return [_note("shards", text, do)]
     return [_ok("shards", text)]
+
+
+def _spoken(all_facts: Sequence[Facts]) -> Finding:
+    """The protocol of the namespace. One that this version doesn't read has been refused already."""
+    ours = f"this version writes {WRITES}, and reads {OLDEST}{f' to {NEWEST}' * (NEWEST > OLDEST)}"
+    number = min(facts.protocol for facts in all_facts)
+    return _ok("protocol", f"{number or 'not set yet'}; {ours}")
 
 
 def _times(facts: Facts, settings: Settings) -> list[Finding]:

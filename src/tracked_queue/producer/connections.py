@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import StoreRefusedError, StoreUnavailableError, UnguardedScriptError, UsageError
 from ..model.cipher import Cipher, parse_keys
 from ..protocol.keys import Keys
+from ..protocol.version import misfit
 from ..settings import Settings, with_options
 from ..sharding.agreement import Agreement
 from ..sharding.shards import Shards
@@ -133,17 +134,21 @@ class Connections:
             Whether it is known; before the first program that enqueues or works, it is not.
 
         Raises:
-            UsageError: Another number was set (a tool that works on a part of the shards would mislead), or the app was used.
+            UsageError: Another number was set (a tool that works on a part of the shards would mislead), or the app was used;
+                or the namespace is written in a protocol that this version doesn't read.
             StoreUnavailableError: Redis could not be asked.
         """
         keys = self.shards.base_keys
         link = Link((await self.endpoint_async()).of(keys))
         try:
-            (found,) = await Store(link, keys).read(("GET", keys.shard_count))
+            found, protocol = await Store(link, keys).read(("GET", keys.shard_count), ("GET", keys.protocol))
         except StoreRefusedError:
             return True  # the next call reports which right is missing
         finally:
             await link.close()
+        known = protocol is not None and protocol.isdigit()
+        if known and (problem := misfit(f"namespace {self.settings.namespace}", int(protocol))):
+            raise UsageError(problem)
         if found is not None and found.isdigit() and int(found) != self.settings.shards:
             settings = self.settings
             if self._shards_chosen:

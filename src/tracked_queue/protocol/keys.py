@@ -63,6 +63,11 @@ class Keys:
         return self.single("shards")
 
     @property
+    def protocol(self) -> str:
+        """The protocol that the shard is written in."""
+        return self.single("protocol")
+
+    @property
     def moved_clock(self) -> str:
         """What the clock of a test or a chaos run says."""
         return self.single("clock")

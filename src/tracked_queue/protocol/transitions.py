@@ -20,6 +20,7 @@ from .packing import encode_extras
 from .request import Request
 from .states import State
 from .text import to_bytes, to_text
+from .version import NEWEST, misfit
 
 T = TypeVar("T")
 
@@ -83,6 +84,35 @@ def layout(was: str, wanted: str) -> Call[str]:
 def close(what: str) -> Call[str]:
     """Close an empty shard (`close`), look whether it is empty (`look`), or `open` it; what is not empty, or ''."""
     return Call("close", [what], lambda reply: "" if reply[0] == b"ok" else to_text(reply[1]))
+
+
+@dataclass(frozen=True, slots=True)
+class Agreed:
+    """The protocol of a shard, and what keeps a program from working with it: see lua/protocol.lua."""
+
+    word: ProtocolWord
+    number: int
+    lease: str = ""
+    version: str = ""
+
+
+class ProtocolWord(StrEnum):
+    """How the protocol of a shard fits a program's."""
+
+    OK = "ok"
+    ABOVE = "above"
+    BELOW = "below"
+    BEHIND = "behind"
+
+
+def protocol(oldest: int, newest: int, writes: int) -> Call[Agreed]:
+    """Agree on a shard's protocol with a program that reads `oldest` to `newest`; it is at least `writes` afterwards."""
+    return Call("protocol", [oldest, newest, writes], _read_protocol)
+
+
+def _read_protocol(reply: Any) -> Agreed:
+    word, number, *about = map(to_text, reply)
+    return Agreed(ProtocolWord(word), int(number), *about)
 
 
 def _refuse_closed(reply: Any) -> None:
@@ -207,14 +237,20 @@ def _read_follow(reply: Any) -> FollowWord | Conflict:
 def register(
     lease: str, ttl: float, interval: float, about: Mapping[str, str], limits: Mapping[str, int] | None = None
 ) -> Call[bool]:
-    """Open a lease with the instance's description, and the numbers of the limits it knows; False if it was revoked."""
+    """
+    Open a lease with the instance's description, and the numbers of the limits it knows; False if it was revoked.
+
+    Reading the reply raises StoreRefusedError if the shard was closed, or written in a newer protocol, meanwhile.
+    """
     pairs = [part for item in about.items() for part in item]
     packed = encode_extras(dict(limits)) if limits else b""
-    return Call("register", [lease, _ms(ttl), _ms(interval), packed, *pairs], _read_register)
+    return Call("register", [lease, _ms(ttl), _ms(interval), packed, NEWEST, *pairs], _read_register)
 
 
 def _read_register(reply: Any) -> bool:
     _refuse_closed(reply)
+    if reply[:1] == [b"above"]:
+        raise StoreRefusedError(misfit("its namespace", int(reply[1])))
     return _READ_REGISTER(reply)
 
 

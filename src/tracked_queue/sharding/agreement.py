@@ -1,14 +1,17 @@
 """
-Agreeing on the number of shards: every program of a namespace has to place jobs alike, so the number is kept in Redis.
+Agreeing on the number of shards and on the protocol: every program of a namespace has to place jobs alike, and to read what
+the others write, so both numbers are kept in Redis.
 
-It is changed by starting a program with another number while the namespace holds no jobs and has no instances: the shards that
-existed are closed one by one, each only if it is empty, and what still writes to them is refused. Source: lua/layout.lua,
-lua/close.lua; docs/how-to/cluster.md.
+The protocol's number is that of the newest program (protocol/version.py). The number of shards is changed by starting a program
+with another number while the namespace holds no jobs and has no instances: the shards that existed are closed one by one, each
+only if it is empty, and what still writes to them is refused. Source: lua/layout.lua, lua/close.lua, lua/protocol.lua;
+docs/how-to/cluster.md, docs/operations/upgrade.md.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 import weakref
 from collections.abc import Generator
@@ -16,7 +19,8 @@ from typing import Any
 
 from ..errors import StoreRefusedError, StoreUnavailableError
 from ..protocol.keys import Keys
-from ..protocol.transitions import Call, close, layout
+from ..protocol.transitions import Agreed, Call, ProtocolWord, close, layout, protocol
+from ..protocol.version import NEWEST, OLDEST, WRITES, misfit, package_version
 from ..transport.endpoint import Endpoint
 from ..transport.link import MIN_S, Link
 from ..transport.store import Store, SyncStore
@@ -49,7 +53,7 @@ def _after(steps: Generator[Step, Any, None], value: Any) -> Step | None:
 
 class Agreement:
     """
-    Whether this process has made sure that its number of shards is the namespace's.
+    Whether this process has made sure that its number of shards is the namespace's, and that all here read each other.
 
     Args:
         chosen: Whether somebody set the number: one that nobody has set never changes a namespace.
@@ -65,7 +69,8 @@ class Agreement:
         Make sure, once, before the first job is written; callers that come at the same time ask once.
 
         Raises:
-            StoreRefusedError: The namespace has another number of shards, and holds jobs.
+            StoreRefusedError: The namespace has another number of shards, and holds jobs; or this version can't work there,
+                or not beside the workers that are there.
             StoreUnavailableError: Redis could not be asked.
         """
         if self.agreed:
@@ -73,13 +78,14 @@ class Agreement:
         async with self._asking.setdefault(asyncio.get_running_loop(), asyncio.Lock()):
             steps = self._steps()
             step: Step | None = None if self.agreed else next(steps)
-            while step is not None:
-                keys, call = step
-                link = Link(endpoint.of(keys))
-                try:
-                    step = _after(steps, await Store(link, keys).run(call))
-                finally:
-                    await link.close()
+            async with contextlib.AsyncExitStack() as links:
+                stores: dict[str, Store] = {}
+                while step is not None:
+                    keys, call = step
+                    if keys.tag not in stores:
+                        stores[keys.tag] = Store(Link(endpoint.of(keys)), keys)
+                        links.push_async_callback(stores[keys.tag].close)
+                    step = _after(steps, await stores[keys.tag].run(call))
             self.agreed = True
 
     def agree_sync(self, endpoint: Endpoint, seconds: float) -> None:
@@ -87,17 +93,39 @@ class Agreement:
         steps = self._steps()
         step: Step | None = None if self.agreed else next(steps)
         until = time.monotonic() + seconds
-        while step is not None:
-            keys, call = step
-            store = SyncStore(SyncLink(endpoint.of(keys), max(MIN_S, until - time.monotonic())), keys)
-            try:
-                step = _after(steps, store.run(call))
-            finally:
-                store.close()
+        with contextlib.ExitStack() as links:
+            stores: dict[str, SyncStore] = {}
+            while step is not None:
+                keys, call = step
+                left = max(MIN_S, until - time.monotonic())
+                if keys.tag not in stores:
+                    stores[keys.tag] = SyncStore(SyncLink(endpoint.of(keys), left), keys)
+                    links.callback(stores[keys.tag].close)
+                step = _after(steps, stores[keys.tag].run(call, left))
         self.agreed = True
 
     def _steps(self) -> Generator[Step, Any, None]:
         """What has to be called, one after the other; each yields the value of the call before."""
+        yield from self._place()
+        yield from self._speak()
+
+    def _speak(self) -> Generator[Step, Any, None]:
+        """Agree on the protocol in each shard, and last where tools look for it: it is raised there once it is everywhere."""
+        shards = self._shards
+        for keys in dict.fromkeys([*map(shards.keys, range(shards.count)), shards.base_keys]):
+            agreed: Agreed = yield keys, protocol(OLDEST, NEWEST, WRITES)
+            name = f"namespace {shards.namespace}"
+            if agreed.word in (ProtocolWord.ABOVE, ProtocolWord.BELOW):
+                raise StoreRefusedError(misfit(name, agreed.number))
+            if agreed.word is ProtocolWord.BEHIND:
+                raise StoreRefusedError(
+                    f"this version ({package_version()}) writes protocol {WRITES}, which a worker of {name} doesn't read: "
+                    f"{agreed.lease}, version {agreed.version or 'unknown'}. Upgrade that one to a version between the two, "
+                    "or stop it, first"
+                )
+
+    def _place(self) -> Generator[Step, Any, None]:
+        """Agree on the number of shards."""
         shards, base = self._shards, self._shards.base_keys
         wanted = str(shards.count)
         for _ in range(TRIES):

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 import os
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Protocol
 
 import anyio
@@ -20,6 +18,7 @@ from ..model.definitions import Definitions
 from ..model.schedules import Schedule
 from ..protocol.request import Request
 from ..protocol.transitions import Mode
+from ..protocol.version import package_version
 from ..settings import Settings
 from ..sharding.agreement import Agreement
 from ..sharding.placement import deciding
@@ -47,15 +46,6 @@ from .term import Host
 LAST_FILE_S = 1.0
 # A process for suspects ends after this long without one.
 SUSPECTS_IDLE_S = 5.0
-
-
-@functools.cache
-def package_version() -> str:
-    """Our own version, as instances show it."""
-    try:
-        return version("tracked-queue")
-    except PackageNotFoundError:
-        return "unknown"
 
 
 class Namespace(Protocol):
