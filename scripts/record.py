@@ -23,7 +23,7 @@ NAMESPACE = "recorded"
 FOLDER = ROOT / "tests" / "recordings"
 
 
-def dump(server: redis.Redis) -> list[list[Any]]:
+def dump(server: Any) -> list[list[Any]]:
     """Every key: its name, type, ms until it expires (-1 for never), and what it holds. Bytes are latin-1 text."""
     found: list[list[Any]] = []
     for key in sorted(server.scan_iter(count=1000)):
