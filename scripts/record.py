@@ -55,7 +55,6 @@ async def record() -> Path:
     if file.exists():
         raise SystemExit(f"{file.relative_to(ROOT)} is there already: a new recording is for a new protocol")
     server = RedisServer()
-    server.start()
     os.environ["REDIS_URL"] = server.url
     from tests.recordings.jobs import app, make_jobs
 
