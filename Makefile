@@ -30,7 +30,7 @@ test-django: $(STAMP)
 test-outbox: $(STAMP)
 	TEST_OUTBOX=all $(BIN)/python -m pytest -n 2 $(ONCE_MORE) tests/outbox tests/process/test_outbox.py
 
-# Jobs that real producers of Celery, RQ, arq, dramatiq and huey have written are moved; each of these has an environment of its own.
+# Jobs that real producers of other queues have written are moved, and a whole Django project on Celery; each has an environment.
 test-migrate: $(STAMP)
 	$(BIN)/python scripts/on_olds.py
 

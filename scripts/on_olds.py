@@ -10,7 +10,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 # The environment's name, and what is installed there.
 PACKAGES = {
-    "celery": "celery[redis]",
+    "celery": "celery[redis] django",  # for a project that moves as a whole
     "rq": "rq",
     "arq": "arq",
     "dramatiq": "dramatiq[redis]",

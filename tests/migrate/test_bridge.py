@@ -1,4 +1,4 @@
-"""Jobs that the real producers of Celery, RQ and arq have written; `make test-migrate` makes an environment for each."""
+"""Jobs that the real producers of other queues have written; `make test-migrate` makes an environment for each."""
 
 from __future__ import annotations
 
