@@ -123,6 +123,43 @@ def test_commands_in_the_docs_exist() -> None:
     assert used and all(f"| `{name}" in listed for name in used), used
 
 
+# Pages whose blocks go on with what a reader has, which is made here.
+GOING_ON = {
+    "dashboard.md": "web, SECRET = Starlette(), 'x' * 32\nasync def user_of(scope): ...\nPath('users').write_text('')",
+    "errors.md": "",
+    "operate.md": "",
+    "trace.md": "",
+}
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("page", GOING_ON)
+def test_what_goes_on_with_a_reader_s_own_code_runs(
+    page: str, server: RedisServer, namespace: str, tmp_path: Path
+) -> None:
+    made = "import os\nfrom pathlib import Path\nfrom starlette.applications import Starlette\nfrom tracked_queue import TrackedQueue"
+    program = "\n".join([made, "app = TrackedQueue()", GOING_ON[page], *blocks(f"docs/how-to/{page}", "python")])
+    main = "import ast, asyncio, sys; asyncio.run(eval(compile(sys.stdin.read(), 'page', 'exec', ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)) or done())"
+    env = os.environ | {"REDIS_URL": server.url, "PROCESSING_NS": namespace}
+    done = subprocess.run(
+        [sys.executable, "-c", f"async def done(): ...\n{main}"],
+        cwd=tmp_path, env=env, input=program, capture_output=True, text=True, timeout=50,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+
+
+def test_no_page_has_code_that_nothing_runs() -> None:
+    whole = {
+        "README.md",
+        "tutorial.md",
+        "grow.md",
+        "django.md",
+        "api.md",
+    }  # django.md: tests/django; api.md: signatures
+    with_code = {page.name for page in PAGES if blocks(str(page.relative_to(ROOT)), "python")}
+    assert with_code <= whole | set(GOING_ON) | set(HOW_TO), "run it, or write it as text"
+
+
 HOW_TO = sorted(
     path.name for path in (ROOT / "docs" / "how-to").glob("*.md") if "async def main()" in path.read_text("utf-8")
 )
