@@ -133,6 +133,10 @@ def test_what_a_worker_gives_replaces_what_all_have(render: Render) -> None:
             "needs workers.a.queues",
         ),
         (NEEDED | {"env": {"A": 1}}, "env.A"),
+        (
+            NEEDED | {"exporter": {"enabled": True}, "workers": {"exporter": {}}},
+            "workers.exporter: the exporter has that name",
+        ),
     ],
 )
 def test_wrong_values_are_named(tmp_path: Path, values: dict[str, Any], said: str) -> None:
@@ -176,3 +180,29 @@ def test_a_worker_starts_as_its_pod_would_and_answers_its_probes(
     finally:
         if worker.alive:
             worker.vanish()
+
+
+def test_the_exporter_goes_by_the_app_s_own_settings(render: Render) -> None:
+    """Which win over the environment: without the app it would look at another namespace."""
+    spec = render(NEEDED | {"exporter": {"enabled": True}})["Deployment/shop-exporter"]["spec"]["template"]["spec"]
+    assert spec["containers"][0]["command"][-2:] == ["--app", "shop.jobs:app"]
+
+
+def test_large_numbers_stay_whole(render: Render) -> None:
+    worker = {"queues": ["a"], "concurrency": 2_000_000, "keda": {"enabled": True, "workPerPod": 1_600_000}}
+    found = render(NEEDED | {"workers": {"default": worker}, "exporter": {"enabled": True}})
+    assert "2000000" in found["Deployment/shop-default"]["spec"]["template"]["spec"]["containers"][0]["args"]
+    assert found["ScaledObject/shop-default"]["spec"]["triggers"][0]["metadata"]["targetValue"] == "1600000"
+
+
+def test_compose_runs_commands_that_exist_in_any_image() -> None:
+    """A `command` alone would follow the image's own entrypoint."""
+    page = (CHART.parents[1] / "how-to" / "docker-compose.md").read_text()
+    listed = (CHART.parents[1] / "reference" / "commands.md").read_text()
+    for text in ((CHART.parent / "compose.yaml").read_text(), page.partition("```yaml\n")[2].partition("```")[0]):
+        ours = [one for one in yaml.safe_load(text)["services"].values() if "build" in one]
+        assert ours
+        for service in ours:
+            assert (
+                service["entrypoint"] == ["python", "-m", "tracked_queue"] and f"| `{service['command'][0]}" in listed
+            )
