@@ -24,6 +24,7 @@ Every exception of tracked_queue, as one tree.
     │   ├── NotDurableError        the jobs are stored, and not yet confirmed as `durability` asks
     │   └── StoreFullError         Redis refuses to grow (maxmemory)
     ├── StoreRefusedError          Redis answers, but refuses to serve us: password, role, version
+    │   ├── NamespaceMismatchError  the namespace has another number of shards, or another protocol
     │   └── MissingCommandError    it lacks a command
     ├── SealedError                a payload is encrypted, and no key at hand opens it
     ├── IsolatedError              in a worker: what a job in a child process raised, as text
@@ -271,6 +272,10 @@ class SealedError(TrackedQueueError):
 
 class StoreRefusedError(TrackedQueueError):
     """Redis answers but will not serve us; waiting doesn't help."""
+
+
+class NamespaceMismatchError(StoreRefusedError):
+    """This program must not work in its namespace: it has another number of shards, or is written in another protocol."""
 
 
 class MissingCommandError(StoreRefusedError):

@@ -168,7 +168,7 @@ CALLS: dict[str, t.Call[Any]] = {
     "recover": t.recover("l", owner="o", max_recoveries=3, lock_ttl=1, resend_window=1, interval=1), "sweep": t.sweep(3),
     "unpark": t.unpark("t", []), "trim": t.trim(1, 1), "await": t.await_end("i"), "cancel": t.cancel(["i"], 1),
     "requeue": t.requeue(["i"]), "purge": t.purge(["i"]), "pause": t.pause("queue:q"), "resume": t.resume("queue:q"),
-    "schedule": t.schedule([("a", "b", "c", "d")]), "inputs": t.inputs(b"i", 0), "follow": t.follow("i", 0, 0, ["a"], last=True), "tend": t.tend(), "layout": t.layout("", "1"), "close": t.close("close"), "protocol": t.protocol(1, 1, 1), "drop": t.drop("queue", "q"), "forget": t.forget("q"),
+    "schedule": t.schedule([("a", "b", "c", "d")]), "inputs": t.inputs(b"i", 0), "follow": t.follow("i", 0, 0, ["a"], last=True), "tend": t.tend(), "layout": t.layout("", "1"), "close": t.close("close"), "protocol": t.protocol(1, 1, 1, "look"), "drop": t.drop("queue", "q"), "forget": t.forget("q"),
     "move": t.move(["i"], "q"), "reschedule": t.reschedule(["i"]), "delete": t.delete(["i"], 1),
     "late": t.late("l", []), "act": t.act("b", "a", "{}"), "instances": t.instances(["label"]),
 }  # fmt: skip

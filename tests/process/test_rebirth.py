@@ -90,14 +90,17 @@ async def test_two_live_workers_of_one_exclusive_label_both_say_so(
 async def test_the_proof() -> None:
     process = await asyncio.create_subprocess_exec("sleep", "60")
     me, other = origin_of(os.getpid(), os.getpid()), origin_of(process.pid, process.pid)
-    report, now = _report(other), LONG_AGO + timedelta(seconds=1)
+    report, now = _report(other), (LONG_AGO + timedelta(seconds=1), LONG_AGO + timedelta(seconds=2))
     assert me.machine == other.machine and me.born and proof_of_death(me, "pod", None, report) is None
     assert proof_of_death(Origin("", 1, "", "p"), "pod", None, report) is None, "a system that tells nothing"
     assert proof_of_death(Origin("elsewhere", 1, "", "p"), "pod", None, report) is None
     assert proof_of_death(me, "pod", now, report) is not None and sharing(me, "pod", [report])
     assert proof_of_death(me, "another", now, report) is None and not sharing(me, "another", [report])
     assert proof_of_death(me, "pod", now, _report(me)) is None, "a sibling"
-    assert proof_of_death(me, "pod", LONG_AGO, report) is None, "it registered when this program ran already"
+    ran = LONG_AGO - timedelta(seconds=1), LONG_AGO + timedelta(seconds=1)
+    assert proof_of_death(me, "pod", ran, report) is None, "it registered when this program ran already"
+    back = LONG_AGO - timedelta(hours=2), LONG_AGO - timedelta(hours=1)
+    assert proof_of_death(me, "pod", back, report), "it registered by a clock that was ahead"
     assert 0 <= age_s(other.born) <= age_s(me.born) and age_s("") == 0
     assert proof_of_death(me, "pod", None, _report(Origin(me.machine, os.getpid(), "1", "p"))), "the pid is used again"
     process.send_signal(signal.SIGKILL)

@@ -125,11 +125,12 @@ async def test_a_skipped_release_waits_until_the_old_workers_are_gone(
     assert await ended([left]) == [State.SUCCEEDED]
 
 
+@pytest.mark.parametrize("processes", [1, 2])
 async def test_an_old_worker_that_was_paused_is_refused_when_it_wakes(
-    start: Start, queue: TrackedQueue, notes: Notes, releases: Releases
+    start: Start, queue: TrackedQueue, notes: Notes, releases: Releases, processes: int
 ) -> None:
-    old = start(**releases.path("1.0"))
-    (lease,) = old.ready()
+    old = start("--processes", str(processes), **releases.path("1.0"))
+    leases = old.ready(processes)
     job = await queue.enqueue("sleep", 2.0)
     notes.wait("start", 1)
     programs = [old.process.pid, *old.children()]
@@ -146,8 +147,8 @@ async def test_an_old_worker_that_was_paused_is_refused_when_it_wakes(
     assert old.wait() != 0
     assert "written in protocol 2, and this version (1.0) reads up to 1: upgrade it" in old.log.read_text()
     info = await job.info()
-    assert info.recoveries + info.interruptions == 1 and info.lease != lease
-    assert len(old.events("instance.registered")) == 1
+    assert info.recoveries + info.interruptions == 1 and info.lease not in leases
+    assert len(old.events("instance.registered")) == processes
 
 
 async def test_programs_of_another_release_are_refused_in_one_line(
@@ -160,6 +161,12 @@ async def test_programs_of_another_release_are_refused_in_one_line(
         await queue.enqueue("noop", 1)
     with pytest.raises(StoreRefusedError, match="protocol 2"):
         queue.enqueue_sync("noop", 1)
+    with pytest.raises(StoreRefusedError, match="protocol 2"):
+        await queue.job("a").cancel()
+    with pytest.raises(StoreRefusedError, match="protocol 2"):
+        queue.job("a").cancel_sync()
+    metrics = releases.run("1.0", "metrics", "--port", "0")
+    assert metrics.returncode == 2 and "upgrade it" in metrics.stderr
     for command in (["queues"], ["explain"], ["pause", "--queue", "default"], ["doctor"]):
         done = releases.run("1.0", *command)
         assert done.returncode != 0 and "upgrade it" in done.stderr and len(done.stderr.strip().splitlines()) == 1, done

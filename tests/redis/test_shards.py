@@ -12,6 +12,7 @@ from tests.harness import running_worker, wait_until
 from tests.sharded import app_at, by_shard, task_of
 from tracked_queue import (
     Concurrency,
+    NamespaceMismatchError,
     Rate,
     SettingsError,
     StoreRefusedError,
@@ -24,6 +25,7 @@ from tracked_queue.app import connections_of, producer_of
 from tracked_queue.chaos.server import RedisServer
 from tracked_queue.protocol import transitions as t
 from tracked_queue.protocol.states import State
+from tracked_queue.protocol.version import NEWEST, OLDEST, WRITES
 from tracked_queue.reports.queues import read_overview
 from tracked_queue.sharding.agreement import Agreement
 from tracked_queue.sharding.placement import deciding
@@ -550,9 +552,9 @@ def test_a_shard_at_its_share_leaves_places_to_one_that_is_short() -> None:
 def test_a_refused_change_of_the_number_has_written_nothing() -> None:
     steps = Agreement(Shards("n", 4), True)._steps()
     asked = [next(steps)[1]]
-    with pytest.raises(StoreRefusedError):
-        for value in ("2", "", "queue q", "2"):  # the second of two shards is not empty
+    with pytest.raises(NamespaceMismatchError):
+        for value in (t.Agreed(t.ProtocolWord.OK, 1), "2", "", "queue q", "2"):  # the second of two shards is not empty
             asked.append(steps.send(value)[1])
     assert [(call.script, call.args) for call in asked] == [
-        ("layout", ["", "4"]), ("close", ["look"]), ("close", ["look"]), ("layout", ["", "4"]),
+        ("protocol", [OLDEST, NEWEST, WRITES, "look"]), ("layout", ["", "4"]), ("close", ["look"]), ("close", ["look"]), ("layout", ["", "4"]),
     ]  # fmt: skip

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import signal
 from typing import Annotated
 
 import typer
 
-from ..errors import UsageError
+from ..app import connections_of
+from ..errors import StoreUnavailableError, UsageError
 from ..operator.explanation import seconds as seconds_text
 from ..worker import log_setup
 from ..worker.exits import FAILED_EXIT
 from .common import JsonOption, Where, cli, fail, guarded, print_json, run, say, seconds
+
+# How often the exporter asks for the number of shards, while there is no fleet yet or Redis is away.
+AGAIN_S = 5.0
 
 
 @cli.command()
@@ -36,10 +41,25 @@ def metrics(
             raise
         raise UsageError("metrics needs prometheus-client: pip install 'tracked-queue[metrics]'") from None
 
+    async def find_shards() -> bool:
+        with contextlib.suppress(StoreUnavailableError):
+            return await connections_of(where.app).find_shards()
+        return False
+
+    async def look_for_shards() -> None:
+        while True:
+            await asyncio.sleep(AGAIN_S)
+            if await find_shards():
+                return
+
     async def serve() -> None:
         loop, ended = asyncio.get_running_loop(), asyncio.Event()
+        looking: asyncio.Task[None] | None = None
         for name in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(name, ended.set)
+        if not await find_shards():
+            looking = asyncio.create_task(look_for_shards())  # until there is a fleet, or Redis
+            looking.add_done_callback(lambda done: ended.set() if not done.cancelled() and done.exception() else None)
         async with where.app as app:
             try:
                 exporter = Exporter(app, loop, host, port)
@@ -51,6 +71,8 @@ def metrics(
                 await ended.wait()
             finally:
                 await asyncio.to_thread(exporter.close)
+        if looking is not None and looking.done():
+            looking.result()
 
     asyncio.run(serve())
 

@@ -16,7 +16,7 @@ import typer
 
 from .. import log
 from ..app import TrackedQueue, connections_of, producer_of
-from ..errors import UsageError
+from ..errors import NamespaceMismatchError, UsageError
 from ..worker import log_setup
 from ..worker.meter import Tally
 from ..worker.pages import Page
@@ -98,7 +98,7 @@ def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
 def _run_child(
     path: str, options: dict[str, Any], queues: Queues | None, most: dict[str, int], burst: bool, pipe_ends: str
 ) -> int:
-    from ..worker.exits import RECYCLED_EXIT
+    from ..worker.exits import MISMATCH_EXIT, RECYCLED_EXIT
     from ..worker.instance import Instance
     from ..worker.pipes import SupervisorPipe
 
@@ -137,7 +137,8 @@ def _run_child(
         app.configure(**options)
         return _run_loop(lambda: work(app))
     except Exception as error:
-        return told(error)
+        code = told(error)
+        return MISMATCH_EXIT if isinstance(error, NamespaceMismatchError) else code
     finally:
         pipe.ending()  # after a burst or an error: the supervisor allows as much time as for a stop
 

@@ -2,7 +2,7 @@
 --
 -- KEYS[1]  tag
 -- ARGV[1]  'close', 'look' (only whether it is empty), or 'open'
--- Derived: paused, instances, scheduled, dead, parked, dependents, laned, ended, queues, queue:<q>, suspecting, schedules,
+-- Derived: paused, protocol, instances, scheduled, dead, parked, dependents, laned, ended, queues, queue:<q>, suspecting, schedules,
 --          schedule:<name>
 --
 -- Returns 'ok', or {'busy', what} if it holds jobs, pauses or instances: nothing written.  Records of ended jobs don't count.
@@ -14,6 +14,7 @@ local SCHEDULES = 1000
 if ARGV[1] == 'open' then
   begin_writing()
   redis.call('SREM', single('paused'), 'closed')
+  redis.call('DEL', single('protocol'))  -- of an earlier time; nothing is in it
   return { 'ok' }
 end
 for _, kind in ipairs({ 'instances', 'scheduled', 'dead', 'parked', 'dependents', 'laned', 'ended', 'suspecting' }) do

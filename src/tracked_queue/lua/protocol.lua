@@ -5,50 +5,50 @@
 -- ARGV[1]  oldest  int  protocol that the caller reads
 -- ARGV[2]  newest  int  that it reads
 -- ARGV[3]  writes  int  what it writes
--- Derived: protocol, queues, instances, instance:<lease>
+-- ARGV[4]  'look', or 'raise': make the number `writes` if it is less
+-- Derived: protocol, instances, instance:<lease>
 --
--- Returns {word, number, lease, version}: the shard's number, and
---   'ok'      the caller can work with it; it is `writes` now if it was less
+-- Returns {word, number, lease, version}: the shard's number, 0 for none yet, and
+--   'ok'      the caller can work with it
 --   'above'   it is more than `newest`
 --   'below'   it is less than `oldest`
---   'behind'  the lease of a live instance that doesn't read `writes`, and the version of its program
--- Unless it is 'ok', nothing is written.
--- Keeps: a shard that was in use before protocols had numbers is of protocol 1.  Instances past their deadline that don't
--- read the new number are revoked: they could come back otherwise (register refuses them).
+--   'behind'  the lease of an instance that doesn't read `writes` and may live, and the version of its program
+-- Unless it is 'ok' and a 'raise', nothing is written.
+-- Keeps: an instance that is late by more than its TTL, or whose deadline is so far ahead that the clock must have changed, does
+-- not count.  If it doesn't read the new number it is revoked: it could come back otherwise (register refuses it).
 -- include keys
 -- include number
 -- include now_ms
 -- include writable
+-- include spoken
 local oldest, newest, writes = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
-local found = redis.call('GET', single('protocol'))
-local number = number_of(found, 1)
-if not found and redis.call('EXISTS', single('queues'), single('instances')) == 0 then
-  number = writes
-end
-if number > newest then
+local number = read_protocol()
+if number and number > newest then
   return { 'above', digits(number) }
-elseif number < oldest then
+elseif number and number < oldest then
   return { 'below', digits(number) }
-elseif found and number >= writes then
+elseif number and number >= writes then
   return { 'ok', digits(number) }
 end
 local now, late = now_ms(), {}
-if number < writes then
-  local instances = redis.call('ZRANGE', single('instances'), 0, -1, 'WITHSCORES')
-  for at = 1, #instances, 2 do
-    local lease, deadline = instances[at], tonumber(instances[at + 1])
-    local about = deadline ~= 0 and redis.call('HMGET', named('instance', lease), 'protocol', 'version')
-    if about and number_of(about[1], 1) < writes then
-      if deadline > now then
-        return { 'behind', digits(number), lease, about[2] or '' }
-      end
-      late[#late + 1] = lease
+local instances = redis.call('ZRANGE', single('instances'), 0, -1, 'WITHSCORES')
+for at = 1, #instances, 2 do
+  local lease, deadline = instances[at], tonumber(instances[at + 1])
+  local about = deadline ~= 0 and redis.pcall('HMGET', named('instance', lease), 'protocol', 'version', 'ttl_ms')
+  if about and number_of(about[1], 1) < writes then
+    local ttl_ms = number_of(about[3])
+    if deadline + ttl_ms > now and deadline <= now + 2 * ttl_ms then
+      return { 'behind', digits(number or 0), lease, about[2] or '' }
     end
+    late[#late + 1] = lease
   end
+end
+if ARGV[4] == 'look' then
+  return { 'ok', digits(number or 0) }
 end
 begin_writing()
 for _, lease in ipairs(late) do
   redis.call('ZADD', single('instances'), 0, lease)
 end
-redis.call('SET', single('protocol'), digits(math.max(number, writes)))
-return { 'ok', digits(math.max(number, writes)) }
+redis.call('SET', single('protocol'), digits(writes))
+return { 'ok', digits(writes) }

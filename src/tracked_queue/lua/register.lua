@@ -6,8 +6,9 @@
 -- ARGV[3]  interval_ms  int   of idle beats
 -- ARGV[4]  limits       bytes MessagePack of a map: the limits that the instance's code knows, by name (without a key's value),
 --                       and their numbers; '' for none
--- ARGV[5]  protocol     int   the newest that the instance reads
--- ARGV[6..] field, value pairs of the instance's description
+-- ARGV[5]  newest       int   protocol that the instance reads
+-- ARGV[6]  writes       int   what it writes; the shard's number is at least this afterwards
+-- ARGV[7..] field, value pairs of the instance's description
 -- Derived: protocol, instances, instance:<lease>, contact, hold, limits, opens, timer, wake_timer, paused, queue:<q>, wake:<q>,
 --          suspects:<q> of an earlier version
 --
@@ -22,6 +23,7 @@
 -- include number
 -- include now_ms
 -- include writable
+-- include spoken
 -- include contact
 -- include paused
 -- include wake
@@ -37,16 +39,20 @@ end
 if redis.call('SISMEMBER', single('paused'), 'closed') == 1 then
   return { 'closed' }
 end
-local protocol = number_of(redis.call('GET', single('protocol')), 1)
+local protocol = read_protocol() or 0
 if protocol > tonumber(ARGV[5]) then
   return { 'above', digits(protocol) }
 end
 local hold = read_hold(now, ttl_ms, interval_ms)
 begin_writing()
+if protocol < tonumber(ARGV[6]) then
+  -- A server that lost the number, with the rest or in a failover, has what this instance writes.
+  redis.call('SET', single('protocol'), ARGV[6])
+end
 note_contact(now, hold)
 redis.call('ZADD', single('instances'), now + ttl_ms, lease)
 local fields = { 'ttl_ms', ttl_ms, 'started_ms', now, 'seen_ms', now, 'protocol', ARGV[5] }
-for at = 6, #ARGV do
+for at = 7, #ARGV do
   fields[#fields + 1] = ARGV[at]
 end
 redis.call('HSET', named('instance', lease), unpack(fields))
@@ -62,7 +68,7 @@ for name, number in pairs(ARGV[4] ~= '' and cmsgpack.unpack(ARGV[4]) or {}) do
 end
 -- An earlier version kept its suspects in lists; those jobs go back to their queues.
 local paused = nil
-for at = 6, #ARGV, 2 do
+for at = 7, #ARGV, 2 do
   for queue in string.gmatch(ARGV[at] == 'queues' and ARGV[at + 1] or '', '[^\n]+') do
     local old = redis.pcall('LRANGE', named('suspects', queue), -TAKEN_OVER, -1)
     if #old > 0 and not old.err then

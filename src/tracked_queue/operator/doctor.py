@@ -12,9 +12,8 @@ from typing import Any
 
 from ..errors import InvariantError, StoreRefusedError
 from ..protocol.packing import encode_extras
-from ..protocol.version import NEWEST, OLDEST, WRITES
+from ..protocol.version import NEWEST, OLDEST, WRITES, number_in
 from ..reports.instances import InstanceReport, read_instances
-from ..reports.reading import number_of
 from ..settings import Settings
 from ..transport.store import Store
 
@@ -165,7 +164,7 @@ async def read_facts(store: Store, try_scripts: bool = True) -> Facts:
             instances = [item for item in await read_instances(store) if item.alive]
     return Facts(
         info=info, config=config, refused=refused, instances=instances, skew_s=skew, cluster=cluster, owners=owners,
-        protocol=number_of(protocol),
+        protocol=number_in(protocol),
     )  # fmt: skip
 
 

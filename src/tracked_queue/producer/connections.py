@@ -8,16 +8,17 @@ connections from before a fork are left to the parent.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import sys
 import threading
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from ..errors import StoreRefusedError, StoreUnavailableError, UnguardedScriptError, UsageError
+from ..errors import InvariantError, StoreRefusedError, StoreUnavailableError, UnguardedScriptError, UsageError
 from ..model.cipher import Cipher, parse_keys
 from ..protocol.keys import Keys
-from ..protocol.version import misfit
+from ..protocol.version import misfit, number_in
 from ..settings import Settings, with_options
 from ..sharding.agreement import Agreement
 from ..sharding.shards import Shards
@@ -139,15 +140,17 @@ class Connections:
             StoreUnavailableError: Redis could not be asked.
         """
         keys = self.shards.base_keys
-        link = Link((await self.endpoint_async()).of(keys))
+        link, protocol = Link((await self.endpoint_async()).of(keys)), None
         try:
-            found, protocol = await Store(link, keys).read(("GET", keys.shard_count), ("GET", keys.protocol))
+            store = Store(link, keys)
+            (found,) = await store.read(("GET", keys.shard_count))
+            with contextlib.suppress(InvariantError):  # of another type: it counts as nothing, and is replaced
+                (protocol,) = await store.read(("GET", keys.protocol))
         except StoreRefusedError:
             return True  # the next call reports which right is missing
         finally:
             await link.close()
-        known = protocol is not None and protocol.isdigit()
-        if known and (problem := misfit(f"namespace {self.settings.namespace}", int(protocol))):
+        if problem := misfit(f"namespace {self.settings.namespace}", number_in(protocol)):
             raise UsageError(problem)
         if found is not None and found.isdigit() and int(found) != self.settings.shards:
             settings = self.settings

@@ -607,11 +607,13 @@ class Producer:
 
     async def job_cancel(self, job_id: str) -> bool:
         """See `Job.cancel`."""
+        await self.connections.agreed()
         return _was_cancelled(await self.connections.store_of(job_id).run(self._cancel(job_id)))
 
     def job_cancel_sync(self, job_id: str) -> bool:
         """See `Job.cancel_sync`."""
         of = self.connections
+        of.agree_sync(of.settings.reply_timeout)
         with of.sync_stores.lent(of.shards.of_id(job_id)) as store:
             return _was_cancelled(store.run(self._cancel(job_id)))
 

@@ -11,16 +11,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
 import msgspec
 
-from ..errors import InvariantError, StoreRefusedError
+from ..errors import InvariantError, NamespaceMismatchError
 from .packing import encode_extras
 from .request import Request
 from .states import State
 from .text import to_bytes, to_text
-from .version import NEWEST, misfit
+from .version import NEWEST, WRITES, misfit
 
 T = TypeVar("T")
 
@@ -105,9 +105,9 @@ class ProtocolWord(StrEnum):
     BEHIND = "behind"
 
 
-def protocol(oldest: int, newest: int, writes: int) -> Call[Agreed]:
-    """Agree on a shard's protocol with a program that reads `oldest` to `newest`; it is at least `writes` afterwards."""
-    return Call("protocol", [oldest, newest, writes], _read_protocol)
+def protocol(oldest: int, newest: int, writes: int, what: Literal["look", "raise"]) -> Call[Agreed]:
+    """Whether a program that reads `oldest` to `newest` can work in a shard; `raise` makes its protocol at least `writes`."""
+    return Call("protocol", [oldest, newest, writes, what], _read_protocol)
 
 
 def _read_protocol(reply: Any) -> Agreed:
@@ -117,7 +117,7 @@ def _read_protocol(reply: Any) -> Agreed:
 
 def _refuse_closed(reply: Any) -> None:
     if reply[:1] == [b"closed"]:
-        raise StoreRefusedError(
+        raise NamespaceMismatchError(
             "its namespace was given another number of shards; start this program with the same `shards` as the others"
         )
 
@@ -240,17 +240,17 @@ def register(
     """
     Open a lease with the instance's description, and the numbers of the limits it knows; False if it was revoked.
 
-    Reading the reply raises StoreRefusedError if the shard was closed, or written in a newer protocol, meanwhile.
+    Reading the reply raises NamespaceMismatchError if the shard was closed, or written in a newer protocol, meanwhile.
     """
     pairs = [part for item in about.items() for part in item]
     packed = encode_extras(dict(limits)) if limits else b""
-    return Call("register", [lease, _ms(ttl), _ms(interval), packed, NEWEST, *pairs], _read_register)
+    return Call("register", [lease, _ms(ttl), _ms(interval), packed, NEWEST, WRITES, *pairs], _read_register)
 
 
 def _read_register(reply: Any) -> bool:
     _refuse_closed(reply)
     if reply[:1] == [b"above"]:
-        raise StoreRefusedError(misfit("its namespace", int(reply[1])))
+        raise NamespaceMismatchError(misfit("its namespace", int(reply[1])))
     return _READ_REGISTER(reply)
 
 

@@ -14,10 +14,10 @@ import asyncio
 import contextlib
 import time
 import weakref
-from collections.abc import Generator
-from typing import Any
+from collections.abc import Generator, Sequence
+from typing import Any, Literal
 
-from ..errors import StoreRefusedError, StoreUnavailableError
+from ..errors import NamespaceMismatchError, StoreUnavailableError
 from ..protocol.keys import Keys
 from ..protocol.transitions import Agreed, Call, ProtocolWord, close, layout, protocol
 from ..protocol.version import NEWEST, OLDEST, WRITES, misfit, package_version
@@ -69,8 +69,8 @@ class Agreement:
         Make sure, once, before the first job is written; callers that come at the same time ask once.
 
         Raises:
-            StoreRefusedError: The namespace has another number of shards, and holds jobs; or this version can't work there,
-                or not beside the workers that are there.
+            NamespaceMismatchError: The namespace has another number of shards, and holds jobs; or this version can't work
+                there, or not beside the workers that are there.
             StoreUnavailableError: Redis could not be asked.
         """
         if self.agreed:
@@ -106,23 +106,31 @@ class Agreement:
 
     def _steps(self) -> Generator[Step, Any, None]:
         """What has to be called, one after the other; each yields the value of the call before."""
+        shards, base = self._shards, self._shards.base_keys
+        # First without changing anything: a program that is refused harms nobody. Once the number stands at the namespace it
+        # stands in all shards; that one of them is away holds nobody up.
+        agreed = yield from self._speak([base], "look")
         yield from self._place()
-        yield from self._speak()
+        if agreed < WRITES:
+            all_keys = list(dict.fromkeys([*map(shards.keys, range(shards.count)), base]))
+            yield from self._speak(all_keys, "look")
+            yield from self._speak(all_keys, "raise")
 
-    def _speak(self) -> Generator[Step, Any, None]:
-        """Agree on the protocol in each shard, and last where tools look for it: it is raised there once it is everywhere."""
-        shards = self._shards
-        for keys in dict.fromkeys([*map(shards.keys, range(shards.count)), shards.base_keys]):
-            agreed: Agreed = yield keys, protocol(OLDEST, NEWEST, WRITES)
-            name = f"namespace {shards.namespace}"
+    def _speak(self, where: Sequence[Keys], what: Literal["look", "raise"]) -> Generator[Step, Any, int]:
+        """Agree on the protocol, in one shard after the other; the last one's."""
+        name, number = f"namespace {self._shards.namespace}", 0
+        for keys in where:
+            agreed: Agreed = yield keys, protocol(OLDEST, NEWEST, WRITES, what)
+            number = agreed.number
             if agreed.word in (ProtocolWord.ABOVE, ProtocolWord.BELOW):
-                raise StoreRefusedError(misfit(name, agreed.number))
+                raise NamespaceMismatchError(misfit(name, number))
             if agreed.word is ProtocolWord.BEHIND:
-                raise StoreRefusedError(
+                raise NamespaceMismatchError(
                     f"this version ({package_version()}) writes protocol {WRITES}, which a worker of {name} doesn't read: "
                     f"{agreed.lease}, version {agreed.version or 'unknown'}. Upgrade that one to a version between the two, "
                     "or stop it, first"
                 )
+        return number
 
     def _place(self) -> Generator[Step, Any, None]:
         """Agree on the number of shards."""
@@ -134,12 +142,12 @@ class Agreement:
                 return
             old, _, new = found.partition(">")
             if not self.chosen:
-                raise StoreRefusedError(
+                raise NamespaceMismatchError(
                     f"namespace {shards.namespace} has {old} shards, but shards is not set here: set shards={old} "
                     "(TRACKED_QUEUE_SHARDS)"
                 )
             if new and wanted not in (old, new):
-                raise StoreRefusedError(
+                raise NamespaceMismatchError(
                     f"namespace {shards.namespace} is being changed from {old} shards to {new}, not {wanted}"
                 )
             if wanted == old:  # the program that began to change it has died midway, or is still at it
@@ -188,7 +196,7 @@ class Agreement:
         for shard in range(new.count):
             busy = yield new.keys(shard), close("close")
             if busy:
-                raise StoreRefusedError(
+                raise NamespaceMismatchError(
                     f"namespace {shards.namespace} is being changed from {shards.count} shards to {new.count}, which are in use"
                 )
         if (yield base, layout(changing, str(shards.count))) != str(shards.count):
@@ -196,10 +204,10 @@ class Agreement:
         yield from self._open(shards)
         return True
 
-    def _refusal(self, old: Shards, shard: int, busy: str) -> StoreRefusedError:
+    def _refusal(self, old: Shards, shard: int, busy: str) -> NamespaceMismatchError:
         where = f"in shard {shard} " if old.count > 1 else ""
         what = _BUSY.get(busy, f"{busy} holds jobs")
-        return StoreRefusedError(
+        return NamespaceMismatchError(
             f"namespace {old.namespace} has {old.count} shard{'s' * (old.count > 1)} and this program is set to "
             f"{self._shards.count}; it can be changed while there are no jobs and no workers, and {where}{what}. Set shards to "
             f"{old.count}, or let the queues run dry, clear the dead jobs and stop the workers first"

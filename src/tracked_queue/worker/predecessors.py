@@ -14,7 +14,7 @@ import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from .. import log
@@ -80,18 +80,22 @@ def born_at(pid: int) -> str | None:
     return None if after_name[0] in ("Z", "X") else after_name[19]
 
 
-def proof_of_death(me: Origin, label: str, exclusive_since: datetime | None, other: InstanceReport) -> str | None:
+def proof_of_death(
+    me: Origin, label: str, exclusive: tuple[datetime, datetime] | None, other: InstanceReport
+) -> str | None:
     """
     Why another instance is surely gone, or None.
 
     Args:
-        exclusive_since: When the program of this instance began, by the server's clock, if its label is exclusive. An instance
-            that registered later is no predecessor, but of a live program, which breaks the promise: it is told of and left
-            alone. Otherwise every process that starts would take the jobs of the other program again.
+        exclusive: If its label is exclusive: when the program of this instance began, and now, by the server's clock. An
+            instance that registered between the two is no predecessor, but of a live program, which breaks the promise: it is
+            told of and left alone. Otherwise every process that starts would take the jobs of the other program again.
     """
     if me.machine and other.machine == me.machine and other.born and born_at(other.pid) != other.born:
         return "its process is gone"
-    before = exclusive_since and other.started_at and other.started_at < exclusive_since
+    before = (
+        exclusive and other.started_at and not exclusive[0] <= other.started_at <= exclusive[1]
+    )  # by a clock ahead, too
     if before and other.label == label and other.program != me.program:
         return "its label is exclusive, and this instance has it now"
     return None
@@ -106,9 +110,9 @@ async def release_predecessors(store: Store, me: Origin, label: str, exclusive: 
     """Release what is surely dead; the next sweep recovers its jobs. A live one of an exclusive label is fenced by this."""
     with contextlib.suppress(StoreUnavailableError):  # then they run out by their TTL
         others = [item for item in await read_instances(store) if not item.revoked]
-        began_ms = await now_ms(store) - round((time.monotonic() - me.began) * 1000)
-        since = datetime.fromtimestamp(began_ms / 1000, UTC) if exclusive else None
-        why = {other.lease: proof_of_death(me, label, since, other) for other in others}
+        now = datetime.fromtimestamp(await now_ms(store) / 1000, UTC)
+        lived = now - timedelta(seconds=time.monotonic() - me.began), now
+        why = {other.lease: proof_of_death(me, label, lived if exclusive else None, other) for other in others}
         # Only these count in `end_of`: a process that still lives says nothing about how another one ended.
         gone = [other for other in others if why[other.lease] is not None or here_before(me, label, other)]
         for other in gone:

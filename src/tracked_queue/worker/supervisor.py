@@ -35,7 +35,7 @@ from ..transport.endpoint import Endpoint
 from ..transport.pool import LinkPool
 from ..transport.store import Store
 from . import signals
-from .exits import FENCED_EXIT, RECYCLED_EXIT, STALLED_EXIT, USAGE_EXIT
+from .exits import FENCED_EXIT, MISMATCH_EXIT, RECYCLED_EXIT, STALLED_EXIT, USAGE_EXIT
 from .lease import EXIT_PART
 from .lineage import child_environment, end_session, first_to_go, is_stopped
 from .liveness import STALE_S, Sign, default_label, read_signs
@@ -386,7 +386,7 @@ class Supervisor:
             if self._changes is not None and code == USAGE_EXIT:
                 await self._next_change()  # a mistake in the code, which its author is about to mend
                 continue
-            if code == USAGE_EXIT and not self._ever_served:
+            if code == MISMATCH_EXIT or (code == USAGE_EXIT and not self._ever_served):
                 self._usage_error = True
                 self.stop()
                 return
