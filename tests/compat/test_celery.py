@@ -6,6 +6,7 @@ import asyncio
 import copy
 import datetime
 import enum
+import itertools
 import os
 import random
 import threading
@@ -16,6 +17,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+from cronsim import CronSim
 
 from tests.harness import running_worker, wait_until
 from tracked_queue import ArgumentError, JobFailedError, Rate, State, TrackedQueue, UsageError
@@ -420,7 +422,7 @@ async def test_wrong_uses_are_named(celery: Celery, app: TrackedQueue) -> None:
 
     for wrong, says in (
         (lambda: add.apply_async((1,), link=add.s()), "chain"), (lambda: add.apply_async((1,), priority=3), "queues"),
-        (lambda: add.apply_async((1,), countdow=3), "countdown"), (lambda: celery.send_task("none"), "no task 'none'"),
+        (lambda: add.apply_async((1,), countdow=3), "countdown"), (lambda: celery.signature("none"), "no task 'none'"),
         (lambda: Celery("shop"), "takes the queue"), (lambda: celery.task(name="x")(5), "decorate a function"),
         (lambda: celery.task(bind=True)(plain_function), "takes none"), (lambda: AsyncResult("id"), "AsyncResult"),
         (lambda: add.apply_async((1,), retry=False), "enqueue_timeout"), (lambda: signature("x"), "app.signature"),
@@ -559,6 +561,157 @@ def test_crontabs() -> None:
         Celery(TrackedQueue()), "x", {"task": "t", "schedule": theirs(minute=5, hour=[1, 2], day_of_week="sun")}, "UTC"
     )
     assert planned.cron == "5 1,2 * * sun"
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"hour": "22-6"}, {"minute": "50-10"}, {"month_of_year": "11-2"}, {"day_of_week": "fri-mon"}, {"day_of_week": "Sunday"},
+        {"day_of_week": "tues,thurs"}, {"month_of_year": "january"}, {"day_of_week": "*/1", "day_of_month": 1},
+        {"day_of_week": "0-6", "day_of_month": "*/5"}, {"minute": "*/7", "hour": "1-9/2,20"}, {"minute": [5, 1]},
+        {"day_of_month": "1-31/10"}, {"hour": " 3 , 4 "},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_crontab_runs_when_celery_s_does(given: dict[str, Any]) -> None:
+    from celery.schedules import crontab as theirs
+
+    rule, fields = theirs(**given), crontab(**given).expression.split()
+    alone = ("{} * * * *", "0 {} * * *", "0 0 {} 1 *", "0 0 1 {} *", "0 0 * * {}")
+    of: list[Callable[[datetime.datetime], int]] = [
+        lambda at: at.minute, lambda at: at.hour, lambda at: at.day, lambda at: at.month, lambda at: at.isoweekday() % 7,
+    ]  # fmt: skip
+    wanted = [rule.minute, rule.hour, rule.day_of_month, rule.month_of_year, rule.day_of_week]
+    for field, expression, part, numbers in zip(fields, alone, of, wanted, strict=True):
+        moments = itertools.islice(
+            CronSim(expression.format(field), datetime.datetime(2027, 1, 1) - datetime.timedelta(minutes=1)), 100
+        )
+        assert {part(moment) for moment in moments} == set(numbers), (field, numbers)
+
+
+@pytest.mark.parametrize(
+    "given", [{"hour": 24}, {"minute": "x"}, {"day_of_week": "someday"}, {"minute": "*/0"}, {"hour": "5/2"}], ids=str
+)
+def test_a_crontab_that_celery_refuses_is_refused_where_it_is_written(given: dict[str, Any]) -> None:
+    (name,) = given
+    with pytest.raises(UsageError, match=name):
+        crontab(**given)
+
+
+async def test_an_id_is_the_one_that_celery_gives_it(app: TrackedQueue, celery: Celery) -> None:
+    @celery.task
+    def square(n: int) -> int:
+        return n * n
+
+    @celery.task
+    def total(numbers: list[int]) -> int:
+        return sum(numbers)
+
+    def program() -> None:
+        assert chain(square.s(2), square.s()).apply_async(task_id="of-chain").get(10) == 16
+        assert celery.AsyncResult("of-chain").get(10) == 16
+        result = chord([square.s(n) for n in (1, 2, 3)], total.s()).apply_async(task_id="of-chord")
+        assert result.id == "of-chord" and result.get(10) == 14
+        with pytest.raises(UsageError, match=r"set\(task_id=\.\.\.\)"):
+            group(square.s(n) for n in (1, 2, 3)).apply_async(task_id="of-group")
+        own = group(square.s(n).set(task_id=f"own-{n}") for n in (1, 2)).delay()
+        assert [one.id for one in own] == ["own-1", "own-2"] and own.get(10, interval=0.1) == [1, 4]
+
+    await ran(app, program)
+
+
+async def test_a_group_s_arguments_are_for_each_of_its_tasks(app: TrackedQueue, celery: Celery) -> None:
+    @celery.task
+    def minus(a: int, b: int) -> int:
+        return a - b
+
+    @celery.task
+    def total(numbers: list[int]) -> int:
+        return sum(numbers)
+
+    def program() -> None:
+        assert group(minus.s(1), minus.s(2))(10).get(10) == [9, 8] == group(minus.s(1), minus.s(2)).delay(10).get(10)
+        assert chord([minus.s(5, 1), minus.s(5, 2)])(total.s(), countdown=0).get(10) == 7
+
+    await ran(app, program)
+
+
+async def test_what_would_expire_before_its_turn_is_refused(app: TrackedQueue, celery: Celery) -> None:
+    @celery.task
+    def first() -> int:
+        return 1
+
+    @celery.task(expires=60)
+    def brief(n: int) -> int:
+        return n
+
+    later = datetime.datetime.now(datetime.UTC) + datetime.timedelta(hours=1)
+    for whole in (
+        chain(first.s(), brief.s()),
+        chord([first.s()], brief.s()),
+        chain(first.s(), first.si().set(expires=5)),
+    ):
+        with pytest.raises(UsageError, match="give a datetime"):
+            whole.delay()
+    assert brief.s().set(expires=later).as_step()
+
+
+async def test_only_terminate_ends_a_running_job_whatever_it_has_said(app: TrackedQueue, celery: Celery) -> None:
+    going = threading.Event()
+
+    @celery.task(bind=True)
+    def work(self: Any) -> str:
+        self.update_state(state="PROGRESS", meta={"state": "Bavaria", "current": float("nan"), 5: [1]})
+        assert going.wait(20)
+        return "done"
+
+    @celery.task(bind=True)
+    def tell(self: Any) -> str:
+        self.update_state(state="LONG", meta={"text": "x" * 5000, "current": 3})
+        assert going.wait(20)
+        return "told"
+
+    def program() -> None:
+        result, long = work.delay(), tell.delay()
+        deadline = time.monotonic() + 20
+        while (result.state, long.state) != ("PROGRESS", "LONG"):
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        assert result.info["state"] == "Bavaria" and long.info == {"current": 3, "total": None}
+        result.revoke()
+        going.set()
+        assert result.get(10) == "done" and long.get(10) == "told"
+
+    await ran(app, program)
+
+
+async def test_values_travel_as_celery_s_json(app: TrackedQueue, celery: Celery) -> None:
+    from django.utils.functional import lazystr
+    from django.utils.safestring import mark_safe
+
+    class Status(enum.IntEnum):
+        NEW = 1
+
+    class Part(float):
+        pass
+
+    @celery.task
+    def echo(value: Any) -> Any:
+        assert type(value) is dict and all(type(key) is str for key in value)
+        return {2: value, True: Part(0.5)}
+
+    given = {1: Status.NEW, None: lazystr("lazy"), False: mark_safe("<b>"), 1.5: Part(2.5)}
+    arrived = {"1": 1, "null": "lazy", "false": "<b>", "1.5": 2.5}
+    assert await ran(app, lambda: echo.delay(given).get(10)) == {"2": arrived, "true": 0.5}
+
+
+async def test_a_task_of_another_program_is_sent_by_name(app: TrackedQueue, celery: Celery) -> None:
+    result = await asyncio.to_thread(
+        celery.send_task, "elsewhere.pay", (1,), {"on": datetime.date(2027, 1, 1)}, queue="mail", task_id="i"
+    )
+    info = await result.job.info()
+    assert (info.task, info.queue, info.id) == ("elsewhere.pay", "mail", "i") and info.args == (1,)
+    assert info.kwargs == {"on": {"__type__": "date", "__value__": "2027-01-01"}}
 
 
 def test_delays_grow_as_celery_s_do() -> None:

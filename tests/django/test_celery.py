@@ -14,6 +14,7 @@ from tests.django.conftest import Worker
 from tests.django.project.shop.celery_tasks import copy_note
 from tests.django.project.shop.models import Note
 from tracked_queue import JobNotFoundError
+from tracked_queue.compat import celery as compat
 from tracked_queue.django import celery, queue
 
 
@@ -48,3 +49,23 @@ def test_one_alias_has_them() -> None:
     }
     with override_settings(TASKS=both), pytest.raises(ImproperlyConfigured, match="default, other"):
         celery.connect()
+
+
+def test_the_schedule_goes_by_django_s_time_zone() -> None:
+    """As Celery's does, unless CELERY_TIMEZONE says another one."""
+    alias = {"default": {"BACKEND": "tracked_queue.django.TrackedQueueBackend", "OPTIONS": {"CELERY": True}}}
+    told: list[str] = []
+
+    class Made:
+        def __init__(self, queue: object, *, beat_schedule: object, timezone: str) -> None:
+            told.append(timezone)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(compat, "Celery", Made)
+        for settings in (
+            {"TIME_ZONE": "America/New_York", "CELERY_TIMEZONE": None},
+            {"TIME_ZONE": "America/New_York", "CELERY_TIMEZONE": "Europe/Paris"},
+        ):
+            with override_settings(TASKS=alias, **settings):
+                celery.connect()
+    assert told == ["America/New_York", "Europe/Paris"]

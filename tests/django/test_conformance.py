@@ -11,8 +11,10 @@ import pytest
 from asgiref.sync import async_to_sync
 from django.conf import settings
 from django.core.exceptions import SuspiciousOperation
+from django.db import models
 from django.test import override_settings
 from django.utils import timezone
+from django.utils.safestring import mark_safe
 
 from tests.django.conftest import ended, run
 from tests.django.project.shop import tasks
@@ -314,3 +316,18 @@ def test_two_tasks_of_one_function_have_the_same_options() -> None:
     assert task(priority=5)(function).func is first.func
     with pytest.raises(InvalidTask, match="other options"):
         task()(tracked(max_attempts=7)(function))
+
+
+def test_members_of_choices_and_safe_text_are_plain_values() -> None:
+    class Size(models.TextChoices):
+        SMALL = "s"
+
+    class Level(models.IntegerChoices):
+        LOW = 1
+
+    result = tasks.echo.enqueue(Size.SMALL, level=Level.LOW, html=mark_safe("<b>"))
+    ended(result)
+    assert result.return_value == [["s"], {"level": 1, "html": "<b>"}]
+    result = tasks.safe.enqueue()
+    ended(result)
+    assert (result.status, result.return_value) == (TaskResultStatus.SUCCESSFUL, {"html": "<b>", "size": "s"})

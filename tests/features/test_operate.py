@@ -104,7 +104,7 @@ async def test_no_key_of_a_job_stays_whatever_became_of_it(app: TrackedQueue) ->
                 kinds.add(raw.decode().removeprefix(connections_of(app).keys.tag + ":"))
     # A marker that nobody has waited for stays until the queue's next fetch; there is one a queue.
     kinds -= {f"wake:{queue}" for queue in ("default", "narrow", "elsewhere")}
-    assert kinds <= {"queues", "shards", "limits", "contact", "timer", "schedules", "schedule:beat"}, kinds
+    assert kinds <= {"protocol", "queues", "shards", "limits", "contact", "timer", "schedules", "schedule:beat"}, kinds
 
 
 async def test_tasks_and_explain_know_how_long_runs_take(app: TrackedQueue) -> None:

@@ -771,14 +771,26 @@ def view():
 def test_code_that_uses_celery_is_read(tmp_path: Path) -> None:
     (tmp_path / "shop").mkdir()
     (tmp_path / "shop" / "tasks.py").write_text(CELERY_CODE)
-    (tmp_path / "shop" / "other.py").write_text("class Job:\n    def delay(self): ...\nJob().delay()\n")
+    (tmp_path / "shop" / "other.py").write_text(
+        "import x\nclass Job:\n    def delay(self): ...\nJob().delay()\nx.retry(exc=1)\n"
+    )
+    (tmp_path / "shop" / "views.py").write_text("from shop.tasks import pay\npay.apply_async((1,), link=1)\npay.s(1)\n")
+    (tmp_path / "shop" / "settings.py").write_text("CELERY_TASK_TIME_LIMIT = 5\nCELERY_RESULT_EXPIRES = 5\n")
+    (tmp_path / "shop" / "more.py").write_text(
+        "from celery.exceptions import SoftTimeLimitExceeded\n@app.task\ndef t():\n    t.retry(countdown=5)\n"
+    )
     (tmp_path / "shop" / "broken.py").write_text("def (")
     (tmp_path / ".venv").mkdir()
     (tmp_path / ".venv" / "tasks.py").write_text(CELERY_CODE)
     found = scan(tmp_path)
     assert [Path(one.path).name for one in found if one.what == "not Python"] == ["broken.py"]
     said = {one.what: one for one in found if Path(one.path).name == "tasks.py"}
-    assert {one.path for one in found} <= {str(tmp_path / "shop" / name) for name in ("tasks.py", "broken.py")}
+    of_others = [(Path(one.path).name, one.what, one.carries_over) for one in found if Path(one.path).name[0] in "mosv"]
+    assert of_others == [
+        ("more.py", "SoftTimeLimitExceeded", False), ("more.py", "@app.task", True), ("more.py", "t.retry(...)", False),
+        ("settings.py", "CELERY_TASK_TIME_LIMIT", False), ("settings.py", "CELERY_RESULT_EXPIRES", True),
+        ("views.py", ".apply_async(...)", True), ("views.py", "apply_async(link=)", False),
+    ]  # fmt: skip
     lost = {what for what, one in said.items() if not one.carries_over}
     assert {
         "rate_limit=",

@@ -76,7 +76,8 @@ def test_an_interrupted_demo_leaves_nothing_behind(
             time.sleep(again_s)  # the second Ctrl-C of somebody who is impatient
             demo.send_signal(number)
         out, _ = demo.communicate(timeout=30)
-        assert demo.returncode == 130 and out.rstrip().endswith("are gone")
+        # The second one may come when all is done, and Python has given the signal back to the system.
+        assert demo.returncode in {130, 130 if again_s is None else -number} and out.rstrip().endswith("are gone")
         wait_for(lambda: not workers_of(tmp_path), 10, "its workers to be gone")
         assert not list(tmp_path.glob("tracked_queue-incidents-*"))
     finally:

@@ -670,6 +670,7 @@ async def test_nothing_is_left_of_jobs_and_instances(server: RedisServer, namesp
                 kinds
                 - {
                     "queues",
+                    "protocol",
                     "shards",
                     "contact",
                     "stats",

@@ -11,7 +11,7 @@ from typing import Any
 from starlette.exceptions import HTTPException
 from starlette.responses import StreamingResponse
 
-from ..errors import JobNotFoundError, StoreUnavailableError
+from ..errors import JobNotFoundError, StoreUnavailableError, UsageError
 from ..model.checks import to_seconds
 from ..model.job import Job
 from ..model.plain import plain
@@ -42,7 +42,7 @@ async def job_events(job: Job[Any], *, result: bool = False, seconds: Seconds = 
     limit = to_seconds("job_events: seconds", seconds, above=True)
     try:
         await job.info()
-    except JobNotFoundError:
+    except (JobNotFoundError, UsageError):  # or its id can't be one
         raise HTTPException(404, "there is no such job") from None
     except StoreUnavailableError:
         raise HTTPException(503, "the queue is not available") from None

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import asgiref
 from django.core.exceptions import ImproperlyConfigured
+
+from ..model.plain import base_type
 
 try:
     from django.tasks import task_backends
@@ -47,8 +51,25 @@ if tuple(int(part) for part in asgiref.__version__.split(".")[:2]) < LEAST_ASGIR
         f"tracked_queue.django needs asgiref 3.13 or newer, and {asgiref.__version__} is installed: pip install -U asgiref"
     )
 
+
+def normalized(value: Any) -> Any:
+    """
+    What Django's JSON makes of a value; enum members, as of `TextChoices`, and safe text, which that leaves, are plain too.
+
+    Raises:
+        TypeError, ValueError: Django's JSON doesn't know it.
+    """
+    return _plain(normalize_json(value))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {base_type(key): _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, list) else base_type(value)
+
+
 __all__ = [
     "BaseTaskBackend", "InvalidTask", "Task", "TaskContext", "TaskError", "TaskResult", "TaskResultDoesNotExist",
-    "TaskResultStatus", "log_task_enqueued", "log_task_finished", "log_task_started", "normalize_json", "task_backends",
+    "TaskResultStatus", "log_task_enqueued", "log_task_finished", "log_task_started", "normalized", "task_backends",
     "task_enqueued", "task_finished", "task_started",
 ]  # fmt: skip

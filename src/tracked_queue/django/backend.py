@@ -23,7 +23,7 @@ from .api import (
     TaskResult,
     TaskResultDoesNotExist,
     TaskResultStatus,
-    normalize_json,
+    normalized,
     task_enqueued,
 )
 from .bands import name_of, queue_of
@@ -125,7 +125,7 @@ class TrackedQueueBackend(BaseTaskBackend):
         options: dict[str, Any] = {"queue": queue_of(task.queue_name, task.priority), "headers": Told.headers(task, at)}
         if task.run_after is not None:
             options["at"] = aware(task.run_after)
-        positional, named = normalize_json(list(args)), normalize_json(dict(kwargs))
+        positional, named = normalized(list(args)), normalized(dict(kwargs))
         try:
             call = self.site.app_task(task).options(**options).call(*positional, **named)
         except UsageError as error:

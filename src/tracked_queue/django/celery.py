@@ -25,7 +25,7 @@ def connect() -> None:
     from ..compat.celery import Celery
     from .sites import site
 
-    zone = getattr(settings, "CELERY_TIMEZONE", None) or "UTC"
+    zone = getattr(settings, "CELERY_TIMEZONE", None) or settings.TIME_ZONE or "UTC"  # as Celery does
     try:
         Celery(site(wanted[0]).app, beat_schedule=getattr(settings, "CELERY_BEAT_SCHEDULE", None), timezone=str(zone))
     except UsageError as error:

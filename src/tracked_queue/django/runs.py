@@ -19,7 +19,7 @@ from .api import (
     log_task_enqueued,
     log_task_finished,
     log_task_started,
-    normalize_json,
+    normalized,
     task_backends,
     task_finished,
     task_started,
@@ -78,7 +78,7 @@ class _Run:
         """Of a plain function, in the job's thread."""
         task_started.send(sender=self._sender, task_result=self.result)
         try:
-            value = normalize_json(self._task.func(*self._args, **self._kwargs))
+            value = normalized(self._task.func(*self._args, **self._kwargs))
         except BaseException as error:
             if self._failed(error):
                 task_finished.send(sender=self._sender, task_result=self.result)
@@ -91,7 +91,7 @@ class _Run:
         """Of an `async def`, in the event loop."""
         await tell(task_started, self._sender, self.result)
         try:
-            value = normalize_json(await self._task.func(*self._args, **self._kwargs))
+            value = normalized(await self._task.func(*self._args, **self._kwargs))
         except BaseException as error:
             if self._failed(error):
                 await tell(task_finished, self._sender, self.result)

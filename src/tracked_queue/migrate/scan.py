@@ -76,6 +76,7 @@ _METHODS = {
     "signature": "task.step(...) or task.call(...)",
     "si": "task.call(...)",
 }
+_ENQUEUES = ("delay", "delay_on_commit", "apply_async", "apply_async_on_commit")
 _CANVAS = {
     "chain": "await app.chain(first.call(...), second.step(...))",
     "group": "await app.group([task.call(...), ...])",
@@ -99,6 +100,21 @@ _SETTINGS = {
     "worker_max_memory_per_child": "max_memory=",
     "result_expires": "result_ttl=",
     "task_serializer": "leave it out",
+    "task_time_limit": "timeout= at each task; without it none has a limit",
+    "task_soft_time_limit": "timeout= at each task; without it none has a limit",
+    "task_default_queue": "queue= at each task",
+    "enable_utc": "times without a timezone are of UTC",
+}
+# Settings that need a change at each task.
+_EVERYWHERE = ("task_routes", "task_annotations", "task_time_limit", "task_soft_time_limit", "task_default_queue")
+# Names of Celery that nothing here stands for.
+_NO_NAMES = {
+    "SoftTimeLimitExceeded": "a job over its time is cancelled: asyncio.CancelledError in an async def; a plain def runs on",
+    "Ignore": "return, or raise Discard()",
+    "Reject": "raise Discard() or Dead()",
+    "current_task": "current_job()",
+    "AbortableTask": "job.cancel()",
+    "AbortableAsyncResult": "job.cancel()",
 }
 
 
@@ -116,25 +132,25 @@ def scan(root: Path) -> list[Finding]:
         if root.is_file()
         else sorted(path for path in root.rglob("*.py") if not _skipped(path.relative_to(root)))
     )
-    return [found for path in files for found in _of_file(path, str(path))]
+    readers = [(path, _read(path, str(path))) for path in files]
+    # A module that only calls tasks names Celery nowhere.
+    project = any(reader.uses_celery for _, reader in readers)
+    return [found for _, reader in readers for found in reader.places(project)]
 
 
 def _skipped(path: Path) -> bool:
     return any(part.startswith(".") or part in ("node_modules", "site-packages", "__pycache__") for part in path.parts)
 
 
-def _of_file(path: Path, shown: str) -> Iterator[Finding]:
-    try:
-        tree = ast.parse(path.read_bytes())
-    except (SyntaxError, ValueError) as error:
-        yield Finding(
-            path=shown, line=getattr(error, "lineno", 0) or 0, what="not Python", say=str(error), carries_over=False
-        )
-        return
+def _read(path: Path, shown: str) -> _Reader:
     reader = _Reader(shown)
-    reader.visit(tree)
-    if reader.uses_celery:
-        yield from sorted(reader.found, key=lambda found: found.line)
+    try:
+        reader.visit(ast.parse(path.read_bytes()))
+    except (SyntaxError, ValueError) as error:
+        line = getattr(error, "lineno", 0) or 0
+        reader.found = [Finding(path=shown, line=line, what="not Python", say=str(error), carries_over=False)]
+        reader.uses_celery = True
+    return reader
 
 
 class _Reader(ast.NodeVisitor):
@@ -142,7 +158,14 @@ class _Reader(ast.NodeVisitor):
         self._path = path
         self.found: list[Finding] = []
         self.uses_celery = False
+        self._imported: set[str] = set()
+        self._calls: list[Finding] = []
         self._canvas: set[str] = set()
+
+    def places(self, project: bool) -> list[Finding]:
+        """What was found, in order; of a module that doesn't name Celery, in a project that does, calls of imported tasks."""
+        found = self.found if self.uses_celery else self._calls if project else []
+        return sorted(found, key=lambda found: found.line)
 
     def _note(self, node: ast.AST, what: str, say: str, carries_over: bool = True) -> None:
         line = getattr(node, "lineno", 0)
@@ -150,18 +173,22 @@ class _Reader(ast.NodeVisitor):
 
     def visit_Import(self, node: ast.Import) -> None:
         """`import celery`."""
+        self._imported |= {(alias.asname or alias.name).partition(".")[0] for alias in node.names}
         self.uses_celery |= any(alias.name.split(".")[0] in ("celery", "django_celery_beat") for alias in node.names)
 
     def visit_ImportFrom(self, node: ast.ImportFrom) -> None:
         """`from celery import shared_task`."""
         module = node.module or ""
         names = {alias.name for alias in node.names}
+        self._imported |= {alias.asname or alias.name for alias in node.names}
         if module.split(".")[0] in ("celery", "django_celery_beat"):
             self.uses_celery = True
         elif names & {"app", "celery_app", "celery"} or module.split(".")[-1] in ("celery", "celery_app"):
             self.uses_celery = True  # the project's own
         if module.startswith("celery"):
             self._canvas |= names & set(_CANVAS)
+            for name in sorted(names & set(_NO_NAMES)):
+                self._note(node, name, _NO_NAMES[name], False)
         if module == "celery.signals":
             self._note(node, f"signals ({', '.join(sorted(names))})", "middleware, lifespan or on_failure", False)
         if module.startswith("django_celery_beat"):
@@ -198,9 +225,12 @@ class _Reader(ast.NodeVisitor):
         name = _name(node.func)
         last = name.split(".")[-1]
         if last in _METHODS and "." in name:
+            before = len(self.found)
             self._note(node, f".{last}(...)", _METHODS[last])
             if last.startswith("apply_async"):
                 self._options(node)
+            if last in _ENQUEUES and name.partition(".")[0] in self._imported:
+                self._calls += self.found[before:]
         elif last in self._canvas or (name.startswith("celery.") and last in _CANVAS):
             nested = any(_name(inner.func).split(".")[-1] in _CANVAS for inner in _calls_within(node))
             self._note(
@@ -209,6 +239,9 @@ class _Reader(ast.NodeVisitor):
                 _CANVAS[last] + ("; one inside another: build it in steps" if nested else ""),
                 not nested,
             )
+        elif name.endswith(".retry") and not name.endswith("self.retry") and self._is_retry(node):
+            say = "raise Retry(after=seconds); with the interface of Celery, bind=True and self.retry"
+            self._note(node, f"{name}(...)", say, False)
         elif name.endswith("self.retry"):
             self._note(node, "self.retry(...)", "raise Retry(after=seconds); or just let the error out")
             for keyword in node.keywords:
@@ -221,6 +254,10 @@ class _Reader(ast.NodeVisitor):
         elif last == "crontab":
             self._note(node, "crontab(...)", f'@app.cron("{_cron(node)}") above the task')
         self.generic_visit(node)
+
+    @staticmethod
+    def _is_retry(node: ast.Call) -> bool:
+        return any(keyword.arg in ("exc", "countdown", "eta", "max_retries") for keyword in node.keywords)
 
     def _options(self, node: ast.Call) -> None:
         for keyword in node.keywords:
@@ -239,9 +276,7 @@ class _Reader(ast.NodeVisitor):
             say = {"id": "current_job().id", "retries": "current_job().attempt - 1"}.get(node.attr, "current_job()")
             self._note(node, name, say)
         elif node.attr in _SETTINGS and ".conf" in name:
-            self._note(
-                node, f"conf.{node.attr}", _SETTINGS[node.attr], node.attr not in ("task_routes", "task_annotations")
-            )
+            self._note(node, f"conf.{node.attr}", _SETTINGS[node.attr], node.attr not in _EVERYWHERE)
         self.generic_visit(node)
 
     def visit_Assign(self, node: ast.Assign) -> None:
@@ -251,7 +286,7 @@ class _Reader(ast.NodeVisitor):
                 self.uses_celery = True
                 setting = target.id.removeprefix("CELERY_").lower()
                 if setting in _SETTINGS:
-                    self._note(node, target.id, _SETTINGS[setting])
+                    self._note(node, target.id, _SETTINGS[setting], setting not in _EVERYWHERE)
         self.generic_visit(node)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import dataclasses
 import math
+import sys
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
@@ -50,3 +51,15 @@ def plain(item: Any, *, exact: bool = False, depth: int = 0) -> Any:
     if isinstance(item, list | tuple | set | frozenset):
         return [inner(value) for value in item]
     return repr(item)
+
+
+def base_type(value: Any) -> Any:
+    """Text or a number of a class of its own (an enum's member, safe or lazy text of Django) as plain text or number."""
+    if isinstance(value, str):
+        return value if type(value) is str else str.__str__(value)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value if type(value) is int else int(value)
+    if isinstance(value, float):
+        return value if type(value) is float else float(value)
+    django = sys.modules.get("django.utils.functional")
+    return str(value) if django is not None and isinstance(value, django.Promise) else value

@@ -139,6 +139,8 @@ class Records:
     def _name(self, task: Any) -> str:
         if isinstance(task, TaskWithOptions):
             task = task.task
+        if not isinstance(task, Task | str):
+            task = getattr(task, "task", task)  # one of Celery's interface
         name = task.name if isinstance(task, Task) else getattr(task, "module_path", task)  # one of Django's
         if not isinstance(name, str):
             raise UsageError(f"{task!r} is a {type(task).__qualname__}; give a task, or its name")

@@ -13,8 +13,10 @@ from ...errors import UsageError, did_you_mean
 from ...model.task import task_name
 from .beat import source_of
 from .canvas import Signature
+from .options import sent
 from .results import AsyncResult
 from .tasks import CeleryTask, checked
+from .values import plain
 
 _EARLY = (
     "autodiscover_tasks: Django's apps are not loaded yet. Leave it out: with 'tracked_queue.django' in INSTALLED_APPS workers "
@@ -114,8 +116,11 @@ class Celery:
     def send_task(
         self, name: str, args: Sequence[Any] | None = None, kwargs: Mapping[str, Any] | None = None, **options: Any
     ) -> AsyncResult[Any]:
-        """Store a call of a task by its name. Raises UsageError for one that is not known here."""
-        return self._named(name).apply_async(args, kwargs, **options)
+        """Store a call of a task by its name; of one that this program doesn't know, for a worker that does."""
+        if name in self.tasks:
+            return self.tasks[name].apply_async(args, kwargs, **options)
+        elsewhere = self.queue.options(**sent(name, options))
+        return AsyncResult(elsewhere.enqueue_sync(name, *plain(args or ()), **plain(kwargs or {})))
 
     def signature(self, name: str, args: Sequence[Any] = (), kwargs: Any = None, **options: Any) -> Signature:
         """A call of a task by its name, for a canvas."""

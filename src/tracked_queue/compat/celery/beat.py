@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -17,10 +18,11 @@ Field = str | int | Iterable[int]
 
 class crontab:
     """
-    Celery's crontab; what is not given is every one.
+    Celery's crontab; what is not given is every one. Ranges may go over the end (`hour="22-6"`); days and months have names.
 
     Raises:
-        UsageError: Both the day of the week and that of the month are given: Celery runs where both fit, cron where one does.
+        UsageError: A field can't be read; or both the day of the week and that of the month are given: Celery runs where both
+            fit, cron where one does.
     """
 
     def __init__(
@@ -31,13 +33,17 @@ class crontab:
         day_of_month: Field = "*",
         month_of_year: Field = "*",
     ) -> None:
-        if _field(day_of_week) != "*" and _field(day_of_month) != "*":
+        given = {
+            "minute": minute, "hour": hour, "day_of_month": day_of_month, "month_of_year": month_of_year,
+            "day_of_week": day_of_week,
+        }  # fmt: skip
+        parts = {name: _field(name, value) for name, value in given.items()}
+        if parts["day_of_week"] != "*" and parts["day_of_month"] != "*":
             raise UsageError(
                 "crontab: day_of_week= and day_of_month= were both given: Celery runs where both fit, cron where one does; "
                 "give one, and look at the other in the task"
             )
-        parts = (minute, hour, day_of_month, month_of_year, day_of_week)
-        self.expression = " ".join(map(_field, parts))
+        self.expression = " ".join(parts.values())
 
     def __repr__(self) -> str:
         return f"<crontab {self.expression}>"
@@ -49,10 +55,53 @@ class crontab:
         return hash(self.expression)
 
 
-def _field(value: Field) -> str:
-    if isinstance(value, str | int):
-        return str(value).replace(" ", "")
-    return ",".join(map(str, sorted(value)))
+_DAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
+_MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
+# Of each field the first and the last number, and names of them.
+_FIELDS: dict[str, tuple[int, int, tuple[str, ...]]] = {
+    "minute": (0, 59, ()),
+    "hour": (0, 23, ()),
+    "day_of_month": (1, 31, ()),
+    "month_of_year": (1, 12, _MONTHS),
+    "day_of_week": (0, 6, _DAYS),
+}
+_RANGE = re.compile(r"(?:(\*)|(\w+)(?:-(\w+))?)(?:/(\d+))?")
+
+
+def _field(name: str, value: Field) -> str:
+    """A field as cron has it: as it was given, or the numbers that it means, where cron would not read it."""
+    (first, last, _), ours = _FIELDS[name], True
+    items = [str(value)] if isinstance(value, str | int) else [str(item) for item in sorted(value)]
+    found: set[int] = set()
+    for item in ",".join(items).split(","):
+        match = _RANGE.fullmatch(item.replace(" ", ""))
+        if match is None or (match[4] and not match[1] and match[3] is None):
+            raise UsageError(f"crontab: {name}={value!r}: {item!r} is none of *, 5, 1-5, */2, 1-5/2")
+        low = first if match[1] else _number(name, value, match[2])
+        high = last if match[1] else low if match[3] is None else _number(name, value, match[3])
+        numbers = range(low, high + 1) if low <= high else [*range(low, last + 1), *range(first, high + 1)]
+        ours &= low <= high and all(len(part) <= 3 for part in (match[2] or "", match[3] or ""))
+        step = int(match[4] or 1)
+        if not step:
+            raise UsageError(f"crontab: {name}={value!r}: a step of 0")
+        found.update(numbers[::step])
+    if len(found) == last - first + 1:
+        return "*"
+    return ",".join(items).replace(" ", "") if ours else ",".join(map(str, sorted(found)))
+
+
+def _number(name: str, value: Field, text: str) -> int:
+    first, last, names = _FIELDS[name]
+    if text.isdecimal():
+        number = int(text)
+        if name == "day_of_week" and number == 7:
+            number = 0  # as cron has it
+    else:
+        short = text[:3].lower()
+        number = names.index(short) + first if short in names else -1
+    if not first <= number <= last:
+        raise UsageError(f"crontab: {name}={value!r}: {text!r} is not from {first} to {last}")
+    return number
 
 
 class _Unknown:

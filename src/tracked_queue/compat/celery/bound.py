@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import datetime
 import json
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Never
 
 import anyio.from_thread
 
 from ...errors import MaxRetriesExceededError, UsageError
+from ...model.codec import MAX_MESSAGE
 from ...model.context import CurrentJob
 from ...model.retry import Retry
 from ...settings import Seconds
@@ -113,7 +115,8 @@ class BoundTask:
         Say how far the job is, from a plain `def`: `AsyncResult.state` and `.info` have it while the job runs.
 
         Args:
-            meta: Plain data; `current` and `total` are the job's progress everywhere else.
+            meta: Plain data, of which at most 2,000 characters of JSON are kept, or nothing; `current` and `total` are the
+                job's progress everywhere else.
 
         Raises:
             UsageError: This is an `async def`, which writes `await current_job().progress(...)`.
@@ -124,8 +127,12 @@ class BoundTask:
             raise UsageError(f"update_state(task_id={task_id!r}): a job tells of itself only")
         known = dict(meta) if isinstance(meta, Mapping) else {} if meta is None else {"meta": meta}
         done, total = (known.get(name) for name in ("current", "total"))
-        numbers = [number if isinstance(number, int | float) else None for number in (done, total)]
-        note = json.dumps({"state": state or "PROGRESS", **known}, default=str)
+        numbers = [
+            number if isinstance(number, int | float) and math.isfinite(number) else None for number in (done, total)
+        ]
+        note = json.dumps({"state": state or "PROGRESS", "meta": known}, default=str)
+        if len(note) > MAX_MESSAGE:  # the rest would be cut off, and be no JSON any more
+            note = json.dumps({"state": state or "PROGRESS"})
         try:
             anyio.from_thread.run(self._job.progress, numbers[0] or 0, numbers[1], note)
         except RuntimeError as error:

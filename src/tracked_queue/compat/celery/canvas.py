@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,14 @@ _NESTED = (
     "a canvas inside of another one has no counterpart: let the task that ends the inner one enqueue what comes next"
 )
 
+MISSING = {
+    "link": ": write a chain, a.s() | b.s()",
+    "on_error": ": queue.options(after=[job], on_failure='fallback') for the task that mends it",
+    "link_error": ": queue.options(after=[job], on_failure='fallback') for the task that mends it",
+    "apply": ": call it, or run jobs by tracked_queue.testing",
+    "freeze": ": give the task an id, .set(task_id=...)",
+}
+
 
 class Signature:
     """A call of a task that is not sent yet; made by `task.s(...)` and `task.si(...)`."""
@@ -30,6 +39,9 @@ class Signature:
 
     def __repr__(self) -> str:
         return f"<Signature of {self.task.name}>"
+
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(f"a signature has no .{name} here{MISSING.get(name, '')}")
 
     def __or__(self, other: object) -> chain:
         return chain(self) | other
@@ -69,7 +81,18 @@ class Signature:
         return self.task.call(self.args, self.kwargs, self.options)
 
     def as_step(self) -> Step | PreparedCall[Any]:
-        """The call that comes after another one."""
+        """
+        The call that comes after another one.
+
+        Raises:
+            UsageError: It expires some time after it is sent, which here is when the whole is enqueued.
+        """
+        expires = self.options.get("expires", self.task.expires)
+        if expires is not None and not isinstance(expires, datetime.datetime | str):
+            raise UsageError(
+                f"{self!r}: expires={expires!r} would count from the enqueue of the whole, and not from when what comes "
+                "before it has ended: give a datetime, or leave it out"
+            )
         return self.as_call() if self.immutable else self.task.step(self.args, self.kwargs, self.options)
 
 
@@ -94,14 +117,14 @@ class chain:
     def apply_async(
         self, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None, **options: Any
     ) -> AsyncResult[Any]:
-        """See `delay`; options of `apply_async` are for the first task."""
+        """See `delay`; `task_id` is the last task's, other options of `apply_async` are for the first one."""
         if not self.parts:
             raise UsageError("chain(): it needs at least one task")
-        first, *rest = self.parts
-        queue = first.task.queue
-        return AsyncResult(
-            queue.chain_sync(first.clone(args, kwargs, **options).as_call(), *(part.as_step() for part in rest))
-        )
+        task_id = options.pop("task_id", None)
+        first, *rest = [self.parts[0].clone(args, kwargs, **options), *(part.clone() for part in self.parts[1:])]
+        if task_id is not None:
+            (rest or [first])[-1].set(task_id=task_id)
+        return AsyncResult(first.task.queue.chain_sync(first.as_call(), *(part.as_step() for part in rest)))
 
 
 class group:
@@ -119,18 +142,28 @@ class group:
     def __or__(self, other: object) -> chord:
         return chord(self, other)
 
-    def __call__(self) -> GroupResult:
-        return self.apply_async()
+    def __call__(self, *args: Any, **kwargs: Any) -> GroupResult:
+        return self.apply_async(args, kwargs)
 
-    def delay(self) -> GroupResult:
-        """Store it."""
-        return self.apply_async()
+    def delay(self, *args: Any, **kwargs: Any) -> GroupResult:
+        """Store it, with these arguments for each task, before its own."""
+        return self.apply_async(args, kwargs)
 
-    def apply_async(self, **options: Any) -> GroupResult:
-        """See `delay`; options of `apply_async` are for each task."""
+    def apply_async(
+        self, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None, **options: Any
+    ) -> GroupResult:
+        """
+        See `delay`; options of `apply_async` are for each task.
+
+        Raises:
+            UsageError: `task_id`, which all of them would have.
+        """
+        if options.get("task_id") is not None:
+            raise UsageError("group: task_id= is one task's: give each its own, task.s(...).set(task_id=...)")
         if not self.parts:
             return GroupResult([])
-        jobs = _queue(self.parts).enqueue_many_sync([part.clone(**options).as_call() for part in self.parts])
+        calls = [part.clone(args, kwargs, **options).as_call() for part in self.parts]
+        jobs = _queue(self.parts).enqueue_many_sync(calls)
         return GroupResult([AsyncResult(job) for job in jobs])
 
 
@@ -141,8 +174,8 @@ class chord:
         self.header = header if isinstance(header, group) else group(header)
         self.body = None if body is None else _signature("chord", body)
 
-    def __call__(self, body: Any = None) -> AsyncResult[Any]:
-        return chord(self.header, body).apply_async() if body is not None else self.apply_async()
+    def __call__(self, body: Any = None, **options: Any) -> AsyncResult[Any]:
+        return (self if body is None else chord(self.header, body)).apply_async(**options)
 
     def __or__(self, other: object) -> Any:
         raise UsageError(f"chord: {_NESTED}")
@@ -152,13 +185,15 @@ class chord:
         return self.apply_async()
 
     def apply_async(self, **options: Any) -> AsyncResult[Any]:
-        """See `delay`; options of `apply_async` are for each task of the header."""
+        """See `delay`; `task_id` is the body's, other options of `apply_async` are for each task of the header."""
+        task_id = options.pop("task_id", None)
         if self.body is None:
             raise UsageError("chord: it has no body: write chord(header)(body)")
         if not self.header.parts:
             raise UsageError("chord: its header is empty, so nothing would start its body: enqueue that by itself")
+        body = self.body.clone(**({} if task_id is None else {"task_id": task_id}))
         made = _queue(self.header.parts).group_sync(
-            [part.clone(**options).as_call() for part in self.header.parts], then=self.body.as_step()
+            [part.clone(**options).as_call() for part in self.header.parts], then=body.as_step()
         )
         assert made.then is not None
         return AsyncResult(made.then)

@@ -76,8 +76,8 @@ class AsyncResult(Generic[R]):
         if info.state is State.SUCCEEDED:
             return typed(info.result)
         if info.progress is not None and not info.state.ended:
-            told = _told(info) or {"current": info.progress.done, "total": info.progress.total}
-            return {name: value for name, value in told.items() if name != "state"}
+            told = _told(info).get("meta")
+            return {"current": info.progress.done, "total": info.progress.total} if told is None else told
         try:
             return self.get(0) if info.state.ended else None
         except (JobFailedError, JobCancelledError) as error:
@@ -104,9 +104,9 @@ class AsyncResult(Generic[R]):
         """Whether it has failed for good."""
         return self.state == "FAILURE"
 
-    def get(self, timeout: Seconds | None = None, propagate: bool = True) -> Any:
+    def get(self, timeout: Seconds | None = None, propagate: bool = True, **_: Any) -> Any:
         """
-        Wait for the return value.
+        Wait for the return value. Celery's other arguments (`interval`, `disable_sync_subtasks`, ...) change nothing here.
 
         Args:
             timeout: Seconds; None waits without end.
@@ -131,7 +131,8 @@ class AsyncResult(Generic[R]):
 
     def revoke(self, terminate: bool = False, **_: Any) -> None:
         """Cancel the job. One that runs is cancelled only with `terminate`, as in Celery."""
-        if not terminate and self.state == "STARTED":
+        info = None if terminate else self._info()
+        if info is not None and info.state is State.ACTIVE:
             return
         self.job.cancel_sync()
 
@@ -168,7 +169,7 @@ class GroupResult:
     def __repr__(self) -> str:
         return f"<GroupResult of {len(self)}>"
 
-    def get(self, timeout: float | None = None, propagate: bool = True) -> list[Any]:
+    def get(self, timeout: float | None = None, propagate: bool = True, **_: Any) -> list[Any]:
         """All return values; `timeout` is for all of them together."""
         deadline = None if timeout is None else time.monotonic() + timeout
         return [

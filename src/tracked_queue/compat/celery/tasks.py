@@ -34,6 +34,11 @@ _MISSING = {
     "subtask": "write task.s(...)",
     "replace": "enqueue what comes next at the end of the task",
     "backend": "results are in the queue's Redis",
+    "request": "bind=True, and self.request in the task",
+    "retry": "bind=True, and self.retry in the task",
+    "update_state": "bind=True, and self.update_state in the task",
+    "run": "call the task",
+    "app": "`Celery(queue)` made it; .queue is the queue",
 }
 
 
@@ -86,6 +91,11 @@ class CeleryTask(Generic[P, R]):
     def default_retry_delay(self) -> Seconds:
         """Seconds until it does, if nothing else is said."""
         return self.declared.default_retry_delay
+
+    @property
+    def expires(self) -> Any:
+        """What its decorator said of when its jobs expire; None for nothing."""
+        return self._options.get("expires")
 
     @property
     def task(self) -> Task[..., Any]:

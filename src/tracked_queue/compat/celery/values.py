@@ -5,9 +5,12 @@ from __future__ import annotations
 import base64
 import datetime
 import decimal
+import json
 import uuid
 from collections.abc import Callable, Mapping
 from typing import Any
+
+from ...model.plain import base_type
 
 READ: dict[str, Callable[[Any], Any]] = {
     "datetime": datetime.datetime.fromisoformat,
@@ -32,10 +35,8 @@ def typed(value: Any) -> Any:
 
 def plain(value: Any) -> Any:
     """A value as Celery's JSON has it; what that doesn't know stays, and is refused by name where it is stored."""
-    if isinstance(value, str):  # of a class of its own, as Django's choices and safe text
-        return value if type(value) is str else str.__str__(value)
     if isinstance(value, Mapping):
-        return {key: plain(item) for key, item in value.items()}
+        return {_key(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [plain(item) for item in value]
     if isinstance(value, datetime.datetime | datetime.date | datetime.time):
@@ -46,4 +47,10 @@ def plain(value: Any) -> Any:
         return {"__type__": "decimal", "__value__": str(value)}
     if isinstance(value, uuid.UUID):
         return {"__type__": "uuid", "__value__": value.hex}
-    return value
+    return base_type(value)
+
+
+def _key(key: Any) -> Any:
+    """A key as JSON has it: text. What can't be one stays, and is refused by name where it is stored."""
+    key = base_type(key)
+    return json.dumps(key) if key is None or isinstance(key, bool | int | float) else key

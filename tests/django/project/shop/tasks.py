@@ -6,7 +6,8 @@ import asyncio
 import os
 import threading
 
-from django.db import connection, transaction
+from django.db import connection, models, transaction
+from django.utils.safestring import mark_safe
 
 from tests.django.versions import task
 from tracked_queue import current_job
@@ -29,6 +30,15 @@ async def add_later(a: int, b: int = 1) -> int:
 @task()
 def echo(*args, **kwargs):
     return [list(args), kwargs]
+
+
+class Size(models.TextChoices):
+    SMALL = "s"
+
+
+@task()
+def safe():
+    return {"html": mark_safe("<b>"), "size": Size.SMALL}
 
 
 @task()
