@@ -26,6 +26,7 @@ from tracked_queue.dashboard.pages import PAGES
 from tracked_queue.dashboard.text import shown
 from tracked_queue.protocol import transitions as t
 from tracked_queue.protocol.scripts import load_scripts
+from tracked_queue.protocol.version import NEWEST
 
 # What would act if it were not escaped: as an element, in an attribute, in a URL, for a reader's eyes.
 PROBES = [
@@ -669,3 +670,14 @@ async def test_a_rare_error_does_not_read_all_the_dead(app: TrackedQueue, web: C
     counting = store._caller = Counting(store._caller)
     await web().get("/api/dead?newest=1&error=zzz")
     assert counting.commands < 1000
+
+
+async def test_a_namespace_of_a_later_release_is_no_fault_of_who_asks(app: TrackedQueue) -> None:
+    keys = connections_of(app).keys
+    await connections_of(app).store.read(("SET", keys.protocol, NEWEST + 1))
+    pages = dashboard(app, find_shards=True)
+    async with client_of(pages) as client:
+        for path in ("/", "/api/queues"):
+            answer = await client.get(path)
+            assert answer.status_code == 503 and "upgrade it" in answer.text
+    await pages.aclose()

@@ -15,7 +15,14 @@ import threading
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from ..errors import InvariantError, StoreRefusedError, StoreUnavailableError, UnguardedScriptError, UsageError
+from ..errors import (
+    InvariantError,
+    NamespaceMismatchError,
+    StoreRefusedError,
+    StoreUnavailableError,
+    UnguardedScriptError,
+    UsageError,
+)
 from ..model.cipher import Cipher, parse_keys
 from ..protocol.keys import Keys
 from ..protocol.version import misfit, number_in
@@ -135,8 +142,8 @@ class Connections:
             Whether it is known; before the first program that enqueues or works, it is not.
 
         Raises:
-            UsageError: Another number was set (a tool that works on a part of the shards would mislead), or the app was used;
-                or the namespace is written in a protocol that this version doesn't read.
+            UsageError: Another number was set (a tool that works on a part of the shards would mislead), or the app was used.
+            NamespaceMismatchError: The namespace is written in a protocol that this version doesn't read.
             StoreUnavailableError: Redis could not be asked.
         """
         keys = self.shards.base_keys
@@ -151,7 +158,7 @@ class Connections:
         finally:
             await link.close()
         if problem := misfit(f"namespace {self.settings.namespace}", number_in(protocol)):
-            raise UsageError(problem)
+            raise NamespaceMismatchError(problem)
         if found is not None and found.isdigit() and int(found) != self.settings.shards:
             settings = self.settings
             if self._shards_chosen:
