@@ -30,12 +30,13 @@ from tracked_queue.compat.celery import (
     chain,
     chord,
     crontab,
+    current_app,
     group,
     shared_task,
     signature,
 )
 from tracked_queue.compat.celery import app as celery_app
-from tracked_queue.compat.celery.beat import _planned
+from tracked_queue.compat.celery.beat import _planned, refused
 from tracked_queue.compat.celery.options import Declared
 
 
@@ -424,8 +425,8 @@ async def test_wrong_uses_are_named(celery: Celery, app: TrackedQueue) -> None:
         (lambda: add.apply_async((1,), link=add.s()), "chain"), (lambda: add.apply_async((1,), priority=3), "queues"),
         (lambda: add.apply_async((1,), countdow=3), "countdown"), (lambda: celery.signature("none"), "no task 'none'"),
         (lambda: Celery("shop"), "takes the queue"), (lambda: celery.task(name="x")(5), "decorate a function"),
-        (lambda: celery.task(bind=True)(plain_function), "takes none"), (lambda: AsyncResult("id"), "AsyncResult"),
-        (lambda: add.apply_async((1,), retry=False), "enqueue_timeout"), (lambda: signature("x"), "app.signature"),
+        (lambda: celery.task(bind=True)(plain_function), "takes none"), (lambda: AsyncResult(5), "give a job's id"),
+        (lambda: add.apply_async((1,), retry=False), "enqueue_timeout"), (lambda: signature(5), "or its name"), (lambda: signature("x"), "no task 'x'"),
         (lambda: celery.autodiscover_tasks(["tests.nothing.here"]), "tests.nothing"),
     ):  # fmt: skip
         with pytest.raises((UsageError, ModuleNotFoundError), match=says):
@@ -703,6 +704,48 @@ async def test_values_travel_as_celery_s_json(app: TrackedQueue, celery: Celery)
     given = {1: Status.NEW, None: lazystr("lazy"), False: mark_safe("<b>"), 1.5: Part(2.5)}
     arrived = {"1": 1, "null": "lazy", "false": "<b>", "1.5": 2.5}
     assert await ran(app, lambda: echo.delay(given).get(10)) == {"2": arrived, "true": 0.5}
+
+
+async def test_the_current_app_is_the_first_one(app: TrackedQueue) -> None:
+    with pytest.raises(UsageError, match="there is no queue yet"):
+        AsyncResult("id")
+    own = Celery(app)
+
+    @shared_task
+    def add(a: int, b: int) -> int:
+        return a + b
+
+    assert current_app.queue is app and current_app.tasks == own.tasks
+    name = add.name
+
+    def program() -> None:
+        result = current_app.send_task(name, (1, 2))
+        assert AsyncResult(result.id).get(10) == 3 and signature(name, (3,)).delay(4).get(10) == 7
+
+    await ran(app, program)
+
+
+def test_what_is_not_there_says_what_to_write() -> None:
+    with pytest.raises(ImportError, match="CancelledError"):
+        from tracked_queue.compat.celery import SoftTimeLimitExceeded  # noqa: F401
+    with pytest.raises(ImportError, match="cannot import name"):
+        from tracked_queue.compat.celery import Nothing  # noqa: F401
+
+
+def test_entries_that_no_worker_would_run_are_told() -> None:
+    app = Celery(TrackedQueue())
+
+    @app.task(name="known")
+    def known() -> None: ...
+
+    entries = {
+        "well": {"task": "known", "schedule": 5.0},
+        "gone": {"task": "shop.gone", "schedule": crontab(hour=3)},
+        "rule": {"task": "known", "schedule": "daily"},
+        "option": {"task": "known", "schedule": 5.0, "options": {"priority": 3}},
+    }
+    found = refused(app, entries)
+    assert set(found) == {"gone", "rule", "option"} and "shop.gone" in found["gone"] and "queues" in found["option"]
 
 
 async def test_a_task_of_another_program_is_sent_by_name(app: TrackedQueue, celery: Celery) -> None:

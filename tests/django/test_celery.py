@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
+from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.db import transaction
 from django.test import override_settings
@@ -15,7 +16,8 @@ from tests.django.project.shop.celery_tasks import copy_note
 from tests.django.project.shop.models import Note
 from tracked_queue import JobNotFoundError
 from tracked_queue.compat import celery as compat
-from tracked_queue.django import celery, queue
+from tracked_queue.django import celery, checks, queue
+from tracked_queue.django.checks import look_at_tasks
 
 
 @pytest.fixture(scope="module")
@@ -69,3 +71,15 @@ def test_the_schedule_goes_by_django_s_time_zone() -> None:
             with override_settings(TASKS=alias, **settings):
                 celery.connect()
     assert told == ["America/New_York", "Europe/Paris"]
+
+
+def test_check_deploy_sees_what_only_workers_would(monkeypatch: pytest.MonkeyPatch) -> None:
+    broken = {**settings.CELERY_BEAT_SCHEDULE, "gone": {"task": "shop.gone", "schedule": 5.0}}
+    with override_settings(CELERY_BEAT_SCHEDULE=broken):
+        assert [(one.id, one.obj) for one in look_at_tasks()] == [
+            ("tracked_queue.E005", "CELERY_BEAT_SCHEDULE['gone']")
+        ]
+    assert look_at_tasks() == []
+    monkeypatch.setattr(checks, "autodiscover_modules", lambda *names: 1 / 0)
+    (found,) = look_at_tasks()
+    assert found.id == "tracked_queue.E004" and "ZeroDivisionError" in found.msg

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from django.apps import apps
 from django.conf import settings
 from django.core import checks
+from django.utils.module_loading import autodiscover_modules
 
 from ..errors import TrackedQueueError
 from ..operator.doctor import Finding, Level
@@ -57,8 +58,33 @@ def of_site(site: Site, others: Mapping[str, Site]) -> Iterator[checks.CheckMess
 
 
 def register() -> None:
-    """Have `manage.py check --deploy` look at Redis."""
+    """Have `manage.py check --deploy` look at Redis, and at what only workers import."""
     checks.register(look_at_redis, "tracked_queue", deploy=True)
+    checks.register(look_at_tasks, "tracked_queue", deploy=True)
+
+
+def look_at_tasks(app_configs: Any = None, **kwargs: Any) -> Iterable[checks.CheckMessage]:
+    """Whether a worker could import the tasks, and would run each entry of CELERY_BEAT_SCHEDULE."""
+    from . import sites
+
+    found: list[checks.CheckMessage] = []
+    for alias in sites.aliases():
+        where = f"TASKS[{alias!r}]"
+        try:
+            autodiscover_modules(*sites.site(alias).task_modules)
+        except Exception as error:  # of any kind: it is a project's own module
+            text = f"a module with tasks can't be imported: {type(error).__name__}: {error}"
+            found.append(checks.Error(text, hint="No worker would start.", obj=where, id="tracked_queue.E004"))
+            return found
+    entries = getattr(settings, "CELERY_BEAT_SCHEDULE", None)
+    if entries and any(params.get("OPTIONS", {}).get("CELERY") for params in settings.TASKS.values()):
+        from ..compat.celery import current_app
+        from ..compat.celery.beat import refused
+
+        for name, why in refused(current_app, entries).items():
+            hint = "No worker would run it; beat did."
+            found.append(checks.Error(why, hint=hint, obj=f"CELERY_BEAT_SCHEDULE[{name!r}]", id="tracked_queue.E005"))
+    return found
 
 
 def look_at_redis(app_configs: Any = None, **kwargs: Any) -> Iterable[checks.CheckMessage]:

@@ -45,6 +45,15 @@ class _Shared:
                     del self._waiting[0]
                 self._app = app
 
+    @property
+    def app(self) -> Celery:
+        """The app that has them. Raises UsageError while there is none."""
+        if self._app is None:
+            raise UsageError(
+                "there is no queue yet: write app = Celery(TrackedQueue(...)), and import that module first"
+            )
+        return self._app
+
     def add(self, task: CeleryTask[..., Any]) -> None:
         """Another one."""
         with self._lock:
@@ -170,6 +179,18 @@ class Celery:
         """Register a task that was declared. Raises UsageError for a name that is taken."""
         task.bind_to(self.queue)
         self.tasks[task.name] = task
+
+
+class _Current:
+    """The first `Celery` of this process, as Celery's `current_app`; with Django the one of `"CELERY": True`."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return getattr(shared.app, name)
+
+
+current_app: Any = _Current()
 
 
 @overload

@@ -125,6 +125,12 @@ def source_of(
     return beat_schedule
 
 
+def refused(app: Celery, entries: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """The entries that no worker would run, and why, now that all tasks are known."""
+    planned = [_planned(app, name, entry, "UTC") for name, entry in entries.items()]
+    return {one.name: repr(one.call) for one in planned if isinstance(one.call, _Unknown)}
+
+
 def _planned(app: Celery, name: str, entry: Mapping[str, Any], tz: str) -> Planned:
     call: Any
     try:
@@ -136,12 +142,16 @@ def _planned(app: Celery, name: str, entry: Mapping[str, Any], tz: str) -> Plann
         call = _Unknown(str(error))
     rule = entry.get("schedule")
     cron = every = None
-    expression = getattr(rule, "expression", None) or _of_celery(rule)
+    expression = None
+    try:
+        expression = getattr(rule, "expression", None) or _of_celery(rule)
+    except UsageError as error:
+        call = _Unknown(str(error))
     if isinstance(expression, str):
         cron = expression
     elif isinstance(rule, int | float | timedelta) and not isinstance(rule, bool):
         every = rule
-    else:
+    elif not isinstance(call, _Unknown):
         call = _Unknown(f"schedule={rule!r}: it can be a crontab, seconds or a timedelta")
     return Planned(name=name, call=call, cron=cron, every=every, tz=tz)
 

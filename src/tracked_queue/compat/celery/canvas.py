@@ -199,10 +199,17 @@ class chord:
         return AsyncResult(made.then)
 
 
-def signature(task: CeleryTask[..., Any], args: Sequence[Any] = (), kwargs: Any = None, **options: Any) -> Signature:
-    """A call of a task with options; by its name: `app.signature("shop.pay", ...)`."""
+def signature(
+    task: CeleryTask[..., Any] | str, args: Sequence[Any] = (), kwargs: Any = None, **options: Any
+) -> Signature:
+    """A call of a task with options; of a task of the first `Celery` of this process also by its name."""
+    if isinstance(task, str):
+        from .app import current_app
+
+        made: Signature = current_app.signature(task, args, kwargs, **options)
+        return made
     if not hasattr(task, "signature"):
-        raise UsageError(f"signature({task!r}): pass the task, or write app.signature(name)")
+        raise UsageError(f"signature({task!r}): pass the task, or its name")
     return task.signature(args, kwargs, **options)
 
 

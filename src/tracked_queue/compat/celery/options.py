@@ -31,7 +31,7 @@ REFUSED = {
     "throws": "leave it out",
     "pydantic": "annotate the arguments of a task of the queue's own: @queue.task()",
     "link": "use chain(...), or `|`",
-    "link_error": "queue.options(after=[job], on_failure='fallback') for the task that mends it",
+    "link_error": "enqueue what mends it by queue.options(after=[result.job], on_failure='fallback')",
     "shadow": "leave it out",
     "exchange": "name a queue",
     "routing_key": "name a queue",

@@ -28,13 +28,20 @@ class AsyncResult(Generic[R]):
     A job. What asks Redis blocks its thread; in an event loop use `aget`, or `job` and its methods.
 
     Args:
-        job: The job of the queue: `AsyncResult(queue.job(id))`, or `task.AsyncResult(id)`.
+        job: Its id, of the first `Celery` of this process; or a job of the queue, `queue.job(id)`.
+
+    Raises:
+        UsageError: Neither, or there is no `Celery` yet.
     """
 
-    def __init__(self, job: Job[Any]) -> None:
+    def __init__(self, job: Job[Any] | str) -> None:
+        if isinstance(job, str):
+            from .app import current_app
+
+            job = current_app.queue.job(job)
         if not isinstance(job, Job):
-            raise UsageError(f"AsyncResult({job!r}): write task.AsyncResult(id) or app.AsyncResult(id)")
-        self.job = job
+            raise UsageError(f"AsyncResult({job!r}): give a job's id")
+        self.job: Job[Any] = job
 
     def __repr__(self) -> str:
         return f"<AsyncResult {self.id}>"
