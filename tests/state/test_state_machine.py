@@ -144,6 +144,13 @@ class Machine(RuleBasedStateMachine):
         if expires is not None:
             self.expiring.add(job)
 
+    @rule(key=st.sampled_from(["k1", "k2"]), data=st.data())
+    def a_debounce_goes_on(self, key: str, data: st.DataObject) -> None:
+        """Enqueued again and again before it is due: its bound is checked each time."""
+        for _ in range(3):
+            self.enqueue(QUEUES[0], key, "started", "replace", 600, (), None, 500, None, False, 0, "fail", data)
+            self.q.pass_time(0.25)
+
     def is_as_the_new_one(self, job: str, limits: tuple[str, ...]) -> None:
         """A replaced job has the new one's limits, but in its queue's own list, where a worker has to bind it first."""
         record = self.q.job(job)
