@@ -36,6 +36,7 @@ LASTING = frozenset(
     {
         "clock",
         "queues",
+        "protocol",
         "shards",
         "limits",
         "contact",
