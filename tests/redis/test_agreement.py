@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 import redis
-from tests.harness import INTERVAL, TTL
+from tests.harness import INTERVAL, TTL, request
 from tests.rights import admin
 from tracked_queue import NamespaceMismatchError, TrackedQueue
 from tracked_queue.app import connections_of
@@ -93,6 +93,16 @@ def test_a_worker_that_can_not_read_it_in_the_last_shard_keeps_all_of_them(space
     assert space.numbers() == before
     space.agree(SWITCHES, 3)
     assert set(space.numbers().values()) == {"2"}
+
+
+def test_shards_that_are_opened_get_the_number_and_one_that_holds_jobs_keeps_it(space: Namespace) -> None:
+    space.agree(SWITCHES, 1)
+    space.agree(SWITCHES, 3)
+    assert space.numbers() == {"": "2", ":0/3": "2", ":1/3": "2", ":2/3": "2"}
+    busy = Shards(space.name, 3).keys(2)
+    space.run(busy, t.enqueue([request("a")]))
+    space.run(busy, t.close("open"))
+    assert space.numbers()[":2/3"] == "2", "it was not closed"
 
 
 def test_shards_that_are_opened_again_have_the_present_number(space: Namespace) -> None:

@@ -13,8 +13,9 @@
 local SCHEDULES = 1000
 if ARGV[1] == 'open' then
   begin_writing()
-  redis.call('SREM', single('paused'), 'closed')
-  redis.call('DEL', single('protocol'))  -- of an earlier time; nothing is in it
+  if redis.call('SREM', single('paused'), 'closed') == 1 then
+    redis.call('DEL', single('protocol'))  -- of an earlier time; nothing is in a shard that was closed
+  end
   return { 'ok' }
 end
 for _, kind in ipairs({ 'instances', 'scheduled', 'dead', 'parked', 'dependents', 'laned', 'ended', 'suspecting' }) do

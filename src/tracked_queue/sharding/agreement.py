@@ -110,8 +110,8 @@ class Agreement:
         # First without changing anything: a program that is refused harms nobody. Once the number stands at the namespace it
         # stands in all shards; that one of them is away holds nobody up.
         agreed = yield from self._speak([base], "look")
-        yield from self._place()
-        if agreed < WRITES:
+        changed = yield from self._place()
+        if changed or agreed < WRITES:
             all_keys = list(dict.fromkeys([*map(shards.keys, range(shards.count)), base]))
             yield from self._speak(all_keys, "look")
             yield from self._speak(all_keys, "raise")
@@ -132,14 +132,14 @@ class Agreement:
                 )
         return number
 
-    def _place(self) -> Generator[Step, Any, None]:
-        """Agree on the number of shards."""
+    def _place(self) -> Generator[Step, Any, bool]:
+        """Agree on the number of shards; whether that opened some."""
         shards, base = self._shards, self._shards.base_keys
         wanted = str(shards.count)
         for _ in range(TRIES):
             found: str = yield base, layout("", wanted)
             if found == wanted:
-                return
+                return False
             old, _, new = found.partition(">")
             if not self.chosen:
                 raise NamespaceMismatchError(
@@ -155,7 +155,7 @@ class Agreement:
             else:
                 done = yield from self._change(found, Shards(shards.namespace, int(old)))
             if done:
-                return
+                return True
         raise StoreUnavailableError(
             f"another program is changing the number of shards of namespace {shards.namespace}", may_have_run=False
         )
