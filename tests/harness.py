@@ -97,8 +97,8 @@ class Scripts:
     def register(self, lease: str, ttl: float = TTL) -> bool:
         return self.store.run(t.register(lease, ttl, INTERVAL, {"label": f"label-{lease}"}))
 
-    def beat(self, lease: str) -> t.Beat | None:
-        return self.store.run(t.heartbeat(lease, TTL, INTERVAL))
+    def beat(self, lease: str, starts: Sequence[tuple[bytes, bytes, int]] = ()) -> t.Beat | None:
+        return self.store.run(t.heartbeat(lease, TTL, INTERVAL, t.BeatFacts(0, starts, ()) if starts else None))
 
     def fetch(
         self, lease: str, start: int = 10, buffer: int = 0, queues: tuple[str, ...] = ("q",), number: int = 0,
@@ -114,11 +114,11 @@ class Scripts:
         return reply.jobs
 
     def settle(
-        self, lease: str, job: t.FetchedJob, outcome: str, ms: int = 0, payload: bytes = b"", reason: str = ""
-    ) -> t.Verdict:
-        (verdict,) = self.store.run(
-            t.settle(lease, [t.Outcome(job.id, job.delivery, t.OutcomeKind(outcome), ms, payload, reason)], 120.0)
-        )
+        self, lease: str, job: t.FetchedJob, outcome: str, ms: int = 0, payload: bytes = b"", reason: str = "",
+        ran_ms: int | None = None,
+    ) -> t.Verdict:  # fmt: skip
+        told = t.Outcome(job.id, job.delivery, t.OutcomeKind(outcome), ms, payload, reason, ran_ms=ran_ms)
+        (verdict,) = self.store.run(t.settle(lease, [told], 120.0))
         return verdict
 
     def recover(

@@ -98,6 +98,25 @@ def test_a_late_outcome_leaves_a_mark_once(q: Scripts) -> None:
     assert [kind for kind, *_ in q.history("a")] == ["recovered", "late"], "nothing but the mark has changed"
 
 
+def test_no_run_began_before_its_delivery(q: Scripts) -> None:
+    """The time for which it ran is rounded, and what told it may have waited while the clock went back."""
+    q.enqueue("beat", "retried", "late", "fenced")
+    q.register("w")
+    beat, retried, late, fenced = q.take("w", buffer=4)
+    q.pass_time(1)
+    q.beat("w", [(beat.id, beat.delivery, 1001)])
+    assert q.job("beat")["started"] == f"{beat.delivery.decode()} {beat.delivery.decode()}"
+    q.settle("w", retried, "retry", ms=1, ran_ms=1001)
+    lose(q, "w")
+    told = LateOutcome(late.id, late.delivery, OutcomeKind.SUCCEEDED, 10**9)
+    q.store.run(t.late("w", [told]))
+    q.settle("w", fenced, "retry", ms=1, ran_ms=10**9)
+    for name, job in (("retried", retried), ("late", late), ("fenced", fenced)):
+        events = read_events(q.redis.hgetall(q.keys.record_of(name)))
+        (event,) = (event for event in events if event.kind in ("retry", "late"))
+        assert event.started_ms == int(job.delivery), name
+
+
 @pytest.mark.parametrize("kind", [OutcomeKind.SUCCEEDED, OutcomeKind.RETRY, OutcomeKind.FAILED])
 def test_a_delivery_that_has_settled_is_not_late(q: Scripts, kind: OutcomeKind) -> None:
     """Its reply was lost, and then its lease: it says so once more."""

@@ -28,6 +28,7 @@ from hypothesis.stateful import (
 from tests.harness import INTERVAL, TTL, Scripts, request
 from tracked_queue.chaos.server import RedisServer
 from tracked_queue.protocol import transitions as t
+from tracked_queue.protocol.events import read_events
 from tracked_queue.protocol.request import Request
 from tracked_queue.protocol.scripts import Script, load_scripts, make_script, read_source
 
@@ -37,6 +38,7 @@ RATE, RATE_MS = 2, 700
 QUEUES = ("q", "low")
 UNSERVED = "x"  # its jobs share limits with the others, and nobody fetches from there
 LEASES = ("w1", "w2")
+LONG_MS = 10**12  # since a run began, if its worker is to be believed
 _number = itertools.count()
 
 
@@ -361,8 +363,10 @@ class Machine(RuleBasedStateMachine):
             and owner.get("lease") == lease
             and owner.get("state") == "active"
         )
-        verdict = self.q.settle(lease, job, outcome, 200 if outcome in ("retry", "snoozed") else 1)
+        ran_ms = None if outcome in ("succeeded", "unstarted", "parked") else LONG_MS
+        verdict = self.q.settle(lease, job, outcome, 200 if outcome in ("retry", "snoozed") else 1, ran_ms=ran_ms)
         assert (verdict is t.Verdict.OK) is owns, f"{verdict} for {'the owner' if owns else 'a stranger'}"
+        self.no_run_began_before_its_delivery(job)
         if owns:
             assert (job.id, job.delivery) not in self.settled, "one delivery settled twice"
             self.settled.add((job.id, job.delivery))
@@ -445,7 +449,7 @@ class Machine(RuleBasedStateMachine):
     def falls_silent(self, lease: str, portion: int) -> None:
         """An instance doesn't beat while the other one does: its lease runs out, and its jobs are taken from it."""
         other = next(name for name in LEASES if name != lease)
-        assert self.q.beat(lease) is not None
+        self.notes_its_starts(lease)
         for _ in range(int(TTL / INTERVAL) + 1):
             assert self.q.recover(lease, n=portion).word in ("alive", "hold")
             self.q.pass_time(INTERVAL)
@@ -458,6 +462,20 @@ class Machine(RuleBasedStateMachine):
         assert self.q.fetch(lease) is t.Refusal.LOST
         self.q.numbers[lease] = 0
         self.q.register(lease)
+
+    def notes_its_starts(self, lease: str) -> None:
+        held = [job for owner, job in self.held if owner == lease]
+        assert self.q.beat(lease, [(job.id, job.delivery, LONG_MS) for job in held]) is not None
+        for job in held:
+            self.no_run_began_before_its_delivery(job)
+
+    def no_run_began_before_its_delivery(self, job: t.FetchedJob) -> None:
+        """Each says that it has run for longer than it can have."""
+        record = self.q.redis.hgetall(self.q.keys.record_of(job.id.decode()))
+        delivery, _, noted_ms = record.get(b"started", b"0 0").partition(b" ")
+        assert int(noted_ms) >= int(delivery), record
+        for event in read_events(record):
+            assert not event.started_ms or event.started_ms >= int(event.delivery), event
 
     def nobody_can_beat(self, seconds: float) -> None:
         """An outage: when it is over nobody may be called dead before all had the time to beat."""
@@ -915,6 +933,8 @@ FAULTS: dict[str, tuple[str, str, str]] = {
     "a late one is told of nothing": ("enqueue", "    else\n      back.open = {}\n", "    end\n    if state ~= 'waiting' then\n      back.open = {}\n"),
     "delays of a clock ahead are trusted": ("heartbeat", "redis.call('HSET', single('timer'), 'rewind', '+inf 0')", ""),
     "a debounce has no bound": ("enqueue", "extras.unique[5]\n  if due_ms and bound_ms then", "extras.unique[5]\n  if false then"),
+    "a beat trusts how long a run has lasted": ("heartbeat", "start_of_run(found[2], number_of(ARGV[at + 2]), now)", "now - ARGV[at + 2]"),
+    "an outcome trusts how long its run lasted": ("settle", "start_of_run(string.sub(settled, 2), ran_ms, now)", "now - ran_ms"),
     "the last portion is forgotten": ("follow", "note_ends(follower, #back.open - (is_last and 1 or 0)", "note_ends(follower, #back.open"),
 }  # fmt: skip
 

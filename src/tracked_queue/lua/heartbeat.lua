@@ -30,6 +30,7 @@
 -- include contact
 -- include record
 -- include timer
+-- include ran
 local SWEEP_MS = 1000
 -- How long counters of waits and runs are kept.
 local KEPT_BY_MINUTE_MS, KEPT_BY_HOUR_MS = 7200000, 259200000
@@ -50,7 +51,7 @@ for at = 6, counters_at - 1, 3 do
   local job = named('job', ARGV[at])
   local found = read_fields(job, 'state', 'delivery', 'lease')
   if found[1] == 'active' and found[2] == ARGV[at + 1] and found[3] == lease then
-    starts[#starts + 1] = { job, ARGV[at + 1] .. ' ' .. digits(now - number_of(ARGV[at + 2])) }
+    starts[#starts + 1] = { job, ARGV[at + 1] .. ' ' .. digits(start_of_run(found[2], number_of(ARGV[at + 2]), now)) }
   end
 end
 local cancels = redis.call('SRANDMEMBER', named('cancel', lease), 250)

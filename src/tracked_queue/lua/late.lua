@@ -16,11 +16,12 @@
 -- include writable
 -- include record
 -- include history
+-- include ran
 -- include late
 local now, marks = now_ms(), {}
 for at = 2, #ARGV, 4 do
   local id = ARGV[at]
-  local mark = late_mark(id, ARGV[at + 1], ARGV[1], ARGV[at + 2], now, now - number_of(ARGV[at + 3]))
+  local mark = late_mark(id, ARGV[at + 1], ARGV[1], ARGV[at + 2], now, number_of(ARGV[at + 3]))
   if mark then
     marks[#marks + 1] = { named('job', id), mark }
   end

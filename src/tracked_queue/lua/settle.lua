@@ -62,6 +62,7 @@
 -- include stats
 -- include packed
 -- include history
+-- include ran
 -- include late
 local SMALL = 1024
 -- read_ran: takes `ran` apart: a number or nil, the traceparent or ''.
@@ -120,7 +121,7 @@ local function decide(id, delivery, negative, more)
       late_outcome, _, _, _, ran = read_packed(more)
     end
     ran = read_ran(ran)
-    lates[id] = late_mark(id, delivery, lease, late_outcome, now, ran and now - ran)
+    lates[id] = late_mark(id, delivery, lease, late_outcome, now, ran)
   end
   return 'fenced'
 end
@@ -211,7 +212,7 @@ for i = 1, last do
   end
   if outcome ~= 'succeeded' then
     local ran_ms, trace = read_ran(ran)
-    local started = ran_ms and math.max(number_of(settled) * -1, now - ran_ms)
+    local started = ran_ms and start_of_run(string.sub(settled, 2), ran_ms, now)
     if trace ~= '' and (outcome == 'retry' or outcome == 'snoozed' or outcome == 'interrupted') then
       redis.call('HSET', job, 'trace', trace, 'tied', '1')
     end

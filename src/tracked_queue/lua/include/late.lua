@@ -1,7 +1,7 @@
 -- late_mark: a list of fields and values that note on a job's record that a delivery ended after the job had gone to another one;
 -- else nobody could explain why the job ran twice.  nil for a job without a record, for a delivery that has settled (its reply
 -- was lost), and for one whose end is in the history already (a resend of that one is answered 'fenced' too).
-local function late_mark(id, delivery, lease, outcome, now, started)
+local function late_mark(id, delivery, lease, outcome, now, ran_ms)
   local names = { 'events', 'state', 'delivery' }
   for slot = 0, FIRST_EVENTS + LAST_EVENTS - 1 do
     names[#names + 1] = 'event:' .. slot
@@ -16,5 +16,6 @@ local function late_mark(id, delivery, lease, outcome, now, started)
       return nil
     end
   end
+  local started = ran_ms and start_of_run(delivery, ran_ms, now)
   return { event_of(found[1], now, 'late', delivery, lease, outcome, started) }
 end
