@@ -525,6 +525,20 @@ class Machine(RuleBasedStateMachine):
         for lease in LEASES:
             assert self.q.beat(lease) is not None
 
+    @rule(lease=st.sampled_from(LEASES), n=st.integers(1, 2), ahead=st.booleans())
+    def one_lies_in_time(self, lease: str, n: int, ahead: bool) -> None:
+        """Stored while the clock was a day ahead, perhaps; who fetches then is full."""
+        if ahead:
+            self.the_clock_goes_back(-86_400.0)
+        for delay in (500, *(None for _ in range(n))):
+            job = f"j{len(self.jobs)}"
+            self.requests[job], self.limits[job] = request(job, delay_ms=delay), ()
+            assert self.q.store.run(t.enqueue([self.requests[job]])) == [True]
+            self.jobs.append(job)
+        if ahead:
+            self.the_clock_goes_back(86_400.0)
+        self.fetch(lease, n, 0, list(QUEUES))
+
     @rule(lease=st.sampled_from(LEASES), on=st.booleans())
     def an_instance_goes_quiet(self, lease: str, on: bool) -> None:
         self.q.store.run(t.quiet(lease, on))
