@@ -127,6 +127,7 @@ ROWS: list[tuple[str, list[Panel]]] = [
                     ("sum(increase(tracked_queue_cancellations_ignored_total[$__rate_interval]))", "cancellations ignored"),
                 ],
             ),
+            ("Outbox, p95", "How old rows of the outbox were when they were passed on; relays that can't.", "s", [("histogram_quantile(0.95, sum by (le) (rate(tracked_queue_outbox_seconds_bucket[$__rate_interval])))", "age"), ("sum(rate(tracked_queue_outbox_paused_seconds_total[$__rate_interval]))", "relays that can't"), ("sum(increase(tracked_queue_outbox_refused_total[$__rate_interval]))", "refused rows")]),
         ],
     ),
     (

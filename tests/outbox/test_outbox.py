@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import sqlite3
+import time
+from bisect import bisect_left
 from collections.abc import AsyncIterator, Sequence
+from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +27,10 @@ from tests.outbox.conftest import Way
 from tracked_queue import EnqueueUnavailableError, JobNotFoundError, NotDurableError, State, TrackedQueue, UsageError
 from tracked_queue.app import connections_of
 from tracked_queue.outbox import Outbox, ddl
+from tracked_queue.outbox import outbox as outbox_module
 from tracked_queue.outbox.databases import Page, Row, Verdicts
+from tracked_queue.protocol.times import WAIT_EDGES
+from tracked_queue.worker.meter import METER
 
 
 async def write(way: Way, outbox: Outbox, call: Any, commit: bool = True) -> Any:
@@ -168,6 +176,86 @@ async def test_while_redis_is_away_rows_stay(app: TrackedQueue, way: Way, outbox
         for n, job in enumerate(jobs):
             await wait_until(lambda job=job: _known(job), what="the relay")
             assert await job.result(10) == n
+
+
+HOUR_AGO = {
+    "postgresql": "created_at - interval '1 hour'",
+    "mysql": "created_at - interval 1 hour",
+    "sqlite": "datetime(created_at, '-1 hour')",
+}
+
+
+async def test_what_relays_did_is_counted(app: TrackedQueue, way: Way, outbox: Outbox) -> None:
+    @app.task(name="t")
+    async def t(n: int) -> None: ...
+
+    kind = "sqlite" if "sqlite" in way.name else "mysql" if "my" in way.name else "postgresql"
+    await write(way, outbox, t.call(1))
+    way.execute(f"update tracked_queue_outbox set created_at = {HOUR_AGO[kind]}")
+    await write(way, outbox, t.call(2))
+    await write(way, outbox, t.options(after=["nobody"]).call(3))
+    before = dict(METER.counts)
+    assert await outbox.relay() == 3
+    grown = {key: count - before.get(key, 0.0) for key, count in METER.counts.items() if key[0].startswith("outbox_")}
+    old = ("outbox_seconds", str(bisect_left(WAIT_EDGES, 3601.0)))
+    assert grown[old] == 1 and sum(count for key, count in grown.items() if key[0] == "outbox_seconds") == 2
+    assert grown["outbox_refused",] == 1
+    assert await outbox.relay() == 0
+    assert METER.counts[old] == before.get(old, 0.0) + 1, "what was counted is not counted again"
+
+
+async def test_a_row_whose_time_is_damaged_is_passed_on(app: TrackedQueue, tmp_path: Path) -> None:
+    @app.task(name="t")
+    async def t(n: int) -> None: ...
+
+    with closing(sqlite3.connect(tmp_path / "a.sqlite3")) as database, database:
+        database.executescript(ddl("sqlite"))
+        writer = Outbox(app)
+        writer.enqueue_sync(database, t.call(1))
+        database.execute("update tracked_queue_outbox set created_at = 'yesterday'")
+    outbox = Outbox(app, f"sqlite:///{tmp_path / 'a.sqlite3'}")
+    assert await outbox.relay() == 1
+    await outbox.aclose()
+
+
+class Unwell:
+    """A database that is away at times, or full of rows that have to stay."""
+
+    def __init__(self) -> None:
+        self.is_away, self.asked = True, 0
+
+    async def pass_on(self, page: Page, send: Any) -> Sequence[Row]:
+        self.asked += 1
+        if self.is_away:
+            raise OSError("away")
+        return []
+
+    async def close(self) -> None: ...
+
+
+async def test_the_time_in_which_a_relay_can_not_work_is_counted_as_it_goes_on(
+    app: TrackedQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outbox_module, "pauses", lambda *_: repeat(0.01))
+    database = Unwell()
+    outbox = Outbox(app, database, poll=0.01)
+    key = ("outbox_paused_seconds",)
+    began, before = time.monotonic(), METER.counts[key]
+    relay = asyncio.create_task(outbox.run_relay())
+    for _ in range(3):
+        asked, seen = database.asked, METER.counts[key]
+        await wait_until(lambda asked=asked: database.asked >= asked + 2, what="another try")
+        assert METER.counts[key] > seen
+    database.is_away = False
+    asked = database.asked
+    await wait_until(lambda: database.asked >= asked + 2, what="it to be back")
+    after = METER.counts[key]
+    assert 0 < after - before <= time.monotonic() - began
+    asked = database.asked
+    await wait_until(lambda: database.asked >= asked + 3, what="it to be at work")
+    assert METER.counts[key] == after, "it works again"
+    relay.cancel()
+    await asyncio.gather(relay, return_exceptions=True)
 
 
 class Dies(Exception):

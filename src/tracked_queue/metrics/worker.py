@@ -31,6 +31,8 @@ _COUNTERS = (
     ("leases_lost", "Leases that were lost.", ()),
     ("strays", "Jobs that Redis said were here and were not.", ()),
     ("cancellations_ignored", "Jobs that did not end when they were cancelled.", ()),
+    ("outbox_refused", "Rows of the outbox that can't be enqueued.", ()),
+    ("outbox_paused_seconds", "For how long relays of the outbox could not pass rows on.", ()),
     ("process_ends", "Worker processes that have ended.", ("why",)),
 )
 _WHY = ("stopped", "recycled", "died", "killed", "given_up")
@@ -40,6 +42,7 @@ _HISTOGRAMS = (
     ("wait_seconds", "How long jobs waited from being due until their start.", ("queue",), WAIT_EDGES, MOST_QUEUES),
     ("store_seconds", "How long calls to Redis took.", ("call",), STORE_EDGES, 10),
     ("loop_lag_seconds", "How long the event loop took to answer.", (), LAG_EDGES, 1),
+    ("outbox_seconds", "How old rows of the outbox were when they were passed on.", (), WAIT_EDGES, 1),
 )
 _GAUGES = (
     ("running", "Jobs that run."),

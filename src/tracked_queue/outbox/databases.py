@@ -32,6 +32,15 @@ class Row(NamedTuple):
 
     id: int
     payload: Any  # bytes, but for what something else wrote
+    age_s: float  # since its insert
+
+
+def _row(id: Any, payload: Any, age_s: Any) -> Row:
+    """
+    As a driver gives its columns: the age as a float or a Decimal, below 0 where the clock went back, and None where
+    `created_at` is no time.
+    """
+    return Row(int(id), payload, max(0.0, float(age_s or 0.0)))
 
 
 @dataclass(slots=True)
@@ -201,7 +210,7 @@ class SyncDatabase:
             self._connection.rollback()
             cursor.execute(self._say.isolation)
         cursor.execute(self._say.claim, (page.namespace, page.after, page.format, page.most))
-        rows = [Row(int(id), payload) for id, payload in map(_plain, cursor.fetchall())]
+        rows = [_row(*_plain(found)) for found in cursor.fetchall()]
         if not rows or not self._say.locks:
             self._connection.commit()
         if not rows:
@@ -266,7 +275,7 @@ class AsyncEngineDatabase:
         asked = {"namespace": page.namespace, "after": page.after, "format": page.format, "most": page.most}
         async with self._engine.begin() as connection:
             found = await connection.execute(text(self._say.claim), asked)
-            rows = [Row(int(id), payload) for id, payload in found.all()]
+            rows = [_row(*row) for row in found.all()]
             if rows and self._say.locks:
                 await self._finish(connection, await send(rows, lambda id: self._waits(connection, page.namespace, id)))
         if rows and not self._say.locks:
@@ -323,7 +332,7 @@ class AsyncpgDatabase:
         pool = await self._opened()
         asked = page.namespace, page.after, page.format, page.most
         async with pool.acquire() as connection, connection.transaction(isolation="read_committed"):
-            rows = [Row(found["id"], found["payload"]) for found in await connection.fetch(self._say.claim, *asked)]
+            rows = [_row(*found.values()) for found in await connection.fetch(self._say.claim, *asked)]
             if rows:
 
                 async def waits(job_id: str) -> bool:

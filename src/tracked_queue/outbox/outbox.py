@@ -19,9 +19,11 @@ from ..model.hooks import run_now
 from ..model.job import Job
 from ..model.task import PreparedCall
 from ..protocol.request import Request
+from ..protocol.times import WAIT_EDGES
 from ..protocol.transitions import MAX_BATCH, Conflict, ConflictWord
 from ..settings import Seconds
 from ..transport.backoff import pauses
+from ..worker.meter import METER
 from .databases import Database, Page, Row, Verdicts, Waits, database_of
 from .inserts import insert, insert_sync
 from .letters import FORMAT, decode, encode
@@ -146,17 +148,20 @@ class Outbox:
             Exception: What the database's driver raises.
         """
         database, after, passed, trouble = self._need_database(), 0, 0, _Trouble()
+        verdicts = Verdicts()
 
         async def send(rows: Sequence[Row], waits: Waits) -> Verdicts:
-            nonlocal passed
+            nonlocal verdicts
             verdicts = await self._send(rows, waits, trouble)
-            passed += len(verdicts.done) + len(verdicts.refused)
             return verdicts
 
         while True:
             # Page by page, so that rows that have to stay hold up none behind them. The next call begins from the first again:
             # ids are not in the order of commits.
             rows = await database.pass_on(Page(self.app.settings.namespace, FORMAT, after, MAX_BATCH), send)
+            if rows:
+                passed += len(verdicts.done) + len(verdicts.refused)
+                _count(rows, verdicts)
             if len(rows) < MAX_BATCH or trouble.everywhere:
                 break
             after = rows[-1].id
@@ -167,8 +172,9 @@ class Outbox:
     async def run_relay(self) -> None:
         """Pass on rows until this is cancelled; outages of either side are logged once, and waited out."""
         pause = pauses(FIRST_PAUSE_S, MAX_PAUSE_S, random.random)
-        problem = ""
+        problem, counted_at = "", 0.0
         while True:
+            began = time.monotonic()
             try:
                 if problem.startswith("redis"):
                     await self._answers()  # before rows are locked
@@ -177,10 +183,12 @@ class Outbox:
                 now = f"{_side(error)}: {type(error).__qualname__}"
                 if now != problem:
                     _tell(error)
+                counted_at = _count_pause(counted_at if problem else began)
                 problem = now
                 await asyncio.sleep(next(pause))
             else:
                 if problem:
+                    _count_pause(counted_at)
                     log.outbox_resumed(side=problem.partition(":")[0])
                     problem, pause = "", pauses(FIRST_PAUSE_S, MAX_PAUSE_S, random.random)
                 # Not all workers at the same moment.
@@ -298,6 +306,21 @@ class Outbox:
 def _side(error: Exception) -> str:
     """Whose trouble it is; what is wrong with the way to the database is a UsageError."""
     return "redis" if isinstance(error, TrackedQueueError) and not isinstance(error, UsageError) else "database"
+
+
+def _count(rows: Sequence[Row], verdicts: Verdicts) -> None:
+    done = set(verdicts.done)
+    for row in rows:
+        if row.id in done:
+            METER.observe("outbox_seconds", WAIT_EDGES, row.age_s)
+    METER.add("outbox_refused", by=len(verdicts.refused))
+
+
+def _count_pause(since: float) -> float:
+    """Counted as it goes on, so that an alert sees it before its end; the time to which it is counted."""
+    now = time.monotonic()
+    METER.add("outbox_paused_seconds", by=now - since)
+    return now
 
 
 def _tell(error: Exception) -> None:

@@ -45,10 +45,11 @@ CREATE TABLE IF NOT EXISTS {TABLE} (
 }
 # Of the rows that are to be passed on.
 _OPEN = "min(CASE WHEN problem IS NULL THEN created_at END)"
+# In s, by the database's own clock.
 _AGE = {
-    "postgresql": f"extract(epoch from now() - {_OPEN})",
-    "mysql": f"timestampdiff(microsecond, {_OPEN}, current_timestamp(6)) / 1000000",
-    "sqlite": f"(julianday('now') - julianday({_OPEN})) * 86400",
+    "postgresql": "extract(epoch from now() - <since>)",
+    "mysql": "timestampdiff(microsecond, <since>, current_timestamp(6)) / 1000000",
+    "sqlite": "(julianday('now') - julianday(<since>)) * 86400",
 }
 DIALECTS = tuple(_DDL)
 
@@ -107,6 +108,9 @@ class Statements:
         """A comparison of texts in which `a` is not `A`, whatever the table's collation is."""
         return f"BINARY {name} = BINARY <{name}>" if self.dialect == "mysql" else f"{name} = <{name}>"
 
+    def _age(self, since: str) -> str:
+        return _AGE[self.dialect].replace("<since>", since)
+
     @property
     def insert(self) -> str:
         """job_id, namespace, payload, format."""
@@ -116,10 +120,11 @@ class Statements:
 
     @property
     def claim(self) -> str:
-        """namespace, after, format, most -> id, payload. No row is waited for that another relay has."""
+        """namespace, after, format, most -> id, payload, age in s. No row is waited for that another relay has."""
         lock = " FOR UPDATE SKIP LOCKED" if self.locks else ""
         which = f"{self._same('namespace')} AND id > <after> AND format <= <format> AND problem IS NULL"
-        sql = f"SELECT id, payload FROM {TABLE} WHERE {which} ORDER BY id LIMIT <most>{lock}"
+        columns = f"id, payload, {self._age('created_at')} AS age_s"
+        sql = f"SELECT {columns} FROM {TABLE} WHERE {which} ORDER BY id LIMIT <most>{lock}"
         return self._marked(sql, "namespace", "after", "format", "most")
 
     @property
@@ -148,7 +153,7 @@ class Statements:
         """namespace -> open rows, age of the oldest in s, rows with a problem."""
         sql = (
             "SELECT sum(CASE WHEN problem IS NULL THEN 1 ELSE 0 END) AS waiting, "
-            f"{_AGE[self.dialect]} AS oldest_s, sum(CASE WHEN problem IS NULL THEN 0 ELSE 1 END) AS refused "
+            f"{self._age(_OPEN)} AS oldest_s, sum(CASE WHEN problem IS NULL THEN 0 ELSE 1 END) AS refused "
             f"FROM {TABLE} WHERE {self._same('namespace')}"
         )
         return self._marked(sql, "namespace")
