@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-import time
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -275,9 +274,7 @@ async def test_delay_and_at(app: TrackedQueue, tasks: Any) -> None:
     assert await delayed.status() is State.SCHEDULED and await past.status() is State.QUEUED
     async with running_worker(app):
         await past.result(timeout=5)
-        started = time.monotonic()
         await asyncio.gather(delayed.result(timeout=5), at.result(timeout=5))
-        assert time.monotonic() - started < 3
     assert (await delayed.info()).finished_at is not None
 
 
