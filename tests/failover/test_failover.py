@@ -4,41 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import shutil
-import subprocess
-import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
 
 import pytest
 
 import redis
-from tests.harness import running_worker, wait_for, wait_until
+from tests.failover.conftest import Sentinel
+from tests.harness import running_worker, wait_until
 from tracked_queue import NotDurableError, SettingsError, StoreRefusedError, TrackedQueue
 from tracked_queue.app import connections_of
 from tracked_queue.chaos.proxy import Proxy
-from tracked_queue.chaos.server import RedisServer, free_port
+from tracked_queue.chaos.server import RedisServer
 from tracked_queue.settings import resolve
-from tracked_queue.transport.embedded import find_server
 from tracked_queue.transport.endpoint import Endpoint
 from tracked_queue.transport.sentinel import parse_sentinel_url
 
 pytestmark = pytest.mark.timeout(60)
-
-
-@pytest.fixture
-def pair() -> Iterator[tuple[RedisServer, RedisServer]]:
-    """A primary with an append-only file, and its replica, in step."""
-    primary = RedisServer(appendonly=True)
-    replica = RedisServer("--replicaof", "127.0.0.1", str(primary.port), "--repl-diskless-sync-delay", "0")
-    try:
-        with redis.Redis.from_url(replica.url) as client:
-            wait_for(lambda: client.info("replication").get("master_link_status") == "up", what="the replica")
-        yield primary, replica
-    finally:
-        replica.close()
-        primary.close()
 
 
 def app_at(url: str, **settings: object) -> TrackedQueue:
@@ -156,45 +137,6 @@ async def test_a_worker_that_starts_at_a_replica_waits_for_its_promotion(pair: t
 
 
 # Sentinels
-
-
-class Sentinel:
-    """One Sentinel that watches a primary."""
-
-    def __init__(self, primary: RedisServer) -> None:
-        self.folder = Path(tempfile.mkdtemp(prefix="tq-"))
-        self.port = free_port()
-        config = self.folder / "sentinel.conf"
-        config.write_text(
-            f"port {self.port}\nbind 127.0.0.1\ndir {self.folder}\n"
-            f"sentinel monitor main 127.0.0.1 {primary.port} 1\nsentinel down-after-milliseconds main 500\n"
-            "sentinel failover-timeout main 3000\n"
-        )
-        self.process = subprocess.Popen(
-            [find_server(), str(config), "--sentinel"], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL
-        )
-
-    def close(self) -> None:
-        self.process.kill()
-        self.process.wait()
-        shutil.rmtree(self.folder, ignore_errors=True)
-
-
-@pytest.fixture
-async def sentinel(pair: tuple[RedisServer, RedisServer]) -> AsyncIterator[Sentinel]:
-    made = Sentinel(pair[0])
-    try:
-        with contextlib.closing(redis.Redis(port=made.port)) as client:
-
-            def knows() -> bool:
-                with contextlib.suppress(redis.ConnectionError):
-                    return bool(client.execute_command("SENTINEL", "REPLICAS", "main"))
-                return False
-
-            await wait_until(knows, 20, "the Sentinel to know the replica")
-        yield made
-    finally:
-        made.close()
 
 
 async def test_workers_and_producers_follow_the_sentinels(
