@@ -16,6 +16,10 @@ from tests.rights import LimitedServer
 from tracked_queue import TrackedQueue
 from tracked_queue.chaos.server import RedisServer
 
+# What a terminal or a CI sets changes how commands print; some libraries read it when they are imported.
+for _name in ("CI", "GITHUB_ACTIONS", "COLUMNS", "LINES", "FORCE_COLOR", "NO_COLOR", "PY_COLORS", "PYTEST_ADDOPTS"):
+    os.environ.pop(_name, None)
+
 _names = itertools.count()
 # How long an example takes says something of the machine, not of the code.
 if importlib.util.find_spec("hypothesis"):  # not in every environment that these tests run in
