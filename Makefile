@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 # Tests of real processes have leases of seconds, for which a shared machine can stand still: one that fails is run once more.
 ONCE_MORE := --reruns 1
 
-.PHONY: demo dashboard test test-processes test-django test-outbox test-migrate test-browser test-deep test-acl test-pythons test-wheels fuzz failover cluster test-versions test-all explore chaos soak bench bench-smoke bench-growth bench-readers bench-dashboard bench-peers bench-cluster bench-soak alerts audit chart check docs recording site package clean
+.PHONY: demo dashboard test test-examples test-processes test-django test-outbox test-migrate test-browser test-deep test-acl test-pythons test-wheels fuzz failover cluster test-versions test-all explore chaos soak bench bench-smoke bench-growth bench-readers bench-dashboard bench-peers bench-cluster bench-soak alerts audit chart check docs recording site package clean
 
 demo: $(STAMP)
 	$(BIN)/python -m tracked_queue demo
@@ -16,7 +16,11 @@ dashboard: $(STAMP)
 	$(BIN)/python -m tracked_queue demo --dashboard
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -n 3 -m "not deep" --ignore tests/failover --ignore tests/cluster --ignore tests/fuzz --ignore tests/process --ignore tests/fault --ignore tests/browser --ignore tests/chart --ignore tests/django --ignore tests/migrate
+	$(BIN)/python -m pytest -n 3 -m "not deep" --ignore tests/failover --ignore tests/cluster --ignore tests/fuzz --ignore tests/process --ignore tests/fault --ignore tests/browser --ignore tests/chart --ignore tests/django --ignore tests/migrate --ignore tests/examples
+
+# The applications in docs/examples, each by the commands of its README.
+test-examples: $(STAMP)
+	$(BIN)/python -m pytest -n 2 tests/examples
 
 # Real worker processes that are killed, frozen, cut off and redeployed, and a Redis that goes away.
 test-processes: $(STAMP)
@@ -93,7 +97,7 @@ $(VENV)/.chart: $(STAMP)
 
 # Everything, and the explorer over more steps and over three jobs.
 test-all: $(STAMP)
-	$(MAKE) test test-processes test-django test-outbox test-migrate test-browser test-deep test-acl fuzz failover cluster test-versions test-pythons test-wheels chart explore
+	$(MAKE) test test-examples test-processes test-django test-outbox test-migrate test-browser test-deep test-acl fuzz failover cluster test-versions test-pythons test-wheels chart explore
 
 explore: $(STAMP)
 	EXPLORER_DEPTH=7 $(BIN)/python -m pytest tests/explorer -s

@@ -328,3 +328,20 @@ def test_what_runs_on_every_python_imports_only_what_is_installed_there() -> Non
                     if not {canonicalize_name(one) for one in packages.get(top, ())} & seen:
                         missing.append(f"{path.name}: {top}")
     assert not missing
+
+
+def test_ci_runs_every_suite_and_the_guide_names_each() -> None:
+    guide = (ROOT / "docs" / "how-to" / "contribute.md").read_text()
+    makefile = (ROOT / "Makefile").read_text()
+    recipes = dict(re.findall(r"^([\w-]+):.*\n((?:\t.*\n)+)", makefile, re.M))
+    run_by_ci = [recipes[target] for target in re.findall(r"^make ([\w-]+)", (ROOT / ".ci" / "run").read_text(), re.M)]
+    left_out = set(re.findall(r"--ignore (tests/\w+)", recipes["test"]))
+    others = "\n".join(recipe for recipe in run_by_ci if recipe != recipes["test"])
+    for script in re.findall(r"scripts/\w+\.py", others):
+        others += (ROOT / script).read_text()
+    for folder in sorted((ROOT / "tests").iterdir()):
+        suite = f"tests/{folder.name}"
+        if not any(folder.glob("test_*.py")) and folder.name != "recordings":
+            continue
+        assert f"`{suite}`" in guide, suite
+        assert suite not in left_out or suite in others, f"{suite}: nothing that CI runs runs it"
