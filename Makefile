@@ -53,7 +53,7 @@ test-deep: $(STAMP)
 
 # The suite by a user with exactly the rights in docs/reference/acl.md.
 test-acl: $(STAMP)
-	TEST_ACL=1 $(BIN)/python -m pytest -n 3 $(ONCE_MORE) tests/redis tests/scripts tests/features tests/explain tests/process/test_workers.py tests/process/test_features_killed.py tests/cli
+	TEST_ACL=1 TEST_LOOPS=asyncio+uvloop $(BIN)/python -m pytest -n 3 $(ONCE_MORE) tests/redis tests/scripts tests/features tests/explain tests/process/test_workers.py tests/process/test_features_killed.py tests/cli
 
 # Malformed payloads, replies and records: some 15,000 cases; FUZZ_CASES, FUZZ_ROUNDS and FUZZ_SEED for others.
 fuzz: $(STAMP)

@@ -25,6 +25,8 @@ ALL = (*SCRIPTS, "cli", "chaos", "failover", "cluster")
 PROMISED = {"Redis 6.2": SCRIPTS, "Redis 7.0": SCRIPTS, "Redis 8": ALL, "Valkey 8.1": SCRIPTS, "Valkey 9.1": SCRIPTS}
 # The harder of two settings: a write after TIME is refused unless the script asks for its effects to be replicated.
 OPTIONS = {"Redis 6.2": "--lua-replicate-commands no"}
+# A server doesn't see which event loop its clients have: the one that workers take where nothing else is said.
+LOOP = "asyncio+uvloop"
 # Wheels of these there are for some versions of Python only.
 WHERE_THERE_IS_A_WHEEL = ("Redis 6.2", "Redis 8", "Valkey 8.1")
 
@@ -44,7 +46,7 @@ def main() -> int:
         print(f"== {wanted}", flush=True)
         tests = [f"tests/{name}" for name in folders]
         command = [sys.executable, "-m", "pytest", "-n", "3", "--reruns", "1", "-q", "-m", "not deep", *tests]
-        server = {"TEST_REDIS_SERVER": program, "TEST_REDIS_OPTIONS": OPTIONS.get(wanted, "")}
+        server = {"TEST_REDIS_SERVER": program, "TEST_REDIS_OPTIONS": OPTIONS.get(wanted, ""), "TEST_LOOPS": LOOP}
         done = subprocess.run(command, env={**os.environ, **server}, check=False)
         if done.returncode:
             return done.returncode

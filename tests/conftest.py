@@ -29,7 +29,11 @@ if importlib.util.find_spec("hypothesis"):  # not in every environment that thes
     settings.load_profile("tests")
 
 
-@pytest.fixture(scope="session", params=["asyncio", "asyncio+uvloop"])
+# Both event loops, unless a run is about something that does not know of them, such as another server.
+LOOPS = os.environ.get("TEST_LOOPS", "asyncio asyncio+uvloop").split()
+
+
+@pytest.fixture(scope="session", params=LOOPS)
 def anyio_backend(request: pytest.FixtureRequest) -> Any:
     return "asyncio", {"use_uvloop": request.param == "asyncio+uvloop"}
 
