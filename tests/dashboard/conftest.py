@@ -43,6 +43,12 @@ async def web(app: TrackedQueue) -> AsyncIterator[Client]:
         await pages.aclose()
 
 
+@pytest.fixture(scope="session")
+def anyio_backend() -> Any:
+    """Pages don't know of the event loop, and the suites of what they ask run on both."""
+    return "asyncio", {"use_uvloop": True}
+
+
 class Shop:
     """Jobs in every state, by scripts; no worker runs."""
 
