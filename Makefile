@@ -16,7 +16,7 @@ dashboard: $(STAMP)
 	$(BIN)/python -m tracked_queue demo --dashboard
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -n 3 -m "not deep" --ignore tests/failover --ignore tests/cluster --ignore tests/fuzz --ignore tests/process --ignore tests/fault --ignore tests/browser --ignore tests/chart --ignore tests/django --ignore tests/migrate --ignore tests/examples
+	$(BIN)/python -m pytest -n 4 -m "not deep" --ignore tests/failover --ignore tests/cluster --ignore tests/fuzz --ignore tests/process --ignore tests/fault --ignore tests/browser --ignore tests/chart --ignore tests/django --ignore tests/migrate --ignore tests/examples
 
 # The applications in docs/examples, each by the commands of its README.
 test-examples: $(STAMP)
