@@ -28,6 +28,15 @@ class Way:
     database: Any
     execute: Callable[[str], list[Any]]
 
+    @property
+    def dialect(self) -> str:
+        """Of its database."""
+        return dialect_by(self.name)
+
+
+def dialect_by(name: str) -> str:
+    return "sqlite" if "sqlite" in name else "mysql" if "my" in name else "postgresql"
+
 
 SYNC = ["sqlite3", "engine-sqlite"]
 ASYNC = ["aiosqlite"]
@@ -70,7 +79,6 @@ async def way(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[W
 
 async def way_of(name: str, request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Way]:
     connect, url, database = _place(name, request, tmp_path)
-    kind = "sqlite" if "sqlite" in name else "mysql" if "my" in name else "postgresql"
 
     def execute(sql: str) -> list[Any]:
         connection = connect()
@@ -82,8 +90,8 @@ async def way_of(name: str, request: pytest.FixtureRequest, tmp_path: Path) -> A
         connection.close()
         return found
 
-    execute(ddl(kind))
-    execute(ddl(kind))  # changes nothing
+    execute(ddl(dialect_by(name)))
+    execute(ddl(dialect_by(name)))  # changes nothing
     execute("delete from tracked_queue_outbox")
     ends: list[Any] = []
     if name.startswith("engine-") and name != "engine-asyncpg":

@@ -39,4 +39,4 @@ _MISSING = {
 def __getattr__(name: str) -> object:
     if name in _MISSING:
         raise ImportError(f"tracked_queue.compat.celery has no {name}: {_MISSING[name]}")
-    raise AttributeError(name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
